@@ -1,0 +1,161 @@
+"""The tables of the results database, as SQLAlchemy models."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# Constraints carry names, so that a later migration can alter them on every database.
+NAMING = {
+    "ix": "ix_%(column_0_N_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+# SQLite counts up only INTEGER primary keys; elsewhere a million epochs a day deserve 64 bits.
+Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """The common base; naive datetimes are UTC."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {datetime: DateTime(), dict[str, Any]: JSON()}
+
+
+class Grid(Base):
+    """A named list of trials, as its file gave it last."""
+
+    __tablename__ = "grids"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    source: Mapped[str] = mapped_column(Text, doc="path of the file, as given")
+    text: Mapped[str] = mapped_column(Text, doc="the file's text")
+    report: Mapped[dict[str, Any]] = mapped_column(doc="its report section: tables, figures, selection")
+    created: Mapped[datetime]
+    updated: Mapped[datetime]
+
+
+class Trial(Base):
+    """One configuration with one seed. `state` is pending, running, done or failed."""
+
+    __tablename__ = "trials"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    config: Mapped[dict[str, Any]] = mapped_column(doc="every field of the TrainConfig, defaults included")
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    created: Mapped[datetime]
+    finished: Mapped[datetime | None]
+
+
+class GridTrial(Base):
+    """A trial's place in a grid. `name` is unique within the grid and readable: resnet18/pskd+byot/seed0."""
+
+    __tablename__ = "grid_trials"
+
+    grid_id: Mapped[int] = mapped_column(ForeignKey("grids.id", ondelete="CASCADE"), primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"), primary_key=True, index=True)
+    position: Mapped[int]
+    name: Mapped[str] = mapped_column(String(300))
+
+
+class Attempt(Base):
+    """One try at running a trial.
+
+    `purpose` is train, time (a timing pass) or canary. `outcome` is NULL while it runs, then done, interrupted,
+    failed or lost (its driver died). `error_class` is infrastructure, out_of_memory, diverged, data or code.
+    """
+
+    __tablename__ = "attempts"
+    __table_args__ = (UniqueConstraint("trial_id", "number"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
+    number: Mapped[int] = mapped_column(doc="1, 2, ... within the trial, whatever the purpose")
+    purpose: Mapped[str] = mapped_column(String(16))
+    host: Mapped[str | None] = mapped_column(String(255))
+    device: Mapped[str | None] = mapped_column(String(255), doc="cpu or cuda:0, with the model's name")
+    device_uuid: Mapped[str | None] = mapped_column(String(80))
+    pid: Mapped[int | None]
+    environment: Mapped[dict[str, Any]] = mapped_column(doc="commit, dirty, diff, versions, driver, command line")
+    started: Mapped[datetime]
+    ended: Mapped[datetime | None]
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    error_class: Mapped[str | None] = mapped_column(String(32))
+    error_text: Mapped[str | None] = mapped_column(Text, doc="the message and the traceback")
+    fingerprint: Mapped[str | None] = mapped_column(String(16), index=True, doc="equal for failures with one cause")
+    log: Mapped[str | None] = mapped_column(Text, doc="path of the attempt's log on its host")
+    parameters: Mapped[int | None] = mapped_column(BigInteger, doc="of all networks trained, heads included")
+
+
+class Epoch(Base):
+    """One epoch (0-based) of one attempt.
+
+    `accepted` is 1 for the row that counts and NULL for one that a later attempt trained again, or that belongs to
+    a timing pass; a trial has at most one accepted row per epoch. `timing_quality` is exclusive, packed,
+    foreign load, throttled or unknown.
+    """
+
+    __tablename__ = "epochs"
+    __table_args__ = (
+        Index(
+            "uq_epochs_accepted",
+            "trial_id",
+            "epoch",
+            unique=True,
+            sqlite_where=text("accepted = 1"),
+            postgresql_where=text("accepted = 1"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"), index=True)
+    epoch: Mapped[int]
+    accepted: Mapped[int | None]
+    learning_rate: Mapped[float]
+    train_seconds: Mapped[float]
+    eval_seconds: Mapped[float]
+    data_seconds: Mapped[float]
+    images: Mapped[int]
+    losses: Mapped[dict[str, Any]]
+    peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    timing_quality: Mapped[str] = mapped_column(String(16))
+    recorded: Mapped[datetime]
+
+
+class Evaluation(Base):
+    """The metrics of one classifier of one network after one epoch; units as in `trainer.results.Metrics`."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (UniqueConstraint("epoch_id", "network", "classifier", "split"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    epoch_id: Mapped[int] = mapped_column(ForeignKey("epochs.id", ondelete="CASCADE"))
+    network: Mapped[int]
+    classifier: Mapped[str] = mapped_column(String(16))
+    split: Mapped[str] = mapped_column(String(16))
+    top1_error: Mapped[float]
+    top5_error: Mapped[float]
+    nll: Mapped[float]
+    ece: Mapped[float]
+    aurc: Mapped[float]
+    ood_auroc: Mapped[float | None]

@@ -1,0 +1,53 @@
+"""PS-KD: progressive self-knowledge distillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from trainer.losses import one_hot
+from trainer.objective import Batch, Method, Output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+    from torch.nn import Module
+
+
+@dataclass
+class PSKD(Method):
+    """Soften each target with what the network itself said of that image one epoch ago.
+
+    t = (1 - a_e) y + a_e p_prev with a_e = alpha (e + 1) / E for the 0-based epoch e of E. p_prev is the softmax
+    of the previous epoch in training mode, on that epoch's augmented view, before that step's update; in the first
+    epoch it is y. Source: Kim et al., Self-Knowledge Distillation with Progressive Refinement of Targets, eq. 4-5.
+    """
+
+    name: ClassVar[str] = "pskd"
+    title: ClassVar[str] = "PS-KD"
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.8
+
+    def setup(self, labels: Tensor, num_classes: int, networks: int, teacher: Module | None = None) -> None:
+        self.weight = 0.0
+        # One table of [samples, classes] per network; in the first epoch it holds the labels themselves.
+        self.tables = [one_hot(labels, num_classes) for _ in range(networks)]
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        self.weight = self.alpha * (epoch + 1) / epochs
+
+    def soften(self, targets: Tensor, batch: Batch, network: int) -> Tensor:
+        return (1 - self.weight) * targets + self.weight * self.tables[network][batch.indices]
+
+    def after_step(self, outputs: Sequence[Output], batch: Batch) -> None:
+        for table, output in zip(self.tables, outputs, strict=True):
+            table[batch.indices] = output.logits.detach().float().softmax(-1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"tables": self.tables}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for table, saved in zip(self.tables, state["tables"], strict=True):
+            table.copy_(saved)

@@ -1,0 +1,76 @@
+"""The networks by name. The catalogue can be read without torch; `build_network` imports what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.networks.network import Network
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What a configuration may ask of a network.
+
+    `heads` lists the kinds of auxiliary heads it can carry, its own kind first; `stages` is how many backbone
+    stages it has; `min_stages` is how far it can be cut down.
+    """
+
+    module: str
+    title: str
+    heads: tuple[str, ...] = ()
+    stages: int = 4
+    min_stages: int = 2
+
+
+_RESNET = {"module": "resnet", "heads": ("bottleneck", "attention")}
+_RESNEXT = {"module": "resnet", "heads": ("attention", "bottleneck")}
+
+NETWORKS: dict[str, NetworkSpec] = {
+    "resnet18": NetworkSpec(title="ResNet-18", **_RESNET),
+    "resnet34": NetworkSpec(title="ResNet-34", **_RESNET),
+    "resnet50": NetworkSpec(title="ResNet-50", **_RESNET),
+    "resnet101": NetworkSpec(title="ResNet-101", **_RESNET),
+    "resnext50_32x4d": NetworkSpec(title="ResNeXt-50", **_RESNEXT),
+    "preact_resnet18": NetworkSpec("preact_resnet", "PreAct ResNet-18", min_stages=4),
+    "preact_resnet101": NetworkSpec("preact_resnet", "PreAct ResNet-101", min_stages=4),
+    "densenet121": NetworkSpec("densenet", "DenseNet-121", min_stages=4),
+    "resnext29_8x64d": NetworkSpec("resnext29", "ResNeXt-29", stages=3, min_stages=3),
+    "pyramidnet200": NetworkSpec("pyramidnet", "PyramidNet-200", stages=3, min_stages=3),
+    "wrn28_10": NetworkSpec("wide_resnet", "WRN-28-10", ("dcm",), stages=3, min_stages=3),
+    "mobilenet": NetworkSpec("mobilenet", "MobileNet", ("dcm",), stages=3, min_stages=3),
+    "imagenet_resnet152": NetworkSpec("imagenet", "ResNet-152", min_stages=4),
+}
+
+
+def head_count(name: str, stages: int, heads: str | None) -> int:
+    """How many auxiliary heads a network of `stages` stages carries: one on each stage but the last."""
+    return stages - 1 if heads else 0
+
+
+def build_network(
+    name: str, *, num_classes: int, width: int = 64, stages: int | None = None, heads: str | None = None
+) -> Network:
+    """Build one network with freshly initialised weights.
+
+    Args:
+        name: a key of `NETWORKS`.
+        num_classes: K, the outputs of every classifier.
+        width: 64 is the published network; any other value scales every channel count by width / 64.
+        stages: backbone stages kept, None for all.
+        heads: None or a kind that `NETWORKS[name].heads` lists.
+
+    Raises:
+        KeyError: the name is not in the catalogue.
+        ValueError: the network cannot carry these heads or be cut to these stages.
+    """
+    spec = NETWORKS[name]
+    stages = spec.stages if stages is None else stages
+    if heads is not None and heads not in spec.heads:
+        raise ValueError(f"{name} has no {heads} heads; it can carry: {', '.join(spec.heads) or 'none'}")
+    if not spec.min_stages <= stages <= spec.stages:
+        raise ValueError(f"{name} has {spec.min_stages} to {spec.stages} stages, not {stages}")
+    module = import_module(f"trainer.networks.{spec.module}")
+    return module.build(name, num_classes=num_classes, width=width, stages=stages, heads=heads)

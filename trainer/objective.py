@@ -1,0 +1,180 @@
+"""The training objective: a cross-entropy that methods compose with in three slots.
+
+A method may replace the target (`soften`), add loss terms (`losses`), and declare what it needs (`requires`).
+Targets come first, then terms, so the order in which methods are named never matters.
+
+Nothing here or in `trainer.methods` imports torch: tensors bring their operations with them, and a grid can check
+the hyperparameters of its methods without loading it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cache, reduce
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from pydantic import ConfigDict, TypeAdapter
+
+from trainer.losses import one_hot, soft_cross_entropy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+    from torch.nn import Module
+
+
+class Batch(NamedTuple):
+    """One step's images: `inputs` [B, 3, H, W], `labels` [B], `indices` [B] into the training set.
+
+    `pair_inputs` [B, 3, H, W] holds another image of the same class for each, where a method asks for it.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    indices: Tensor
+    pair_inputs: Tensor | None = None
+
+
+class Output(NamedTuple):
+    """What a network gives: `logits` [B, K] and `features` [B, D], then those of its heads, shallow to deep."""
+
+    logits: Tensor
+    features: Tensor
+    head_logits: tuple[Tensor, ...] = ()
+    head_features: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Requires:
+    """What a method needs of a training run; needs of several methods are merged with `|`.
+
+    `networks` trained side by side; auxiliary `heads`; `class_pairs` (a second image of the same class per image);
+    a `teacher` (the same network, trained beforehand without any method).
+    """
+
+    networks: int = 1
+    heads: bool = False
+    class_pairs: bool = False
+    teacher: bool = False
+
+    def __or__(self, other: Requires) -> Requires:
+        return Requires(
+            max(self.networks, other.networks),
+            self.heads or other.heads,
+            self.class_pairs or other.class_pairs,
+            self.teacher or other.teacher,
+        )
+
+
+METHODS: dict[str, type[Method]] = {}
+
+
+@dataclass
+class Method:
+    """A way to train, as a dataclass of hyperparameters. Subclasses name themselves and register.
+
+    State other than hyperparameters is created in `setup` and travels through `state_dict`.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    requires: ClassVar[Requires] = Requires()
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=False)
+
+    def __init_subclass__(cls) -> None:
+        METHODS[cls.name] = cls
+
+    @property
+    def cross_entropy_weight(self) -> float:
+        """Factor on the deepest classifier's cross-entropy."""
+        return 1.0
+
+    def resolve(self, num_heads: int) -> Method:
+        """This method on a network with `num_heads` heads, defaults that depend on them filled in one canonical way.
+
+        Raises ValueError when a hyperparameter does not fit.
+        """
+        return self
+
+    def setup(self, labels: Tensor, num_classes: int, networks: int, teacher: Module | None = None) -> None:
+        """Create the state before the first epoch; `labels` [N] are those of the training set, on the device."""
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before each epoch (0-based) of `epochs`."""
+
+    def soften(self, targets: Tensor, batch: Batch, network: int) -> Tensor:
+        """Replace the targets [B, K] of one network."""
+        return targets
+
+    def losses(
+        self, networks: Sequence[Module], outputs: Sequence[Output], batch: Batch, targets: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """Loss terms to add, by name; scalars, summed over the networks."""
+        return {}
+
+    def after_step(self, outputs: Sequence[Output], batch: Batch) -> None:
+        """Called after the parameters were updated, with the outputs from before the update."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that a checkpoint must hold."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave; called after `setup`."""
+
+
+def build_methods(parameters: Mapping[str, Mapping[str, Any]]) -> list[Method]:
+    """Methods from `{name: {hyperparameter: value}}`, in the order of their names.
+
+    Raises KeyError for an unknown name and pydantic's ValidationError for a wrong hyperparameter.
+    """
+    import trainer.methods  # noqa: F401  (fills the registry)
+
+    return [_adapter(name).validate_python(dict(parameters[name])) for name in sorted(parameters)]
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Method]:
+    return TypeAdapter(METHODS[name])
+
+
+def method_parameters(method: Method) -> dict[str, Any]:
+    """The hyperparameters of a method that differ from their defaults."""
+    return {f.name: getattr(method, f.name) for f in fields(method) if getattr(method, f.name) != f.default}
+
+
+class Objective:
+    """The sum of the deepest classifiers' cross-entropy and every method's terms."""
+
+    def __init__(self, methods: Sequence[Method], num_classes: int) -> None:
+        self.methods = sorted(methods, key=lambda method: method.name)
+        self.num_classes = num_classes
+        self.requires = reduce(Requires.__or__, (method.requires for method in methods), Requires())
+
+    def __call__(self, networks: Sequence[Module], batch: Batch) -> tuple[dict[str, Tensor], list[Output]]:
+        """Run the networks on a batch.
+
+        Returns the loss terms by name (scalars; their sum is the loss; `cross_entropy` is the deepest
+        classifiers') and one output per network.
+        """
+        outputs = [network(batch.inputs, heads=self.requires.heads) for network in networks]
+        return self.terms(networks, outputs, batch), outputs
+
+    def terms(self, networks: Sequence[Module], outputs: Sequence[Output], batch: Batch) -> dict[str, Tensor]:
+        """The loss terms for outputs that were already computed."""
+        hard = one_hot(batch.labels, self.num_classes)
+        targets = []
+        for index in range(len(outputs)):
+            target = hard
+            for method in self.methods:
+                target = method.soften(target, batch, index)
+            targets.append(target)
+        weight = 1.0
+        for method in self.methods:
+            weight *= method.cross_entropy_weight
+        pairs = zip(outputs, targets, strict=True)
+        terms = {"cross_entropy": weight * sum(soft_cross_entropy(output.logits, target) for output, target in pairs)}
+        for method in self.methods:
+            terms |= method.losses(networks, outputs, batch, targets)
+        return terms

@@ -1,0 +1,73 @@
+"""What one epoch of training yields, as plain data that any process can read without torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Quality of one classifier on one split.
+
+    `top1_error`, `top5_error` and `ece` are percentages, `nll` is in nats, `aurc` is times 1000.
+    """
+
+    top1_error: float
+    top5_error: float
+    nll: float
+    ece: float
+    aurc: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of one classifier of one network.
+
+    `classifier` is `main`, `head1`, `head2`, ... (shallow to deep) or `ensemble`; `split` is `test` or
+    `validation`; `ood_auroc` (percent) is there when a second data set was given for out-of-distribution
+    detection.
+    """
+
+    network: int
+    classifier: str
+    metrics: Metrics
+    split: str = "test"
+    ood_auroc: float | None = None
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One trained and evaluated epoch (0-based).
+
+    The three clocks are seconds, read after the device has finished: `train_seconds` holds the steps,
+    `data_seconds` what was spent preparing the order and augmentation of the epoch, `eval_seconds` all
+    evaluations. `losses` are means over the epoch's training images. `parameters` counts those of all networks
+    trained, heads included. `restored` marks a result that was read
+    back from a checkpoint when training resumed, so that a caller that missed it can still record it.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_seconds: float
+    eval_seconds: float
+    data_seconds: float
+    images: int
+    losses: dict[str, float]
+    evaluations: list[Evaluation] = field(default_factory=list)
+    parameters: int = 0
+    peak_memory_bytes: int | None = None
+    restored: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dicts, as JSON and checkpoints hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EpochResult:
+        """The inverse of `to_dict`."""
+        evaluations = [
+            Evaluation(**{**evaluation, "metrics": Metrics(**evaluation["metrics"])})
+            for evaluation in values["evaluations"]
+        ]
+        return cls(**{**values, "evaluations": evaluations})
