@@ -22,7 +22,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of one classifier of one network.
+    """The metrics of one classifier of one network over `images` images.
 
     `classifier` is `main`, `head1`, `head2`, ... (shallow to deep) or `ensemble`; `split` is `test` or
     `validation`; `ood_auroc` (percent) is there when a second data set was given for out-of-distribution
@@ -32,6 +32,7 @@ class Evaluation:
     network: int
     classifier: str
     metrics: Metrics
+    images: int
     split: str = "test"
     ood_auroc: float | None = None
 

@@ -153,6 +153,7 @@ class Evaluation(Base):
     network: Mapped[int]
     classifier: Mapped[str] = mapped_column(String(16))
     split: Mapped[str] = mapped_column(String(16))
+    images: Mapped[int] = mapped_column(doc="how many were evaluated")
     top1_error: Mapped[float]
     top5_error: Mapped[float]
     nll: Mapped[float]
