@@ -297,3 +297,17 @@ def _requires(names: frozenset[str]) -> Requires:
 
 def _copy(methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {name: dict(parameters) for name, parameters in methods.items()}
+
+
+def config_problems(error: ValidationError) -> list[tuple[tuple[str, ...], str]]:
+    """Every problem of a configuration that did not validate: the path of its key and a sentence with the value."""
+    found: list[tuple[tuple[str, ...], str]] = []
+    for entry in error.errors():
+        path = tuple(str(part) for part in entry["loc"])
+        if entry["type"] == "config":
+            found += [((*path, *below), message) for below, message in entry["ctx"]["problems"]]
+        elif entry["type"] == "extra_forbidden":
+            found.append((path, unknown("key", path[-1], TrainConfig.model_fields)))
+        else:
+            found.append((path, f"{entry['input']!r}: {entry['msg'][0].lower()}{entry['msg'][1:]}"))
+    return found
