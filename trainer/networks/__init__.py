@@ -15,7 +15,8 @@ class NetworkSpec:
     """What a configuration may ask of a network.
 
     `heads` lists the kinds of auxiliary heads it can carry, its own kind first; `stages` is how many backbone
-    stages it has; `min_stages` is how far it can be cut down.
+    stages it has; `min_stages` is how far it can be cut down. Methods that compare the features of heads with the
+    network's own work with `comparable_heads` alone.
     """
 
     module: str
@@ -23,6 +24,12 @@ class NetworkSpec:
     heads: tuple[str, ...] = ()
     stages: int = 4
     min_stages: int = 2
+
+    @property
+    def comparable_heads(self) -> tuple[str, ...]:
+        """The kinds of heads whose features are as long as the network's own."""
+        # DCM's second head gives features twice as long: its published parameter count demands it.
+        return tuple(kind for kind in self.heads if kind != "dcm")
 
 
 _RESNET = {"module": "resnet", "heads": ("bottleneck", "attention")}
@@ -71,6 +78,7 @@ def build_network(
     if heads is not None and heads not in spec.heads:
         raise ValueError(f"{name} has no {heads} heads; it can carry: {', '.join(spec.heads) or 'none'}")
     if not spec.min_stages <= stages <= spec.stages:
-        raise ValueError(f"{name} has {spec.min_stages} to {spec.stages} stages, not {stages}")
+        allowed = f"{spec.min_stages} to {spec.stages}" if spec.min_stages < spec.stages else f"only {spec.stages}"
+        raise ValueError(f"{name} has {allowed} stages, not {stages}")
     module = import_module(f"trainer.networks.{spec.module}")
     return module.build(name, num_classes=num_classes, width=width, stages=stages, heads=heads)
