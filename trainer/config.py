@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,9 +18,16 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from trainer.datasets import DATASETS, FOLDER_PREFIX, dataset_spec
+from trainer.datasets import (
+    DATASETS,
+    FOLDER_PREFIX,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    dataset_spec,
+)
 from trainer.networks import NETWORKS, head_count
 from trainer.objective import METHODS, Objective, build_methods, method_parameters
+from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
 
 if TYPE_CHECKING:
     from trainer.objective import Method, Requires
@@ -39,11 +44,11 @@ class TrainConfig(BaseModel):
     Defaults are the paper's CIFAR recipe.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str = "cifar100"
-    subset: int | None = Field(None, ge=1, description="training images per class; None for all")
-    validation: int = Field(0, ge=0, description="images held out of the training set, evaluated every epoch")
+    subset: int | None = Field(None, ge=1, le=10**9, description="training images per class; None for all")
+    validation: int = Field(0, ge=0, le=10**9, description="images held out of the training set, evaluated every epoch")
     normalization: Literal["dataset", "imagenet"] = "dataset"
     padding: int = Field(4, ge=0, le=64, description="pixels of padding for the random crop; 0 for none")
     padding_mode: Literal["zeros", "reflect"] = "zeros"
@@ -62,8 +67,8 @@ class TrainConfig(BaseModel):
 
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
-    epochs: int = Field(300, ge=1)
-    batch_size: int = Field(128, ge=1)
+    epochs: int = Field(300, ge=1, le=1_000_000)
+    batch_size: int = Field(128, ge=1, le=1_000_000)
     learning_rate: float = Field(0.1, gt=0, allow_inf_nan=False)
     milestones: tuple[int, ...] | None = Field(None, description="epochs at which the rate falls; None: at 1/2 and 3/4")
     gamma: float = Field(0.1, gt=0, allow_inf_nan=False)
@@ -94,12 +99,26 @@ class TrainConfig(BaseModel):
             raise problem(unknown("network", name, NETWORKS))
         return name
 
+    @field_validator(
+        *("subset", "validation", "padding", "width", "stages", "epochs", "batch_size"),
+        *("learning_rate", "gamma", "momentum", "weight_decay", "seed"),
+        mode="before",
+    )
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        # pydantic takes true for 1. Minus zero is zero and must not make another key.
+        if isinstance(value, bool):
+            raise problem(f"{shown(value)} is not a number")
+        return value + 0.0 if isinstance(value, float) else value
+
     @field_validator("methods", mode="before")
     @classmethod
     def _known_methods(cls, methods: Any) -> Any:
-        if not isinstance(methods, dict):
-            raise problem(f"{methods!r} is not a mapping of methods to their hyperparameters, such as {{pskd: {{}}}}")
-        return _copy(_checked_methods(json.dumps(methods, sort_keys=True, default=repr)))
+        if not isinstance(methods, dict) or not all(isinstance(name, str) for name in methods):
+            raise problem(
+                f"{shown(methods)} is not a mapping of methods to their hyperparameters, such as {{pskd: {{}}}}"
+            )
+        return _copy(_checked_methods(_canonical(methods)))
 
     @field_validator("milestones")
     @classmethod
@@ -110,15 +129,18 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
-        spec = NETWORKS[self.network]
-        requires = self.requires
-        found: list[tuple[tuple[str, ...], str]] = []
+        spec, dataset = NETWORKS[self.network], dataset_spec(self.dataset)
+        methods = _canonical(self.methods)
+        requires = _requires(methods)
+        found: Found = []
         settled: dict[str, Any] = {}
 
-        if self.stages is not None and not spec.min_stages <= self.stages <= spec.stages:
-            allowed = f"{spec.min_stages} to {spec.stages}" if spec.min_stages < spec.stages else f"only {spec.stages}"
-            found.append((("stages",), f"{self.network} has {allowed} stages, not {self.stages}"))
-        elif self.stages == spec.stages:
+        for name in (self.network, self.peer or self.network)[: requires.networks]:
+            least, most = NETWORKS[name].min_stages, NETWORKS[name].stages
+            if self.stages is not None and not least <= self.stages <= most:
+                allowed = f"{least} to {most}" if least < most else f"only {most}"
+                found.append((("stages",), f"{name} has {allowed} stages, not {self.stages}"))
+        if self.stages == spec.stages:
             settled["stages"] = None
         if self.peer is not None and requires.networks < 2:
             found.append((("peer",), f"{self.peer!r} is not used: no method here trains two networks (dml and dcm do)"))
@@ -126,19 +148,21 @@ class TrainConfig(BaseModel):
             settled["peer"] = None
         if self.padding == 0:
             settled["padding_mode"] = "zeros"
-        if self.flip is not None and self.flip == dataset_spec(self.dataset).flip:
+        if self.flip is not None and self.flip == dataset.flip:
             settled["flip"] = None
+        if self.normalization == "imagenet" and (dataset.mean, dataset.std) == (IMAGENET_MEAN, IMAGENET_STD):
+            settled["normalization"] = "dataset"
         if self.milestones is not None and self.milestones == self.settled_milestones(None):
             settled["milestones"] = None
-        images = dataset_spec(self.dataset).train_images
+        images = dataset.train_images
         if images is not None and self.validation >= images:
             found.append((("validation",), f"{self.validation} leaves nothing of the {images:,} training images"))
 
         try:
-            settled["heads"] = heads = self._settled_heads(requires)
-            stages = self.stages or spec.stages
-            count = head_count(self.network, stages, None if heads == "none" else heads)
-            settled["methods"] = _copy(_resolved_methods(json.dumps(self.methods), count))
+            settled["heads"] = heads = _settled_heads(self.network, self.peer, self.heads, methods)
+            count = head_count(self.network, self.stages or spec.stages, None if heads == "none" else heads)
+            if methods != "{}" and not found:
+                settled["methods"] = _copy(_resolved_methods(methods, count))
         except PydanticCustomError as error:
             found += (error.context or {})["problems"]
         if found:
@@ -147,32 +171,10 @@ class TrainConfig(BaseModel):
             object.__setattr__(self, name, value)
         return self
 
-    def _settled_heads(self, requires: Requires) -> str:
-        """The kind of heads every network of this run carries, `none` for none."""
-        if self.heads == "none" or (self.heads == "auto" and not requires.heads):
-            if requires.heads:
-                needing = ", ".join(name for name in self.methods if METHODS[name].requires.heads)
-                raise problem(f"'none', but {needing} trains auxiliary heads; leave it out or name a kind", "heads")
-            return "none"
-        by_default = self.heads in ("auto", "native")
-        kind = next(iter(NETWORKS[self.network].heads), None) if by_default else self.heads
-        for name in (self.network, self.peer or self.network):
-            allowed = NETWORKS[name].heads
-            if kind not in allowed:
-                able = ", ".join(
-                    other for other, spec in NETWORKS.items() if (kind in spec.heads if kind else spec.heads)
-                )
-                raise problem(
-                    f"{name} cannot carry {repr(kind) if kind else 'auxiliary'} heads; it can carry: "
-                    f"{', '.join(allowed) or 'none'} (networks that can: {able or 'none'})",
-                    "network" if by_default else "heads",
-                )
-        return str(kind)
-
     @property
     def requires(self) -> Requires:
         """What the methods of this run need, merged."""
-        return _requires(frozenset(self.methods))
+        return _requires(_canonical(self.methods))
 
     @property
     def head_kind(self) -> str | None:
@@ -203,18 +205,21 @@ class TrainConfig(BaseModel):
 
     def science(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as plain JSON values: the identity before hashing."""
-        values = self.model_dump(mode="json")
-        heads = TrainConfig._settled_heads(self.model_copy(update={"heads": "auto"}), self.requires)
-        defaults = {**_DEFAULTS, "heads": heads}
-        return {name: value for name, value in values.items() if value != defaults[name]}
+        by_default = "none"
+        if self.heads != "none":
+            by_default = _settled_heads(self.network, self.peer, "auto", _canonical(self.methods))
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self.__dict__.items()
+            if value != (by_default if name == "heads" else _DEFAULTS[name])
+        }
 
     def key(self) -> str:
         """The identity of a run: sha256 (64 hex digits) over what differs from the defaults, and `CONFIG_VERSION`.
 
         A field added later with a default leaves every earlier key as it was.
         """
-        text = json.dumps({"version": CONFIG_VERSION, **self.science()}, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(_canonical({"version": CONFIG_VERSION, **self.science()}).encode()).hexdigest()
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -222,29 +227,35 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def problems(found: list[tuple[tuple[str, ...], str]]) -> PydanticCustomError:
-    """A validation error of one or more problems, each with the path of its key below the one being checked.
-
-    Whoever lists them one by one finds them in the error's context under `problems`.
-    """
-    message = "; ".join(message for _, message in found)
-    return PydanticCustomError("config", "{message}", {"message": message, "problems": found})
-
-
-def problem(message: str, *path: str) -> PydanticCustomError:
-    """A validation error of one problem."""
-    return problems([(path, message)])
-
-
-def unknown(kind: str, name: Any, allowed: Iterable[str], more: str = "") -> str:
-    """What to say of a name that is not in a catalogue: the nearest one and all that are allowed."""
-    allowed = sorted(allowed)
-    near = get_close_matches(str(name), allowed, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}{hint} (allowed: {', '.join(allowed) or 'none'}{more})"
-
+# One text for equal values, whatever the order of their keys.
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr).encode
 
 # A grid of 100,000 trials has few distinct combinations of methods: each is checked once.
+
+
+@lru_cache(maxsize=4096)
+def _settled_heads(network: str, peer: str | None, heads: str, methods: str) -> str:
+    """The kind of heads that every network of a run carries, `none` for none; `methods` as canonical JSON."""
+    needing = [method.name for method in build_methods(json.loads(methods)) if method.requires.heads]
+    if heads == "none" or (heads == "auto" and not needing):
+        if needing:
+            raise problem(
+                f"'none', but {', '.join(needing)} trains auxiliary heads; leave it out or name a kind", "heads"
+            )
+        return "none"
+    by_default = heads in ("auto", "native")
+    kind = next(iter(NETWORKS[network].heads), None) if by_default else heads
+    for name in (network, peer or network):
+        allowed = NETWORKS[name].heads
+        if kind not in allowed:
+            able = ", ".join(other for other, spec in NETWORKS.items() if (kind in spec.heads if kind else spec.heads))
+            asked = f" ({', '.join(needing)} trains them)" if needing else ""
+            raise problem(
+                f"{name} cannot carry {repr(kind) if kind else 'auxiliary'} heads{asked}; it can carry: "
+                f"{', '.join(allowed) or 'none'} (networks that can: {able or 'none'})",
+                ("network" if name == network else "peer") if by_default else "heads",
+            )
+    return str(kind)
 
 
 @lru_cache(maxsize=4096)
@@ -252,31 +263,33 @@ def _checked_methods(text: str) -> dict[str, dict[str, Any]]:
     import trainer.methods  # noqa: F401  (fills the registry)
 
     checked: dict[str, dict[str, Any]] = {}
-    found: list[tuple[tuple[str, ...], str]] = []
+    found: Found = []
     for name, given in sorted(json.loads(text).items()):
         parameters = {} if given is None else given
         if name not in METHODS:
             found.append(((name,), unknown("method", name, METHODS)))
         elif not isinstance(parameters, dict):
-            found.append(((name,), f"{parameters!r} is not a mapping of hyperparameters, such as {{}}"))
+            found.append(((name,), f"{shown(parameters)} is not a mapping of hyperparameters, such as {{}}"))
         else:
             try:
-                checked[name] = method_parameters(build_methods({name: parameters})[0])
+                method = build_methods({name: parameters})[0]
             except ValidationError as error:
-                found += [((name, *path), message) for path, message in _hyperparameter_problems(name, error)]
+                names = [field.name for field in fields(METHODS[name])]
+                listed = plain_problems(error, f"hyperparameter of {name}", names)
+                found += [((name, *path), message) for path, message in listed]
+                continue
+            # pydantic takes true for 1.
+            for parameter, value in parameters.items():
+                if _has_bool(value) and not _has_bool(getattr(method, parameter)):
+                    found.append(((name, parameter), f"{shown(value)} is not a number"))
+            checked[name] = method_parameters(method)
     if found:
         raise problems(found)
     return json.loads(json.dumps(checked))
 
 
-def _hyperparameter_problems(method: str, error: ValidationError) -> Iterator[tuple[tuple[str, ...], str]]:
-    names = [field.name for field in fields(METHODS[method])]
-    for entry in error.errors():
-        path = tuple(str(part) for part in entry["loc"])
-        if entry["type"] == "unexpected_keyword_argument":
-            yield path, unknown(f"hyperparameter of {method}", path[0], names)
-        else:
-            yield path, f"{entry['input']!r}: {entry['msg'][0].lower()}{entry['msg'][1:]}"
+def _has_bool(value: Any) -> bool:
+    return any(map(_has_bool, value)) if isinstance(value, (list, tuple)) else isinstance(value, bool)
 
 
 @lru_cache(maxsize=4096)
@@ -291,23 +304,14 @@ def _resolved_methods(text: str, num_heads: int) -> dict[str, dict[str, Any]]:
 
 
 @lru_cache(maxsize=4096)
-def _requires(names: frozenset[str]) -> Requires:
-    return Objective([METHODS[name]() for name in names], 1).requires
+def _requires(text: str) -> Requires:
+    return Objective(build_methods(json.loads(text)), 1).requires
 
 
 def _copy(methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {name: dict(parameters) for name, parameters in methods.items()}
 
 
-def config_problems(error: ValidationError) -> list[tuple[tuple[str, ...], str]]:
+def config_problems(error: ValidationError) -> Found:
     """Every problem of a configuration that did not validate: the path of its key and a sentence with the value."""
-    found: list[tuple[tuple[str, ...], str]] = []
-    for entry in error.errors():
-        path = tuple(str(part) for part in entry["loc"])
-        if entry["type"] == "config":
-            found += [((*path, *below), message) for below, message in entry["ctx"]["problems"]]
-        elif entry["type"] == "extra_forbidden":
-            found.append((path, unknown("key", path[-1], TrainConfig.model_fields)))
-        else:
-            found.append((path, f"{entry['input']!r}: {entry['msg'][0].lower()}{entry['msg'][1:]}"))
-    return found
+    return plain_problems(error, "key", TrainConfig.model_fields)
