@@ -1,6 +1,8 @@
-"""The formulas that several methods share, on logits [B, K], features [B, D] and target distributions [B, K].
+"""The formulas that several methods share.
 
-Everything is computed in at least float32 and averaged over the batch unless a function says otherwise.
+Distributions are given as log-probabilities [..., B, K] so that one log-softmax can serve several terms. Everything is
+computed in at least float32, also under autocast; losses are averaged over the batch B and summed over the dimensions
+before it, such as one for the heads.
 """
 
 from __future__ import annotations
@@ -8,27 +10,60 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
     from torch import Tensor
 
 
-def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """Labels [B] as float32 distributions [B, K]."""
-    targets = labels.new_zeros((len(labels), num_classes)).float()
-    return targets.scatter_(1, labels[:, None], 1.0)
+def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """log softmax(logits / temperature) over the last dimension."""
+    logits = wide(logits)
+    return (logits if temperature == 1 else logits / temperature).log_softmax(-1)
 
 
-def soft_cross_entropy(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """Mean over the batch of -sum(targets * log softmax(logits / temperature))."""
-    return -(targets * _wide(logits).div(temperature).log_softmax(-1)).sum(-1).mean()
+def cross_entropy(log_probabilities: Tensor, targets: Tensor) -> Tensor:
+    """-sum(targets * log_probabilities), a scalar."""
+    return (targets * log_probabilities).sum() / -log_probabilities.shape[-2]
 
 
-def kl_divergence(logits: Tensor, target_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Mean over the batch of KL(softmax(target_logits / T) || softmax(logits / T)); gradients reach both sides."""
-    log_target = _wide(target_logits).div(temperature).log_softmax(-1)
-    log_own = _wide(logits).div(temperature).log_softmax(-1)
-    return (log_target.exp() * (log_target - log_own)).sum(-1).mean()
+def kl_divergence(log_probabilities: Tensor, log_targets: Tensor) -> Tensor:
+    """KL(targets || probabilities), a scalar; gradients reach both sides."""
+    return (log_targets.exp() * (log_targets - log_probabilities)).sum() / log_probabilities.shape[-2]
 
 
-def _wide(values: Tensor) -> Tensor:
+def one_hot(labels: Tensor, num_classes: int, like: Tensor | None = None) -> Tensor:
+    """Labels [B] as distributions [B, K] in the precision in which losses on `like` are computed (float32 without)."""
+    return labels.new_zeros((len(labels), num_classes), dtype=_wide_dtype(like)).scatter_(1, labels[:, None], 1.0)
+
+
+def stack_alike(heads: Sequence[Tensor], deepest: Tensor) -> Tensor:
+    """Features [B, D] of H heads as one tensor [H, B, D], to be compared with those of the deepest classifier.
+
+    Raises ValueError when a head has another number of channels than the deepest classifier.
+    """
+    for features in heads:
+        if features.shape[-1] != deepest.shape[-1]:
+            raise ValueError(
+                f"a head has {features.shape[-1]} feature channels and the deepest classifier {deepest.shape[-1]}: "
+                "their features can only be compared where both have the same number; choose another kind of heads"
+            )
+    return stack(heads)
+
+
+def stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors of one shape as one, a new dimension first."""
+    import torch
+
+    return wide(torch.stack(list(tensors)))
+
+
+def wide(values: Tensor) -> Tensor:
     """float32 for reduced precisions, unchanged otherwise."""
-    return values.float() if values.element_size() < 4 else values
+    return values.to(_wide_dtype(values))
+
+
+def _wide_dtype(values: Tensor | None) -> torch.dtype:
+    import torch
+
+    return torch.float32 if values is None else torch.promote_types(values.dtype, torch.float32)

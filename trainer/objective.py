@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cache, reduce
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter
 
-from trainer.losses import one_hot, soft_cross_entropy
+from trainer.losses import cross_entropy, log_softmax, one_hot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor
     from torch.nn import Module
@@ -74,7 +75,8 @@ METHODS: dict[str, type[Method]] = {}
 class Method:
     """A way to train, as a dataclass of hyperparameters. Subclasses name themselves and register.
 
-    State other than hyperparameters is created in `setup` and travels through `state_dict`.
+    State other than hyperparameters is created in `setup` and travels through `state_dict`. `requires` may be a
+    property where it depends on hyperparameters: ask an instance, not the class.
     """
 
     name: ClassVar[str]
@@ -144,6 +146,19 @@ def method_parameters(method: Method) -> dict[str, Any]:
     return {f.name: getattr(method, f.name) for f in fields(method) if getattr(method, f.name) != f.default}
 
 
+def summed(terms: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The loss terms of several networks, added up by name."""
+    return reduce(lambda total, more: {name: total[name] + more[name] for name in total}, terms)
+
+
+def predict(network: Module, inputs: Tensor) -> Tensor:
+    """The deepest classifier's logits [B, K], in the network's present mode, without gradient."""
+    import torch
+
+    with torch.no_grad():
+        return network(inputs, heads=False).logits
+
+
 class Objective:
     """The sum of the deepest classifiers' cross-entropy and every method's terms."""
 
@@ -163,18 +178,20 @@ class Objective:
 
     def terms(self, networks: Sequence[Module], outputs: Sequence[Output], batch: Batch) -> dict[str, Tensor]:
         """The loss terms for outputs that were already computed."""
-        hard = one_hot(batch.labels, self.num_classes)
+        hard = one_hot(batch.labels, self.num_classes, like=outputs[0].logits)
         targets = []
         for index in range(len(outputs)):
             target = hard
             for method in self.methods:
                 target = method.soften(target, batch, index)
             targets.append(target)
-        weight = 1.0
-        for method in self.methods:
-            weight *= method.cross_entropy_weight
-        pairs = zip(outputs, targets, strict=True)
-        terms = {"cross_entropy": weight * sum(soft_cross_entropy(output.logits, target) for output, target in pairs)}
+        terms = summed(
+            {"cross_entropy": cross_entropy(log_softmax(output.logits), target)}
+            for output, target in zip(outputs, targets, strict=True)
+        )
+        weight = prod(method.cross_entropy_weight for method in self.methods)
+        if weight != 1:
+            terms["cross_entropy"] = weight * terms["cross_entropy"]
         for method in self.methods:
             terms |= method.losses(networks, outputs, batch, targets)
         return terms

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from trainer.losses import one_hot
+from trainer.losses import one_hot, wide
 from trainer.objective import Batch, Method, Output
 
 if TYPE_CHECKING:
@@ -31,23 +31,28 @@ class PSKD(Method):
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.8
 
     def setup(self, labels: Tensor, num_classes: int, networks: int, teacher: Module | None = None) -> None:
-        self.weight = 0.0
         # One table of [samples, classes] per network; in the first epoch it holds the labels themselves.
         self.tables = [one_hot(labels, num_classes) for _ in range(networks)]
+        # On the device, so that a captured graph of the step reads the weight of the present epoch.
+        self.weight = labels.new_zeros(()).double()
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        self.weight = self.alpha * (epoch + 1) / epochs
+        self.weight.fill_(self.alpha * (epoch + 1) / epochs)
 
     def soften(self, targets: Tensor, batch: Batch, network: int) -> Tensor:
-        return (1 - self.weight) * targets + self.weight * self.tables[network][batch.indices]
+        previous = self.tables[network].index_select(0, batch.indices)
+        return targets + self.weight * (previous - targets)
 
     def after_step(self, outputs: Sequence[Output], batch: Batch) -> None:
-        for table, output in zip(self.tables, outputs, strict=True):
-            table[batch.indices] = output.logits.detach().float().softmax(-1)
+        for network, output in enumerate(outputs):
+            predictions = wide(output.logits.detach()).softmax(-1)
+            # A float64 run keeps float64 predictions; the labels that were there until now are exact either way.
+            self.tables[network] = self.tables[network].to(predictions.dtype)
+            self.tables[network].index_copy_(0, batch.indices, predictions)
 
     def state_dict(self) -> dict[str, Any]:
         return {"tables": self.tables}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for table, saved in zip(self.tables, state["tables"], strict=True):
-            table.copy_(saved)
+        pairs = zip(self.tables, state["tables"], strict=True)
+        self.tables = [table.to(saved.dtype).copy_(saved) for table, saved in pairs]

@@ -1,0 +1,44 @@
+"""CS-KD: class-wise self-knowledge distillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from trainer.losses import kl_divergence, log_softmax
+from trainer.objective import Batch, Method, Output, Requires, predict, summed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+    from torch.nn import Module
+
+
+@dataclass
+class CSKD(Method):
+    """Predict of each image what the network says of another image of its class.
+
+    Adds weight T^2 KL(softmax(z' / T) || softmax(z / T)), z' from the other image, without gradient, in training
+    mode (so batch norm statistics see both images, as in the authors' code).
+    Source: Yun et al., Regularizing Class-wise Predictions via Self-knowledge Distillation.
+    """
+
+    name: ClassVar[str] = "cskd"
+    title: ClassVar[str] = "CS-KD"
+    requires: ClassVar[Requires] = Requires(class_pairs=True)
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+    def losses(
+        self, networks: Sequence[Module], outputs: Sequence[Output], batch: Batch, targets: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        factor = self.weight * self.temperature**2
+        terms = []
+        for network, output in zip(networks, outputs, strict=True):
+            own = log_softmax(output.logits, self.temperature)
+            other = log_softmax(predict(network, batch.pair_inputs), self.temperature)
+            terms.append({"cskd/pairs": factor * kl_divergence(own, other)})
+        return summed(terms)
