@@ -1,0 +1,26 @@
+# `make demo` and `make test` are the two commands of the README; everything else is built on them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint bench chaos clean
+
+demo: $(INSTALLED)
+	$(BIN)/orchestrate run grids/quickstart.yaml
+	$(BIN)/orchestrate report
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]' --constraint constraints.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) report

@@ -1,0 +1,383 @@
+"""The command line. Every command imports what it needs when it runs, so that help and status are instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+    from orchestrator.grid import Grid
+    from orchestrator.plan import Plan
+    from orchestrator.scheduler import RunOptions
+
+DONE, SOME_FAILED, BAD_INPUT, BUSY = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="orchestrate",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Run an ablation grid on Ray, keep every epoch in a SQL database, and print the paper's tables from it.
+
+    `orchestrate run grids/quickstart.yaml` trains what is missing; `orchestrate report` writes the tables and the
+    figure. Exit codes: 0 done, 1 some trial failed, 2 bad input, 3 another run holds the database, 130 interrupted.
+    """,
+)
+
+GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="The grid file (YAML).", show_default=False)]
+DatabaseOption = Annotated[
+    str, typer.Option("--db", envvar="ORCHESTRATE_DB", help="The results database: an SQLite file or a PostgreSQL URL.")
+]
+DataRoot = Annotated[Path, typer.Option(envvar="ORCHESTRATE_DATA", help="The folder that holds the data sets.")]
+GridNames = Annotated[
+    list[str] | None,
+    typer.Option("--grid", metavar="NAME", help="Only this grid; may be repeated.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def main() -> None:
+    """Run the command line; every error a person can mend ends as one message and an exit code."""
+    try:
+        app()
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): not an error, and nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(DONE) from None
+
+
+@app.command(epilog="Example: `orchestrate run grids/table1.yaml --data-root /data`")
+def run(
+    grid: GridFile,
+    db: DatabaseOption = "results.db",
+    data_root: DataRoot = Path("data"),
+    address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster (`auto`, host:port); a private Ray without.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try the grid's failed trials again.")] = False,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Folder of the checkpoints.", show_default="beside the database")
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, help="Least time between two checkpoints of a trial; 0 writes one every epoch.")
+    ] = 0.0,
+    stall_seconds: Annotated[
+        float, typer.Option(min=1, help="A trial that is silent for so long is killed and tried again.")
+    ] = 3600.0,
+    dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard.")] = True,
+) -> None:
+    """Train every trial of a grid that is not done yet.
+
+    Finished trials are skipped, interrupted ones go on from their checkpoint, failed ones wait for `--retry-failed`.
+    Every epoch is in the database as soon as it is over, so Ctrl-C loses nothing that was recorded.
+    """
+    with _errors():
+        from orchestrator.database import driver_lock, open_database
+        from orchestrator.display import announce_plan, run_display
+        from orchestrator.grid import load_grid
+
+        loaded = load_grid(grid)
+        with (
+            open_database(db, create=True, migrate=True) as database,
+            driver_lock(database, grid=loaded.name) as driver,
+        ):
+            if database.warning:
+                typer.echo(f"warning: {database.warning}", err=True)
+            database.release_stale()
+            trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in loaded.trials]
+            database.save_grid(loaded.name, str(loaded.source), loaded.text, loaded.report, trials)
+            if retry_failed:
+                database.retry([trial.key for trial in loaded.trials])
+            plan = _plan(loaded, database)
+            announce_plan(plan)
+            if not plan.pending:
+                raise typer.Exit(SOME_FAILED if plan.count("failed") else DONE)
+            _prepare_data(plan, data_root)
+            options = _run_options(db, data_root, address, checkpoints, checkpoint_seconds, stall_seconds, dashboard)
+            claimed = database.claim([entry.trial.key for entry in plan.pending], driver)
+            mine = [entry.trial for entry in plan.pending if entry.trial.key in claimed]
+            try:
+                from orchestrator.scheduler import run_trials
+
+                with run_display(loaded, plan) as observer:
+                    summary = run_trials(database, mine, options, observer)
+            finally:
+                database.release(driver)
+        raise typer.Exit(SOME_FAILED if summary.failed or plan.count("failed") else DONE)
+
+
+@app.command(epilog="Example: `orchestrate plan grids/table1.yaml`")
+def plan(
+    grid: GridFile,
+    db: DatabaseOption = "results.db",
+    as_json: AsJson = False,
+) -> None:
+    """List the trials of a grid and why each would run: new, interrupted, failed, or done already."""
+    with _errors():
+        from orchestrator.display import print_plan
+        from orchestrator.grid import load_grid
+
+        loaded = load_grid(grid)
+        with _existing(db) as database:
+            planned = _plan(loaded, database)
+        if as_json:
+            typer.echo(json.dumps(planned.to_dict()))
+        else:
+            print_plan(planned)
+
+
+@app.command(epilog="Example: `orchestrate status --grid table1`")
+def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
+    """Show how far each grid is: counts by state, the running trials, and the failures."""
+    with _errors():
+        from orchestrator.database import open_database
+        from orchestrator.monitor import print_status, status_of
+
+        with open_database(db, readonly=True) as database:
+            found = status_of(database, grid)
+        if as_json:
+            typer.echo(json.dumps(found))
+        else:
+            print_status(found)
+
+
+@app.command(epilog="Example: `orchestrate watch --grid quickstart` in a second terminal while a grid runs")
+def watch(
+    db: DatabaseOption = "results.db",
+    grid: GridNames = None,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page that refreshes itself instead.")] = None,
+) -> None:
+    """Watch the tables fill up: methods by networks, with running cells, failures and the time left.
+
+    It reads the database alone, so it works from another terminal or machine.
+    """
+    with _errors():
+        from orchestrator.monitor import watch_grids
+
+        watch_grids(db, grid, every=every, once=once, html=html)
+
+
+@app.command(epilog="Example: `orchestrate report --format tex --format md --out paper/tables --vs-paper`")
+def report(
+    db: DatabaseOption = "results.db",
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report"),
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="md, tex, html, csv or json; may be repeated.", show_default="all of them"),
+    ] = None,
+    grid: GridNames = None,
+    selection: Annotated[
+        str | None,
+        typer.Option(
+            help="The epoch that counts: best_test (as the paper), best_val, last, or mean_last_K.",
+            show_default="what the grid file says",
+        ),
+    ] = None,
+    vs_paper: Annotated[bool, typer.Option(help="Compare every number with the published one.")] = False,
+) -> None:
+    """Write the tables and the figure from the database: Markdown, LaTeX, one HTML page, CSV, JSON, PDF, SVG, PNG."""
+    with _errors():
+        from orchestrator.database import open_database
+        from reports import write_report
+
+        with open_database(db, readonly=True) as database:
+            written = write_report(
+                database, out, formats=formats or None, grids=grid, selection=selection, vs_paper=vs_paper
+            )
+        typer.echo(f"wrote {len(written)} files to {out}/")
+        for path in written:
+            typer.echo(f"  {path}")
+
+
+@app.command(epilog="Example: `orchestrate triage --grid table1`")
+def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
+    """Group the failures by cause, with one excerpt each and the command that tries them again."""
+    with _errors():
+        from orchestrator.database import open_database
+        from orchestrator.monitor import print_triage, triage_of
+
+        with open_database(db, readonly=True) as database:
+            found = triage_of(database, grid)
+        if as_json:
+            typer.echo(json.dumps(found))
+        else:
+            print_triage(found)
+
+
+@app.command(epilog="Example: `orchestrate explain table1:resnet18/pskd/top1`")
+def explain(
+    cell: Annotated[str, typer.Argument(metavar="TABLE:CELL", help="A number, as the LaTeX comments name it.")],
+    db: DatabaseOption = "results.db",
+) -> None:
+    """Say where a printed number comes from: trials, seeds, epoch, commit, device and log."""
+    with _errors():
+        from orchestrator.database import open_database
+        from reports import explain as explain_cell
+
+        with open_database(db, readonly=True) as database:
+            typer.echo(explain_cell(database, cell))
+
+
+@app.command(epilog="Example: `orchestrate verify paper.tex`")
+def verify(
+    paper: Annotated[Path, typer.Argument(metavar="FILE", help="A LaTeX file that holds or includes our tables.")],
+    db: DatabaseOption = "results.db",
+) -> None:
+    """Recompute every number of a LaTeX file and fail on one that is stale, edited or contradictory."""
+    with _errors():
+        from orchestrator.database import open_database
+        from reports import verify as verify_paper
+
+        with open_database(db, readonly=True) as database:
+            problems = verify_paper(database, paper)
+        for problem in problems:
+            typer.echo(str(problem), err=True)
+        typer.echo(f"{paper}: {len(problems)} problems" if problems else f"{paper}: every number is current")
+        raise typer.Exit(SOME_FAILED if problems else DONE)
+
+
+@app.command(epilog="Example: `orchestrate export --format parquet --out data`")
+def export(
+    db: DatabaseOption = "results.db",
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("export"),
+    format: Annotated[str, typer.Option(help="csv or parquet.")] = "csv",
+) -> None:
+    """Write the database as tidy files: one of trials, one of epochs, one of evaluations."""
+    with _errors():
+        from orchestrator.database import open_database
+        from reports import export as export_data
+
+        with open_database(db, readonly=True) as database:
+            for path in export_data(database, out, format):
+                typer.echo(str(path))
+
+
+@app.command(epilog="Example: `orchestrate migrate --db results.db`")
+def migrate(db: DatabaseOption = "results.db") -> None:
+    """Bring a database of an earlier version up to date, after making a backup copy. `run` does the same."""
+    with _errors():
+        from orchestrator.database import driver_lock, open_database
+
+        with open_database(db, migrate=True) as database, driver_lock(database, grid="(migration)"):
+            typer.echo(f"{db} is up to date")
+
+
+@app.command(epilog="Example: `orchestrate doctor --resume`")
+def doctor(
+    data_root: DataRoot = Path("data"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Show that a killed and resumed training gives the same bits.")
+    ] = False,
+) -> None:
+    """Check this machine: versions, devices, storage and data sets; with `--resume`, that resuming changes nothing."""
+    with _errors():
+        from orchestrator.doctor import check_machine, check_resume
+
+        raise typer.Exit(DONE if (check_resume() if resume else check_machine(data_root)) else SOME_FAILED)
+
+
+@contextmanager
+def _existing(db: str) -> Iterator[Database | None]:
+    """The database if there is one yet: planning needs none."""
+    from orchestrator.database import open_database
+
+    if "://" not in db and not Path(db).exists():
+        yield None
+        return
+    with open_database(db, readonly=True) as database:
+        yield database
+
+
+def _plan(grid: Grid, database: Database | None) -> Plan:
+    from orchestrator.plan import make_plan
+
+    return make_plan(grid, database.states([trial.key for trial in grid.trials]) if database is not None else {})
+
+
+def _prepare_data(plan: Plan, data_root: Path) -> None:
+    """Have every data set of the pending trials in place before any of them starts."""
+    from trainer.download import prepare
+
+    needed = {}
+    for entry in plan.pending:
+        config = entry.trial.config
+        needed.setdefault((config.dataset, config.ood_dataset), config)
+    for config in needed.values():
+        prepare(config, data_root, progress=typer.echo)
+
+
+def _run_options(
+    db: str,
+    data_root: Path,
+    address: str | None,
+    checkpoints: Path | None,
+    checkpoint_seconds: float,
+    stall_seconds: float,
+    dashboard: bool,
+) -> RunOptions:
+    from orchestrator.provenance import code_provenance
+    from orchestrator.scheduler import RunOptions
+
+    # Beside the database file, so that the two are found, moved and removed together.
+    beside = Path("results.db") if "://" in db else Path(db)
+    return RunOptions(
+        data_root=data_root,
+        checkpoints=checkpoints or beside.with_name(f"{beside.stem}-checkpoints"),
+        logs=beside.with_name(f"{beside.stem}-logs"),
+        environment=code_provenance(),
+        address=address,
+        checkpoint_seconds=checkpoint_seconds,
+        stall_seconds=stall_seconds,
+        dashboard=dashboard,
+    )
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn every error that a person can mend into one message and an exit code."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        prefix = "" if code > 128 else "error: "
+        typer.echo(f"{prefix}{error}", err=True)
+        raise typer.Exit(code) from None
+
+
+def _exit_code(error: Exception) -> int | None:
+    """The exit code of an error that was expected; None for a bug."""
+    from orchestrator.database import Busy, DatabaseError
+    from orchestrator.grid import GridError
+    from orchestrator.recorder import CircuitOpen
+    from orchestrator.scheduler import Interrupted, SchedulerError
+    from reports import ReportError
+    from trainer.download import DataError
+
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    if isinstance(error, Busy):
+        return BUSY
+    if isinstance(error, CircuitOpen):
+        return SOME_FAILED
+    if isinstance(error, GridError | DatabaseError | DataError | SchedulerError | ReportError):
+        return BAD_INPUT
+    return None

@@ -1,0 +1,244 @@
+"""What a person sees in the terminal where a grid runs: the plan, then a live table, or plain lines for programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.recorder import Observer
+
+if TYPE_CHECKING:
+    from orchestrator.failures import Failure
+    from orchestrator.grid import Grid
+    from orchestrator.plan import Plan
+    from trainer.results import EpochResult
+
+# A long run in a log file should be read, not scrolled: a trial's epochs are this many seconds apart there.
+PLAIN_SECONDS = 10.0
+SHOWN_ENDED = 6
+
+
+def duration(seconds: float) -> str:
+    """`4 s`, `3 min 20 s`, `5 h 02 min` or `2 d 3 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def announce_plan(plan: Plan) -> None:
+    """One line before a run: how many trials the grid has, and what happens to them."""
+    Console(highlight=False, soft_wrap=True).print(escape(plan.summary()))
+
+
+def print_plan(plan: Plan) -> None:
+    """Every trial of a grid with its state and the reason why it would run or not."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for entry in plan.entries:
+            print(f"{entry.trial.key[:10]}  {entry.status:<11}  {entry.trial.name:<44}  {entry.reason}")
+        print(plan.summary())
+        return
+    colours = {"new": "cyan", "interrupted": "yellow", "done": "green", "failed": "red", "running": "blue"}
+    table = Table(box=None, pad_edge=False)
+    for heading in ("key", "trial", "state", "why"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("key", "state"))
+    for entry in plan.entries:
+        colour = colours.get(entry.status, "")
+        table.add_row(entry.trial.key[:10], escape(entry.trial.name), Text(entry.status, colour), escape(entry.reason))
+    console.print(table)
+    console.print(escape(plan.summary()))
+
+
+@contextmanager
+def run_display(grid: Grid, plan: Plan) -> Iterator[Observer]:
+    """Show a run while it goes on; the observer is what the scheduler talks to."""
+    console = Console(highlight=False)
+    board = _Board(grid.name, {entry.trial.name: entry.trial.config.epochs for entry in plan.pending}, console)
+    if not console.is_terminal:
+        yield _plain(board, console)
+        return
+    with Live(board, console=console, refresh_per_second=4, transient=False) as live:
+        yield _lively(board, live)
+    console.print(board.conclusion())
+
+
+@dataclass
+class _Row:
+    """One trial that was heard of."""
+
+    device: str
+    began: float
+    epoch: int = 0
+    new_epochs: int = 0
+    error: float | None = None
+    quality: str = ""
+    state: str = "running"
+    note: str = ""
+    printed: float = 0.0
+
+    def seconds_per_epoch(self, now: float) -> float | None:
+        return (now - self.began) / self.new_epochs if self.new_epochs else None
+
+
+class _Board:
+    """The state behind both displays, and the live table itself."""
+
+    def __init__(self, grid: str, epochs: dict[str, int], console: Console) -> None:
+        self.grid, self.epochs, self.console = grid, epochs, console
+        self.rows: dict[str, _Row] = {}
+        self.dashboard: str | None = None
+        self.began = time.monotonic()
+
+    def start(self, name: str, host: str, device: str) -> None:
+        self.rows[name] = _Row(f"{device.split(' ')[0]} on {host}", time.monotonic())
+
+    def record(self, name: str, result: EpochResult, quality: str) -> _Row:
+        row = self.rows[name]
+        row.epoch, row.quality = result.epoch + 1, quality
+        row.new_epochs += not result.restored
+        if result.restored:
+            row.began = time.monotonic()
+        tests = [e for e in result.evaluations if e.split == "test" and e.classifier == "main"]
+        row.error = tests[0].metrics.top1_error if tests else None
+        return row
+
+    def end(self, name: str, state: str, note: str = "") -> None:
+        row = self.rows.setdefault(name, _Row("", time.monotonic()))
+        row.state, row.note = state, note
+
+    def counts(self) -> dict[str, int]:
+        states = [row.state for row in self.rows.values()]
+        found = {state: states.count(state) for state in ("done", "running", "failed")}
+        return found | {"waiting": len(self.epochs) - sum(found.values())}
+
+    def seconds_left(self) -> float | None:
+        """From the speed so far: epochs left over epochs per second of all trials together."""
+        trained = sum(row.new_epochs for row in self.rows.values())
+        if not trained:
+            return None
+        ended = {name for name, row in self.rows.items() if row.state != "running"}
+        left = sum(
+            total - (self.rows[name].epoch if name in self.rows else 0)
+            for name, total in self.epochs.items()
+            if name not in ended
+        )
+        return left * (time.monotonic() - self.began) / trained
+
+    def conclusion(self) -> str:
+        counts = self.counts()
+        words = [f"{counts['done']} trials done"]
+        words += [f"{counts[state]} {state}" for state in ("failed", "running", "waiting") if counts[state]]
+        return f"{self.grid}: {', '.join(words)} in {duration(time.monotonic() - self.began)}"
+
+    def __rich__(self) -> RenderableType:
+        now = time.monotonic()
+        table = Table(box=None, pad_edge=False, expand=True)
+        table.add_column("trial", ratio=3, no_wrap=True, overflow="ellipsis")
+        table.add_column("where", ratio=2, no_wrap=True, overflow="ellipsis")
+        table.add_column("epoch", justify="right", no_wrap=True)
+        table.add_column("", width=12)
+        table.add_column("top-1 error", justify="right", no_wrap=True)
+        table.add_column("time left", justify="right", no_wrap=True)
+        running = [(name, row) for name, row in self.rows.items() if row.state == "running"]
+        ended = [(name, row) for name, row in self.rows.items() if row.state != "running"][-SHOWN_ENDED:]
+        room = max(4, self.console.height - len(ended) - 8)
+        for name, row in ended + running[:room]:
+            total = self.epochs.get(name, row.epoch)
+            pace = row.seconds_per_epoch(now)
+            last = Text("done", "green") if row.state == "done" else Text(row.state, "red")
+            if row.state == "running":
+                last = Text(duration(pace * (total - row.epoch)) if pace else "...")
+            table.add_row(
+                escape(name),
+                escape(row.note or row.device),
+                f"{row.epoch}/{total}",
+                ProgressBar(total=total, completed=row.epoch, width=12),
+                "" if row.error is None else f"{row.error:.2f} %",
+                last,
+            )
+        counts, left = self.counts(), self.seconds_left()
+        line = Text.assemble(
+            (self.grid, "bold"),
+            f"  {counts['done']} of {len(self.epochs)} done, {counts['running']} running, {counts['waiting']} waiting",
+            (f", {counts['failed']} failed" if counts["failed"] else "", "red"),
+            f"  |  {duration(now - self.began)} so far, "
+            + (f"about {duration(left)} left" if left is not None else "..."),
+        )
+        more = [Text(f"... and {len(running) - room} more running", "dim")] if len(running) > room else []
+        address = [Text(f"Ray dashboard: {self.dashboard}", "dim")] if self.dashboard else []
+        return Group(line, *address, table, *more)
+
+
+def _lively(board: _Board, live: Live) -> Observer:
+    def ready(url: str | None) -> None:
+        board.dashboard = url
+
+    def retried(name: str, reason: str) -> None:
+        live.console.print(f"[yellow]{escape(name)}: tried again:[/] {escape(reason)}")
+        board.rows.pop(name, None)
+
+    def failed(name: str, failure: Failure) -> None:
+        live.console.print(f"[red]{escape(name)}: {failure.error_class}:[/] {escape(failure.message)}")
+        board.end(name, "failed", failure.error_class)
+
+    return Observer(
+        ready=ready,
+        started=board.start,
+        epoch=lambda name, result, quality: board.record(name, result, quality) and None,
+        finished=lambda name: board.end(name, "done"),
+        retried=retried,
+        failed=failed,
+    )
+
+
+def _plain(board: _Board, console: Console) -> Observer:
+    def say(text: str) -> None:
+        console.print(escape(text), soft_wrap=True)
+
+    def ready(url: str | None) -> None:
+        if url:
+            say(f"Ray dashboard: {url}")
+
+    def started(name: str, host: str, device: str) -> None:
+        board.start(name, host, device)
+        say(f"{name}: started on {host}, {device}")
+
+    def epoch(name: str, result: EpochResult, quality: str) -> None:
+        row = board.record(name, result, quality)
+        now, total = time.monotonic(), board.epochs.get(name, result.epoch + 1)
+        if row.epoch < total and now - row.printed < PLAIN_SECONDS:
+            return
+        row.printed = now
+        error = "" if row.error is None else f", top-1 error {row.error:.2f} %"
+        left = board.seconds_left()
+        rest = "" if left is None else f"; about {duration(left)} left for the grid"
+        say(f"{name}: epoch {row.epoch}/{total}{error}{rest}")
+
+    def finished(name: str) -> None:
+        board.end(name, "done")
+        say(f"{name}: done")
+
+    def retried(name: str, reason: str) -> None:
+        board.rows.pop(name, None)
+        say(f"{name}: tried again: {reason}")
+
+    def failed(name: str, failure: Failure) -> None:
+        board.end(name, "failed", failure.error_class)
+        say(f"{name}: failed ({failure.error_class}): {failure.message}")
+
+    return Observer(ready=ready, started=started, epoch=epoch, finished=finished, retried=retried, failed=failed)

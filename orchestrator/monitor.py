@@ -1,0 +1,286 @@
+"""How far the grids are, read from the database alone: from any terminal or machine, while they run or after."""
+
+from __future__ import annotations
+
+import html as html_lib
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.display import duration
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+
+EXCERPT_LINES = 12
+
+
+def status_of(database: Database, grids: Sequence[str] | None) -> list[dict[str, Any]]:
+    """One entry per grid, as plain values: counts by state, the trials with their progress, seconds left."""
+    known = [grid.name for grid in database.grids()]
+    return [_grid_status(database, name) for name in _selected(known, grids)]
+
+
+def print_status(grids: Sequence[dict[str, Any]]) -> None:
+    """Counts of every grid, then its running and failed trials."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not grids:
+        console.print("no grid was run yet; `orchestrate run grids/quickstart.yaml` runs the first")
+    for grid in grids:
+        console.print(_headline(grid))
+        for trial in grid["trials"]:
+            if trial["state"] == "running":
+                console.print(f"  [blue]running[/] {escape(trial['name'])}: {escape(_progress_text(trial))}")
+            elif trial["state"] == "failed":
+                console.print(f"  [red]failed [/] {escape(trial['name'])}: {escape(trial['error_class'] or 'unknown')}")
+        if grid["counts"].get("failed"):
+            console.print(f"  `orchestrate triage --grid {escape(grid['name'])}` says why they failed")
+
+
+def triage_of(database: Database, grids: Sequence[str] | None) -> list[dict[str, Any]]:
+    """The failures that still stand, grouped by cause, as plain values."""
+    from orchestrator.failures import REMEDIES
+
+    names = _selected([grid.name for grid in database.grids()], grids)
+    sources = {grid.name: grid.source for grid in database.grids()}
+    return [
+        {
+            "grid": name,
+            "error_class": failure.error_class,
+            "error": failure.error,
+            "fingerprint": failure.fingerprint,
+            "trials": list(failure.trials),
+            "log": failure.log,
+            "excerpt": (failure.error_text or "").strip().splitlines()[-EXCERPT_LINES:],
+            "remedy": REMEDIES.get(failure.error_class or "", ""),
+            "retry": f"orchestrate run {sources[name]} --retry-failed",
+        }
+        for name in names
+        for failure in database.failures(name)
+    ]
+
+
+def print_triage(failures: Sequence[dict[str, Any]]) -> None:
+    """One block per cause: what it is, whom it hit, an excerpt, the log and the command that tries again."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not failures:
+        console.print("no failed trials")
+    for failure in failures:
+        count = len(failure["trials"])
+        console.print(
+            f"[red bold]{escape(failure['error_class'] or 'unknown')}[/] in {escape(failure['grid'])}: "
+            f"{count} trial{'s' if count != 1 else ''}  [dim](fingerprint {failure['fingerprint']})[/]"
+        )
+        console.print(f"  {escape(failure['error'] or '')}", style="bold")
+        shown = ", ".join(failure["trials"][:5]) + (f" and {count - 5} more" if count > 5 else "")
+        console.print(f"  trials:  {escape(shown)}")
+        if failure["log"]:
+            console.print(f"  log:     {escape(failure['log'])}")
+        console.print(f"  remedy:  {escape(failure['remedy'])}")
+        console.print(f"  retry:   {escape(failure['retry'])}")
+        for line in failure["excerpt"]:
+            console.print(f"    | {escape(line)}", style="dim")
+
+
+def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: bool, html: Path | None) -> None:
+    """Show the matrix of methods and networks again and again until Ctrl-C, or write it as a page."""
+    from orchestrator.database import open_database
+
+    console = Console(highlight=False)
+    with open_database(db, readonly=True) as database:
+        if html is not None:
+            while True:
+                _write_page(html, status_of(database, grids), every)
+                if once:
+                    console.print(f"wrote {escape(str(html))}")
+                    return
+                time.sleep(every)
+        if once or not console.is_terminal:
+            console.print(_matrices(status_of(database, grids)))
+            return
+        with Live(console=console, screen=False, auto_refresh=False) as live:
+            while True:
+                live.update(_matrices(status_of(database, grids)), refresh=True)
+                time.sleep(every)
+
+
+def _selected(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    if not wanted:
+        return list(known)
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        from orchestrator.database import DatabaseError
+
+        raise DatabaseError(f"no grid named {missing[0]!r} in this database (it holds: {', '.join(known) or 'none'})")
+    return list(wanted)
+
+
+def _grid_status(database: Database, name: str) -> dict[str, Any]:
+    rows = database.progress(name)
+    trials = []
+    for row in rows:
+        left = None
+        if row.state in ("running", "pending") and row.seconds_per_epoch:
+            left = (row.epochs_total - row.epochs_done) * row.seconds_per_epoch
+        trials.append(
+            {
+                "name": row.name,
+                "key": row.key,
+                "state": row.state,
+                "network": row.config["network"],
+                "methods": sorted(row.config["methods"]),
+                "config": row.config,
+                "epochs_done": row.epochs_done,
+                "epochs_total": row.epochs_total,
+                "top1_error": row.last_top1_error,
+                "best_top1_error": row.best_top1_error,
+                "seconds_per_epoch": row.seconds_per_epoch,
+                "seconds_left": left,
+                "error_class": row.error_class,
+                "host": row.host,
+                "device": row.device,
+            }
+        )
+    counts = Counter(trial["state"] for trial in trials)
+    return {"name": name, "counts": dict(counts), "trials": trials, "seconds_left": _seconds_left(trials)}
+
+
+def _seconds_left(trials: Sequence[dict[str, Any]]) -> float | None:
+    """From the mean speed of the same network, else of any: the work left over the trials that run at once."""
+    speeds: dict[str, list[float]] = {}
+    for trial in trials:
+        if trial["seconds_per_epoch"]:
+            speeds.setdefault(trial["network"], []).append(trial["seconds_per_epoch"])
+    if not speeds:
+        return None
+    overall = [speed for group in speeds.values() for speed in group]
+    work = 0.0
+    for trial in trials:
+        if trial["state"] in ("pending", "running"):
+            group = speeds.get(trial["network"], overall)
+            speed = trial["seconds_per_epoch"] or sum(group) / len(group)
+            work += speed * (trial["epochs_total"] - trial["epochs_done"])
+    return work / max(1, sum(trial["state"] == "running" for trial in trials))
+
+
+def _headline(grid: dict[str, Any]) -> str:
+    counts, total = grid["counts"], len(grid["trials"])
+    words = [f"{counts.get('done', 0)} of {total} trials done"]
+    words += [f"{counts[state]} {state}" for state in ("running", "pending", "failed") if counts.get(state)]
+    left = grid["seconds_left"]
+    unfinished = counts.get("running", 0) + counts.get("pending", 0)
+    rest = f"; about {duration(left)} left" if left and unfinished else ""
+    return f"[bold]{escape(grid['name'])}[/]: {', '.join(words)}{rest}"
+
+
+def _progress_text(trial: dict[str, Any]) -> str:
+    parts = [f"epoch {trial['epochs_done']}/{trial['epochs_total']}"]
+    if trial["top1_error"] is not None:
+        parts.append(f"top-1 error {trial['top1_error']:.2f} %")
+    if trial["seconds_left"] is not None:
+        parts.append(f"{duration(trial['seconds_left'])} left")
+    if trial["host"]:
+        parts.append(f"on {trial['host']}, {trial['device']}")
+    return ", ".join(parts)
+
+
+def _matrix(grid: dict[str, Any]) -> tuple[list[str], list[tuple[str, list[list[dict[str, Any]]]]]]:
+    """Columns (networks) and rows (what else differs) of a grid, each cell the trials that differ only in seed."""
+    networks: list[str] = []
+    rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for trial in grid["trials"]:
+        network = trial["network"]
+        if network not in networks:
+            networks.append(network)
+        parts = [part for part in trial["name"].split("/") if not part.startswith("seed") and part != network]
+        rows.setdefault("/".join(parts), {}).setdefault(network, []).append(trial)
+    return networks, [(label, [cells.get(network, []) for network in networks]) for label, cells in rows.items()]
+
+
+def _cell(trials: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """What a cell says and its state: the best top-1 error when done, else how far it is."""
+    if not trials:
+        return "", "none"
+    states = Counter(trial["state"] for trial in trials)
+    seeds = f" ({states['done']}/{len(trials)} seeds)" if len(trials) > 1 else ""
+    if states["failed"]:
+        failed = next(trial for trial in trials if trial["state"] == "failed")
+        return f"{failed['error_class'] or 'failed'}{seeds}", "failed"
+    if states["running"]:
+        running = next(trial for trial in trials if trial["state"] == "running")
+        error = "" if running["top1_error"] is None else f" {running['top1_error']:.2f} %"
+        left = "" if running["seconds_left"] is None else f", {duration(running['seconds_left'])} left"
+        return f"{running['epochs_done']}/{running['epochs_total']}{error}{left}{seeds}", "running"
+    errors = [trial["best_top1_error"] for trial in trials if trial["state"] == "done"]
+    if errors:
+        return f"{sum(errors) / len(errors):.2f} %{seeds}", "done" if len(errors) == len(trials) else "running"
+    started = max(trial["epochs_done"] for trial in trials)
+    return (f"{started}/{trials[0]['epochs_total']} interrupted" if started else "waiting"), "pending"
+
+
+STYLES = {"done": "green", "running": "blue", "failed": "red", "pending": "dim", "none": ""}
+
+
+def _matrices(grids: Sequence[dict[str, Any]]) -> RenderableType:
+    parts: list[RenderableType] = []
+    for grid in grids:
+        networks, rows = _matrix(grid)
+        table = Table(box=None, pad_edge=False)
+        table.add_column("top-1 error", no_wrap=True)
+        for network in networks:
+            table.add_column(escape(network), justify="right")
+        for label, cells in rows:
+            texts = [_cell(cell) for cell in cells]
+            table.add_row(escape(label), *(Text(text, STYLES[state]) for text, state in texts))
+        parts += [Text.from_markup(_headline(grid)), table, Text("")]
+    return Group(*parts) if parts else Text("no grid was run yet")
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{every}">
+<meta name="viewport" content="width=device-width"><title>{title}</title><style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }}
+table {{ border-collapse: collapse; margin: 0 0 2rem }}
+th, td {{ text-align: right; padding: .3rem .9rem; border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent) }}
+th:first-child, td:first-child {{ text-align: left }}
+.done {{ color: light-dark(#116329, #5bd676) }} .failed {{ color: light-dark(#b3261e, #ff8a80) }}
+.running {{ color: light-dark(#0b57d0, #8ab4f8) }} .pending {{ opacity: .55 }}
+</style></head><body>
+{body}
+<p class="pending">Written {written}; refreshes every {every} s.</p>
+</body></html>
+"""
+
+
+def _write_page(path: Path, grids: Sequence[dict[str, Any]], every: float) -> None:
+    """The same matrices as a page; written whole or not at all."""
+    body = []
+    for grid in grids:
+        networks, rows = _matrix(grid)
+        heads = "".join(f"<th>{html_lib.escape(network)}</th>" for network in networks)
+        lines = []
+        for label, cells in rows:
+            texts = [_cell(cell) for cell in cells]
+            values = "".join(f'<td class="{state}">{html_lib.escape(text)}</td>' for text, state in texts)
+            lines.append(f"<tr><td>{html_lib.escape(label)}</td>{values}</tr>")
+        headline = html_lib.escape(Text.from_markup(_headline(grid)).plain)
+        body.append(f"<h2>{headline}</h2><table><tr><th>top-1 error</th>{heads}</tr>{''.join(lines)}</table>")
+    page = PAGE.format(
+        every=max(1, round(every)),
+        title=html_lib.escape(", ".join(grid["name"] for grid in grids) or "orchestrate"),
+        body="\n".join(body) or "<p>no grid was run yet</p>",
+        written=time.strftime("%Y-%m-%d %H:%M:%S"),
+    )
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.writing")
+    temporary.write_text(page)
+    os.replace(temporary, path)

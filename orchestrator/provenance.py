@@ -1,0 +1,69 @@
+"""What produced a result: commit, uncommitted changes, versions, command line, and a digest of the code."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "numpy", "ray", "sqlalchemy", "pydantic", "orchestrate-ablations")
+ROOT = Path(__file__).resolve().parent.parent
+# A diff is evidence, not an archive: larger ones are cut, and their hash still tells two of them apart.
+DIFF_LIMIT = 100_000
+
+
+def code_provenance() -> dict[str, Any]:
+    """Facts about the program at launch: commit, dirty flag, diff, versions, Python, command line, code digest."""
+    diff = _git("diff", "HEAD", "--", "trainer", "orchestrator")
+    status = _git("status", "--porcelain", "--", "trainer", "orchestrator")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(status) if status is not None else None,
+        "diff": diff[:DIFF_LIMIT] if diff else None,
+        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+        "code_sha256": code_digest(),
+        "versions": package_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "command": shlex.join(sys.argv),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that can change a number."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def code_digest(root: Path = ROOT) -> str:
+    """sha256 over every Python file of the trainer, the code that decides a result."""
+    digest = hashlib.sha256()
+    for path in sorted((root / "trainer").rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _git(*arguments: str) -> str | None:
+    """The output of git in this checkout; None outside of one or without git."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

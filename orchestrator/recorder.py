@@ -1,0 +1,180 @@
+"""The driver's book-keeping of running trials: what workers say goes into the database and to the audience."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infrastructure_failure
+from orchestrator.timing import label
+from trainer.results import EpochResult
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+    from orchestrator.grid import Trial
+
+# Ended attempts that may still have overlapped with an epoch that is reported later.
+REMEMBERED = 64
+
+
+class CircuitOpen(Exception):
+    """Trials kept failing with one cause, so the rest of the grid was not started."""
+
+
+@dataclass
+class Observer:
+    """What a run tells its audience, by trial name; every part may be replaced."""
+
+    ready: Callable[[str | None], None] = lambda dashboard_url: None
+    started: Callable[[str, str, str], None] = lambda name, host, device: None
+    epoch: Callable[[str, EpochResult, str], None] = lambda name, result, quality: None
+    finished: Callable[[str], None] = lambda name: None
+    retried: Callable[[str, str], None] = lambda name, reason: None
+    failed: Callable[[str, Failure], None] = lambda name, failure: None
+    tick: Callable[[], None] = lambda: None
+
+
+@dataclass
+class Summary:
+    """What became of the trials, by name."""
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, Failure] = field(default_factory=dict)
+
+
+@dataclass
+class Attempt:
+    """A running attempt as the driver sees it; times are Unix seconds of its worker's clock."""
+
+    id: int
+    host: str
+    device: str
+    pid: int
+    began: float
+    ended: float | None = None
+    failure: Failure | None = None
+
+
+class Recorder:
+    """Writes attempts and epochs of `trials` (by key) as they are heard of, and decides what a failure leads to."""
+
+    def __init__(
+        self,
+        database: Database,
+        trials: Mapping[str, Trial],
+        *,
+        environment: Mapping[str, Any],
+        observer: Observer,
+        summary: Summary,
+        purpose: str = "train",
+        same_failure_limit: int = 5,
+    ) -> None:
+        self.database, self.trials, self.environment = database, trials, environment
+        self.observer, self.summary, self.purpose = observer, summary, purpose
+        self.same_failure_limit = same_failure_limit
+        self.running: dict[str, Attempt] = {}
+        self.ended: list[Attempt] = []
+        self.starved: list[Trial] = []
+        self.repeated = ("", 0)
+
+    def started(self, key: str, message: Mapping[str, Any]) -> None:
+        """A worker has begun with a trial."""
+        where = {name: message[name] for name in ("host", "device", "device_uuid", "pid", "log")}
+        environment = {**self.environment, **message["environment"]}
+        attempt = self.database.start_attempt(key, purpose=self.purpose, environment=environment, **where)
+        device = message["device_uuid"] or message["device"]
+        self.running[key] = Attempt(attempt, message["host"], device, message["pid"], message["began"])
+        self.observer.started(self.trials[key].name, message["host"], message["device"])
+
+    def epoch(self, key: str, message: Mapping[str, Any]) -> None:
+        """A worker has finished an epoch."""
+        attempt = self.running[key]
+        result = EpochResult.from_dict(message["result"])
+        neighbours = self._neighbours(attempt, message["began"], message["ended"])
+        quality = label(message["timing"], {other.pid for other in neighbours}, shared=bool(neighbours))
+        self.database.record_epoch(attempt.id, result, quality)
+        self.observer.epoch(self.trials[key].name, result, quality)
+
+    def failing(self, key: str, failure: Failure) -> None:
+        """The reason why the attempt is about to end."""
+        if key in self.running:
+            self.running[key].failure = failure
+
+    def done(self, key: str) -> None:
+        """The trial is complete."""
+        self._end(key, "done", None, "done")
+        self.repeated = ("", 0)
+        self.summary.done.append(self.trials[key].name)
+        self.observer.finished(self.trials[key].name)
+
+    def retrying(self, key: str, error_text: str) -> None:
+        """The attempt ended and the trial will be tried again."""
+        failure = self._failure(key, error_text)
+        self._end(key, "failed", failure, "pending")
+        self.observer.retried(self.trials[key].name, failure.message)
+
+    def failed(self, key: str, error_text: str, *, alone: bool) -> None:
+        """The attempt ended for good, unless it ran out of memory beside others: then it joins `starved`.
+
+        Raises CircuitOpen when one cause has ended `same_failure_limit` trials with no success in between.
+        """
+        failure = self._failure(key, error_text)
+        trial = self.trials[key]
+        if failure.error_class == OUT_OF_MEMORY and not alone:
+            self._end(key, "failed", failure, "pending")
+            self.starved.append(trial)
+            self.observer.retried(trial.name, f"{failure.message} (once more at the end, alone on the device)")
+            return
+        self._end(key, "failed", failure, "failed")
+        self.summary.failed[trial.name] = failure
+        self.observer.failed(trial.name, failure)
+        last, times = self.repeated
+        self.repeated = (failure.fingerprint, times + 1 if last == failure.fingerprint else 1)
+        if self.repeated[1] >= self.same_failure_limit:
+            raise CircuitOpen(
+                f"{self.repeated[1]} trials in a row failed with the same cause, so the rest was not started: "
+                f"{failure.message}"
+            )
+
+    def _neighbours(self, own: Attempt, began: float, ended: float) -> list[Attempt]:
+        """Our own trials that used the same device at any time between two instants."""
+        return [
+            other
+            for other in (*self.running.values(), *self.ended)
+            if other is not own
+            and (other.host, other.device) == (own.host, own.device)
+            and other.began < ended
+            and (other.ended is None or other.ended > began)
+        ]
+
+    def _failure(self, key: str, error_text: str) -> Failure:
+        attempt = self.running.get(key)
+        if attempt is not None and attempt.failure is not None:
+            return attempt.failure
+        lines = [line.strip() for line in error_text.splitlines() if line.strip()]
+        reason = lines[-1] if lines else "no reason given"
+        return infrastructure_failure(f"the trial's process ended: {reason}", error_text)
+
+    def _end(self, key: str, outcome: str, failure: Failure | None, state: str) -> None:
+        attempt = self.running.pop(key, None)
+        if attempt is None:
+            # It ended before it could say where it ran.
+            nowhere = dict.fromkeys(("host", "device", "device_uuid", "pid", "log"))
+            environment = dict(self.environment)
+            attempt_id = self.database.start_attempt(key, purpose=self.purpose, environment=environment, **nowhere)
+        else:
+            attempt_id, attempt.ended = attempt.id, time.time()
+            self.ended = [*self.ended, attempt][-REMEMBERED:]
+        why = (
+            {"error_class": failure.error_class, "error_text": failure.text, "fingerprint": failure.fingerprint}
+            if failure
+            else {}
+        )
+        self.database.finish_attempt(attempt_id, outcome, trial_state=state, **why)
+
+
+def retry_at_once(failure: Failure) -> bool:
+    """Whether a failure is the machine's and not the trial's."""
+    return failure.error_class == INFRASTRUCTURE

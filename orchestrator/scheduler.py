@@ -1,0 +1,332 @@
+"""Trials on Ray: the only place that imports it.
+
+A fresh Tuner gets the pending trials and nothing else; what is done, what failed and what is left is the database's
+business, never Ray's experiment state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.failures import Failure, infrastructure_failure
+from orchestrator.recorder import Observer, Recorder, Summary, retry_at_once
+from orchestrator.worker import Job, run_job
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+    from orchestrator.grid import Resources, Trial
+
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    # The older console of Tune is the one that `verbose=0` silences.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Workers run at nice 15 otherwise, and any other process on the host would slow a timed epoch down.
+    "RAY_worker_niceness": "0",
+    # Without it a trial that asked for no GPU sees them all.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+# Binds every port of a local Ray to the loopback interface; on a cluster the nodes must reach each other.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+INFRASTRUCTURE_RETRIES = 3
+OBJECT_STORE_BYTES = 200 * 2**20
+
+
+class SchedulerError(Exception):
+    """A grid cannot run here; the message says what is missing and what to do."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; what was recorded stays."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how trials run; nothing here changes what they compute.
+
+    `environment` is the launch's provenance; `checkpoint_seconds` the least time between two checkpoints of a trial;
+    `stall_seconds` the silence after which a trial counts as hung.
+    """
+
+    data_root: Path
+    checkpoints: Path
+    logs: Path
+    environment: dict[str, Any]
+    address: str | None = None
+    checkpoint_seconds: float = 0.0
+    stall_seconds: float = 3600.0
+    same_failure_limit: int = 5
+    dashboard: bool = True
+
+
+def run_trials(
+    database: Database, trials: Sequence[Trial], options: RunOptions, observer: Observer, *, purpose: str = "train"
+) -> Summary:
+    """Run trials that this driver has claimed, recording every epoch as it comes.
+
+    One Tuner per resource shape, one after the other, because mixed shapes starve the large ones. A trial that ran out
+    of memory is tried once more, alone on its device; one whose process or node was lost is tried again up to three
+    times; no failure stops the others, except that the same one time after time stops the grid.
+
+    Raises:
+        SchedulerError: Ray does not start, or no node can ever hold a trial of this shape.
+        Interrupted: SIGINT or SIGTERM arrived.
+        CircuitOpen: one cause made `same_failure_limit` trials fail with no success in between.
+        DatabaseError: an epoch could not be recorded.
+    """
+    recorder = Recorder(
+        database,
+        {trial.key: trial for trial in trials},
+        environment=options.environment,
+        observer=observer,
+        summary=Summary(),
+        purpose=purpose,
+        same_failure_limit=options.same_failure_limit,
+    )
+    with _ray(options) as cluster:
+        shapes = _by_shape((trial.resources, trial) for trial in trials)
+        cluster.refuse_infeasible(shapes)
+        observer.ready(cluster.dashboard_url)
+        for shape, members in shapes.items():
+            _run_shape(recorder, shape, members, options, alone=False)
+        alone = _by_shape((cluster.whole_device(trial.resources), trial) for trial in recorder.starved)
+        for shape, members in alone.items():
+            _run_shape(recorder, shape, members, options, alone=True)
+    return recorder.summary
+
+
+def _by_shape(trials: Iterator[tuple[Resources, Trial]]) -> dict[Resources, list[Trial]]:
+    shapes: dict[Resources, list[Trial]] = {}
+    for shape, trial in trials:
+        shapes.setdefault(shape, []).append(trial)
+    return shapes
+
+
+def _run_shape(recorder: Recorder, shape: Resources, trials: list[Trial], options: RunOptions, *, alone: bool) -> None:
+    from ray import tune
+    from ray.tune.trainable.function_trainable import wrap_function
+
+    bundle = {"CPU": shape.cpu} | ({"GPU": shape.gpu} if shape.gpu else {})
+
+    class Trial(wrap_function(_trainable, name="trial")):
+        """Shows the trial's name in Ray's dashboard."""
+
+        def __repr__(self) -> str:
+            return str(self.config["job"]["name"])
+
+        @classmethod
+        def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+            return tune.PlacementGroupFactory([bundle])
+
+    callback = _tune_callback(recorder, options, alone=alone)
+    # What Tune itself writes is never read again.
+    with tempfile.TemporaryDirectory(prefix="orchestrate-tune-", ignore_cleanup_errors=True) as storage:
+        tune.Tuner(
+            Trial,
+            param_space={"job": tune.grid_search([asdict(_job(trial, shape, options)) for trial in trials])},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.config["job"]["name"],
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="run",
+                storage_path=storage,
+                verbose=0,
+                callbacks=[callback],
+                failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
+            ),
+        ).fit()
+    if callback.problem is not None:
+        raise callback.problem
+
+
+def _trainable(config: dict[str, Any]) -> None:
+    from ray import tune
+
+    run_job(Job(**config["job"]), tune.report)
+
+
+def _job(trial: Trial, shape: Resources, options: RunOptions) -> Job:
+    return Job(
+        key=trial.key,
+        name=trial.name,
+        config=trial.config.model_dump(mode="json"),
+        cpus=shape.cpu,
+        gpus=shape.gpu,
+        data_root=str(options.data_root.absolute()),
+        checkpoint=str(options.checkpoints.absolute() / f"{trial.key}.pt"),
+        checkpoint_seconds=options.checkpoint_seconds,
+        log_folder=str(options.logs.absolute()),
+        code_sha256=options.environment["code_sha256"],
+    )
+
+
+def _tune_callback(recorder: Recorder, options: RunOptions, *, alone: bool) -> Any:
+    """Tune's events, handed to the recorder. The hooks run in the thread of `fit`."""
+    from ray import kill, tune
+
+    class Callback(tune.Callback):
+        def __init__(self) -> None:
+            self.problem: Exception | None = None
+            self.heard: dict[str, float] = {}
+
+        def __getstate__(self) -> dict[str, Any]:
+            # Tune pickles its callbacks beside its own state, which is never read back.
+            return {}
+
+        @contextlib.contextmanager
+        def guarded(self) -> Iterator[None]:
+            # An exception that left a hook would end as a trial's failure or a lost result; `on_step_end` raises it.
+            try:
+                yield
+            except Exception as error:
+                self.problem = self.problem or error
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.heard[_key(trial)] = time.monotonic()
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        ) -> None:
+            with self.guarded():
+                key, kind = _key(trial), result.get("kind")
+                self.heard[key] = time.monotonic()
+                if kind == "started":
+                    recorder.started(key, result)
+                elif kind == "epoch":
+                    recorder.epoch(key, result)
+                elif kind == "failed":
+                    failure = Failure(result["error_class"], result["text"], result["fingerprint"])
+                    recorder.failing(key, failure)
+                    if not retry_at_once(failure):
+                        # Its process ends now; Tune must not take that for a reason to run the trial again.
+                        trial.max_failures = 0
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            with self.guarded():
+                if (trial.last_result or {}).get("kind") == "done":
+                    recorder.done(_key(trial))
+
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            with self.guarded():
+                recorder.retrying(_key(trial), _error_text(trial))
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            with self.guarded():
+                recorder.failed(_key(trial), _error_text(trial), alone=alone)
+
+        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+            with self.guarded():
+                recorder.observer.tick()
+                self.kill_stalled(trials)
+            if _signals:
+                self.problem = Interrupted(_signals[0])
+            if self.problem is not None:
+                raise self.problem
+
+        def kill_stalled(self, trials: list[Any]) -> None:
+            now = time.monotonic()
+            for trial in trials:
+                key, actor = _key(trial), trial.temporary_state.ray_actor
+                if trial.status == "RUNNING" and actor and now - self.heard.get(key, now) > options.stall_seconds:
+                    self.heard[key] = now
+                    reason = f"nothing was heard of the trial for {options.stall_seconds:g} s, so it was killed"
+                    recorder.failing(key, infrastructure_failure(reason))
+                    kill(actor)
+
+    return Callback()
+
+
+def _key(trial: Any) -> str:
+    return str(trial.config["job"]["key"])
+
+
+def _error_text(trial: Any) -> str:
+    try:
+        return Path(trial.error_file).read_text(errors="replace")
+    except (OSError, TypeError):
+        return ""
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    nodes: list[dict[str, float]]
+    dashboard_url: str | None
+
+    def refuse_infeasible(self, shapes: dict[Resources, list[Trial]]) -> None:
+        """Tune would wait for ever for resources that no node has."""
+        for shape, members in shapes.items():
+            if any(node.get("CPU", 0) >= shape.cpu and node.get("GPU", 0) >= shape.gpu for node in self.nodes):
+                continue
+            have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in self.nodes)
+            raise SchedulerError(
+                f"{len(members)} trials ask for {shape.cpu:g} CPUs and {shape.gpu:g} GPUs each "
+                f"({members[0].name}, ...), but no node has that much (nodes: {have or 'none'}); "
+                "change `resources` in the grid file, or run where such a node is (--address)"
+            )
+
+    def whole_device(self, shape: Resources) -> Resources:
+        """The shape that leaves no room for another trial beside it."""
+        if shape.gpu:
+            return replace(shape, gpu=max(1.0, shape.gpu))
+        return replace(shape, cpu=max(node.get("CPU", 0) for node in self.nodes))
+
+
+_signals: list[int] = []
+
+
+@contextlib.contextmanager
+def _ray(options: RunOptions) -> Iterator[_Cluster]:
+    """A Ray to run on: a private one on this machine, or the cluster at `options.address`."""
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    local: dict[str, Any] = {}
+    if not address:
+        os.environ.update(LOOPBACK)
+        local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": options.dashboard}
+    import ray
+    from ray import tune  # noqa: F401  (its loggers exist from here on)
+
+    # Ray says that a worker died on standard output, whatever it is told; the audience hears it from the recorder.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        context = ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **local)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise SchedulerError(f"Ray did not start{f' at {address}' if address else ''}: {error}") from error
+    for logger in ("ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    del _signals[:]
+    # Ray installs handlers of its own when it starts, so ours come after.
+    handlers = {number: signal.signal(number, _remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        url = f"http://{context.dashboard_url}" if context.dashboard_url else None
+        yield _Cluster([node["Resources"] for node in ray.nodes() if node["Alive"]], url)
+    finally:
+        ray.shutdown()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _remember(number: int, frame: object) -> None:
+    _signals.append(number)
+    if len(_signals) > 2:
+        raise KeyboardInterrupt

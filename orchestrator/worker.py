@@ -1,0 +1,162 @@
+"""One trial in a worker process: it trains, watches its device, writes a log and tells the driver in plain messages."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.failures import failure_of
+from orchestrator.provenance import code_digest, package_versions
+from trainer.results import EpochResult
+
+log = logging.getLogger("trainer")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to run one trial; plain values, because it travels between machines."""
+
+    key: str
+    name: str
+    config: dict[str, Any]
+    cpus: float
+    gpus: float
+    data_root: str
+    checkpoint: str
+    checkpoint_seconds: float
+    log_folder: str
+    code_sha256: str
+
+
+def run_job(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
+    """Run one trial and report `started`, an `epoch` message each, then `done` or `failed`.
+
+    A failure is reported and then raised, so that its process is not used for another trial.
+    """
+    log_path = _log_path(job)
+    with _logged_to(log_path):
+        try:
+            _train(job, report, log_path)
+        except Exception as error:
+            failure = failure_of(error)
+            log.error("%s\n%s", job.name, failure.text)
+            report({"kind": "failed", **failure.to_dict()})
+            raise
+        finally:
+            _clean_up()
+    report({"kind": "done"})
+
+
+def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -> None:
+    import torch
+
+    from orchestrator.timing import DeviceSampler, device_facts
+    from trainer.config import TrainConfig
+    from trainer.train import train
+
+    device = "cuda:0" if job.gpus > 0 else "cpu"
+    torch.set_num_threads(max(1, int(job.cpus)))
+    facts = device_facts(device)
+    digest = code_digest()
+    environment = {"versions": package_versions(), "device": facts, "code_changed": digest != job.code_sha256}
+    if environment["code_changed"]:
+        log.warning("the trainer's code has changed since the launch: this trial runs code %s", digest[:12])
+    report(
+        {
+            "kind": "started",
+            "host": socket.gethostname(),
+            "device": f"{device} ({facts['name']})" if facts.get("name") else device,
+            "device_uuid": facts.get("uuid"),
+            "pid": os.getpid(),
+            "log": str(log_path),
+            "began": time.time(),
+            "environment": environment,
+        }
+    )
+    log.info("%s: key %s on %s %s", job.name, job.key, socket.gethostname(), device)
+
+    with DeviceSampler(device) as sampler:
+        began = time.time()
+
+        def on_epoch(result: EpochResult) -> None:
+            nonlocal began
+            timing = sampler.mark()
+            ended = time.time()
+            errors = {e.classifier: round(e.metrics.top1_error, 2) for e in result.evaluations if e.split == "test"}
+            seconds = result.train_seconds + result.eval_seconds + result.data_seconds
+            log.info("epoch %d: %.2f s, top-1 error %s", result.epoch, seconds, errors)
+            report(
+                {
+                    "kind": "epoch",
+                    "result": result.to_dict(),
+                    "timing": asdict(timing),
+                    "began": began,
+                    "ended": ended,
+                }
+            )
+            # What happens between two epochs (checkpoint, report) is not part of an epoch's time.
+            sampler.mark()
+            began = time.time()
+
+        train(
+            TrainConfig(**job.config),
+            on_epoch,
+            device=device,
+            data_root=Path(job.data_root),
+            checkpoint=Path(job.checkpoint),
+            checkpoint_seconds=job.checkpoint_seconds,
+        )
+
+
+def _log_path(job: Job) -> Path:
+    """A new file per attempt; the number is that of the files already there."""
+    folder = Path(job.log_folder) / job.name.replace("/", "_")
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = folder / f"{job.key[:8]}-{number}.log"
+        try:
+            path.touch(exist_ok=False)
+            return path
+        except FileExistsError:
+            number += 1
+
+
+class _logged_to:
+    """Send the trainer's log and Python warnings to a file and to standard output, which Ray keeps as well."""
+
+    def __init__(self, path: Path) -> None:
+        self.handlers = [logging.FileHandler(path), logging.StreamHandler(sys.stdout)]
+
+    def __enter__(self) -> None:
+        logging.captureWarnings(True)
+        self.loggers = [log, logging.getLogger("py.warnings")]
+        for logger in self.loggers:
+            logger.propagate = False
+            logger.setLevel(logging.INFO)
+            for handler in self.handlers:
+                handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+                logger.addHandler(handler)
+
+    def __exit__(self, *error: object) -> None:
+        for handler in self.handlers:
+            for logger in self.loggers:
+                logger.removeHandler(handler)
+        self.handlers[0].close()
+
+
+def _clean_up() -> None:
+    """Leave nothing behind for the next trial in this process."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
