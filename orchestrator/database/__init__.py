@@ -1,0 +1,22 @@
+"""The results database: everything that a grid needs to remember, and all that reports read."""
+
+from orchestrator.database.errors import Busy, DatabaseError, Holder
+from orchestrator.database.lock import Driver, driver_lock
+from orchestrator.database.open import open_database
+from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, ProgressRow, TrialState
+from orchestrator.database.store import Database
+
+__all__ = [
+    "AttemptRow",
+    "Busy",
+    "Database",
+    "DatabaseError",
+    "Driver",
+    "FailureRow",
+    "GridRow",
+    "Holder",
+    "ProgressRow",
+    "TrialState",
+    "driver_lock",
+    "open_database",
+]

@@ -1,0 +1,162 @@
+"""What `plan`, `status`, `watch`, `explain` and `triage` ask; each function reads in a few statements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, and_, func, select, text
+from sqlalchemy.orm import aliased
+
+from orchestrator.database.grids import chunks
+from orchestrator.database.models import ACCEPTED, MAIN_TEST, Attempt, Epoch, Evaluation, Grid, GridTrial, Trial
+from orchestrator.database.rows import AttemptRow, FailureRow, ProgressRow, TrialState
+
+# Of an error text, enough for its first line.
+_LINE = 1000
+_accepted, _main_test = text(ACCEPTED), text(MAIN_TEST)
+
+
+def states(connection: Connection, wanted: Sequence[str]) -> dict[str, TrialState]:
+    """How far each known trial is."""
+    epochs = select(func.count()).where(Epoch.trial_id == Trial.id, _accepted).scalar_subquery()
+    trains = and_(Attempt.trial_id == Trial.id, Attempt.purpose == "train")
+    tries = select(func.count()).where(trains).scalar_subquery()
+    ended = select(func.max(Attempt.ended)).where(trains).scalar_subquery()
+    newest_failure = select(func.max(Attempt.id)).where(trains, Attempt.outcome == "failed").scalar_subquery()
+    failure = aliased(Attempt)
+    query = select(
+        Trial.key,
+        Trial.state,
+        epochs,
+        tries,
+        failure.error_class,
+        func.substr(failure.error_text, 1, _LINE),
+        Trial.driver,
+        ended,
+    ).outerjoin(failure, failure.id == newest_failure)
+    found = {}
+    for part in chunks(wanted):
+        for key, state, done, count, error_class, error, driver, last_ended in connection.execute(
+            query.where(Trial.key.in_(part))
+        ):
+            found[key] = TrialState(state, done, count, error_class, _first_line(error), driver, last_ended)
+    return found
+
+
+def attempts(connection: Connection, key: str) -> list[AttemptRow]:
+    """Every attempt of a trial, the newest last."""
+    columns = [getattr(Attempt, name) for name in AttemptRow.__dataclass_fields__ if name != "epochs"]
+    epochs = select(func.count()).where(Epoch.attempt_id == Attempt.id).scalar_subquery()
+    rows = connection.execute(
+        select(*columns, epochs)
+        .join(Trial, Trial.id == Attempt.trial_id)
+        .where(Trial.key == key)
+        .order_by(Attempt.number)
+    )
+    return [AttemptRow(*row) for row in rows]
+
+
+def failures(connection: Connection, grid: str | None) -> list[FailureRow]:
+    """The failed trials by cause: the fingerprint, or without one the class and first line of the error."""
+    newest = (
+        select(func.max(Attempt.id))
+        .where(Attempt.trial_id == Trial.id, Attempt.purpose == "train", Attempt.outcome == "failed")
+        .scalar_subquery()
+    )
+    failure = aliased(Attempt)
+    query = (
+        select(
+            GridTrial.name,
+            Trial.key,
+            failure.id,
+            failure.fingerprint,
+            failure.error_class,
+            func.substr(failure.error_text, 1, _LINE),
+            failure.log,
+        )
+        .join_from(Trial, failure, failure.id == newest)
+        .join(GridTrial, GridTrial.trial_id == Trial.id)
+        .join(Grid, Grid.id == GridTrial.grid_id)
+        .where(Trial.state == "failed")
+        .order_by(Grid.name, GridTrial.position)
+    )
+    if grid is not None:
+        query = query.where(Grid.name == grid)
+    causes: dict[tuple[str | None, ...], dict[str, tuple]] = {}
+    for name, key, attempt, fingerprint, error_class, error, log in connection.execute(query):
+        line = _first_line(error)
+        cause = (fingerprint,) if fingerprint else (None, error_class, line)
+        # A trial of several grids is told once, by its name in the first.
+        causes.setdefault(cause, {}).setdefault(key, (attempt, name, fingerprint, error_class, line, log))
+    rows = []
+    for found in causes.values():
+        attempt, _, fingerprint, error_class, line, log = max(found.values())
+        error_text = connection.scalar(select(Attempt.error_text).where(Attempt.id == attempt))
+        names = tuple(entry[1] for entry in found.values())
+        rows.append(FailureRow(fingerprint, error_class, line, len(found), names, tuple(found), log, error_text))
+    return sorted(rows, key=lambda row: -row.count)
+
+
+def progress(connection: Connection, grid: str | None) -> list[ProgressRow]:
+    """Every trial of one grid, or of all, with what its accepted epochs and newest training attempt say."""
+    # A trial of several grids is in the answer once per grid, but its epochs are read once.
+    members = select(GridTrial.trial_id).join(Grid, Grid.id == GridTrial.grid_id)
+    rows = select(GridTrial.trial_id, GridTrial.name).join(Grid, Grid.id == GridTrial.grid_id)
+    if grid is not None:
+        members, rows = members.where(Grid.name == grid), rows.where(Grid.name == grid)
+
+    sums = (
+        select(
+            Epoch.trial_id,
+            func.count(),
+            func.avg(Epoch.train_seconds + Epoch.eval_seconds),
+            func.min(Evaluation.top1_error),
+        )
+        .outerjoin(Evaluation, and_(Evaluation.epoch_id == Epoch.id, _main_test))
+        .where(_accepted, Epoch.trial_id.in_(members))
+        .group_by(Epoch.trial_id)
+    )
+    epochs = {trial: tuple(rest) for trial, *rest in connection.execute(sums)}
+
+    last_error = (
+        select(Evaluation.top1_error)
+        .join(Epoch, Epoch.id == Evaluation.epoch_id)
+        .where(Epoch.trial_id == Trial.id, _accepted, _main_test)
+        .order_by(Epoch.epoch.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    newest = (
+        select(func.max(Attempt.id)).where(Attempt.trial_id == Trial.id, Attempt.purpose == "train").scalar_subquery()
+    )
+    attempt = aliased(Attempt)
+    facts = (
+        select(
+            Trial.id,
+            Trial.key,
+            Trial.config,
+            Trial.state,
+            last_error,
+            attempt.started,
+            attempt.error_class,
+            attempt.host,
+            attempt.device,
+        )
+        .outerjoin(attempt, attempt.id == newest)
+        .where(Trial.id.in_(members))
+    )
+    trials = {trial: tuple(rest) for trial, *rest in connection.execute(facts)}
+
+    answer = []
+    for trial, name in connection.execute(rows.order_by(Grid.name, GridTrial.position)):
+        key, config, state, last, started, error_class, host, device = trials[trial]
+        done, seconds, best = epochs.get(trial, (0, None, None))
+        total = config["epochs"]
+        answer.append(
+            ProgressRow(name, key, config, state, done, total, last, best, seconds, started, error_class, host, device)
+        )
+    return answer
+
+
+def _first_line(error_text: str | None) -> str | None:
+    return None if error_text is None else error_text.strip().split("\n", 1)[0].rstrip()

@@ -1,0 +1,114 @@
+"""What can go wrong with the database, told for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.exc import DBAPIError, StatementError
+
+_LATER = "is locked by another program (an open sqlite3 shell, a backup?); end it there and run the command again"
+_FULL = "cannot grow: its disk is full. Nothing was half written; make room and run the command again"
+_READ_ONLY = "cannot be written: the file, its folder or its disk is read-only"
+_CANNOT_OPEN = "cannot be opened: the file or its folder is read-only for this user, or not there any more"
+_DAMAGED = "is damaged or not a database; restore it from a backup copy (results.db.backup-...)"
+
+_SQLITE = {
+    5: _LATER,  # SQLITE_BUSY
+    6: _LATER,  # SQLITE_LOCKED
+    8: _READ_ONLY,  # SQLITE_READONLY
+    10: "cannot be read or written: the disk reports an error (full, over quota, or failing)",  # SQLITE_IOERR
+    11: _DAMAGED,  # SQLITE_CORRUPT
+    13: _FULL,  # SQLITE_FULL
+    14: _CANNOT_OPEN,  # SQLITE_CANTOPEN
+    26: _DAMAGED,  # SQLITE_NOTADB
+}
+_TRANSIENT_SQLITE = {5, 6}
+
+# Classes (two characters) and codes of the SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_POSTGRESQL = {
+    "53100": _FULL,
+    "53300": "has no free connection: raise max_connections on the server, or end other programs",
+    "25006": "cannot be written: this server or role is read-only",
+    "42501": "cannot be used: this role lacks the right; ask the server's administrator",
+    "28": "refuses the login: check user and password (in the URL, PGPASSWORD or ~/.pgpass)",
+    "3D": "does not exist on that server; make it with `createdb`",
+}
+_TRANSIENT_POSTGRESQL = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "08"}
+
+
+class DatabaseError(Exception):
+    """The results database cannot do what was asked; the message says which one, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a database: a process on a host, since when (UTC), for which grid; None where it is not known."""
+
+    host: str | None = None
+    pid: int | None = None
+    started: datetime | None = None
+    grid: str | None = None
+
+    def __str__(self) -> str:
+        what = f"`orchestrate` for {self.grid}" if self.grid else "another `orchestrate`"
+        process = f", process {self.pid}" if self.pid else ""
+        host = f" on {self.host}" if self.host else ""
+        since = f", since {self.started:%Y-%m-%d %H:%M:%S} UTC" if self.started else ""
+        return what + process + host + since
+
+
+class Busy(DatabaseError):
+    """Another driver holds the database; `holder` says who, as far as it is known."""
+
+    def __init__(self, where: str, holder: Holder) -> None:
+        super().__init__(f"{where} is in use by {holder}. Wait until it ends, or stop that process")
+        self.holder = holder
+
+
+def transient(error: StatementError) -> bool:
+    """Whether the same transaction may succeed when it is tried again: locked, deadlocked or disconnected."""
+    if not isinstance(error, DBAPIError):
+        return False
+    sqlite_code, sqlstate = _codes(error)
+    return (
+        error.connection_invalidated
+        or sqlite_code in _TRANSIENT_SQLITE
+        or sqlstate in _TRANSIENT_POSTGRESQL
+        or sqlstate[:2] in _TRANSIENT_POSTGRESQL
+    )
+
+
+def describe(error: StatementError, where: str) -> DatabaseError:
+    """The error of a library as a sentence on the database `where`."""
+    if isinstance(error, DBAPIError):
+        sqlite_code, sqlstate = _codes(error)
+        said = " ".join(str(error.orig).split())
+        known = _SQLITE.get(sqlite_code) or _POSTGRESQL.get(sqlstate) or _POSTGRESQL.get(sqlstate[:2])
+        if known:
+            return DatabaseError(f"{where} {known} ({said})")
+        if error.connection_invalidated or _unreachable(error):
+            return DatabaseError(f"{where} cannot be reached; check the URL, and that the server runs ({said})")
+        return DatabaseError(f"{where}: {said}")
+    return DatabaseError(f"{where}: {' '.join(str(error).split())}")
+
+
+@contextmanager
+def described(where: str) -> Iterator[None]:
+    """Turn the errors of SQLAlchemy and its drivers into `DatabaseError`."""
+    try:
+        yield
+    except StatementError as error:
+        raise describe(error, where) from error
+
+
+def _codes(error: DBAPIError) -> tuple[int, str]:
+    """SQLite's primary error code (0 for none) and the SQLSTATE ("" for none)."""
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF, getattr(error.orig, "sqlstate", None) or ""
+
+
+def _unreachable(error: DBAPIError) -> bool:
+    """psycopg gives an error without a code when it finds no server."""
+    return type(error.orig).__name__ == "OperationalError" and not any(_codes(error))

@@ -1,0 +1,114 @@
+"""The driver's lock: one driver per SQLite file, one per grid on PostgreSQL; it dies with its process."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.database.errors import Busy, DatabaseError, Holder, described
+from orchestrator.database.postgresql import SCHEMA, LockedSession, lock_number
+from orchestrator.database.values import clean, now
+
+if TYPE_CHECKING:
+    from orchestrator.database.store import Database
+
+# POSIX locks know processes, not files opened: a second lock of this process would succeed, and closing it free both.
+_held: dict[str, Holder] = {}
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The process that runs trials; `token` is unique to it and marks what it claimed."""
+
+    token: int
+    host: str
+    pid: int
+
+
+@contextmanager
+def driver_lock(db: Database, *, grid: str) -> Iterator[Driver]:
+    """Hold the database as its driver.
+
+    On an SQLite file there is one driver; on PostgreSQL one for each grid, and claims keep a trial from running
+    twice. Raises Busy when another holds it, and DatabaseError when `db` was opened for reading.
+    """
+    if db.readonly:
+        raise DatabaseError(f"{db.where} was opened for reading; a driver has to write it")
+    holder = Holder(socket.gethostname(), os.getpid(), now(), clean(grid))
+    if db.driver is not None:
+        raise Busy(db.where, holder)
+    driver = Driver(secrets.randbelow(2**63 - 1) + 1, holder.host, holder.pid)
+    if db.path is not None:
+        with file_lock(db.path, holder), db.driven_by(driver, None):
+            yield driver
+        return
+    session = LockedSession(
+        db.engine, db.where, exclusive=[lock_number("grid", grid), driver.token], shared=[SCHEMA], grid=holder.grid
+    )
+    with described(db.where):
+        session.connection()
+    try:
+        with db.driven_by(driver, session):
+            yield driver
+    finally:
+        session.close()
+
+
+@contextmanager
+def file_lock(path: Path, holder: Holder) -> Iterator[None]:
+    """Lock `<database file>.lock`, which tells others who holds it; raises Busy when another process does."""
+    lock = os.path.realpath(path) + ".lock"
+    if lock in _held:
+        raise Busy(str(path), _held[lock])
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise DatabaseError(f"{path} cannot be locked: {lock} cannot be opened ({error.strerror})") from error
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise Busy(str(path), _read_holder(descriptor)) from None
+            raise DatabaseError(
+                f"{path} cannot be locked: its file system has no locks ({error.strerror}); "
+                "put it on a local disk, or use PostgreSQL"
+            ) from error
+        _held[lock] = holder
+        try:
+            _write_holder(descriptor, path, holder)
+            yield
+            os.ftruncate(descriptor, 0)
+        finally:
+            del _held[lock]
+    finally:
+        # Never unlinked: a process that waits with the old file open would then lock nothing that others see.
+        os.close(descriptor)
+
+
+def _write_holder(descriptor: int, path: Path, holder: Holder) -> None:
+    facts = {"host": holder.host, "pid": holder.pid, "started": holder.started.isoformat(), "grid": holder.grid}
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(facts).encode(), 0)
+    except OSError as error:
+        raise DatabaseError(f"{path} cannot be locked: its lock file cannot be written ({error.strerror})") from error
+
+
+def _read_holder(descriptor: int) -> Holder:
+    """The holder's facts; unknown ones where it has not written them yet."""
+    try:
+        facts = json.loads(os.pread(descriptor, 4096, 0))
+        return Holder(facts["host"], facts["pid"], datetime.fromisoformat(facts["started"]), facts["grid"])
+    except (ValueError, KeyError, TypeError):
+        return Holder()

@@ -1,0 +1,129 @@
+"""Opening a results database: which one, whether it is ours, and whether it is of our version."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from sqlalchemy import Engine, make_url, text
+from sqlalchemy.exc import ArgumentError
+
+from orchestrator.database import schema
+from orchestrator.database.errors import DatabaseError, Holder, described
+from orchestrator.database.lock import file_lock
+from orchestrator.database.postgresql import SCHEMA, LockedSession, postgresql_engine
+from orchestrator.database.sqlite import back_up, check_file, set_journal, sqlite_engine
+from orchestrator.database.store import Database
+from orchestrator.database.values import now
+
+
+def open_database(
+    location: str | Path, *, create: bool = False, migrate: bool = False, readonly: bool = False
+) -> Database:
+    """Open the results database at a path or URL (sqlite:///FILE, postgresql://...).
+
+    `create` makes it where there is none. `migrate` brings an older version up to date: of a file it keeps a backup
+    copy beside it; a PostgreSQL database is migrated in one transaction, and its backups are its administrator's.
+    A `readonly` database never blocks the driver. Raises DatabaseError when there is no such database, when it is
+    another program's, newer, or older without `migrate`; Busy when it has to be migrated while a driver holds it.
+    """
+    path, url = _locate(location)
+    if path is not None:
+        where = str(path)
+        check_file(path, create=create, readonly=readonly)
+        engine = sqlite_engine(path, readonly=readonly)
+    else:
+        where = url.render_as_string(hide_password=True)
+        engine = postgresql_engine(url, readonly=readonly)
+    try:
+        with described(where):
+            warning = None if path is None or readonly else set_journal(engine, path)
+            migrated = _settle_version(engine, where, path, create and not readonly, migrate and not readonly)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Database(engine, where, path=path, readonly=readonly, warning=warning, migrated=migrated)
+
+
+def _locate(location: str | Path):
+    """A file's path or a PostgreSQL URL."""
+    given = str(location)
+    if "://" not in given:
+        if given in ("", ":memory:"):
+            raise DatabaseError(f"{given!r} names no file; give a path such as results.db")
+        return Path(given).expanduser(), None
+    try:
+        url = make_url(given)
+    except (ArgumentError, ValueError):
+        raise DatabaseError("the database's URL cannot be read; it is like postgresql://user@host:5432/name") from None
+    kind = url.drivername.split("+")[0]
+    if kind == "sqlite":
+        if not url.database or url.database == ":memory:" or url.query:
+            raise DatabaseError(f"{given} names no file; give sqlite:///FILE, or just the path")
+        return Path(url.database).expanduser(), None
+    if kind in ("postgresql", "postgres"):
+        if not url.database:
+            raise DatabaseError(
+                f"{url.render_as_string()} names no database; it is like postgresql://user@host:5432/name"
+            )
+        return None, url
+    raise DatabaseError(f"{kind} is not supported: the database is an SQLite file or postgresql://...")
+
+
+def _settle_version(engine: Engine, where: str, path: Path | None, create: bool, migrate: bool) -> str | None:
+    """Create or migrate as allowed; says what was migrated, and raises DatabaseError where the version is not ours."""
+    with engine.connect() as connection:
+        version = schema.version_of(connection, where)
+    if version == schema.VERSION:
+        return None
+    if version == 0:
+        if not create:
+            raise DatabaseError(f"{where} is empty; `orchestrate run GRID` makes its tables, or name another with --db")
+        with engine.connect() as connection:
+            connection = connection.execution_options(write=True)
+            with connection.begin():
+                if path is None:
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SCHEMA})
+                # Another process may have been faster.
+                if schema.version_of(connection, where) == 0:
+                    schema.create(connection)
+        return None
+    if not migrate:
+        raise DatabaseError(
+            f"{where} is of version {version}, and this `orchestrate` needs {schema.VERSION}; "
+            "run `orchestrate migrate`, which keeps a backup copy of a file"
+        )
+    return _migrate_file(engine, path) if path is not None else _migrate_server(engine, where, version)
+
+
+def _migrate_file(engine: Engine, path: Path) -> str:
+    with file_lock(path, Holder(socket.gethostname(), os.getpid(), now(), "(migration)")):
+        with engine.connect() as connection:
+            version = schema.version_of(connection, str(path))
+        copy = back_up(engine, path, version)
+        with engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            # A table that is made anew is dropped in between, and must not take the rows with it that point to it.
+            raw.execute("PRAGMA foreign_keys = OFF")
+            try:
+                connection = connection.execution_options(write=True)
+                with connection.begin():
+                    schema.migrate(connection)
+                    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+                    if broken:
+                        raise DatabaseError(f"{path} is unchanged: the migration would leave {broken[0]} incomplete")
+            finally:
+                raw.execute("PRAGMA foreign_keys = ON")
+    return f"{path} was migrated from version {version} to {schema.VERSION}; the former is kept as {copy}"
+
+
+def _migrate_server(engine: Engine, where: str, version: int) -> str:
+    session = LockedSession(engine, where, exclusive=[SCHEMA], shared=[], grid="(migration)")
+    try:
+        connection = session.connection()
+        with connection.begin():
+            schema.migrate(connection)
+    finally:
+        session.close()
+    return f"{where} was migrated from version {version} to {schema.VERSION} in one transaction, without a backup copy"

@@ -1,0 +1,127 @@
+"""A results database on a PostgreSQL server: connections, and locks that die with their connection."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+from datetime import UTC
+
+from sqlalchemy import URL, Connection, Engine, create_engine, text
+
+from orchestrator.database.errors import Busy, DatabaseError, Holder
+from orchestrator.database.values import strict_json
+
+# A server notices within a minute that a host vanished, and frees its locks; by default it takes hours.
+_KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+CONNECT_SECONDS = 10
+
+
+def postgresql_engine(url: URL, *, readonly: bool) -> Engine:
+    """An engine through psycopg 3; raises DatabaseError when that is not installed."""
+    options = [f"-c tcp_{name}={value}" for name, value in _KEEPALIVES.items()]
+    if readonly:
+        options.append("-c default_transaction_read_only=on")
+    given = url.query.get("options", ())
+    options = [*((given,) if isinstance(given, str) else given), *options]
+    arguments = {"connect_timeout": CONNECT_SECONDS, **_KEEPALIVES, "options": " ".join(options)}
+    if "application_name" not in url.query:
+        arguments["application_name"] = f"orchestrate {os.getpid()}@{socket.gethostname()}"[:63]
+    try:
+        return create_engine(
+            url.set(drivername="postgresql+psycopg").difference_update_query(["options"]),
+            connect_args=arguments,
+            json_serializer=strict_json,
+            pool_pre_ping=readonly,
+        )
+    except ModuleNotFoundError as error:
+        raise DatabaseError(
+            f"{url.render_as_string()} needs psycopg; run: pip install 'orchestrate-ablations[postgres]'"
+        ) from error
+
+
+def lock_number(*names: str) -> int:
+    """A signed 64-bit number for an advisory lock of that name."""
+    digest = hashlib.blake2b("\0".join(("orchestrate", *names)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+# Drivers share it; a migration holds it alone.
+SCHEMA = lock_number("schema")
+# Held for one transaction that touches many trials, so that two of them never wait for each other in a circle.
+BULK = lock_number("bulk")
+
+
+class LockedSession:
+    """One connection that holds advisory locks of the session.
+
+    What a driver writes goes through it: a write that succeeds proves that the locks are still held.
+    """
+
+    def __init__(self, engine: Engine, where: str, *, exclusive: list[int], shared: list[int], grid: str) -> None:
+        self._engine = engine
+        self._where = where
+        self._exclusive = exclusive
+        self._shared = shared
+        self._grid = grid
+        self._connection: Connection | None = None
+
+    def connection(self) -> Connection:
+        """The connection, with all locks; when it was lost, a new one.
+
+        Raises Busy when another session holds one of the locks, also when it took it after a loss.
+        """
+        held = self._connection
+        if held is not None and not held.invalidated and not held.closed:
+            return held
+        self.close()
+        connection = self._engine.connect()
+        try:
+            name = session_name(self._grid)
+            connection.execute(text("SELECT set_config('application_name', :name, false)"), {"name": name})
+            wanted = [(lock, "") for lock in self._exclusive] + [(lock, "_shared") for lock in self._shared]
+            for lock, kind in wanted:
+                if not connection.execute(text(f"SELECT pg_try_advisory_lock{kind}(:lock)"), {"lock": lock}).scalar():
+                    raise Busy(self._where, self._holder(connection, lock))
+            connection.commit()
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def close(self) -> None:
+        """Free the locks, by ending the session."""
+        if self._connection is not None:
+            self._connection.invalidate()
+            self._connection.close()
+            self._connection = None
+
+    def _holder(self, connection: Connection, lock: int) -> Holder:
+        """Whoever holds a lock, from the name its session bears."""
+        row = connection.execute(
+            text(
+                "SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
+                "JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() "
+                "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
+                "AND l.classid = CAST(:high AS bigint) AND l.objid = CAST(:low AS bigint) LIMIT 1"
+            ),
+            {"high": lock >> 32 & 0xFFFFFFFF, "low": lock & 0xFFFFFFFF},
+        ).first()
+        if row is None:
+            return Holder()
+        started = row.backend_start and row.backend_start.astimezone(UTC).replace(tzinfo=None)
+        match = _SESSION.fullmatch(row.application_name or "")
+        if match is None:
+            return Holder(started=started)
+        return Holder(match["host"], int(match["pid"]), started, match["grid"])
+
+
+def session_name(grid: str) -> str:
+    """What the server shows of a driver's session; it keeps 63 bytes of it."""
+    return f"orchestrate {os.getpid()}@{socket.gethostname()[:30]} {grid}"
+
+
+_SESSION = re.compile(r"orchestrate (?P<pid>\d+)@(?P<host>\S+)(?: (?P<grid>.*))?")

@@ -1,0 +1,212 @@
+"""A results database in an SQLite file: connections, the journal, backup copies."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import NullPool, QueuePool
+
+from orchestrator.database.errors import DatabaseError
+from orchestrator.database.values import strict_json
+
+# How long one try waits for another program's lock. A write is tried again a few times, see store.PAUSES.
+BUSY_SECONDS = 8.0
+
+# Write-ahead logging keeps its index in shared memory, which processes on two hosts do not share:
+# https://sqlite.org/wal.html ("All processes using a database must be on the same host computer").
+_NETWORK = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb2",
+    "smb3",
+    "smbfs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "glusterfs",
+    "afs",
+    "orangefs",
+    "gfs2",
+    "ocfs2",
+    "ncpfs",
+    "9p",
+    "virtiofs",
+    "vboxsf",
+    "prl_fs",
+}
+_LOCAL_FUSE = {"fuseblk", "fuse.fuse-overlayfs"}
+
+_MAGIC = b"SQLite format 3\0"
+
+
+def check_file(path: Path, *, create: bool, readonly: bool) -> None:
+    """Raise DatabaseError unless `path` is a database file, or may become one."""
+    if not path.exists():
+        if not create or readonly:
+            raise DatabaseError(
+                f"{path} does not exist; `orchestrate run GRID --db {path}` makes it, "
+                "--db or ORCHESTRATE_DB name another"
+            )
+        if not path.parent.is_dir():
+            raise DatabaseError(f"{path} cannot be made: there is no folder {path.parent}; make it first")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise DatabaseError(f"{path} cannot be made: folder {path.absolute().parent} is read-only for this user")
+        return
+    if path.is_dir():
+        raise DatabaseError(f"{path} is a folder, not a database; name a file in it, such as {path / 'results.db'}")
+    if not path.is_file():
+        raise DatabaseError(f"{path} is not a regular file; name a database file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC))
+    except OSError as error:
+        raise DatabaseError(f"{path} cannot be read: {error.strerror}") from error
+    if start and start != _MAGIC:
+        raise DatabaseError(f"{path} is not a database (it begins with {start!r}); name another with --db")
+    if not readonly and not _writable(path):
+        raise DatabaseError(
+            f"{path} cannot be written: the file or its folder is read-only for this user (a database needs both). "
+            "`orchestrate status` and `orchestrate report` still read it"
+        )
+
+
+def sqlite_engine(path: Path, *, readonly: bool) -> Engine:
+    """An engine on an existing file, or for a writer on one to be made.
+
+    Transactions are explicit: BEGIN for those that read, BEGIN IMMEDIATE for those with the execution option
+    `write`, so that a transaction never fails between its first read and its first write.
+    """
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?{_mode(path, readonly)}",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        connection.execute("PRAGMA foreign_keys = ON")
+        if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+            # Safe against killed processes; a power cut may take the last commits. What must last asks for FULL.
+            connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        if readonly:
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("PRAGMA cache_size = -65536")
+        return connection
+
+    # A reader connects anew each time: whether a log can be used depends on who else is there.
+    pool = NullPool if readonly else QueuePool
+    engine = create_engine("sqlite://", creator=connect, poolclass=pool, json_serializer=strict_json)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+    return engine
+
+
+def set_journal(engine: Engine, path: Path) -> str | None:
+    """Choose the journal for the file's disk; the warning to show when it is a network file system.
+
+    On a local disk it is the write-ahead log, where readers and the writer never wait for each other.
+    """
+    kind = network_filesystem(path)
+    wanted = "wal" if kind is None else "delete"
+    pooled = engine.raw_connection()
+    try:
+        connection: Any = pooled.driver_connection
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != wanted:
+            connection.execute(f"PRAGMA journal_mode = {wanted.upper()}")
+            # The next connection sets itself up for the new journal.
+            pooled.invalidate()
+    except sqlite3.OperationalError as error:
+        # In use right now: both journals are correct, and the next driver tries again.
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise DatabaseError(f"{path} cannot be used ({error})") from error
+    finally:
+        pooled.close()
+    if kind is None:
+        return None
+    return (
+        f"{path} is on a network file system ({kind}), where SQLite is slower, readers and the driver wait for each "
+        "other, and locks are as good as the server's; a local disk or PostgreSQL is better"
+    )
+
+
+def network_filesystem(path: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
+    """The type of the network file system that holds `path`, or None for a local disk (or where it cannot be known)."""
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    real = os.path.realpath(path)
+    found, longest = "", -1
+    for line in lines:
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        # The kernel writes blanks in a mount point as octal escapes.
+        point = fields[1].replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= longest:  # of mounts over each other the last one counts
+            found, longest = fields[2], len(point)
+    remote = found in _NETWORK or (found.startswith("fuse") and found not in _LOCAL_FUSE)
+    return found if remote else None
+
+
+def back_up(engine: Engine, path: Path, version: int) -> Path:
+    """Copy the whole database beside itself, write-ahead log included, and return the copy's path.
+
+    Raises DatabaseError, and leaves no part of a copy, when the disk is full or read-only.
+    """
+    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    copy = path.with_name(f"{path.name}.backup-{version}-{time}")
+    partial = copy.with_name(copy.name + ".partial")
+    try:
+        target = sqlite3.connect(partial)
+        try:
+            with engine.connect() as connection:
+                source: Any = connection.connection.driver_connection
+                source.backup(target)
+            # A copy that is moved away alone must not need a write-ahead log.
+            target.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            target.close()
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.rename(copy)
+    except (OSError, sqlite3.Error) as error:
+        partial.unlink(missing_ok=True)
+        raise DatabaseError(f"{path} is unchanged: its backup copy {copy} could not be written ({error})") from error
+    return copy
+
+
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK | os.X_OK)
+
+
+def _mode(path: Path, readonly: bool) -> str:
+    if not readonly:
+        return "mode=rwc"
+    if _writable(path):
+        # As a writer would open it, so that the last one to leave tidies up the log; query_only forbids the rest.
+        return "mode=rw"
+    # Where no log can be made beside it, a file without one is complete as it is, and nobody is writing.
+    log, index = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
+    if not log.exists() and not os.access(path.absolute().parent, os.W_OK):
+        return "mode=ro&immutable=1"
+    if log.exists() and not index.exists() and log.stat().st_size == 0:
+        return "mode=ro&immutable=1"
+    return "mode=ro"

@@ -1,0 +1,244 @@
+"""The results database: what the driver writes, and what everyone may ask."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import StatementError
+
+from orchestrator.database import answers, grids, records
+from orchestrator.database.errors import DatabaseError, describe, described, transient
+from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, ProgressRow, TrialState
+
+if TYPE_CHECKING:
+    from orchestrator.database.lock import Driver
+    from orchestrator.database.postgresql import LockedSession
+    from trainer.results import EpochResult
+
+T = TypeVar("T")
+
+# Seconds between the tries of a transaction that met a lock, a deadlock or a lost connection.
+PAUSES = (0.1, 0.5, 2.0)
+
+
+class Database:
+    """An open results database, made by `open_database`; a context manager.
+
+    `where` names it in messages, without a password; `path` is the file, None for PostgreSQL. `warning` is to be
+    shown to the person who runs a grid, `migrated` says what opening it has changed. Every method that writes is one
+    transaction: it happened wholly or not at all. All raise DatabaseError. `engine` is for reading.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        where: str,
+        *,
+        path: Path | None,
+        readonly: bool,
+        warning: str | None = None,
+        migrated: str | None = None,
+    ) -> None:
+        self.engine = engine
+        self.where = where
+        self.path = path
+        self.readonly = readonly
+        self.warning = warning
+        self.migrated = migrated
+        self.driver: Driver | None = None
+        self._writer = engine.execution_options(write=True)
+        self._session: LockedSession | None = None
+        self._mutex = threading.RLock()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    # Grids and their trials
+
+    def save_grid(
+        self,
+        name: str,
+        source: str,
+        text: str,
+        report: Mapping[str, Any],
+        trials: Sequence[tuple[str, Mapping[str, Any], str]],
+    ) -> None:
+        """Store a grid and its trials, given as (key, configuration, name) in order.
+
+        New trials become pending; known ones keep their state. A grid of that name is replaced.
+        """
+        grids.check(self.where, name, trials)
+        self._write(lambda connection: grids.save(connection, name, source, text, report, trials))
+
+    def grids(self) -> list[GridRow]:
+        """All grids by name."""
+        return self._read(grids.all_grids)
+
+    def grid_keys(self, name: str) -> list[tuple[str, str]]:
+        """The trials of a grid as (key, name) in order; none for an unknown grid."""
+        return self._read(lambda connection: grids.keys(connection, name))
+
+    def states(self, keys: Iterable[str]) -> dict[str, TrialState]:
+        """How far each trial is; keys that the database does not know are left out."""
+        wanted = list(keys)
+        return self._read(lambda connection: answers.states(connection, wanted))
+
+    # What a driver does with trials
+
+    def claim(self, keys: Iterable[str], driver: Driver) -> set[str]:
+        """Mark pending trials as this driver's, so that no other runs them; the keys it has now."""
+        wanted = list(keys)
+        return self._write(lambda connection: grids.claim(connection, wanted, driver.token))
+
+    def retry(self, keys: Iterable[str]) -> int:
+        """Make the failed ones among these trials pending again; how many there were."""
+        wanted = list(keys)
+        return self._write(lambda connection: grids.retry(connection, wanted))
+
+    def release(self, driver: Driver) -> None:
+        """Give back what this driver claimed: its running trials become pending, their attempts interrupted."""
+        self._write(lambda connection: records.release(connection, driver.token))
+
+    def release_stale(self) -> int:
+        """Give back what dead drivers claimed: their attempts are lost, their trials pending; how many were running.
+
+        Only the holder of the driver's lock may call it, for it tells the dead from the living.
+        """
+        if self.driver is None:
+            raise DatabaseError(f"{self.where}: only the holder of the driver's lock can tell which drivers are dead")
+        own = self.driver.token
+        return self._write(lambda connection: records.release_stale(connection, own))
+
+    def start_attempt(
+        self,
+        key: str,
+        *,
+        purpose: str = "train",
+        host: str | None,
+        device: str | None,
+        device_uuid: str | None,
+        pid: int | None,
+        environment: Mapping[str, Any],
+        log: str | None,
+    ) -> int:
+        """Begin an attempt and return its id; a training attempt makes its trial running.
+
+        An older training attempt that is still open becomes lost. Raises DatabaseError for an unknown trial, and
+        for training one that is done or failed.
+        """
+        driver = self.driver.token if self.driver else None
+        facts = records.attempt_facts(purpose, host, device, device_uuid, pid, environment, log, driver)
+        return self._write(lambda connection: records.start(connection, self.where, key, facts))
+
+    def record_epoch(self, attempt_id: int, result: EpochResult, timing_quality: str) -> None:
+        """Store an epoch of an attempt; the same epoch of the same attempt a second time changes nothing.
+
+        A training attempt's epoch is accepted: what earlier attempts recorded of this and later epochs no longer
+        counts. A restored one is stored, with timing quality `unknown`, only where no row of it is accepted.
+        Raises DatabaseError when the attempt has ended, and for a metric that is NaN.
+        """
+        row, evaluations = records.epoch_rows(self.where, attempt_id, result, timing_quality)
+        self._write(lambda connection: records.record(connection, self.where, row, evaluations, result))
+
+    def finish_attempt(
+        self,
+        attempt_id: int,
+        outcome: str,
+        *,
+        error_class: str | None = None,
+        error_text: str | None = None,
+        fingerprint: str | None = None,
+        trial_state: str | None = None,
+    ) -> None:
+        """End an attempt as done, failed or interrupted, and put a training attempt's trial into a state.
+
+        The state (done, failed or pending) of a trial whose attempt did not train stays as it is. An attempt that
+        has ended keeps its first outcome, and a done trial stays done. On return it is safe from a power cut.
+        """
+        end = records.attempt_end(outcome, error_class, error_text, fingerprint, trial_state)
+        where = self.where
+        self._write(lambda connection: records.finish(connection, where, attempt_id, end, trial_state), durable=True)
+
+    # What people ask
+
+    def attempts(self, key: str) -> list[AttemptRow]:
+        """The attempts of a trial, the newest last; none for an unknown key."""
+        return self._read(lambda connection: answers.attempts(connection, key))
+
+    def failures(self, grid: str | None = None) -> list[FailureRow]:
+        """The failed trials of one grid or all, by cause, the commonest first."""
+        return self._read(lambda connection: answers.failures(connection, grid))
+
+    def progress(self, grid: str | None = None) -> list[ProgressRow]:
+        """The trials of one grid in its order, or those of all grids by grid name."""
+        return self._read(lambda connection: answers.progress(connection, grid))
+
+    # Connections
+
+    @contextmanager
+    def driven_by(self, driver: Driver, session: LockedSession | None) -> Iterator[None]:
+        """Be the database of this driver; with a session, write through it (`driver_lock` calls this)."""
+        self.driver, self._session = driver, session
+        try:
+            yield
+        finally:
+            self.driver = self._session = None
+
+    def _read(self, ask: Callable[[Connection], T]) -> T:
+        with described(self.where), self.engine.connect() as connection:
+            return ask(connection)
+
+    def _write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
+        """Run one transaction, again a few times where that may help.
+
+        What is run twice because the answer to a commit was lost must not do harm: every `work` allows for that.
+        """
+        if self.readonly:
+            raise DatabaseError(f"{self.where} was opened for reading")
+        for pause in (*PAUSES, None):
+            try:
+                with self._mutex:
+                    return self._transaction(work, durable)
+            except StatementError as error:
+                if pause is None or not transient(error):
+                    raise describe(error, self.where) from error
+            time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    def _transaction(self, work: Callable[[Connection], T], durable: bool) -> T:
+        if self._session is not None:
+            connection = self._session.connection()
+            with connection.begin():
+                return work(connection)
+        with self._writer.connect() as connection:
+            if durable and self.path is not None:
+                with _synchronous(connection), connection.begin():
+                    return work(connection)
+            with connection.begin():
+                return work(connection)
+
+
+@contextmanager
+def _synchronous(connection: Connection) -> Iterator[None]:
+    """Commit to the disk, with all that was committed before, and not only to the operating system."""
+    raw: sqlite3.Connection = connection.connection.driver_connection
+    (before,) = raw.execute("PRAGMA synchronous").fetchone()
+    raw.execute("PRAGMA synchronous = FULL")
+    try:
+        yield
+    finally:
+        raw.execute(f"PRAGMA synchronous = {before}")

@@ -1,0 +1,42 @@
+"""Values as both databases can hold them."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+
+def now() -> datetime:
+    """The present time in UTC, naive as the tables hold it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def strict_json(value: Any) -> str:
+    """JSON that every reader accepts; raises ValueError for NaN and infinities."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def storable(value: Any) -> Any:
+    """A copy of plain data that strict JSON and PostgreSQL accept.
+
+    A number that is not finite becomes None; NUL and undecodable bytes in a string (of a command line, of a path)
+    become backslash escapes.
+    """
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {clean(str(key)): storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    return value
+
+
+def clean(value: str, length: int | None = None) -> str:
+    """A string without NUL and lone surrogates, of at most `length` characters."""
+    if "\0" in value or not value.isprintable():
+        value = value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+    return value if length is None else value[:length]
