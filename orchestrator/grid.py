@@ -1,0 +1,154 @@
+"""Grid files: from YAML to trials, every one of them built and checked before anything starts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.document import Node, read_document
+from orchestrator.expansion import expand
+from orchestrator.names import trial_names
+from orchestrator.problems import GridError, Problem, Reader
+from trainer.config import TrainConfig
+from trainer.networks import NETWORKS
+from trainer.problems import shown, unknown
+
+__all__ = ["Grid", "GridError", "Problem", "Resources", "Trial", "load_grid"]
+
+SECTIONS = ("name", "fixed", "grid", "exclude", "resources", "report")
+TABLES = (1, 2, 3, 4)
+FIGURES = (2,)
+SELECTIONS = ("best_test", "best_val", "last")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MAX_AMOUNT = 4096
+_MEAN_LAST = re.compile(r"mean_last_[1-9][0-9]{0,5}")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial asks of the cluster: GPUs (a fraction packs several trials on one) and CPU cores."""
+
+    gpu: float = 1.0
+    cpu: float = 1.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration with one seed. `name` is readable, unique in its grid and safe as a path."""
+
+    key: str
+    name: str
+    config: TrainConfig
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A named list of trials, in the order of the file, and what its reports are."""
+
+    name: str
+    source: Path
+    text: str
+    trials: list[Trial]
+    report: dict[str, Any]
+
+
+def load_grid(path: str | Path) -> Grid:
+    """Read a grid file and build every trial.
+
+    Raises GridError: with every problem of the file, each with its line.
+    """
+    source = Path(path)
+    root, text = read_document(source)
+    reader = Reader(str(source))
+    if not isinstance(root.value, dict):
+        what = f"is {shown(root.plain())}, not a mapping with a name and a grid"
+        raise GridError([Problem(str(source), *root.place, "", what)])
+    sections = reader.mapping(root, "", SECTIONS)
+    configs, axes = expand(reader, sections, root)
+    name = _name(reader, root, sections.get("name"))
+    report = _report(reader, sections.get("report"))
+    shared, per_network = _resources(reader, sections.get("resources"), configs)
+    if reader.problems:
+        raise GridError(reader.problems)
+    names = trial_names(configs, axes)
+    trials = [
+        Trial(key, trial_name, config, _largest(config, shared, per_network) if per_network else shared)
+        for (key, config), trial_name in zip(configs.items(), names, strict=True)
+    ]
+    return Grid(name, source, text, trials, report)
+
+
+def _name(reader: Reader, root: Node, node: Node | None) -> str:
+    if node is None:
+        reader.note(root.place, "name", "is missing; results are kept and reported under the grid's name")
+        return ""
+    name = node.value
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
+        what = f"{shown(node.plain())} cannot name a grid: letters, digits, dots, dashes and underscores, at most 100"
+        reader.note(node.place, "name", what)
+    return str(name)
+
+
+def _report(reader: Reader, node: Node | None) -> dict[str, Any]:
+    entries = reader.mapping(node, "report", ("tables", "figures", "selection"))
+    report: dict[str, Any] = {"tables": [], "figures": [], "selection": "best_test"}
+    for key, allowed in (("tables", TABLES), ("figures", FIGURES)):
+        for item in reader.items(entries.get(key), f"report.{key}"):
+            if type(item.value) is not int or item.value not in allowed:
+                what = f"{shown(item.plain())} is not one of them (allowed: {', '.join(map(str, allowed))})"
+                reader.note(item.place, f"report.{key}", what)
+            elif item.value in report[key]:
+                reader.note(item.place, f"report.{key}", f"{item.value} is listed twice")
+            else:
+                report[key].append(item.value)
+    if (selection := entries.get("selection")) is not None:
+        report["selection"] = selection.plain()
+        if report["selection"] not in SELECTIONS and not _MEAN_LAST.fullmatch(str(selection.value)):
+            what = unknown("selection", selection.plain(), [*SELECTIONS, "mean_last_K"], "; K is a number of epochs")
+            reader.note(selection.place, "report.selection", what)
+    return report
+
+
+def _resources(
+    reader: Reader, node: Node | None, configs: dict[str, TrainConfig]
+) -> tuple[Resources, dict[str, Resources]]:
+    """What every trial asks for, and what those of single networks ask for instead."""
+    entries = reader.mapping(node, "resources", ("gpu", "cpu", "per_network"))
+    shared = _amounts(reader, entries, "resources", Resources())
+    trained = {name for config in configs.values() for name in (config.network, config.peer)}
+    per_network = {}
+    listed = entries.get("per_network")
+    for name, child in reader.mapping(listed, "resources.per_network", NETWORKS, "network").items():
+        key = f"resources.per_network.{name}"
+        per_network[name] = _amounts(reader, reader.mapping(child, key, ("gpu", "cpu")), key, shared)
+        if not reader.problems and name not in trained:
+            reader.note(listed.places[name], key, "no trial of this grid trains this network")
+    return shared, per_network
+
+
+def _amounts(reader: Reader, entries: dict[str, Node], key: str, otherwise: Resources) -> Resources:
+    found = {"gpu": otherwise.gpu, "cpu": otherwise.cpu}
+    for name in found:
+        if (node := entries.get(name)) is None:
+            continue
+        value = node.value
+        whole_or_part = isinstance(value, (int, float)) and (value <= 1 or value == int(value))
+        least = 0 if name == "gpu" else 0.01
+        if isinstance(value, bool) or not whole_or_part or not least <= value <= MAX_AMOUNT:
+            allowed = (
+                "0, a fraction below 1, or a whole number" if name == "gpu" else "a fraction below 1, or a whole number"
+            )
+            reader.note(node.place, f"{key}.{name}", f"{shown(node.plain())} is not an amount; give {allowed}")
+        else:
+            found[name] = round(float(value), 4)
+    return Resources(**found)
+
+
+def _largest(config: TrainConfig, shared: Resources, per_network: dict[str, Resources]) -> Resources:
+    """The resources for all networks of a trial together."""
+    asked = [per_network.get(name, shared) for name in config.network_names]
+    return Resources(max(one.gpu for one in asked), max(one.cpu for one in asked))

@@ -1,0 +1,112 @@
+"""What running a grid would do, trial by trial, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from orchestrator.grid import Grid, Trial
+
+Status = Literal["new", "interrupted", "done", "failed", "running"]
+
+# What becomes of each in the next run, in the order of the summary.
+OUTLOOK: dict[Status, str] = {
+    "new": "new",
+    "interrupted": "to continue",
+    "done": "done",
+    "failed": "failed (--retry-failed tries them again)",
+    "running": "running elsewhere",
+}
+
+
+class State(Protocol):
+    """What the database knows of a trial; see `orchestrator.database.TrialState`."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def error_class(self) -> str | None: ...
+    @property
+    def error(self) -> str | None: ...
+    @property
+    def driver(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial, how far it is, and a sentence that says why it would run or not."""
+
+    trial: Trial
+    status: Status
+    reason: str
+
+    @property
+    def would_run(self) -> bool:
+        """Whether the next run trains it."""
+        return self.status in ("new", "interrupted")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials of a grid in its order."""
+
+    entries: list[PlannedTrial]
+
+    @property
+    def pending(self) -> list[PlannedTrial]:
+        """The trials that the next run trains."""
+        return [entry for entry in self.entries if entry.would_run]
+
+    def count(self, status: Status) -> int:
+        """How many trials are of this status."""
+        return self._counts()[status]
+
+    def summary(self) -> str:
+        """One line: `28 trials: 4 new, 24 done`, and what a run would do."""
+        counts = self._counts()
+        listed = ", ".join(f"{counts[status]:,} {words}" for status, words in OUTLOOK.items() if counts[status])
+        pending = counts["new"] + counts["interrupted"]
+        verdict = f"{_trials(pending)} to run" if pending else "nothing to run"
+        return f"{_trials(len(self.entries))}: {listed}; {verdict}"
+
+    def _counts(self) -> Counter[str]:
+        return Counter(entry.status for entry in self.entries)
+
+
+def make_plan(grid: Grid, states: Mapping[str, State]) -> Plan:
+    """Compare a grid with what the database knows of its trials, by key; a trial it does not know is new."""
+    return Plan([PlannedTrial(trial, *_judged(trial, states.get(trial.key))) for trial in grid.trials])
+
+
+def _judged(trial: Trial, known: State | None) -> tuple[Status, str]:
+    if known is None:
+        return "new", "never ran"
+    progress = f"{known.epochs} of {_epochs(trial.config.epochs)}"
+    failure = ": ".join(part for part in (known.error_class, _first_line(known.error)) if part)
+    if known.state == "done":
+        return "done", f"all {_epochs(trial.config.epochs)} recorded"
+    if known.state == "failed":
+        return "failed", f"{failure or 'without a message'}; after {progress}; --retry-failed tries it again"
+    if known.driver is not None:
+        return "running", f"another driver has it; {progress}"
+    if not known.attempts and not known.epochs:
+        return "new", "never ran"
+    return "interrupted", f"stopped after {progress}" + (f"; last error: {failure}" if failure else "")
+
+
+def _first_line(text: str | None) -> str:
+    return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch{'s' if number != 1 else ''}"
+
+
+def _trials(number: int) -> str:
+    return f"{number:,} trial{'s' if number != 1 else ''}"
