@@ -166,6 +166,7 @@ class Objective:
         self.methods = sorted(methods, key=lambda method: method.name)
         self.num_classes = num_classes
         self.requires = reduce(Requires.__or__, (method.requires for method in methods), Requires())
+        self.cross_entropy_weight = prod(method.cross_entropy_weight for method in self.methods)
 
     def __call__(self, networks: Sequence[Module], batch: Batch) -> tuple[dict[str, Tensor], list[Output]]:
         """Run the networks on a batch.
@@ -189,9 +190,8 @@ class Objective:
             {"cross_entropy": cross_entropy(log_softmax(output.logits), target)}
             for output, target in zip(outputs, targets, strict=True)
         )
-        weight = prod(method.cross_entropy_weight for method in self.methods)
-        if weight != 1:
-            terms["cross_entropy"] = weight * terms["cross_entropy"]
+        if self.cross_entropy_weight != 1:
+            terms["cross_entropy"] = self.cross_entropy_weight * terms["cross_entropy"]
         for method in self.methods:
             terms |= method.losses(networks, outputs, batch, targets)
         return terms
