@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
-    from orchestrator.grid import Grid
-    from orchestrator.plan import Plan
+    from orchestrator.grid import Grid, Trial
+    from orchestrator.plan import Plan, PlannedTrial
     from orchestrator.scheduler import RunOptions
 
 DONE, SOME_FAILED, BAD_INPUT, BUSY = 0, 1, 2, 3
@@ -39,6 +41,9 @@ DatabaseOption = Annotated[
     str, typer.Option("--db", envvar="ORCHESTRATE_DB", help="The results database: an SQLite file or a PostgreSQL URL.")
 ]
 DataRoot = Annotated[Path, typer.Option(envvar="ORCHESTRATE_DATA", help="The folder that holds the data sets.")]
+Address = Annotated[
+    str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster (`auto`, host:port); a private Ray without.")
+]
 GridNames = Annotated[
     list[str] | None,
     typer.Option("--grid", metavar="NAME", help="Only this grid; may be repeated.", show_default=False),
@@ -61,9 +66,7 @@ def run(
     grid: GridFile,
     db: DatabaseOption = "results.db",
     data_root: DataRoot = Path("data"),
-    address: Annotated[
-        str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster (`auto`, host:port); a private Ray without.")
-    ] = None,
+    address: Address = None,
     retry_failed: Annotated[bool, typer.Option(help="Try the grid's failed trials again.")] = False,
     checkpoints: Annotated[
         Path | None, typer.Option(help="Folder of the checkpoints.", show_default="beside the database")
@@ -94,22 +97,26 @@ def run(
             if database.warning:
                 typer.echo(f"warning: {database.warning}", err=True)
             database.release_stale()
-            trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in loaded.trials]
-            database.save_grid(loaded.name, str(loaded.source), loaded.text, loaded.report, trials)
+            _save_grid(database, loaded)
             if retry_failed:
                 database.retry([trial.key for trial in loaded.trials])
             plan = _plan(loaded, database)
             announce_plan(plan)
             if not plan.pending:
                 raise typer.Exit(SOME_FAILED if plan.count("failed") else DONE)
-            _prepare_data(plan, data_root)
-            options = _run_options(db, data_root, address, checkpoints, checkpoint_seconds, stall_seconds, dashboard)
+            _prepare_data([entry.trial for entry in plan.pending], data_root)
+            options = replace(
+                _run_options(db, data_root, address, checkpoints),
+                checkpoint_seconds=checkpoint_seconds,
+                stall_seconds=stall_seconds,
+                dashboard=dashboard,
+            )
             claimed = database.claim([entry.trial.key for entry in plan.pending], driver)
             mine = [entry.trial for entry in plan.pending if entry.trial.key in claimed]
             try:
                 from orchestrator.scheduler import run_trials
 
-                with run_display(loaded, plan) as observer:
+                with run_display(loaded.name, {trial.name: trial.config.epochs for trial in mine}) as observer:
                     summary = run_trials(database, mine, options, observer)
             finally:
                 database.release(driver)
@@ -131,9 +138,44 @@ def plan(
         with _existing(db) as database:
             planned = _plan(loaded, database)
         if as_json:
-            typer.echo(json.dumps(planned.to_dict()))
+            typer.echo(json.dumps([_planned_dict(entry) for entry in planned.entries]))
         else:
             print_plan(planned)
+
+
+@app.command(name="time", epilog="Example: `orchestrate time grids/table1.yaml --epochs 5`")
+def time_grid(
+    grid: GridFile,
+    db: DatabaseOption = "results.db",
+    data_root: DataRoot = Path("data"),
+    address: Address = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs to measure.")] = 3,
+    warm_up: Annotated[int, typer.Option(min=0, help="Epochs to train before measuring.")] = 1,
+) -> None:
+    """Measure epoch times, each method and network alone on its device, in random order.
+
+    The times stand beside the accuracy runs in the database; tables and the figure prefer them. Accuracy runs are not
+    touched, and trials that were not run yet stay pending.
+    """
+    with _errors():
+        from orchestrator.database import driver_lock, open_database
+        from orchestrator.display import run_display
+        from orchestrator.grid import load_grid
+
+        loaded = load_grid(grid)
+        with open_database(db, create=True, migrate=True) as database, driver_lock(database, grid=loaded.name):
+            database.release_stale()
+            _save_grid(database, loaded)
+            trials = _one_seed_each(loaded)
+            _prepare_data(trials, data_root)
+            options = _run_options(db, data_root, address)
+            typer.echo(f"timing {len(trials)} configurations, {warm_up} + {epochs} epochs each, one at a time")
+            from orchestrator.scheduler import time_trials
+
+            total = {trial.name: min(warm_up + epochs, trial.config.epochs) for trial in trials}
+            with run_display(loaded.name, total) as observer:
+                summary = time_trials(database, trials, options, observer, warm_up=warm_up, timed=epochs)
+        raise typer.Exit(SOME_FAILED if summary.failed else DONE)
 
 
 @app.command(epilog="Example: `orchestrate status --grid table1`")
@@ -306,27 +348,35 @@ def _plan(grid: Grid, database: Database | None) -> Plan:
     return make_plan(grid, database.states([trial.key for trial in grid.trials]) if database is not None else {})
 
 
-def _prepare_data(plan: Plan, data_root: Path) -> None:
-    """Have every data set of the pending trials in place before any of them starts."""
+def _planned_dict(entry: PlannedTrial) -> dict[str, Any]:
+    trial = entry.trial
+    known = {"key": trial.key, "name": trial.name, "status": entry.status, "reason": entry.reason}
+    return known | {"config": trial.config.science(), "resources": asdict(trial.resources)}
+
+
+def _save_grid(database: Database, grid: Grid) -> None:
+    trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
+    database.save_grid(grid.name, str(grid.source), grid.text, grid.report, trials)
+
+
+def _one_seed_each(grid: Grid) -> list[Trial]:
+    """One trial of each configuration, whatever its seed, in random order: a drifting clock then favours none."""
+    first: dict[str, Trial] = {}
+    for trial in grid.trials:
+        first.setdefault(trial.config.model_copy(update={"seed": 0}).key(), trial)
+    return random.sample(list(first.values()), len(first))
+
+
+def _prepare_data(trials: Sequence[Trial], data_root: Path) -> None:
+    """Have every data set of the trials in place before any of them starts."""
     from trainer.download import prepare
 
-    needed = {}
-    for entry in plan.pending:
-        config = entry.trial.config
-        needed.setdefault((config.dataset, config.ood_dataset), config)
+    needed = {(trial.config.dataset, trial.config.ood_dataset): trial.config for trial in trials}
     for config in needed.values():
         prepare(config, data_root, progress=typer.echo)
 
 
-def _run_options(
-    db: str,
-    data_root: Path,
-    address: str | None,
-    checkpoints: Path | None,
-    checkpoint_seconds: float,
-    stall_seconds: float,
-    dashboard: bool,
-) -> RunOptions:
+def _run_options(db: str, data_root: Path, address: str | None, checkpoints: Path | None = None) -> RunOptions:
     from orchestrator.provenance import code_provenance
     from orchestrator.scheduler import RunOptions
 
@@ -338,9 +388,6 @@ def _run_options(
         logs=beside.with_name(f"{beside.stem}-logs"),
         environment=code_provenance(),
         address=address,
-        checkpoint_seconds=checkpoint_seconds,
-        stall_seconds=stall_seconds,
-        dashboard=dashboard,
     )
 
 

@@ -19,7 +19,6 @@ from orchestrator.recorder import Observer
 
 if TYPE_CHECKING:
     from orchestrator.failures import Failure
-    from orchestrator.grid import Grid
     from orchestrator.plan import Plan
     from trainer.results import EpochResult
 
@@ -65,10 +64,10 @@ def print_plan(plan: Plan) -> None:
 
 
 @contextmanager
-def run_display(grid: Grid, plan: Plan) -> Iterator[Observer]:
-    """Show a run while it goes on; the observer is what the scheduler talks to."""
+def run_display(grid: str, epochs: dict[str, int]) -> Iterator[Observer]:
+    """Show a run while it goes on, given the epochs of each trial; the observer is what the scheduler talks to."""
     console = Console(highlight=False)
-    board = _Board(grid.name, {entry.trial.name: entry.trial.config.epochs for entry in plan.pending}, console)
+    board = _Board(grid, epochs, console)
     if not console.is_terminal:
         yield _plain(board, console)
         return

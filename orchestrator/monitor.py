@@ -58,7 +58,7 @@ def triage_of(database: Database, grids: Sequence[str] | None) -> list[dict[str,
             "error_class": failure.error_class,
             "error": failure.error,
             "fingerprint": failure.fingerprint,
-            "trials": list(failure.trials),
+            "trials": list(failure.trial_names),
             "log": failure.log,
             "excerpt": (failure.error_text or "").strip().splitlines()[-EXCERPT_LINES:],
             "remedy": REMEDIES.get(failure.error_class or "", ""),
@@ -133,7 +133,7 @@ def _grid_status(database: Database, name: str) -> dict[str, Any]:
             left = (row.epochs_total - row.epochs_done) * row.seconds_per_epoch
         trials.append(
             {
-                "name": row.name,
+                "name": row.trial_name,
                 "key": row.key,
                 "state": row.state,
                 "network": row.config["network"],
@@ -251,7 +251,7 @@ PAGE = """<!doctype html>
 :root {{ color-scheme: light dark }}
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }}
 table {{ border-collapse: collapse; margin: 0 0 2rem }}
-th, td {{ text-align: right; padding: .3rem .9rem; border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent) }}
+th, td {{ text-align: right; padding: .3rem .9rem; border-bottom: 1px solid #8884 }}
 th:first-child, td:first-child {{ text-align: left }}
 .done {{ color: light-dark(#116329, #5bd676) }} .failed {{ color: light-dark(#b3261e, #ff8a80) }}
 .running {{ color: light-dark(#0b57d0, #8ab4f8) }} .pending {{ opacity: .55 }}

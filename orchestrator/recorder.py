@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infrastructure_failure
-from orchestrator.timing import label
+from orchestrator.timing import Timing, label
 from trainer.results import EpochResult
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Recorder:
         attempt = self.running[key]
         result = EpochResult.from_dict(message["result"])
         neighbours = self._neighbours(attempt, message["began"], message["ended"])
-        quality = label(message["timing"], {other.pid for other in neighbours}, shared=bool(neighbours))
+        quality = label(Timing(**message["timing"]), {other.pid for other in neighbours}, shared=bool(neighbours))
         self.database.record_epoch(attempt.id, result, quality)
         self.observer.epoch(self.trials[key].name, result, quality)
 

@@ -77,9 +77,7 @@ class RunOptions:
     dashboard: bool = True
 
 
-def run_trials(
-    database: Database, trials: Sequence[Trial], options: RunOptions, observer: Observer, *, purpose: str = "train"
-) -> Summary:
+def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions, observer: Observer) -> Summary:
     """Run trials that this driver has claimed, recording every epoch as it comes.
 
     One Tuner per resource shape, one after the other, because mixed shapes starve the large ones. A trial that ran out
@@ -92,15 +90,7 @@ def run_trials(
         CircuitOpen: one cause made `same_failure_limit` trials fail with no success in between.
         DatabaseError: an epoch could not be recorded.
     """
-    recorder = Recorder(
-        database,
-        {trial.key: trial for trial in trials},
-        environment=options.environment,
-        observer=observer,
-        summary=Summary(),
-        purpose=purpose,
-        same_failure_limit=options.same_failure_limit,
-    )
+    recorder = _recorder(database, trials, options, observer, "train")
     with _ray(options) as cluster:
         shapes = _by_shape((trial.resources, trial) for trial in trials)
         cluster.refuse_infeasible(shapes)
@@ -113,6 +103,40 @@ def run_trials(
     return recorder.summary
 
 
+def time_trials(
+    database: Database, trials: Sequence[Trial], options: RunOptions, observer: Observer, *, warm_up: int, timed: int
+) -> Summary:
+    """Measure the epoch times of trials, each alone on its device, in the order given.
+
+    Each trains `warm_up` + `timed` epochs from the beginning, without a checkpoint; the last `timed` are recorded as a
+    timing attempt, beside the trial's accuracy run and without touching it.
+
+    Raises as `run_trials`.
+    """
+    recorder = _recorder(database, trials, options, observer, "time")
+    with _ray(options) as cluster:
+        cluster.refuse_infeasible(_by_shape((trial.resources, trial) for trial in trials))
+        observer.ready(cluster.dashboard_url)
+        shapes = _by_shape((cluster.whole_device(trial.resources), trial) for trial in trials)
+        for shape, members in shapes.items():
+            _run_shape(recorder, shape, members, options, alone=True, warm_up=warm_up, timed=timed)
+    return recorder.summary
+
+
+def _recorder(
+    database: Database, trials: Sequence[Trial], options: RunOptions, observer: Observer, purpose: str
+) -> Recorder:
+    return Recorder(
+        database,
+        {trial.key: trial for trial in trials},
+        environment=options.environment,
+        observer=observer,
+        summary=Summary(),
+        purpose=purpose,
+        same_failure_limit=options.same_failure_limit,
+    )
+
+
 def _by_shape(trials: Iterator[tuple[Resources, Trial]]) -> dict[Resources, list[Trial]]:
     shapes: dict[Resources, list[Trial]] = {}
     for shape, trial in trials:
@@ -120,7 +144,16 @@ def _by_shape(trials: Iterator[tuple[Resources, Trial]]) -> dict[Resources, list
     return shapes
 
 
-def _run_shape(recorder: Recorder, shape: Resources, trials: list[Trial], options: RunOptions, *, alone: bool) -> None:
+def _run_shape(
+    recorder: Recorder,
+    shape: Resources,
+    trials: list[Trial],
+    options: RunOptions,
+    *,
+    alone: bool,
+    warm_up: int = 0,
+    timed: int | None = None,
+) -> None:
     from ray import tune
     from ray.tune.trainable.function_trainable import wrap_function
 
@@ -137,11 +170,12 @@ def _run_shape(recorder: Recorder, shape: Resources, trials: list[Trial], option
             return tune.PlacementGroupFactory([bundle])
 
     callback = _tune_callback(recorder, options, alone=alone)
+    jobs = [asdict(_job(trial, shape, options, warm_up, timed)) for trial in trials]
     # What Tune itself writes is never read again.
     with tempfile.TemporaryDirectory(prefix="orchestrate-tune-", ignore_cleanup_errors=True) as storage:
         tune.Tuner(
             Trial,
-            param_space={"job": tune.grid_search([asdict(_job(trial, shape, options)) for trial in trials])},
+            param_space={"job": tune.grid_search(jobs)},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
                 trial_name_creator=lambda trial: trial.config["job"]["name"],
@@ -165,7 +199,8 @@ def _trainable(config: dict[str, Any]) -> None:
     run_job(Job(**config["job"]), tune.report)
 
 
-def _job(trial: Trial, shape: Resources, options: RunOptions) -> Job:
+def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, timed: int | None) -> Job:
+    checkpoint = options.checkpoints.absolute() / f"{trial.key}.pt"
     return Job(
         key=trial.key,
         name=trial.name,
@@ -173,10 +208,12 @@ def _job(trial: Trial, shape: Resources, options: RunOptions) -> Job:
         cpus=shape.cpu,
         gpus=shape.gpu,
         data_root=str(options.data_root.absolute()),
-        checkpoint=str(options.checkpoints.absolute() / f"{trial.key}.pt"),
+        checkpoint=str(checkpoint) if timed is None else None,
         checkpoint_seconds=options.checkpoint_seconds,
         log_folder=str(options.logs.absolute()),
         code_sha256=options.environment["code_sha256"],
+        warm_up=warm_up,
+        timed=timed,
     )
 
 
@@ -189,9 +226,9 @@ def _tune_callback(recorder: Recorder, options: RunOptions, *, alone: bool) -> A
             self.problem: Exception | None = None
             self.heard: dict[str, float] = {}
 
-        def __getstate__(self) -> dict[str, Any]:
+        def __reduce__(self) -> tuple[Any, ...]:
             # Tune pickles its callbacks beside its own state, which is never read back.
-            return {}
+            return (object, ())
 
         @contextlib.contextmanager
         def guarded(self) -> Iterator[None]:

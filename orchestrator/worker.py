@@ -22,7 +22,10 @@ log = logging.getLogger("trainer")
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to run one trial; plain values, because it travels between machines."""
+    """What a worker needs to run one trial; plain values, because it travels between machines.
+
+    A timing pass has no checkpoint, stops after `warm_up` + `timed` epochs and reports the last `timed` of them.
+    """
 
     key: str
     name: str
@@ -30,10 +33,12 @@ class Job:
     cpus: float
     gpus: float
     data_root: str
-    checkpoint: str
+    checkpoint: str | None
     checkpoint_seconds: float
     log_folder: str
     code_sha256: str
+    warm_up: int = 0
+    timed: int | None = None
 
 
 def run_job(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
@@ -90,6 +95,9 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -
             nonlocal began
             timing = sampler.mark()
             ended = time.time()
+            if result.epoch < job.warm_up:
+                began = ended
+                return
             errors = {e.classifier: round(e.metrics.top1_error, 2) for e in result.evaluations if e.split == "test"}
             seconds = result.train_seconds + result.eval_seconds + result.data_seconds
             log.info("epoch %d: %.2f s, top-1 error %s", result.epoch, seconds, errors)
@@ -111,8 +119,9 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -
             on_epoch,
             device=device,
             data_root=Path(job.data_root),
-            checkpoint=Path(job.checkpoint),
+            checkpoint=Path(job.checkpoint) if job.checkpoint else None,
             checkpoint_seconds=job.checkpoint_seconds,
+            stop_after=None if job.timed is None else job.warm_up + job.timed,
         )
 
 

@@ -37,6 +37,7 @@ def train(
     data_root: Path = Path("data"),
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 0.0,
+    stop_after: int | None = None,
 ) -> EpochResult:
     """Train one configuration and report every epoch, in order.
 
@@ -44,14 +45,14 @@ def train(
     more (`restored`), and writes it after an epoch when `checkpoint_seconds` have passed since the last time, and
     after the last epoch. An epoch is written before it is reported, so whatever was reported from a checkpointed
     epoch is never trained differently again. On one CPU machine, an interrupted run gives the bits of an undisturbed
-    one.
+    one. With `stop_after`, training ends after so many epochs of the configuration's schedule.
 
     Raises:
         Diverged: a loss term is not finite.
         DataError: the data set is missing or damaged.
         CheckpointError: the checkpoint belongs to another configuration or a newer program.
     """
-    result, _ = _fit(config, report, torch.device(device), data_root, checkpoint, checkpoint_seconds)
+    result, _ = _fit(config, report, torch.device(device), data_root, checkpoint, checkpoint_seconds, stop_after)
     return result
 
 
@@ -120,6 +121,7 @@ def _fit(
     data_root: Path,
     checkpoint: Path | None,
     checkpoint_seconds: float,
+    stop_after: int | None = None,
 ) -> tuple[EpochResult, nn.ModuleList]:
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -162,8 +164,9 @@ def _fit(
     for result in results:
         report(result)
 
+    epochs = config.epochs if stop_after is None else min(stop_after, config.epochs)
     last_saved = time.monotonic()
-    for epoch in range(len(results), config.epochs):
+    for epoch in range(len(results), epochs):
         rate = config.learning_rate_at(epoch)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -195,7 +198,7 @@ def _fit(
         )
         _refuse_not_finite(result)
         results.append(result)
-        due = time.monotonic() - last_saved >= checkpoint_seconds or epoch == config.epochs - 1
+        due = time.monotonic() - last_saved >= checkpoint_seconds or epoch == epochs - 1
         if checkpoint and due:
             save_checkpoint(
                 checkpoint,

@@ -1,0 +1,141 @@
+"""What the driver does with what it hears, against a database that only takes notes."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator.failures import Failure, infrastructure_failure
+from orchestrator.recorder import CircuitOpen, Observer, Recorder, Summary
+from trainer.results import EpochResult
+
+
+class Notes:
+    """A database that writes down what it is told."""
+
+    def __init__(self):
+        self.attempts, self.epochs, self.ended = [], [], []
+
+    def start_attempt(self, key, **facts):
+        self.attempts.append((key, facts))
+        return len(self.attempts)
+
+    def record_epoch(self, attempt, result, quality):
+        self.epochs.append((attempt, result.epoch, quality))
+
+    def finish_attempt(self, attempt, outcome, **facts):
+        self.ended.append((attempt, outcome, facts["trial_state"], facts.get("error_class")))
+
+
+QUIET = {"seconds": 1.0, "samples": 2, "foreign_pids": [], "throttled": [], "unknown": None}
+TRIALS = {key: SimpleNamespace(key=key, name=f"net/{key}") for key in "abcdef"}
+
+
+@pytest.fixture
+def notes():
+    return Notes()
+
+
+@pytest.fixture
+def recorder(notes):
+    return Recorder(
+        notes, TRIALS, environment={"commit": "c"}, observer=Observer(), summary=Summary(), same_failure_limit=3
+    )
+
+
+def started(device="cpu", began=0.0, pid=1):
+    return {
+        "host": "h", "device": device, "device_uuid": None, "pid": pid, "log": "l", "began": began, "environment": {"x": 1}
+    }  # fmt: skip
+
+
+def epoch(number, began, ended, quality="exclusive"):
+    result = EpochResult(number, 0.1, 1.0, 0.5, 0.0, 10, {"cross_entropy": 1.0})
+    return {"result": result.to_dict(), "timing": {"quality": quality, "detail": QUIET}, "began": began, "ended": ended}
+
+
+def test_a_trial_alone_is_exclusive_and_done(recorder, notes):
+    recorder.started("a", started())
+    recorder.epoch("a", epoch(0, 0, 10))
+    recorder.done("a")
+    assert notes.attempts[0][1]["environment"] == {"commit": "c", "x": 1}
+    assert notes.epochs == [(1, 0, "exclusive")]
+    assert notes.ended == [(1, "done", "done", None)]
+    assert recorder.summary.done == ["net/a"]
+
+
+def test_an_epoch_beside_another_trial_on_the_device_is_packed(recorder, notes):
+    recorder.started("a", started(began=0))
+    recorder.epoch("a", epoch(0, 0, 10))
+    recorder.started("b", started(began=12, pid=2))
+    recorder.epoch("a", epoch(1, 10, 20))
+    recorder.done("b")
+    recorder.running["a"].began = 0
+    ended = recorder.ended[-1].ended
+    recorder.epoch("a", epoch(2, ended + 1, ended + 9))
+    assert [quality for _, _, quality in notes.epochs] == ["exclusive", "packed", "exclusive"]
+
+
+def test_another_device_is_no_neighbour(recorder, notes):
+    recorder.started("a", started("cuda:0", began=0))
+    recorder.started("b", started("cuda:1", began=0, pid=2))
+    recorder.epoch("a", epoch(0, 0, 10))
+    assert notes.epochs[0][2] == "exclusive"
+
+
+def test_a_failure_is_recorded_with_its_class(recorder, notes):
+    recorder.started("a", started())
+    recorder.failing("a", Failure("diverged", "Diverged: term\ntrace", "f" * 16))
+    recorder.failed("a", "", alone=False)
+    assert notes.ended == [(1, "failed", "failed", "diverged")]
+    assert recorder.summary.failed["net/a"].message == "Diverged: term"
+
+
+def test_out_of_memory_is_tried_once_more_alone(recorder, notes):
+    recorder.started("a", started())
+    recorder.failing("a", Failure("out_of_memory", "OutOfMemoryError", "f" * 16))
+    recorder.failed("a", "", alone=False)
+    assert [trial.key for trial in recorder.starved] == ["a"]
+    recorder.started("a", started())
+    recorder.failing("a", Failure("out_of_memory", "OutOfMemoryError", "f" * 16))
+    recorder.failed("a", "", alone=True)
+    assert [state for _, _, state, _ in notes.ended] == ["pending", "failed"]
+
+
+def test_a_process_that_vanished_is_infrastructure(recorder, notes):
+    recorder.started("a", started())
+    recorder.retrying("a", "line\nActorDiedError: the worker was killed\n")
+    recorder.failed("b", "", alone=False)
+    assert notes.ended == [
+        (1, "failed", "pending", "infrastructure"),
+        (2, "failed", "failed", "infrastructure"),
+    ]
+    assert notes.attempts[1][1]["host"] is None
+
+
+def test_a_stalled_trial_keeps_the_reason_it_was_killed_for(recorder):
+    recorder.started("a", started())
+    recorder.failing("a", infrastructure_failure("nothing was heard of the trial for 5 s, so it was killed"))
+    recorder.failed("a", "ActorDiedError", alone=False)
+    assert "nothing was heard" in recorder.summary.failed["net/a"].message
+
+
+def test_the_same_cause_again_and_again_opens_the_circuit(recorder):
+    for key in "ab":
+        recorder.started(key, started())
+        recorder.failing(key, Failure("code", "ValueError: x", "1" * 16))
+        recorder.failed(key, "", alone=False)
+    recorder.started("c", started())
+    recorder.failing("c", Failure("code", "ValueError: x", "1" * 16))
+    with pytest.raises(CircuitOpen, match="3 trials in a row"):
+        recorder.failed("c", "", alone=False)
+
+
+def test_a_success_in_between_closes_the_circuit(recorder):
+    for key in "abcdef":
+        recorder.started(key, started())
+        if key in "ce":
+            recorder.done(key)
+        else:
+            recorder.failing(key, Failure("code", "ValueError: x", "1" * 16))
+            recorder.failed(key, "", alone=False)
+    assert len(recorder.summary.failed) == 4
