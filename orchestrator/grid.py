@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,19 +70,31 @@ def load_grid(path: str | Path) -> Grid:
     if not isinstance(root.value, dict):
         what = f"is {shown(root.plain())}, not a mapping with a name and a grid"
         raise GridError([Problem(str(source), *root.place, "", what)])
-    sections = reader.mapping(root, "", SECTIONS)
-    configs, axes = expand(reader, sections, root)
-    name = _name(reader, root, sections.get("name"))
-    report = _report(reader, sections.get("report"))
-    shared, per_network = _resources(reader, sections.get("resources"), configs)
-    if reader.problems:
-        raise GridError(reader.problems)
-    names = trial_names(configs, axes)
-    trials = [
-        Trial(key, trial_name, config, _largest(config, shared, per_network) if per_network else shared)
-        for (key, config), trial_name in zip(configs.items(), names, strict=True)
-    ]
+    with _without_collector():
+        sections = reader.mapping(root, "", SECTIONS)
+        configs, axes = expand(reader, sections, root)
+        name = _name(reader, root, sections.get("name"))
+        report = _report(reader, sections.get("report"))
+        shared, per_network = _resources(reader, sections.get("resources"), configs)
+        if reader.problems:
+            raise GridError(reader.problems)
+        trials = [
+            Trial(key, trial_name, config, _largest(config, shared, per_network) if per_network else shared)
+            for (key, config), trial_name in zip(configs.items(), trial_names(configs, axes), strict=True)
+        ]
     return Grid(name, source, text, trials, report)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """A hundred thousand objects that all stay: the garbage collector would only walk them over and over."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _name(reader: Reader, root: Node, node: Node | None) -> str:
