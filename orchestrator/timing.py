@@ -1,0 +1,165 @@
+"""Who else used the device while an epoch ran: whether its time can be trusted.
+
+A time is `exclusive` only when it is known that nobody else used the device; what cannot be known is `unknown`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.timing_cpu import CpuLoad
+from orchestrator.timing_gpu import GpuLoad, NoSuchDevice, find_gpu
+
+EXCLUSIVE, PACKED, FOREIGN_LOAD, THROTTLED, UNKNOWN = "exclusive", "packed", "foreign load", "throttled", "unknown"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The quality of an epoch's time, were this trial alone on the device (`label` knows of co-located ones).
+
+    `detail` is the evidence, in JSON's types. Always there: seconds, samples, foreign_pids, throttled (the reasons),
+    unknown (why the above may be incomplete, or None). On a CPU also cores, own_cores, foreign_cores, stolen_cores,
+    foreign_limit and processes (pid, name, cores; busiest first); on a GPU uuid, seen_pids, utilisation_percent,
+    sm_clock_mhz, sm_clock_max_mhz, used_bytes and power_cap_share.
+    """
+
+    quality: str
+    detail: dict[str, Any]
+
+
+class DeviceSampler:
+    """A context in which `mark` says what happened on a device since the mark before.
+
+    `device` is as torch has it: cpu, cuda or cuda:1. `own_pids` are processes that belong to the tool besides this
+    one, its descendants and its Ray (the driver's, say), or a function that gives them; not trials beside this one. A
+    GPU is sampled every `interval` seconds and at every mark; the CPU's counters are read at the marks. `nvml` stands
+    in for the module pynvml. Nothing here raises for want of a driver or of counters: the quality is then `unknown`.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        *,
+        own_pids: Collection[int] | Callable[[], Collection[int]] = (),
+        interval: float = 0.5,
+        nvml: Any = None,
+        root: Path = Path("/"),
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._device, self._own_pids, self._interval = str(device), own_pids, interval
+        self._nvml, self._root, self._clock = nvml, root, clock
+        self._load: CpuLoad | GpuLoad | None = None
+        self._reason = "the sampler was not started"
+
+    def __enter__(self) -> DeviceSampler:
+        kind = self._device.partition(":")[0]
+        try:
+            if kind == "cpu":
+                self._load = CpuLoad(self._root, self._clock)
+            elif kind == "cuda":
+                nvml = self._nvml or _pynvml()
+                self._load = GpuLoad(self._device, nvml, self._interval, self._clock, self._root)
+            else:
+                self._reason = f"there is no way to see who else uses the device {self._device!r}"
+        except Exception as error:
+            # A training must not fail because its time cannot be judged.
+            self._reason = f"{type(error).__name__}: {error}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if isinstance(self._load, GpuLoad):
+            self._load.close()
+        self._load = None
+
+    def mark(self) -> Timing:
+        """What was seen since the previous mark, or since the start."""
+        detail: dict[str, Any] = {"seconds": None, "samples": 0, "foreign_pids": [], "throttled": []}
+        try:
+            own_pids = self._own_pids() if callable(self._own_pids) else self._own_pids
+            detail |= self._load.since_last(own_pids) if self._load else {"unknown": self._reason}
+        except Exception as error:
+            detail |= {"unknown": f"{type(error).__name__}: {error}"}
+        return Timing(_quality(detail, frozenset(), shared=False), detail)
+
+
+def label(timing: Timing, co_located_pids: Collection[int] = (), shared: bool = False) -> str:
+    """The final quality of an epoch's time, given the trials of ours that ran on the same device.
+
+    `shared` says that any did, at any time of the epoch; `co_located_pids` are their processes, whose load is not
+    foreign. Where several qualities hold, the label is the one that spoils the time most for a reader:
+
+    1. foreign load: of unknown size and never to be repeated;
+    2. throttled: likewise, but it is the machine's own doing;
+    3. packed: wanted, and the same at every repetition of the grid;
+    4. unknown: none of these was seen, but they could not all have been seen;
+    5. exclusive: none of these was there.
+    """
+    return _quality(timing.detail, frozenset(co_located_pids), shared)
+
+
+def device_facts(device: str, *, nvml: Any = None, root: Path = Path("/")) -> dict[str, Any]:
+    """`name`, `uuid`, `driver` and `memory_bytes` (in total) of a device; None is what cannot be read."""
+    facts: dict[str, Any] = {"name": None, "uuid": None, "driver": None, "memory_bytes": None}
+    kind = str(device).partition(":")[0]
+    if kind == "cpu":
+        facts["name"] = _cpu_name(root)
+        if "SC_PHYS_PAGES" in os.sysconf_names:
+            facts["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    elif kind == "cuda":
+        nvml = nvml or _pynvml()
+        try:
+            nvml.nvmlInit()
+        except nvml.NVMLError:
+            return facts
+        try:
+            facts["driver"] = nvml.nvmlSystemGetDriverVersion()
+            handle, _, _ = find_gpu(str(device), nvml)
+            facts["name"] = nvml.nvmlDeviceGetName(handle)
+            facts["uuid"] = nvml.nvmlDeviceGetUUID(handle)
+            facts["memory_bytes"] = nvml.nvmlDeviceGetMemoryInfo(handle).total
+        except (nvml.NVMLError, NoSuchDevice):
+            pass
+        finally:
+            nvml.nvmlShutdown()
+    return facts
+
+
+def _quality(detail: dict[str, Any], co_located: frozenset[int], shared: bool) -> str:
+    if _foreign(detail, co_located):
+        return FOREIGN_LOAD
+    if detail["throttled"]:
+        return THROTTLED
+    if shared or co_located.intersection(detail["foreign_pids"]):
+        return PACKED
+    return UNKNOWN if detail["unknown"] else EXCLUSIVE
+
+
+def _foreign(detail: dict[str, Any], co_located: frozenset[int]) -> bool:
+    # A CPU is never without other processes, so their share counts. Whoever is on a GPU can take any share of it
+    # between two samples, so being seen counts.
+    if "foreign_cores" in detail:
+        ours = sum(process["cores"] for process in detail["processes"] if process["pid"] in co_located)
+        return detail["foreign_cores"] - ours > detail["foreign_limit"]
+    return not co_located.issuperset(detail["foreign_pids"])
+
+
+def _cpu_name(root: Path) -> str | None:
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", (root / "proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return match[1].strip() if match else platform.processor() or platform.machine() or None
+
+
+def _pynvml() -> Any:
+    # Only where a GPU is asked for: it is a megabyte of declarations.
+    import pynvml
+
+    return pynvml

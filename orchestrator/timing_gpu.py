@@ -1,0 +1,227 @@
+"""Who else used a GPU, and whether its clocks were held back, as NVML tells it several times a second."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from orchestrator.processes import read_process
+from orchestrator.timing_cpu import THROTTLED_SHARE
+
+# Heat, and a power supply that cannot deliver. The software power cap is not among them: it is how a card at full load
+# keeps to its rated power, in every epoch alike. Nor are clocks that the owner has locked.
+# A slowdown may show in a sample whenever the clocks change, so it counts from THROTTLED_SHARE on.
+THROTTLE_REASONS = {
+    "nvmlClocksEventReasonHwSlowdown": "hardware slowdown",
+    "nvmlClocksEventReasonSwThermalSlowdown": "software thermal slowdown",
+    "nvmlClocksEventReasonHwThermalSlowdown": "hardware thermal slowdown",
+    "nvmlClocksEventReasonHwPowerBrakeSlowdown": "power brake",
+}
+# Even an idle CUDA context takes more memory than this.
+CONTEXT_BYTES = 64 * 2**20
+# The number of the pid namespace of the machine itself; every container without --pid=host has another.
+MACHINE_PIDS = "pid:[4026531836]"
+
+
+class NoSuchDevice(Exception):
+    """A device's name fits no GPU that this process may use; the message says why."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What NVML said at one moment; None is what this GPU does not tell."""
+
+    pids: frozenset[int]
+    processes_bytes: int | None
+    used_bytes: int | None
+    utilisation: int | None
+    sm_clock: int | None
+    reasons: int | None
+
+
+class GpuLoad:
+    """Samples one GPU every `interval` seconds in a daemon thread, until `close`.
+
+    A sample takes NVML a fraction of a millisecond, without the interpreter's lock. `device` is cuda or cuda:i, an
+    index into CUDA_VISIBLE_DEVICES; `nvml` is the module pynvml.
+
+    Raises:
+        NoSuchDevice: no such GPU.
+        nvml.NVMLError: no driver, or no permission.
+    """
+
+    def __init__(self, device: str, nvml: Any, interval: float, clock: Callable[[], float], root: Path = Path("/")):
+        self._nvml, self._interval, self._clock, self._root = nvml, interval, clock, root
+        self._samples: list[Sample] = []
+        self._errors: list[str] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        nvml.nvmlInit()
+        try:
+            self._handle, self._board, self._certain = find_gpu(device, nvml)
+            self._uuid = nvml.nvmlDeviceGetUUID(self._handle)
+            self._max_clock = self._optional(lambda: nvml.nvmlDeviceGetMaxClockInfo(self._board, nvml.NVML_CLOCK_SM))
+        except BaseException:
+            nvml.nvmlShutdown()
+            raise
+        self._isolated = self._in_pid_namespace()
+        self._since = clock()
+        self._thread = threading.Thread(target=self._run, name="gpu-load", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop sampling."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+        # A driver that hangs keeps its thread; shutting NVML down under it could take the process along.
+        if not self._thread.is_alive():
+            self._nvml.nvmlShutdown()
+
+    def since_last(self, own_pids: Collection[int]) -> dict[str, Any]:
+        """The evidence since the last call, or since the beginning; takes a sample, so there is always one."""
+        self._sample()
+        now = self._clock()
+        with self._lock:
+            samples, self._samples = self._samples, []
+            errors, self._errors = self._errors, []
+        seconds, self._since = now - self._since, now
+
+        me = os.getpid()
+        seen = frozenset().union(*(sample.pids for sample in samples))
+        own = {pid for pid in seen if pid == me or pid in own_pids or self._descends_from(pid, me)}
+        unknown = errors[0] if errors else None
+        if me not in seen and self._isolated and self._certain and len(seen) == 1:
+            # Drivers may give the machine's pids in a container too. The epoch ran here, so the only one listed is us.
+            own = set(seen)
+        elif me not in seen:
+            own = set(seen)
+            unknown = unknown or (
+                f"NVML does not list this process ({me}) on {self._uuid}, so its own load cannot be told from that of "
+                "others (a container needs --pid=host)"
+            )
+        unknown = unknown or self._blind_spot(samples)
+
+        def mean(name: str) -> float | None:
+            values = [getattr(sample, name) for sample in samples if getattr(sample, name) is not None]
+            return round(fmean(values), 1) if values else None
+
+        def share(reason: str) -> float:
+            bit = getattr(self._nvml, reason)
+            return sum(bool((sample.reasons or 0) & bit) for sample in samples) / max(len(samples), 1)
+
+        return {
+            "seconds": round(seconds, 3),
+            "samples": len(samples),
+            "uuid": self._uuid,
+            "foreign_pids": sorted(seen - own),
+            "seen_pids": sorted(seen),
+            "utilisation_percent": mean("utilisation"),
+            "sm_clock_mhz": mean("sm_clock"),
+            "sm_clock_max_mhz": self._max_clock,
+            "used_bytes": max((sample.used_bytes or 0 for sample in samples), default=0),
+            "power_cap_share": round(share("nvmlClocksEventReasonSwPowerCap"), 4),
+            "throttled": [name for reason, name in THROTTLE_REASONS.items() if share(reason) > THROTTLED_SHARE],
+            "unknown": unknown,
+        }
+
+    def _blind_spot(self, samples: list[Sample]) -> str | None:
+        if any(sample.reasons is None for sample in samples):
+            return "this GPU does not tell why its clocks are low"
+        if not self._isolated:
+            return None
+        # Newer drivers hide the processes of other containers; their memory shows.
+        for sample in samples:
+            if sample.processes_bytes is None or sample.used_bytes is None:
+                return "processes outside this container cannot be seen (it needs --pid=host)"
+            hidden = sample.used_bytes - sample.processes_bytes
+            if hidden > CONTEXT_BYTES:
+                return f"{hidden / 2**20:.0f} MiB of the GPU's memory belong to processes outside this container"
+        return None
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            self._sample()
+
+    def _sample(self) -> None:
+        # Whatever goes wrong here must not end a training; it costs the epoch its label.
+        try:
+            sample = self._read()
+        except Exception as error:
+            with self._lock:
+                self._errors.append(f"NVML: {error}")
+        else:
+            with self._lock:
+                self._samples.append(sample)
+
+    def _read(self) -> Sample:
+        nvml, handle, board = self._nvml, self._handle, self._board
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        taken = [process.usedGpuMemory for process in processes]
+        return Sample(
+            pids=frozenset(process.pid for process in processes),
+            processes_bytes=None if None in taken else sum(taken),
+            used_bytes=self._optional(lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2).used),
+            utilisation=self._optional(lambda: nvml.nvmlDeviceGetUtilizationRates(board).gpu),
+            sm_clock=self._optional(lambda: nvml.nvmlDeviceGetClockInfo(board, nvml.NVML_CLOCK_SM)),
+            reasons=self._optional(lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(board)),
+        )
+
+    def _optional(self, read: Callable[[], int]) -> int | None:
+        try:
+            return read()
+        except self._nvml.NVMLError as error:
+            nvml = self._nvml
+            untold = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND, nvml.NVML_ERROR_NO_PERMISSION)
+            if error.value in untold:
+                return None
+            raise
+
+    def _descends_from(self, pid: int, ancestor: int) -> bool:
+        line = {}
+        while pid not in line and (process := read_process(self._root, pid)) is not None:
+            line[pid] = process
+            pid = process.parent
+        return ancestor in line and pid != ancestor
+
+    def _in_pid_namespace(self) -> bool:
+        try:
+            return os.readlink(self._root / "proc/self/ns/pid") != MACHINE_PIDS
+        except OSError:
+            return True
+
+
+def find_gpu(device: str, nvml: Any) -> tuple[Any, Any, bool]:
+    """The NVML handle of cuda:i, the handle of its board, and whether it is that GPU for certain.
+
+    They differ for a MIG instance, which has no clocks of its own. CUDA numbers the fastest GPU first and NVML goes by
+    the bus, so an index is certain only where there is a single GPU or CUDA_DEVICE_ORDER is PCI_BUS_ID.
+
+    Raises:
+        NoSuchDevice: CUDA_VISIBLE_DEVICES leaves no such GPU.
+    """
+    index = int(device.partition(":")[2] or 0)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = nvml.nvmlDeviceGetCount()
+    names = [str(i) for i in range(count)] if visible is None else [name.strip() for name in visible.split(",")]
+    if index >= len(names) or not names[index]:
+        raise NoSuchDevice(f"{device} is not among CUDA_VISIBLE_DEVICES={visible}")
+    name = names[index]
+    if name.startswith("MIG-"):
+        handle = nvml.nvmlDeviceGetHandleByUUID(name)
+        return handle, nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle), True
+    handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
+    if name.isdecimal():
+        if int(name) >= count:
+            raise NoSuchDevice(f"{device} is GPU {name} in CUDA_VISIBLE_DEVICES={visible}, but there are {count} GPUs")
+        handle = handles[int(name)]
+        return handle, handle, count == 1 or os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    # CUDA takes a UUID's first letters, where they are enough.
+    fitting = [handle for handle in handles if nvml.nvmlDeviceGetUUID(handle).startswith(name)]
+    if len(fitting) != 1:
+        raise NoSuchDevice(f"{device} is {name!r} in CUDA_VISIBLE_DEVICES={visible}, which names no single GPU")
+    return fitting[0], fitting[0], True
