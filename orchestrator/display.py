@@ -69,11 +69,16 @@ def run_display(grid: str, epochs: dict[str, int]) -> Iterator[Observer]:
     console = Console(highlight=False)
     board = _Board(grid, epochs, console)
     if not console.is_terminal:
-        yield _plain(board, console)
+        try:
+            yield _plain(board, console)
+        finally:
+            console.print(escape(board.conclusion()), soft_wrap=True)
         return
-    with Live(board, console=console, refresh_per_second=4, transient=False) as live:
-        yield _lively(board, live)
-    console.print(board.conclusion())
+    try:
+        with Live(board, console=console, refresh_per_second=4) as live:
+            yield _lively(board, live)
+    finally:
+        console.print(escape(board.conclusion()))
 
 
 @dataclass
@@ -101,10 +106,14 @@ class _Board:
         self.grid, self.epochs, self.console = grid, epochs, console
         self.rows: dict[str, _Row] = {}
         self.dashboard: str | None = None
+        self.ready = False
         self.began = time.monotonic()
+        self.first_start: float | None = None
 
     def start(self, name: str, host: str, device: str) -> None:
-        self.rows[name] = _Row(f"{device.split(' ')[0]} on {host}", time.monotonic())
+        now = time.monotonic()
+        self.first_start = self.first_start or now
+        self.rows[name] = _Row(f"{device.split(' ')[0]} on {host}", now)
 
     def record(self, name: str, result: EpochResult, quality: str) -> _Row:
         row = self.rows[name]
@@ -128,7 +137,7 @@ class _Board:
     def seconds_left(self) -> float | None:
         """From the speed so far: epochs left over epochs per second of all trials together."""
         trained = sum(row.new_epochs for row in self.rows.values())
-        if not trained:
+        if not trained or self.first_start is None:
             return None
         ended = {name for name, row in self.rows.items() if row.state != "running"}
         left = sum(
@@ -136,11 +145,11 @@ class _Board:
             for name, total in self.epochs.items()
             if name not in ended
         )
-        return left * (time.monotonic() - self.began) / trained
+        return left * (time.monotonic() - self.first_start) / trained
 
     def conclusion(self) -> str:
         counts = self.counts()
-        words = [f"{counts['done']} trials done"]
+        words = [f"{counts['done']} of {len(self.epochs)} done"]
         words += [f"{counts[state]} {state}" for state in ("failed", "running", "waiting") if counts[state]]
         return f"{self.grid}: {', '.join(words)} in {duration(time.monotonic() - self.began)}"
 
@@ -180,12 +189,16 @@ class _Board:
         )
         more = [Text(f"... and {len(running) - room} more running", "dim")] if len(running) > room else []
         address = [Text(f"Ray dashboard: {self.dashboard}", "dim")] if self.dashboard else []
+        if not self.ready:
+            return Group(line, Text("starting Ray ...", "dim"))
+        if not self.rows:
+            return Group(line, *address, Text("starting the first trials ...", "dim"))
         return Group(line, *address, table, *more)
 
 
 def _lively(board: _Board, live: Live) -> Observer:
     def ready(url: str | None) -> None:
-        board.dashboard = url
+        board.ready, board.dashboard = True, url
 
     def retried(name: str, reason: str) -> None:
         live.console.print(f"[yellow]{escape(name)}: tried again:[/] {escape(reason)}")

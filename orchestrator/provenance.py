@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import trainer
+
 PACKAGES = ("torch", "torchvision", "numpy", "ray", "sqlalchemy", "pydantic", "orchestrate-ablations")
 ROOT = Path(__file__).resolve().parent.parent
 # A diff is evidence, not an archive: larger ones are cut, and their hash still tells two of them apart.
@@ -45,11 +47,12 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def code_digest(root: Path = ROOT) -> str:
-    """sha256 over every Python file of the trainer, the code that decides a result."""
+def code_digest() -> str:
+    """sha256 over every Python file of the trainer that is imported here, the code that decides a result."""
+    package = Path(trainer.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted((root / "trainer").rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.failures import Failure, infrastructure_failure
+from orchestrator.provenance import ROOT
 from orchestrator.recorder import Observer, Recorder, Summary, retry_at_once
 from orchestrator.worker import Job, run_job
 
@@ -54,7 +55,8 @@ class Interrupted(Exception):
     """A signal asked the run to stop; what was recorded stays."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+        name = signal.Signals(number).name
+        super().__init__(f"interrupted ({name}): what was recorded stays, and the same command goes on from there")
         self.exit_code = 128 + number
 
 
@@ -316,8 +318,8 @@ class _Cluster:
                 continue
             have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in self.nodes)
             raise SchedulerError(
-                f"{len(members)} trials ask for {shape.cpu:g} CPUs and {shape.gpu:g} GPUs each "
-                f"({members[0].name}, ...), but no node has that much (nodes: {have or 'none'}); "
+                f"{members[0].name} ({len(members)} such in all) asks for {shape.cpu:g} CPUs and {shape.gpu:g} GPUs, "
+                f"but no node has that much (nodes: {have or 'none'}); "
                 "change `resources` in the grid file, or run where such a node is (--address)"
             )
 
@@ -345,8 +347,13 @@ def _ray(options: RunOptions) -> Iterator[_Cluster]:
 
     # Ray says that a worker died on standard output, whatever it is told; the audience hears it from the recorder.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    # Workers run a copy of the code as it is now: an edit during a long run changes no trial, and the nodes of a
+    # cluster need no installation of it.
+    frozen = {"py_modules": [str(ROOT / package) for package in ("trainer", "orchestrator")]}
     try:
-        context = ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **local)
+        context = ray.init(
+            address=address or "local", runtime_env=frozen, logging_level="ERROR", log_to_driver=False, **local
+        )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise SchedulerError(f"Ray did not start{f' at {address}' if address else ''}: {error}") from error
     for logger in ("ray.tune", "ray.train", "ray.air"):
