@@ -23,7 +23,7 @@ from trainer.folders import check_folder, list_folder
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
 
-__all__ = ["DataError", "prepare", "read_verified", "where_to_get"]
+__all__ = ["DataError", "prepare", "read_verified"]
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 30
@@ -53,23 +53,10 @@ def read_verified(name: str, root: Path, file: DataFile) -> bytes:
     try:
         contents = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{name}: {_unreadable(path, error)}; {where_to_get(spec, root)}") from None
+        raise DataError(f"{name}: {_unreadable(path, error)}; {_where_to_get(spec, root)}") from None
     if hashlib.md5(contents, usedforsecurity=False).hexdigest() != file.md5:
-        raise DataError(f"{name}: {path} is damaged (its MD5 is not {file.md5}); {where_to_get(spec, root)}")
+        raise DataError(f"{name}: {path} is damaged (its MD5 is not {file.md5}); {_where_to_get(spec, root)}")
     return contents
-
-
-def where_to_get(spec: DatasetSpec, root: Path) -> str:
-    """What a person has to do to get a data set."""
-    if spec.archive:
-        todo = f"download {spec.archive.url} and unpack it into {root}"
-    elif spec.files:
-        todo = f"download {' and '.join(str(file.url) for file in spec.files)} into {root}"
-    else:
-        source = f" (from {spec.source})" if spec.source else ""
-        layout = f"{root / str(spec.folder)}/train/CLASS/ and val/CLASS/"
-        todo = f"put its images{source} into {layout}"
-    return f"{todo}, or choose another data root"
 
 
 def _prepare(name: str, root: Path, progress: Progress) -> None:
@@ -81,7 +68,7 @@ def _prepare(name: str, root: Path, progress: Progress) -> None:
     if wrong is None:
         return
     if spec.archive is None and not spec.files:
-        raise DataError(f"{name}: {wrong}; {where_to_get(spec, root)}")
+        raise DataError(f"{name}: {wrong}; {_where_to_get(spec, root)}")
     try:
         with _alone(root / ".download" / f"{name}.lock", name, progress):
             # Another process may have fetched it while this one waited.
@@ -90,10 +77,23 @@ def _prepare(name: str, root: Path, progress: Progress) -> None:
                 progress(f"{name}: {wrong}")
                 _download(name, spec, root, progress)
     except _DownloadError as error:
-        raise DataError(f"{name}: {wrong}, and {error}; {where_to_get(spec, root)}") from None
+        raise DataError(f"{name}: {wrong}, and {error}; {_where_to_get(spec, root)}") from None
     except OSError as error:
         reason = f"{root} cannot be written ({error.strerror or error})"
-        raise DataError(f"{name}: {wrong}, and {reason}; {where_to_get(spec, root)}") from None
+        raise DataError(f"{name}: {wrong}, and {reason}; {_where_to_get(spec, root)}") from None
+
+
+def _where_to_get(spec: DatasetSpec, root: Path) -> str:
+    """What a person has to do to get a data set."""
+    if spec.archive:
+        todo = f"download {spec.archive.url} and unpack it into {root}"
+    elif spec.files:
+        todo = f"download {' and '.join(str(file.url) for file in spec.files)} into {root}"
+    else:
+        source = f" (from {spec.source})" if spec.source else ""
+        layout = f"{root / str(spec.folder)}/train/CLASS/ and val/CLASS/"
+        todo = f"put its images{source} into {layout}"
+    return f"{todo}, or choose another data root"
 
 
 def _what_is_wrong(name: str, spec: DatasetSpec, root: Path) -> str | None:

@@ -97,7 +97,7 @@ def _layout(name: str, root: Path) -> _Layout:
 
 
 def _has_class_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(entry.is_dir() for entry in os.scandir(folder) if not entry.name.startswith("."))
+    return folder.is_dir() and any(entry.is_dir() for entry in _visible(folder))
 
 
 def _class_folders(name: str, base: Path, split: str) -> dict[str, Path]:
@@ -105,12 +105,11 @@ def _class_folders(name: str, base: Path, split: str) -> dict[str, Path]:
     folder = base / split
     if not _has_class_folders(folder):
         state = "has no class folders" if folder.is_dir() else "is missing"
-        tests = f"{base / 'test'}/CLASS/"
-        raise DataError(f"{name}: {folder} {state}; put the images into {base / 'train'}/CLASS/ and {tests}")
+        raise DataError(
+            f"{name}: {folder} {state}; put the images into {base / 'train'}/CLASS/ and {base / 'test'}/CLASS/"
+        )
     found = {}
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
+    for entry in sorted(_visible(folder), key=lambda entry: entry.name):
         if entry.is_dir():
             inner = Path(entry.path) / "images"
             found[entry.name] = inner if inner.is_dir() else Path(entry.path)
@@ -121,10 +120,8 @@ def _class_folders(name: str, base: Path, split: str) -> dict[str, Path]:
 
 def _images(name: str, folder: Path) -> Iterator[str]:
     empty = True
-    for entry in os.scandir(folder):
+    for entry in _visible(folder):
         lowered = entry.name.lower()
-        if lowered.startswith("."):
-            continue
         if lowered.endswith(IMAGE_SUFFIXES):
             empty = False
             yield entry.path
@@ -132,6 +129,11 @@ def _images(name: str, folder: Path) -> Iterator[str]:
             raise DataError(f"{name}: {entry.path} is neither PNG nor JPEG; convert it to one of them or delete it")
     if empty:
         raise DataError(f"{name}: {folder} holds no PNG or JPEG image; fill it, or delete this class folder")
+
+
+def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith("."))
 
 
 def _annotated(name: str, annotations: Path, labels: dict[str, int]) -> list[tuple[str, int]]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trainer.datasets import DataError, DatasetSpec, dataset_spec
-from trainer.download import read_verified, where_to_get
+from trainer.download import read_verified
 from trainer.folders import folder_fingerprint, list_folder
 
 
@@ -109,16 +109,15 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _read_svhn(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images]:
-    from torchvision.datasets import SVHN
+    from scipy.io import loadmat
 
     splits = []
-    for split in ("train", "test"):
-        try:
-            published = SVHN(root, split)
-        except RuntimeError:
-            raise DataError(f"{name}: {split}_32x32.mat is missing or damaged; {where_to_get(spec, root)}") from None
-        pixels = torch.from_numpy(published.data).permute(0, 2, 3, 1).contiguous()
-        splits.append(Images(pixels, torch.from_numpy(published.labels).long(), spec.classes))
+    for file in spec.files:
+        values = loadmat(io.BytesIO(read_verified(name, root, file)))
+        pixels = torch.from_numpy(values["X"]).permute(3, 0, 1, 2).contiguous()
+        # The digit 0 is published as class 10.
+        labels = torch.from_numpy(values["y"]).flatten().long() % 10
+        splits.append(Images(pixels, labels, spec.classes))
     return splits[0], splits[1]
 
 
@@ -183,10 +182,11 @@ def open_image(path: str) -> Any:
 
     Raises DataError with the path when the file is not an image or is damaged.
     """
-    from torchvision.datasets.folder import pil_loader
+    from PIL import Image
 
     try:
-        return pil_loader(path)
+        with Image.open(path) as image:
+            return image.convert("RGB")
     except Exception as error:  # The decoders raise whatever their format's parser stumbles over.
         raise DataError(f"{path}: cannot be read as an image ({error}); replace or delete it") from None
 

@@ -146,6 +146,9 @@ def random_box(height: int, width: int, random: Random) -> tuple[int, int, int, 
 def _loader(
     decoder: _Decoder, keys: list[Key], device: torch.device, workers: int | None, *, persistent: bool
 ) -> DataLoader:
+    # Loaded here, before the workers are forked, so that none of them has to.
+    import torchvision.transforms.functional  # noqa: F401
+
     # The threads that torch may use are this run's share of the processors.
     workers = min(MAX_WORKERS, torch.get_num_threads()) if workers is None else workers
     return DataLoader(
@@ -163,5 +166,6 @@ def _loader(
 def _decoded(loader: DataLoader) -> Iterator[Tensor]:
     for pixels in loader:
         if isinstance(pixels, DataError):
-            raise pixels
+            # A new one: raised from a variable of its own frame, it would keep the workers until the next collection.
+            raise DataError(str(pixels))
         yield pixels
