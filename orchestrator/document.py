@@ -25,9 +25,9 @@ from orchestrator.problems import GridError, Place, Problem
 from trainer.problems import shown
 
 # Far above any real grid, and far below what would keep a person waiting.
-MAX_BYTES = 512 * 1024
+MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
-MAX_VALUES = 500_000
+MAX_VALUES = 200_000
 MAX_NUMBER = 100
 
 # YAML 1.2.2, sections 5.1 (characters) and 10.3.2 (the core schema).
@@ -149,7 +149,7 @@ class _Composer:
                 raise self._stop(*_place(event), "a second document starts here; a grid file holds one")
             if isinstance(event, NodeEvent):
                 root = self._node(event)
-        if root is None or root.value is None:
+        if (root is None or root.value is None) and not self.problems:
             raise self._stop(1, 1, "is empty; a grid file needs a name and a grid")
         return root
 
@@ -168,7 +168,7 @@ class _Composer:
                 raise self._stop(line, column, f"*{event.anchor} {what}")
             return node
         if event.ctag is not None:
-            self._note(line, column, f"the tag {event.tag} is not allowed; write a plain value")
+            self._note(line, column, f"the tag {shown(str(event.tag))} is not allowed; write a plain value")
         if event.anchor is not None:
             self.anchors[event.anchor] = None
         if isinstance(event, ScalarEvent):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from math import prod
 from typing import Any
@@ -16,6 +17,7 @@ from trainer.problems import shown
 
 # Planned in seconds. More is a slip of the pen, or work for several grid files.
 MAX_TRIALS = 200_000
+MAX_RULES = 100
 
 
 def expand(reader: Reader, sections: dict[str, Node], root: Node) -> tuple[dict[str, TrainConfig], set[str]]:
@@ -31,7 +33,9 @@ def expand(reader: Reader, sections: dict[str, Node], root: Node) -> tuple[dict[
     sound = sound and not choices.flawed & ENTANGLED
     noted = len(reader.problems)
     entries = reader.items(sections.get("exclude"), "exclude")
-    rules = [_Rule(choices, node, f"exclude[{i}]") for i, node in enumerate(entries)]
+    if len(entries) > MAX_RULES:
+        reader.note(entries[MAX_RULES].place, "exclude", f"has {len(entries):,} entries; one file may hold {MAX_RULES}")
+    rules = [_Rule(choices, node, f"exclude[{i}]") for i, node in enumerate(entries[:MAX_RULES])]
     # A rule that cannot be read leaves cells in that should have gone.
     sound = sound and noted == len(reader.problems)
 
@@ -100,7 +104,7 @@ class _Rule:
         self.key: str = key
         self.place: Place = node.place
         self.used = False
-        self.values: dict[str, list[Any]] = choices.rule(node, key)
+        self.values = {name: set(map(_comparable, values)) for name, values in choices.rule(node, key).items()}
 
     def matching(self, block: Block, fixed: dict[str, Choice]) -> list[tuple[int, set[int]]] | None:
         """The axes of a block that decide, each with the ids of its matching choices; None where nothing can match."""
@@ -108,12 +112,16 @@ class _Rule:
         for name, wanted in self.values.items():
             if name in block.axes:
                 axis = list(block.axes).index(name)
-                axes.append((axis, {id(choice) for choice in block.axes[name] if choice.value in wanted}))
+                axes.append((axis, {id(choice) for choice in block.axes[name] if _comparable(choice.value) in wanted}))
             else:
                 default = TrainConfig.model_fields[name].get_default(call_default_factory=True)
-                if (fixed[name].value if name in fixed else default) not in wanted:
+                if _comparable(fixed[name].value if name in fixed else default) not in wanted:
                     return None
         return axes
+
+
+def _comparable(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else value
 
 
 def _excluded(cell: tuple[Choice, ...], excluding: list[tuple[_Rule, list[tuple[int, set[int]]]]]) -> bool:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Place = tuple[int, int]
 
+MAX_LISTED = 200
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -34,7 +36,10 @@ class GridError(Exception):
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(set(problems), key=lambda problem: (problem.line or 0, problem.column or 0, problem.key))
-        super().__init__("\n".join(map(str, self.problems)))
+        lines = list(map(str, self.problems[:MAX_LISTED]))
+        if len(self.problems) > MAX_LISTED:
+            lines.append(f"... and {len(self.problems) - MAX_LISTED:,} more problems")
+        super().__init__("\n".join(lines))
 
 
 class Reader:

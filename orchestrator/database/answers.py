@@ -15,9 +15,12 @@ from orchestrator.database.rows import AttemptRow, FailureRow, ProgressRow, Tria
 _LINE = 1000
 _accepted, _main_test = text(ACCEPTED), text(MAIN_TEST)
 
+# Number, mean seconds and lowest top-1 error of a trial's accepted epochs.
+Sums = tuple[int, float | None, float | None]
+
 
 def states(connection: Connection, wanted: Sequence[str]) -> dict[str, TrialState]:
-    """How far each known trial is."""
+    """How far each known trial is, in the order asked."""
     epochs = select(func.count()).where(Epoch.trial_id == Trial.id, _accepted).scalar_subquery()
     trains = and_(Attempt.trial_id == Trial.id, Attempt.purpose == "train")
     tries = select(func.count()).where(trains).scalar_subquery()
@@ -40,7 +43,7 @@ def states(connection: Connection, wanted: Sequence[str]) -> dict[str, TrialStat
             query.where(Trial.key.in_(part))
         ):
             found[key] = TrialState(state, done, count, error_class, _first_line(error), driver, last_ended)
-    return found
+    return {key: found[key] for key in wanted if key in found}
 
 
 def attempts(connection: Connection, key: str) -> list[AttemptRow]:
@@ -97,27 +100,15 @@ def failures(connection: Connection, grid: str | None) -> list[FailureRow]:
     return sorted(rows, key=lambda row: -row.count)
 
 
-def progress(connection: Connection, grid: str | None) -> list[ProgressRow]:
-    """Every trial of one grid, or of all, with what its accepted epochs and newest training attempt say."""
-    # A trial of several grids is in the answer once per grid, but its epochs are read once.
+def progress(connection: Connection, grid: str | None, settled: dict[int, Sums]) -> list[ProgressRow]:
+    """Every trial of one grid, or of all, with what its accepted epochs and newest training attempt say.
+
+    `settled` keeps the sums of trials that are done, which never change, from one call to the next.
+    """
     members = select(GridTrial.trial_id).join(Grid, Grid.id == GridTrial.grid_id)
     rows = select(GridTrial.trial_id, GridTrial.name).join(Grid, Grid.id == GridTrial.grid_id)
     if grid is not None:
         members, rows = members.where(Grid.name == grid), rows.where(Grid.name == grid)
-
-    sums = (
-        select(
-            Epoch.trial_id,
-            func.count(),
-            func.avg(Epoch.train_seconds + Epoch.eval_seconds),
-            func.min(Evaluation.top1_error),
-        )
-        .outerjoin(Evaluation, and_(Evaluation.epoch_id == Epoch.id, _main_test))
-        .where(_accepted, Epoch.trial_id.in_(members))
-        .group_by(Epoch.trial_id)
-    )
-    epochs = {trial: tuple(rest) for trial, *rest in connection.execute(sums)}
-
     last_error = (
         select(Evaluation.top1_error)
         .join(Epoch, Epoch.id == Evaluation.epoch_id)
@@ -126,9 +117,7 @@ def progress(connection: Connection, grid: str | None) -> list[ProgressRow]:
         .limit(1)
         .scalar_subquery()
     )
-    newest = (
-        select(func.max(Attempt.id)).where(Attempt.trial_id == Trial.id, Attempt.purpose == "train").scalar_subquery()
-    )
+    newest = select(func.max(Attempt.id)).where(Attempt.trial_id == Trial.id, Attempt.purpose == "train")
     attempt = aliased(Attempt)
     facts = (
         select(
@@ -142,20 +131,44 @@ def progress(connection: Connection, grid: str | None) -> list[ProgressRow]:
             attempt.host,
             attempt.device,
         )
-        .outerjoin(attempt, attempt.id == newest)
+        .outerjoin(attempt, attempt.id == newest.scalar_subquery())
         .where(Trial.id.in_(members))
     )
+    # The state is read before the epochs: those of a trial that is done by then are all there.
     trials = {trial: tuple(rest) for trial, *rest in connection.execute(facts)}
+    sums = _sums(connection, [trial for trial in trials if trial not in settled])
+    settled.update((trial, found) for trial, found in sums.items() if trials[trial][2] == "done")
 
     answer = []
+    # A trial of several grids is in the answer once for each.
     for trial, name in connection.execute(rows.order_by(Grid.name, GridTrial.position)):
         key, config, state, last, started, error_class, host, device = trials[trial]
-        done, seconds, best = epochs.get(trial, (0, None, None))
+        done, seconds, best = settled.get(trial) or sums.get(trial) or (0, None, None)
         total = config["epochs"]
         answer.append(
             ProgressRow(name, key, config, state, done, total, last, best, seconds, started, error_class, host, device)
         )
     return answer
+
+
+def _sums(connection: Connection, trial_ids: Sequence[int]) -> dict[int, Sums]:
+    """What is summed over all accepted epochs of each trial that has any."""
+    query = (
+        select(
+            Epoch.trial_id,
+            func.count(),
+            func.avg(Epoch.train_seconds + Epoch.eval_seconds),
+            func.min(Evaluation.top1_error),
+        )
+        .outerjoin(Evaluation, and_(Evaluation.epoch_id == Epoch.id, _main_test))
+        .where(_accepted)
+        .group_by(Epoch.trial_id)
+    )
+    return {
+        trial: (count, seconds, best)
+        for part in chunks(trial_ids)
+        for trial, count, seconds, best in connection.execute(query.where(Epoch.trial_id.in_(part)))
+    }
 
 
 def _first_line(error_text: str | None) -> str | None:

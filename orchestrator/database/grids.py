@@ -98,7 +98,7 @@ def _save_trials(connection: Connection, configs: Mapping[str, Mapping[str, Any]
             [{"key": key, "config": dict(configs[key]), "state": "pending", "created": time} for key in new],
         )
     for part in chunks(new):
-        ids.update(connection.execute(select(Trial.key, Trial.id).where(Trial.key.in_(part))).tuples().all())
+        ids.update(connection.execute(select(Trial.key, Trial.id).where(Trial.key.in_(part))).all())
     return ids
 
 
@@ -128,10 +128,13 @@ def claim(connection: Connection, wanted: Sequence[str], token: int) -> set[str]
     alone(connection)
     obtained: set[str] = set()
     for part in chunks(wanted):
-        pending = (Trial.key.in_(part), Trial.state == "pending")
-        free = or_(Trial.driver.is_(None), Trial.driver == token)
-        connection.execute(update(Trial.__table__).where(*pending, free).values(driver=token))
-        obtained.update(connection.scalars(select(Trial.key).where(*pending, Trial.driver == token)))
+        # Only keys choose the rows: a condition on the state as well may lead PostgreSQL to read every pending trial.
+        rows = connection.execute(
+            select(Trial.id, Trial.key, Trial.state, Trial.driver).where(Trial.key.in_(part)).with_for_update()
+        )
+        free = {row.id: row.key for row in rows if row.state == "pending" and row.driver in (None, token)}
+        connection.execute(update(Trial.__table__).where(Trial.id.in_(free)).values(driver=token))
+        obtained.update(free.values())
     return obtained
 
 

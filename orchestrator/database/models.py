@@ -68,7 +68,7 @@ class Trial(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     key: Mapped[str] = mapped_column(String(64), unique=True)
     config: Mapped[dict[str, Any]] = mapped_column(doc="every field of the TrainConfig, defaults included")
-    state: Mapped[str] = mapped_column(String(16), index=True)
+    state: Mapped[str] = mapped_column(String(16))
     driver: Mapped[int | None] = mapped_column(BigInteger, doc="token of the driver that claimed it")
     created: Mapped[datetime]
     finished: Mapped[datetime | None] = mapped_column(doc="when it became done or failed")

@@ -6,9 +6,11 @@ import hashlib
 import os
 import re
 import socket
+from contextlib import suppress
 from datetime import UTC
 
 from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.database.errors import Busy, DatabaseError, Holder
 from orchestrator.database.values import strict_json
@@ -93,11 +95,16 @@ class LockedSession:
         return connection
 
     def close(self) -> None:
-        """Free the locks, by ending the session."""
-        if self._connection is not None:
-            self._connection.invalidate()
-            self._connection.close()
-            self._connection = None
+        """Free the locks and end the session."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        # The server frees them when it notices that the session ended; the next driver may be faster than that.
+        with suppress(SQLAlchemyError):
+            connection.rollback()
+            connection.execute(text("SELECT pg_advisory_unlock_all()"))
+        connection.invalidate()
+        connection.close()
 
     def _holder(self, connection: Connection, lock: int) -> Holder:
         """Whoever holds a lock, from the name its session bears."""

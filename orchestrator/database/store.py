@@ -56,6 +56,7 @@ class Database:
         self._writer = engine.execution_options(write=True)
         self._session: LockedSession | None = None
         self._mutex = threading.RLock()
+        self._settled: dict[int, answers.Sums] = {}
 
     def __enter__(self) -> Database:
         return self
@@ -185,7 +186,7 @@ class Database:
 
     def progress(self, grid: str | None = None) -> list[ProgressRow]:
         """The trials of one grid in its order, or those of all grids by grid name."""
-        return self._read(lambda connection: answers.progress(connection, grid))
+        return self._read(lambda connection: answers.progress(connection, grid, self._settled))
 
     # Connections
 
