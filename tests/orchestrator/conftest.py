@@ -1,0 +1,44 @@
+"""Databases for the tests: a new SQLite file, a new database on a private PostgreSQL server, or each in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.database import Database, Driver, driver_lock, open_database
+from tests.orchestrator.databases.postgresql_server import Missing, Server, postgresql_server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL server of this test run; skips where there is none."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    try:
+        with postgresql_server() as server:
+            yield server
+    except Missing as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a database may be made, on each of the two kinds."""
+    if request.param == "sqlite":
+        return str(tmp_path / "results.db")
+    return request.getfixturevalue("postgresql").new_database()
+
+
+@pytest.fixture
+def database(location: str) -> Iterator[Database]:
+    """A new, empty database on each of the two kinds."""
+    with open_database(location, create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def driver(database: Database) -> Iterator[Driver]:
+    """The holder of the new database's driver lock."""
+    with driver_lock(database, grid="table1") as held:
+        yield held

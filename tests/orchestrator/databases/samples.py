@@ -1,0 +1,71 @@
+"""Rows to put into a database under test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import text
+
+from orchestrator.database import Database
+from trainer.results import EpochResult, Evaluation, Metrics
+
+
+def trials_of(count: int, *, epochs: int = 3, start: int = 0) -> list[tuple[str, dict[str, Any], str]]:
+    """Trials that differ in their seed, as `save_grid` takes them."""
+    return [
+        (f"{seed:064x}", {"network": "resnet18", "methods": {}, "epochs": epochs, "seed": seed}, f"resnet18/seed{seed}")
+        for seed in range(start, start + count)
+    ]
+
+
+def save(database: Database, count: int = 1, *, grid: str = "table1", epochs: int = 3, start: int = 0) -> list[str]:
+    """Save a grid of that many trials and return their keys."""
+    trials = trials_of(count, epochs=epochs, start=start)
+    database.save_grid(grid, f"grids/{grid}.yaml", f"name: {grid}\n", {"tables": [1]}, trials)
+    return [key for key, _, _ in trials]
+
+
+def start(database: Database, key: str, *, purpose: str = "train", **facts: Any) -> int:
+    """Start an attempt on an ordinary device."""
+    where = {"host": "node1", "device": "cuda:0 (H200)", "device_uuid": "GPU-1", "pid": 4711, "log": "/logs/1.log"}
+    environment = {"commit": "abc", "dirty": False, "versions": {"torch": "2.11"}}
+    return database.start_attempt(key, purpose=purpose, **{**where, "environment": environment, **facts})
+
+
+def result(epoch: int, *, error: float = 25.0, restored: bool = False, heads: int = 1, **changes: Any) -> EpochResult:
+    """An epoch with the main classifier and some heads, each half a point worse than the one before."""
+    classifiers = ["main", *(f"head{number}" for number in range(1, heads + 1))]
+    evaluations = [
+        Evaluation(0, name, Metrics(error + rank / 2, 5.0, 0.9, 3.5, 60.0), images=10_000)
+        for rank, name in enumerate(classifiers)
+    ]
+    values = {
+        "learning_rate": 0.1,
+        "train_seconds": 2.0,
+        "eval_seconds": 0.5,
+        "data_seconds": 0.1,
+        "images": 50_000,
+        "losses": {"cross_entropy": 1.5},
+        "evaluations": evaluations,
+        "parameters": 11_000_000,
+        "peak_memory_bytes": 2**33,
+    }
+    return EpochResult(epoch=epoch, restored=restored, **{**values, **changes})
+
+
+def accepted(database: Database, key: str) -> dict[int, int]:
+    """The attempt number behind every accepted epoch of a trial."""
+    query = text(
+        "SELECT e.epoch, a.number FROM epochs e JOIN attempts a ON a.id = e.attempt_id "
+        "JOIN trials t ON t.id = e.trial_id WHERE t.key = :key AND e.accepted = 1"
+    )
+    with database.engine.connect() as connection:
+        rows = [tuple(row) for row in connection.execute(query, {"key": key})]
+    assert len(rows) == len(dict(rows)), "an epoch is accepted twice"
+    return dict(rows)
+
+
+def count(database: Database, table: str) -> int:
+    """How many rows a table has."""
+    with database.engine.connect() as connection:
+        return connection.scalar(text(f"SELECT count(*) FROM {table}"))
