@@ -77,8 +77,10 @@ class Choices:
                     self.reader.note(
                         child.places[name], joined(key, name), f"is given by {also} as well; leave one out"
                     )
-                axes[name] = self.axis(name, values, joined(key, name))
-                if not axes[name]:
+                axis = self.axis(name, values, joined(key, name))
+                if axis:
+                    axes[name] = axis
+                else:
                     self.flawed.add(name)
             blocks.append(Block(key, child.place, axes))
         return blocks

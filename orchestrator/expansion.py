@@ -51,7 +51,7 @@ def expand(reader: Reader, sections: dict[str, Node], root: Node) -> tuple[dict[
                 if not rule.used:
                     reader.note(rule.place, rule.key, "matches no trial of this grid; correct it or leave it out")
             if not configs:
-                reader.note(root.place, "exclude", "leaves no trial")
+                reader.note(sections["exclude"].place, "exclude", "leaves no trial")
     return configs, {name for block in blocks for name in block.axes}
 
 
