@@ -1,0 +1,26 @@
+"""Tables, figures and checks from the results database alone; nothing here loads the trainer."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reports.exporting import export
+    from reports.verify import explain, verify
+    from reports.writing import write_report
+
+__all__ = ["ReportError", "explain", "export", "verify", "write_report"]
+
+_HOMES = {"write_report": "writing", "export": "exporting", "explain": "verify", "verify": "verify"}
+
+
+class ReportError(ValueError):
+    """A request that a report cannot fulfil; the message says what to ask instead."""
+
+
+# Imported on first use: pandas and matplotlib take a second that `orchestrate --help` need not wait for.
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,141 @@
+"""Training curves: the test error after every epoch, a line per trial, named where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from reports import titles
+from reports.drawing import COLOURS, STYLE, Drawing
+from reports.labels import spread_out
+from reports.results import Cell, GridInfo, Results, Trial
+from reports.slices import VARIES, by_paper
+
+# What fits into a figure: networks, cells of each, seeds of each.
+PANELS, CELLS, SEEDS = 6, 12, 3
+_PANEL_HEIGHT = 2.9
+
+Line = Sequence[tuple[int, float]]
+
+
+def shown_trials(results: Results) -> list[int]:
+    """The ids of the trials whose curves are drawn, those under way included."""
+    shown = (
+        trial.id
+        for grid in results.grids
+        for cells in _panels(results, grid).values()
+        for cell in cells
+        for trial in _begun(cell)
+    )
+    return list(dict.fromkeys(shown))
+
+
+def curves(results: Results, rows: Iterable[tuple[int, int, float]]) -> list[Drawing]:
+    """A figure per grid that has begun; `rows` are (trial id, 0-based epoch, top-1 error) in order."""
+    lines: dict[int, list[tuple[int, float]]] = {}
+    for trial, epoch, error in rows:
+        lines.setdefault(trial, []).append((epoch + 1, error))
+    drawings = []
+    for grid in results.grids:
+        panels = {
+            network: [(cell, [lines[trial.id] for trial in _begun(cell) if trial.id in lines]) for cell in cells]
+            for network, cells in _panels(results, grid).items()
+        }
+        panels = {network: [each for each in cells if each[1]] for network, cells in panels.items()}
+        panels = {network: cells for network, cells in panels.items() if cells}
+        if panels:
+            drawn = sum(len(mine) for cells in panels.values() for _, mine in cells)
+            left = sum(grid.states.values()) - drawn
+            omitted = f" {left:,} more have not begun or are not drawn." if left else ""
+            cells = [cell for some in panels.values() for cell, _ in some]
+            varying = _varying(cells)
+            fixed = {name: each for name, each in cells[0].config.items() if name not in {*VARIES, *varying}}
+            caption = (
+                f"{titles.setting(fixed)}. Top-1 error on the test split after each epoch, a line per trial.{omitted}"
+            )
+            named = {network: [(_name(cell, varying), mine) for cell, mine in some] for network, some in panels.items()}
+            drawings.append(
+                Drawing(f"curves-{titles.slug(grid.name)}", f"Training curves of {grid.name}", caption, draw(named))
+            )
+    return drawings
+
+
+def _panels(results: Results, grid: GridInfo) -> dict[str, list[Cell]]:
+    cells = [cell for cell in results.cells if grid.name in cell.grids and _begun(cell)]
+    networks = by_paper(dict.fromkeys(cell.network for cell in cells))[:PANELS]
+    return {network: [cell for cell in cells if cell.network == network][:CELLS] for network in networks}
+
+
+def _begun(cell: Cell) -> list[Trial]:
+    return [trial for trial in cell.trials if trial.last_epoch is not None][:SEEDS]
+
+
+def _varying(cells: Sequence[Cell]) -> list[str]:
+    fields = (name for name in cells[0].config if name not in ("network", "methods", "heads"))
+    return [name for name in fields if len({repr(cell.config.get(name)) for cell in cells}) > 1]
+
+
+def _name(cell: Cell, varying: Sequence[str]) -> str:
+    others = [titles.field(name, cell.config[name]) for name in varying if cell.config.get(name) is not None]
+    return ", ".join([titles.methods(cell.methods), *others])
+
+
+def draw(panels: Mapping[str, Sequence[tuple[str, Sequence[Line]]]]) -> Figure:
+    """A panel per network; each cell (name and its lines of 1-based epoch and error) is named where its line ends."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, _PANEL_HEIGHT * len(panels)), layout="none")
+        FigureCanvasAgg(figure)
+        for index, (network, cells) in enumerate(panels.items()):
+            bottom = (len(panels) - 1 - index + 0.16) / len(panels)
+            axes = figure.add_axes((0.085, bottom, 0.66, 0.74 / len(panels)))
+            axes.set_title(titles.network(network), loc="left", fontweight="bold", fontsize=9.5)
+            axes.set_xlabel("Epoch")
+            axes.set_ylabel("Top-1 error (%)")
+            axes.grid(alpha=0.18, linewidth=0.6)
+            ends = []
+            for place, (name, lines) in enumerate(cells):
+                colour = COLOURS[place % len(COLOURS)]
+                for line in lines:
+                    mark = "." if len(line) == 1 else ""
+                    axes.plot(*zip(*line, strict=True), mark + "-", color=colour, linewidth=0.9, alpha=0.85)
+                ends.append((max(lines, key=len)[-1], name, colour))
+            _clip(axes, [line for _, lines in cells for line in lines])
+            _name_ends(axes, ends)
+    return figure
+
+
+def _clip(axes: Any, lines: Sequence[Line]) -> None:
+    """Leave the first tenth of training out of the error axis: it would flatten all that follows."""
+    last = max(line[-1][0] for line in lines)
+    late = [error for line in lines for epoch, error in line if epoch > last / 10 or len(line) == 1]
+    room = (max(late) - min(late)) or 1.0
+    axes.set_ylim(min(late) - 0.05 * room, max(late) + 0.05 * room)
+    axes.set_xlim(min(1, last - 0.5), last * 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+
+
+def _name_ends(axes: Any, ends: Sequence[tuple[tuple[int, float], str, str]]) -> None:
+    """Names beside the right edge, as near to their lines' ends as their height allows, joined by a thin line."""
+    frame = axes.get_window_extent()
+    step = 11.5
+    order = sorted(ends, key=lambda end: end[0][1])
+    wanted = [float(axes.transData.transform(end)[1]) for end, _, _ in order]
+    heights = spread_out(wanted, step, frame.y0, frame.y1)
+    for ((epoch, error), title, colour), height in zip(order, heights, strict=True):
+        level = (height - frame.y0) / frame.height
+        axes.annotate(
+            title,
+            xy=(epoch, error),
+            xycoords="data",
+            xytext=(1.03, level),
+            textcoords="axes fraction",
+            va="center",
+            color=colour,
+            fontsize=7.5,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 0},
+        )

@@ -1,0 +1,67 @@
+"""What every figure shares: colours for light and dark pages, and files that are equal when the figures are."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+# Mid tones that stand out from white and from a dark page alike.
+COLOURS = ("#1f77b4", "#c4561b", "#2a8a57", "#9559b8", "#c23b75", "#7d7420", "#4f7d8c", "#a0522d")
+# A colour that nothing else uses: pages replace it with their own text colour.
+INK = "#16191d"
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "orchestrate",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure with its file name (without ending), title and caption."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write the figure as PDF, SVG and PNG, and return the paths."""
+        written = []
+        for each in ("pdf", "svg", "png"):
+            path = folder / f"{self.name}.{each}"
+            path.write_bytes(self.svg.encode() if each == "svg" else _bytes(self.figure, each))
+            written.append(path)
+        return written
+
+    @cached_property
+    def svg(self) -> str:
+        """The figure as an SVG document."""
+        return _bytes(self.figure, "svg").decode()
+
+    def inline(self) -> str:
+        """SVG for a page: transparent, its ink the page's text colour."""
+        return self.svg[self.svg.index("<svg") :].replace(INK, "currentColor").replace("fill: #ffffff", "fill: none")
+
+
+def _bytes(figure: Figure, format: str) -> bytes:
+    """The encoded figure; equal figures give equal bytes, so no date is written."""
+    dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    written = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(written, format=format, dpi=200, metadata=dates.get(format, {"Software": None}))
+    return written.getvalue()

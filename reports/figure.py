@@ -1,0 +1,173 @@
+"""Figure 2: top-1 error against time per epoch, every point labelled where it stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from reports import titles
+from reports.drawing import COLOURS, INK, STYLE, Drawing
+from reports.entries import entry
+from reports.labels import nearest, place
+from reports.results import Results
+from reports.slices import Slice
+from reports.tables import ABLATION, of_methods
+
+MARKERS = ("o", "s", "^", "D", "P", "X", "v", "*")
+
+
+class Point(NamedTuple):
+    """A cell of the plane: seconds per epoch, top-1 error (percent) and its spread; `shared` if not timed alone."""
+
+    network: str
+    methods: tuple[str, ...]
+    seconds: float
+    error: float
+    spread: float | None
+    shared: bool
+
+
+def points(part: Slice) -> list[Point]:
+    """The rows of Table 1 that have both a top-1 error and a time per epoch."""
+    found = []
+    for network in part.networks:
+        for methods in ABLATION:
+            cell = part.find(network, methods)
+            error, seconds = entry(cell, "main/top1_error"), entry(cell, "epoch_seconds")
+            if error.value is not None and seconds.value is not None and math.isfinite(error.value):
+                found.append(Point(network, methods, seconds.value, error.value, error.spread, seconds.star))
+    return found
+
+
+def figure2(results: Results) -> list[Drawing]:
+    """Top-1 error against time per epoch, one figure per setting that has points."""
+    drawings = []
+    asking = [grid.name for grid in results.grids if 2 in (grid.report.get("figures") or ())]
+    for part in of_methods(results, "figure2", ABLATION, asking):
+        found = points(part)
+        if found:
+            hollow = " Hollow: the device was shared during some of the epochs timed." if _any_shared(found) else ""
+            front = " Pareto front: no exclusively timed point is both faster and better." if front_of(found) else ""
+            caption = f"{part.about}{hollow}{front} {results.selection.sentence}"
+            drawings.append(Drawing(part.name, "Figure 2. Top-1 error against time per epoch", caption, plane(found)))
+    return drawings
+
+
+def front_of(found: Sequence[Point]) -> list[Point]:
+    """The Pareto front by time: the exclusively timed points that no faster one equals in error; empty below two."""
+    front: list[Point] = []
+    for point in sorted(found, key=lambda point: (point.seconds, point.error)):
+        if not point.shared and (not front or point.error < front[-1].error):
+            front.append(point)
+    return front if len(front) > 1 else []
+
+
+def _any_shared(found: Sequence[Point]) -> bool:
+    return any(point.shared for point in found)
+
+
+def plane(found: Sequence[Point]) -> Figure:
+    """The plane of time and error with every point labelled."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 5.0), layout="none")
+        canvas = FigureCanvasAgg(figure)
+        axes = figure.add_axes((0.085, 0.1, 0.895, 0.87))
+        networks = list(dict.fromkeys(point.network for point in found))
+        colours = {network: COLOURS[place % len(COLOURS)] for place, network in enumerate(networks)}
+        for point in found:
+            colour = colours[point.network]
+            if point.spread is not None:
+                axes.errorbar(point.seconds, point.error, point.spread, ecolor=colour, elinewidth=0.8, alpha=0.5)
+            axes.plot(
+                point.seconds,
+                point.error,
+                MARKERS[ABLATION.index(point.methods)],
+                markersize=9 if point.methods == ABLATION[-1] else 6.5,
+                markeredgecolor=colour,
+                markerfacecolor="none" if point.shared else colour,
+                markeredgewidth=1.2,
+            )
+        _scale(axes, found)
+        front = front_of(found)
+        line = ([point.seconds for point in front], [point.error for point in front])
+        axes.plot(*line, "--", color=INK, linewidth=0.9, alpha=0.5, zorder=0)
+        axes.set_xlabel("Time per epoch (s)")
+        axes.set_ylabel("Top-1 error (%)")
+        axes.grid(alpha=0.18, linewidth=0.6)
+        canvas.draw()
+        _label(axes, found, networks, colours, front)
+    return figure
+
+
+def _scale(axes: Any, found: Sequence[Point]) -> None:
+    """Room around the points; a logarithmic time axis where networks differ by a factor."""
+    times, errors = [point.seconds for point in found], [point.error for point in found]
+    if min(times) > 0 and max(times) / min(times) > 3:
+        axes.set_xscale("log")
+        axes.set_xlim(min(times) / 1.25, max(times) * 1.5)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        room = (max(times) - min(times)) or max(times) or 1.0
+        axes.set_xlim(min(times) - 0.25 * room, max(times) + 0.4 * room)
+        axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    room = (max(errors) - min(errors)) or 1.0
+    axes.set_ylim(min(errors) - 0.18 * room, max(errors) + 0.22 * room)
+
+
+def _label(
+    axes: Any, found: Sequence[Point], networks: Sequence[str], colours: Mapping[str, str], front: Sequence[Point]
+) -> None:
+    """Every method's name at its point, every network's at its cluster, the front's and the signs' once."""
+    pixels = axes.transData.transform
+    at = pixels([(point.seconds, point.error) for point in found])
+    texts = [titles.methods(titles.plain(point.methods)) for point in found]
+    styles = [{"color": colours[point.network], "fontsize": 7.5} for point in found]
+    anchors = list(at)
+    for network in networks:
+        mine = at[[place for place, point in enumerate(found) if point.network == network]]
+        anchors.append(np.array((mine[:, 0].mean(), mine[:, 1].max())))
+        texts.append(titles.network(network))
+        styles.append({"color": colours[network], "fontsize": 10.5, "fontweight": "bold"})
+    frame = axes.get_window_extent()
+    obstacles = [(x - 6, y - 6, x + 6, y + 6) for x, y in at]
+    for point in found:
+        if point.spread is not None:
+            (x, low), (_, high) = pixels([(point.seconds, point.error + sign * point.spread) for sign in (-1, 1)])
+            obstacles.append((x - 1, low, x + 1, high))
+    segments = list(pairwise(pixels([(point.seconds, point.error) for point in front]))) if front else []
+    for one, two in segments:
+        steps = np.linspace(0, 1, max(2, int(np.hypot(*(two - one)) / 6)))[:, None]
+        obstacles += [(x - 1, y - 1, x + 1, y + 1) for x, y in one + (two - one) * steps]
+    if segments:
+        longest = max(segments, key=lambda ends: np.hypot(*(ends[1] - ends[0])))
+        anchors.append((longest[0] + longest[1]) / 2)
+        texts.append("Pareto front")
+        styles.append({"color": INK, "fontsize": 7, "alpha": 0.7})
+    signs = ["hollow: device shared"] * _any_shared(found)
+    signs += ["bars: ± standard deviation over seeds"] * any(point.spread is not None for point in found)
+    if signs:
+        anchors.append(np.array((frame.x1 - 10, frame.y1 - 2)))
+        texts.append("; ".join(signs))
+        styles.append({"color": INK, "fontsize": 7, "alpha": 0.7})
+
+    artists = [axes.text(0, 0, text, va="bottom", **style) for text, style in zip(texts, styles, strict=True)]
+    sizes = [artist.get_window_extent() for artist in artists]
+    bounds = (frame.x0 + 4, frame.y0 + 4, frame.x1 - 2, frame.y1 - 2)
+    boxes = place(anchors, [(size.width, size.height) for size in sizes], obstacles, bounds)
+    back = axes.transData.inverted().transform
+    for index, (artist, box) in enumerate(zip(artists, boxes, strict=True)):
+        artist.set_position(back(box[:2]))
+        end = nearest(anchors[index], box)
+        if index < len(found) and np.hypot(*(end - anchors[index])) > 14:
+            line = back([anchors[index], end])
+            axes.plot(*line.T, color=colours[found[index].network], linewidth=0.6, alpha=0.7, zorder=1)

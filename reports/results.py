@@ -1,0 +1,287 @@
+"""What the database holds, as cells: the trials that differ only in their seed, with the numbers a table prints."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from orchestrator.database import queries
+from reports import ReportError
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+
+RULES = "best_test, best_val, last or mean_last_K (K epochs, such as mean_last_5)"
+
+
+class Selection(NamedTuple):
+    """The rule that picks the epoch whose metrics count. `last` epochs are averaged where it is positive."""
+
+    rule: str
+    last: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Selection:
+        """A rule by name; raises ReportError for an unknown one."""
+        if text in ("best_test", "best_val"):
+            return cls(text)
+        found = re.fullmatch(r"mean_last_([1-9]\d{0,5})", text)
+        if text == "last" or found:
+            return cls(text, int(found[1]) if found else 1)
+        raise ReportError(f"unknown selection {text!r}; allowed: {RULES}")
+
+    @property
+    def sentence(self) -> str:
+        """The rule as a caption states it."""
+        if self.rule == "best_test":
+            return "Selection: the epoch with the lowest top-1 error on the test split (best_test)."
+        if self.rule == "best_val":
+            return "Selection: the epoch with the lowest top-1 error on the validation split (best_val)."
+        if self.last == 1:
+            return f"Selection: the last epoch ({self.rule})."
+        return f"Selection: the mean over the last {self.last} epochs ({self.rule})."
+
+
+class Measurement(NamedTuple):
+    """One classifier of one network on the test split at the selected epoch, over `images` images.
+
+    Metrics in the units of the database; `aurc` is times 1000.
+    """
+
+    epoch: int
+    images: int
+    metrics: Mapping[str, float | None]
+
+
+class Seconds(NamedTuple):
+    """A duration and whether every epoch it counts had the device to itself."""
+
+    value: float
+    exclusive: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration with one seed.
+
+    `state` is pending, running, done, failed or diverged. Measurements, by (network, classifier), and times are
+    there for done trials only. `training` is the time to the end of the selected epoch, `epoch` that of one epoch.
+    """
+
+    id: int
+    key: str
+    name: str
+    seed: int
+    state: str
+    parameters: int | None = None
+    last_epoch: int | None = None
+    measurements: Mapping[tuple[int, str], Measurement] = field(default_factory=dict)
+    training: Seconds | None = None
+    epoch: Seconds | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The trials of one configuration, `config` without the seed. `grids` names those that ask for it."""
+
+    config: Mapping[str, Any]
+    grids: tuple[str, ...]
+    trials: tuple[Trial, ...]
+
+    @property
+    def network(self) -> str:
+        return self.config["network"]
+
+    @property
+    def methods(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.config["methods"]
+
+    @property
+    def done(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.state == "done"]
+
+
+class GridInfo(NamedTuple):
+    """A grid of the report: its name, its report section, and its trials counted by state."""
+
+    name: str
+    report: Mapping[str, Any]
+    states: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every cell of the chosen grids, in the grids' order, under one selection rule."""
+
+    selection: Selection
+    grids: tuple[GridInfo, ...]
+    cells: tuple[Cell, ...]
+
+
+def grid_reports(database: Database, names: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """The report section of each chosen grid, of all when `names` is None; raises ReportError for an unknown name."""
+    with database.engine.connect() as connection:
+        return {row.name: row.report or {} for row in _chosen(connection, names)}
+
+
+def load(database: Database, grids: Sequence[str] | None = None, selection: str = "best_test") -> Results:
+    """Read the cells of the named grids, or of all.
+
+    Raises ReportError for an unknown grid or selection rule.
+    """
+    rule = Selection.parse(selection)
+    with database.engine.connect() as connection:
+        chosen = _chosen(connection, grids)
+        ids = [row.id for row in chosen]
+        # Naming every trial of the database costs more than reading them all.
+        only = None if grids is None else ids
+        trials = {row.id: row for row in queries.trials(connection, ids)}
+        attempts = queries.last_attempts(connection, ids)
+        newest = queries.last_epochs(connection, only)
+        done = [trial for trial, row in trials.items() if row.state == "done"]
+        picks = _picks(connection, rule, newest, only, done)
+        measured = _measured(connection, picks, rule)
+        training, per_epoch = _times(connection, picks, ids)
+        members = queries.members(connection, ids)
+
+    names: dict[int, str] = {}
+    asked: dict[int, list[str]] = defaultdict(list)
+    by_grid: dict[int, list[int]] = {grid: [] for grid in ids}
+    titles = {row.id: row.name for row in chosen}
+    for grid, trial, name in members:
+        names.setdefault(trial, name)
+        asked[trial].append(titles[grid])
+        by_grid[grid].append(trial)
+
+    groups: dict[str, list[Trial]] = {}
+    configs: dict[str, dict[str, Any]] = {}
+    places: dict[str, dict[str, None]] = {}
+    states: dict[int, str] = {}
+    for trial in names:
+        row = trials[trial]
+        config = {name: each for name, each in row.config.items() if name != "seed"}
+        identity = repr(sorted(config.items(), key=lambda item: item[0]))
+        attempt = attempts.get(trial)
+        states[trial] = _state(row.state, attempt.error_class if attempt else None)
+        configs.setdefault(identity, config)
+        places.setdefault(identity, {}).update(dict.fromkeys(asked[trial]))
+        groups.setdefault(identity, []).append(
+            Trial(
+                trial,
+                row.key,
+                names[trial],
+                row.config["seed"],
+                states[trial],
+                attempt.parameters if attempt else None,
+                newest.get(trial),
+                measured.get(trial, {}),
+                training.get(trial),
+                per_epoch.get(trial),
+            )
+        )
+    return Results(
+        rule,
+        tuple(
+            GridInfo(row.name, row.report or {}, _count(states[trial] for trial in by_grid[row.id])) for row in chosen
+        ),
+        tuple(
+            Cell(configs[key], tuple(places[key]), tuple(sorted(group, key=lambda trial: trial.seed)))
+            for key, group in groups.items()
+        ),
+    )
+
+
+def _chosen(connection: queries.Connection, names: Sequence[str] | None) -> list[Any]:
+    rows = list(queries.grids(connection))
+    if names is None:
+        return rows
+    known = [row.name for row in rows]
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ReportError(f"the database has no grid {name!r}{hint} (it has: {', '.join(known) or 'none'})")
+    return [row for row in rows if row.name in names]
+
+
+def _picks(
+    connection: queries.Connection,
+    rule: Selection,
+    newest: Mapping[int, int],
+    only: Sequence[int] | None,
+    done: Iterable[int],
+) -> dict[int, queries.Pick]:
+    """The selected epochs of every done trial, after the first network's main classifier where that decides."""
+    if rule.last:
+        ends = {trial: newest[trial] for trial in done if trial in newest}
+    else:
+        found = queries.best_epochs(connection, _split(rule), grid_ids=only)
+        ends = {trial: found[trial] for trial in done if trial in found}
+    return {
+        trial: queries.Pick(trial, queries.EVERY_NETWORK, max(0, end - rule.last + 1) if rule.last else end, end)
+        for trial, end in ends.items()
+    }
+
+
+def _split(rule: Selection) -> str:
+    return "test" if rule.rule == "best_test" else "validation"
+
+
+def _measured(
+    connection: queries.Connection, picks: Mapping[int, queries.Pick], rule: Selection
+) -> dict[int, dict[tuple[int, str], Measurement]]:
+    measured: dict[int, dict[tuple[int, str], Measurement]] = defaultdict(dict)
+
+    def take(some: Mapping[int, queries.Pick]) -> None:
+        for row in queries.measurements(connection, some.values()):
+            metrics = {name: getattr(row, name) for name in queries.METRICS}
+            measured[row.trial_id][row.network, row.classifier] = Measurement(
+                some[row.trial_id].last, row.images, metrics
+            )
+
+    take(picks)
+    if not rule.last:
+        # Networks trained side by side are published one by one, each at its own best epoch.
+        peers: dict[int, list[int]] = defaultdict(list)
+        for trial, found in measured.items():
+            for network in {network for network, _ in found} - {0}:
+                peers[network].append(trial)
+        for network, of in peers.items():
+            best = queries.best_epochs(connection, _split(rule), network=network, trial_ids=of)
+            take({trial: queries.Pick(trial, network, end, end) for trial, end in best.items()})
+    return measured
+
+
+def _times(
+    connection: queries.Connection, picks: Mapping[int, queries.Pick], grid_ids: Sequence[int]
+) -> tuple[dict[int, Seconds], dict[int, Seconds]]:
+    """The time to the selected epoch, and of one epoch: from a timing pass, else from the exclusive epochs."""
+    training, per_epoch = {}, {}
+    for row in queries.clocks(connection, {trial: pick.last for trial, pick in picks.items()}):
+        training[row.trial_id] = Seconds(row.seconds, row.shared == 0)
+        exclusive = row.exclusive_epochs > 0
+        per_epoch[row.trial_id] = Seconds(row.exclusive_seconds if exclusive else row.epoch_seconds, exclusive)
+    passes: dict[int, list[Any]] = defaultdict(list)
+    for row in queries.timing_passes(connection, grid_ids):
+        passes[row.trial_id].append(row)
+    for trial, rows in passes.items():
+        quiet = [row.seconds for row in rows if row.timing_quality == "exclusive"]
+        if quiet or trial not in per_epoch or not per_epoch[trial].exclusive:
+            per_epoch[trial] = Seconds(median(quiet or [row.seconds for row in rows]), bool(quiet))
+    return training, per_epoch
+
+
+def _state(state: str, error_class: str | None) -> str:
+    return "diverged" if state == "failed" and error_class == "diverged" else state
+
+
+def _count(states: Iterable[str]) -> dict[str, int]:
+    counted: dict[str, int] = defaultdict(int)
+    for state in states:
+        counted[state] += 1
+    return dict(counted)

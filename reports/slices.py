@@ -1,0 +1,133 @@
+"""Which cells belong into one table: one setting, the networks that were asked for, and the methods of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reports import titles
+from reports.results import Cell, GridInfo, Results
+
+# What may differ between the rows of one table; everything else is its setting.
+VARIES = frozenset({"network", "peer", "methods", "heads", "stages"})
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The cells of one table. `fixed` is its setting, `networks` and `grids` those of the grids that ask for it.
+
+    A second setting's name has that of its first grid.
+    """
+
+    name: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
+    grids: frozenset[str] = frozenset()
+    cells: tuple[Cell, ...] = ()
+
+    def find(self, network: str, methods: Iterable[str], accept: Callable[[Cell], bool] | None = None) -> Cell | None:
+        """The cell of a network alone with exactly these methods; whole and plain unless `accept` says otherwise.
+
+        Without `accept`, other hyperparameters than the defaults count only where a grid that asks for the table
+        leaves no choice. Of cells that remain, one without idle heads comes first.
+        """
+        wanted = set(methods)
+        fitting = [
+            cell
+            for cell in self.cells
+            if cell.network == network
+            and set(cell.methods) == wanted
+            and cell.config.get("peer") is None
+            and (accept(cell) if accept else whole(cell))
+        ]
+        if accept is None:
+            plain = [cell for cell in fitting if not any(cell.methods.values())]
+            asked = [cell for cell in fitting if self.grids.intersection(cell.grids)]
+            fitting = plain or (asked if len({repr(cell.methods) for cell in asked}) == 1 else [])
+        return min(fitting, key=lambda cell: cell.config.get("heads") != "none", default=None)
+
+    def group(self, network: str) -> str:
+        """A network's heading, with the parameters that were counted."""
+        counts: dict[bool, int] = {}
+        for cell in self.cells:
+            if cell.network == network and whole(cell) and set(cell.methods).isdisjoint(("dml", "dcm")):
+                for trial in cell.trials:
+                    if trial.parameters:
+                        counts[cell.config.get("heads") != "none"] = trial.parameters
+        parts = [f"{titles.count(counts[False])} parameters"] if False in counts else []
+        parts += [f"{titles.count(counts[True])}{'' if parts else ' parameters'} with heads"] if True in counts else []
+        return titles.network(network) + (f" ({', '.join(parts)})" if parts else "")
+
+    def heads(self, network: str) -> int:
+        """How many heads the whole network carries, as its evaluations or BYOT's blocks tell; 3 where neither does."""
+        cells = [cell for cell in self.cells if cell.network == network and whole(cell)]
+        measured = {
+            classifier
+            for cell in cells
+            for trial in cell.done
+            for _, classifier in trial.measurements
+            if classifier.startswith("head")
+        }
+        named = [block for cell in cells for block in cell.methods.get("byot", {}).get("blocks", ())]
+        return len(measured) or max([*named, 3])
+
+    @property
+    def about(self) -> str:
+        """The setting, as a caption begins."""
+        return titles.setting(self.fixed) + "." if self.cells else "No trial of the chosen grids fits this table."
+
+
+def whole(cell: Cell) -> bool:
+    """Whether the network has all its stages."""
+    return cell.config.get("stages") is None
+
+
+def asked_layouts(grid: GridInfo) -> list[str]:
+    """The tables that a grid's report section asks for, by name; the paper's may be given by number."""
+    return [f"table{name}" if str(name).isdigit() else str(name) for name in grid.report.get("tables") or ()]
+
+
+def slices(
+    results: Results,
+    layout: str,
+    accept: Callable[[Cell], bool],
+    *,
+    varies: frozenset[str] = VARIES,
+    asking: Iterable[str] | None = None,
+) -> list[Slice]:
+    """The cells that a layout accepts, by setting; the papers' setting first, then in the grids' order.
+
+    Settings and networks are those of the grids that ask for the layout (`asking`, where it is not a table), of all
+    where none does. A layout that nothing fits gets one empty slice.
+    """
+    if asking is None:
+        asking = (grid.name for grid in results.grids if layout in asked_layouts(grid))
+    asking = frozenset(asking)
+    found: dict[str, tuple[dict[str, Any], dict[str, None], list[Cell]]] = {}
+    for cell in filter(accept, results.cells):
+        fixed = {name: each for name, each in cell.config.items() if name not in varies}
+        _, networks, cells = found.setdefault(repr(sorted(fixed.items())), (fixed, {}, []))
+        cells.append(cell)
+        if not asking or asking.intersection(cell.grids):
+            networks.setdefault(cell.network)
+    asked = sorted((part for part in found.values() if part[1]), key=lambda part: bool(titles.departures(part[0])))
+    owners = [
+        next(iter([name for name in cells[0].grids if name in asking] or cells[0].grids)) for _, _, cells in asked
+    ]
+    return [
+        Slice(
+            layout if place == 0 else f"{layout}-{titles.slug(owner)}",
+            fixed,
+            by_paper(networks),
+            asking,
+            tuple(cells),
+        )
+        for place, (owner, (fixed, networks, cells)) in enumerate(zip(owners, asked, strict=True))
+    ] or [Slice(layout)]
+
+
+def by_paper(networks: Iterable[str]) -> tuple[str, ...]:
+    """Networks in the order in which the papers list them, others as they come."""
+    known = list(titles.NETWORKS)
+    return tuple(sorted(networks, key=lambda name: known.index(name) if name in known else len(known)))

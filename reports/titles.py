@@ -1,0 +1,168 @@
+"""How networks, methods, data sets and settings are called in print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+NETWORKS = {
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "resnet101": "ResNet-101",
+    "resnext50_32x4d": "ResNeXt-50",
+    "preact_resnet18": "PreAct ResNet-18",
+    "preact_resnet101": "PreAct ResNet-101",
+    "densenet121": "DenseNet-121",
+    "densenet264": "DenseNet-264",
+    "resnext29_8x64d": "ResNeXt-29",
+    "pyramidnet200": "PyramidNet-200",
+    "wrn28_10": "WRN-28-10",
+    "mobilenet": "MobileNet",
+    "imagenet_resnet152": "ResNet-152",
+}
+METHODS = {
+    "label_smoothing": "Label Smoothing",
+    "cskd": "CS-KD",
+    "tfkd": "TF-KD",
+    "dml": "DML",
+    "dcm": "DCM",
+    "pskd": "PS-KD",
+    "byot": "BYOT",
+    "dmfl": "DMFL",
+}
+DATASETS = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "svhn": "SVHN",
+    "tinyimagenet": "Tiny-ImageNet-200",
+    "imagenet": "ImageNet",
+}
+
+# The paper's CIFAR recipe: a setting is described by where it departs from it.
+RECIPE: dict[str, Any] = {
+    "subset": None,
+    "validation": 0,
+    "normalization": "dataset",
+    "padding": 4,
+    "padding_mode": "zeros",
+    "flip": None,
+    "ood_dataset": None,
+    "width": 64,
+    "stages": None,
+    "epochs": 300,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "milestones": None,
+    "gamma": 0.1,
+    "momentum": 0.9,
+    "nesterov": True,
+    "weight_decay": 5e-4,
+    "precision": "bfloat16",
+}
+
+_FIELDS = {
+    "subset": "{} training images per class",
+    "validation": "{} training images held out for validation",
+    "normalization": "{} normalisation",
+    "padding": "crop padding {}",
+    "padding_mode": "{} padding",
+    "ood_dataset": "out-of-distribution set {}",
+    "width": "width {}",
+    "stages": "{} backbone stages",
+    "batch_size": "batch size {}",
+    "learning_rate": "learning rate {}",
+    "milestones": "milestones {}",
+    "weight_decay": "weight decay {}",
+}
+
+
+def network(name: str) -> str:
+    """The printed name of a network."""
+    return NETWORKS.get(name, name)
+
+
+def dataset(name: str) -> str:
+    """The printed name of a data set."""
+    return DATASETS.get(name, name)
+
+
+def method_names(methods: Iterable[str]) -> list[str]:
+    """Methods in the order in which the papers chain them."""
+    order = list(METHODS)
+    chosen = sorted(methods, key=lambda name: (order.index(name) if name in order else len(order), name))
+    # The paper's only exception.
+    return ["dmfl", "byot"] if chosen == ["byot", "dmfl"] else chosen
+
+
+def methods(configured: Mapping[str, Mapping[str, Any]]) -> str:
+    """A combination of methods as printed, hyperparameters that are not the defaults in parentheses."""
+    names = method_names(configured)
+    return "+".join(METHODS.get(name, name) + parameters(configured[name]) for name in names) or "baseline"
+
+
+def parameters(given: Mapping[str, Any]) -> str:
+    """Hyperparameters in parentheses, nothing for none."""
+    return " (" + ", ".join(f"{name} {value(each)}" for name, each in sorted(given.items())) + ")" if given else ""
+
+
+def value(each: Any) -> str:
+    """A configuration value as a reader writes it."""
+    if isinstance(each, list | tuple):
+        return ", ".join(map(value, each))
+    if each is None:
+        return "default"
+    if isinstance(each, bool):
+        return "yes" if each else "no"
+    return f"{each:g}" if isinstance(each, float) else str(each)
+
+
+def field(name: str, each: Any) -> str:
+    """A field of a configuration with its value, in words."""
+    if name == "dataset":
+        return dataset(each)
+    if name == "ood_dataset" and each is not None:
+        each = dataset(each)
+    if name == "epochs":
+        return f"{each} epoch{'s' * (each != 1)}"
+    return _FIELDS.get(name, f"{name} {{}}").format("all" if name == "subset" and each is None else value(each))
+
+
+def setting(fields: Mapping[str, Any]) -> str:
+    """What a table holds fixed: data set, epochs, and every departure from the paper's recipe."""
+    always = [name for name in ("dataset", "epochs") if name in fields]
+    others = [(name, each) for name, each in departures(fields) if name not in always]
+    return ", ".join(field(name, each) for name, each in [*((name, fields[name]) for name in always), *others])
+
+
+def departures(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The fields that differ from the paper's recipe on CIFAR-100."""
+    recipe = {"dataset": "cifar100", **RECIPE}
+    return [(name, each) for name, each in fields.items() if name not in recipe or recipe[name] != each]
+
+
+def slug(text: str) -> str:
+    """A text as part of a file name or an address."""
+    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-") or "x"
+
+
+def count(number: int) -> str:
+    """A number of parameters, to three digits."""
+    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= scale:
+            digits = number / scale
+            return f"{digits:.{max(0, 3 - len(str(int(digits))))}f} {letter}"
+    return str(number)
+
+
+def plain(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Methods with their default hyperparameters, as a configuration has them."""
+    return {name: {} for name in names}
+
+
+def methods_key(configured: Mapping[str, Mapping[str, Any]]) -> str:
+    """A combination of methods as part of an address."""
+    names = method_names(configured)
+    keys = [f"{name}-{slug(parameters(configured[name]))}" if configured[name] else name for name in names]
+    return "+".join(keys) or "baseline"

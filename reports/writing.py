@@ -1,0 +1,169 @@
+"""A whole report: every table and figure that the grids ask for, in every format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from orchestrator.database import queries
+from reports import ReportError, render
+from reports.columns import Column
+from reports.contradictions import contradiction_table, contradictions
+from reports.entries import Entry, Row, Table
+from reports.interactions import losses, moments
+from reports.published import compare, ledger
+from reports.results import GridInfo, Results, grid_reports, load
+from reports.tables import asked, build
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+    from reports.drawing import Drawing
+
+FORMATS = ("md", "tex", "html", "csv", "json")
+_STATES = ("done", "running", "pending", "failed", "diverged")
+
+
+class Gathered(NamedTuple):
+    """What a report consists of, before it is rendered; `results` are those behind the first table."""
+
+    results: Results
+    tables: list[Table]
+
+
+def write_report(
+    database: Database,
+    out: Path,
+    *,
+    formats: Iterable[str] | None = None,
+    selection: str | None = None,
+    vs_paper: bool = False,
+    grids: Sequence[str] | None = None,
+) -> list[Path]:
+    """Write a file per table and format (table1.md, table1.tex, ...), report.html, and the figures; return the paths.
+
+    `formats` are among `FORMATS`, all of them when None; figures (PDF, SVG, PNG) come with md, tex and html.
+    `selection` replaces what the grids say. `vs_paper` adds the comparison with the published values.
+
+    Raises ReportError for an unknown format, grid or rule, for grids that disagree about a table's rule, and for a
+    folder that cannot be written.
+    """
+    chosen = list(FORMATS) if formats is None else list(dict.fromkeys(formats))
+    for each in chosen:
+        if each not in FORMATS:
+            raise ReportError(f"unknown format {each!r}; allowed: {', '.join(FORMATS)}")
+    gathered = gather(database, grids=grids, selection=selection, vs_paper=vs_paper)
+    drawings = _drawings(database, gathered.results) if {"md", "tex", "html"}.intersection(chosen) else []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return _write(gathered, drawings, out, chosen, grids)
+    except OSError as error:
+        raise ReportError(f"cannot write to {out}: {error.strerror or error}; choose another folder") from error
+
+
+def gather(
+    database: Database, *, grids: Sequence[str] | None = None, selection: str | None = None, vs_paper: bool = False
+) -> Gathered:
+    """Every table of a report; names are unique, a second setting's has the setting in its name."""
+    reports = grid_reports(database, grids)
+    rules: dict[str, str] = {}
+    said_by: dict[str, str] = {}
+    for name, report in reports.items():
+        rule = selection or report.get("selection") or "best_test"
+        for layout in asked([GridInfo(name, report, {})]):
+            if rules.setdefault(layout, rule) != rule:
+                raise ReportError(
+                    f"grids {said_by[layout]} ({rules[layout]}) and {name} ({rule}) select differently, and one table "
+                    f"({layout}) must not mix rules; give --selection, or one --grid at a time"
+                )
+            said_by.setdefault(layout, name)
+    by_rule: dict[str, list[str]] = {}
+    for layout, rule in rules.items():
+        by_rule.setdefault(rule, []).append(layout)
+    loaded = {rule: load(database, grids, rule) for rule in by_rule or {selection or "best_test": []}}
+    first = next(iter(loaded.values()))
+    built = [table for rule, layouts in by_rule.items() for table in build(loaded[rule], layouts)]
+    built = [table for table in built if table.rows or table.layout != "interactions"]
+    with database.engine.connect() as connection:
+        terms = {(row.trial_id, row.epoch): row.losses for row in queries.losses(connection, moments(first))}
+    built += losses(first, terms)
+    if vs_paper:
+        built += [compared for table in built if (compared := compare(table)) is not None]
+        built.append(contradiction_table(contradictions(ledger())))
+    return Gathered(first, _uniquely_named([overview(first), *built]))
+
+
+def overview(results: Results) -> Table:
+    """How far every grid is."""
+    columns = [Column("trials", "Trials", digits=0), *(Column(state, state.title(), digits=0) for state in _STATES)]
+    rows = []
+    for grid in results.grids:
+        counts = [sum(grid.states.values()), *(grid.states.get(state, 0) for state in _STATES)]
+        entries = tuple(Entry("done", float(count), text=f"{count:,}" if count else "0") for count in counts)
+        rows.append(Row("", grid.name, (grid.name,), entries))
+    caption = "Trials of each grid by state." if rows else "No grid has been run into this database yet."
+    return Table("overview", "overview", "Progress", caption, ("Grid",), tuple(columns), tuple(rows))
+
+
+def _uniquely_named(tables: Iterable[Table]) -> list[Table]:
+    taken: set[str] = set()
+    named = []
+    for table in tables:
+        name, number = table.name, 2
+        while name in taken:
+            name, number = f"{table.name}-{number}", number + 1
+        taken.add(name)
+        named.append(replace(table, name=name))
+    return named
+
+
+def _drawings(database: Database, results: Results) -> list[Drawing]:
+    """The figures that the grids ask for, and training curves of what has begun."""
+    if not any(trial.last_epoch is not None or trial.epoch for cell in results.cells for trial in cell.trials):
+        return []
+    # matplotlib takes a second to load; a report without figures need not wait for it.
+    from reports.curves import curves, shown_trials
+    from reports.figure import figure2
+
+    drawings = figure2(results) if any(2 in (grid.report.get("figures") or ()) for grid in results.grids) else []
+    with database.engine.connect() as connection:
+        rows = [tuple(row) for row in queries.curves(connection, shown_trials(results))]
+    return drawings + curves(results, rows)
+
+
+def _write(
+    gathered: Gathered, drawings: Sequence[Drawing], out: Path, formats: Sequence[str], grids: Sequence[str] | None
+) -> list[Path]:
+    written: list[Path] = []
+
+    def write(name: str, text: str) -> None:
+        path = out / name
+        path.write_text(text, encoding="utf-8", newline="\n")
+        written.append(path)
+
+    for table in gathered.tables:
+        for each in formats:
+            if each == "md":
+                write(f"{table.name}.md", render.markdown(table))
+            elif each == "tex":
+                write(f"{table.name}.tex", render.latex(table, grids))
+            elif each == "csv":
+                write(f"{table.name}.csv", render.csv(table))
+            elif each == "json":
+                write(f"{table.name}.json", render.json(table))
+    for drawing in drawings:
+        written += drawing.save(out)
+    if "html" in formats:
+        from reports.page import html
+
+        write("report.html", html(gathered.tables, drawings, *_headline(gathered.results)))
+    return written
+
+
+def _headline(results: Results) -> tuple[str, str]:
+    names = [grid.name for grid in results.grids]
+    trials = [trial for cell in results.cells for trial in cell.trials]
+    done = sum(trial.state == "done" for trial in trials)
+    title = f"Results: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}" if names else "Results"
+    return title, f"{done:,} of {len(trials):,} trials done. Hover over a number for the trials behind it."
