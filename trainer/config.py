@@ -106,10 +106,10 @@ class TrainConfig(BaseModel):
     )
     @classmethod
     def _number(cls, value: Any) -> Any:
-        # pydantic takes true for 1. Minus zero is zero and must not make another key.
+        # pydantic takes true for 1.
         if isinstance(value, bool):
             raise problem(f"{shown(value)} is not a number")
-        return value + 0.0 if isinstance(value, float) else value
+        return _plus_zero(value)
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -266,6 +266,8 @@ def _checked_methods(text: str) -> dict[str, dict[str, Any]]:
     found: Found = []
     for name, given in sorted(json.loads(text).items()):
         parameters = {} if given is None else given
+        if isinstance(parameters, dict):
+            parameters = {parameter: _plus_zero(value) for parameter, value in parameters.items()}
         if name not in METHODS:
             found.append(((name,), unknown("method", name, METHODS)))
         elif not isinstance(parameters, dict):
@@ -286,6 +288,11 @@ def _checked_methods(text: str) -> dict[str, dict[str, Any]]:
     if found:
         raise problems(found)
     return json.loads(json.dumps(checked))
+
+
+def _plus_zero(value: Any) -> Any:
+    """Minus zero is zero, and must not make another key."""
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def _has_bool(value: Any) -> bool:

@@ -27,6 +27,7 @@ _SENTENCES = {
     "tuple_type": "{value} is not a list",
     "list_type": "{value} is not a list",
     "dict_type": "{value} is not a mapping",
+    "too_short": "{value} is too short; it needs {min_length} or more",
     "greater_than": "{value} is too small; it must be more than {gt}",
     "greater_than_equal": "{value} is too small; it must be {ge} or more",
     "less_than": "{value} is too large; it must be less than {lt}",
