@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import StatementError
 
 _LATER = "is locked by another program (an open sqlite3 shell, a backup?); end it there and run the command again"
 _FULL = "cannot grow: its disk is full. Nothing was half written; make room and run the command again"
@@ -68,47 +69,48 @@ class Busy(DatabaseError):
         self.holder = holder
 
 
-def transient(error: StatementError) -> bool:
+def transient(error: Exception) -> bool:
     """Whether the same transaction may succeed when it is tried again: locked, deadlocked or disconnected."""
-    if not isinstance(error, DBAPIError):
-        return False
     sqlite_code, sqlstate = _codes(error)
     return (
-        error.connection_invalidated
+        getattr(error, "connection_invalidated", False)
         or sqlite_code in _TRANSIENT_SQLITE
         or sqlstate in _TRANSIENT_POSTGRESQL
         or sqlstate[:2] in _TRANSIENT_POSTGRESQL
     )
 
 
-def describe(error: StatementError, where: str) -> DatabaseError:
-    """The error of a library as a sentence on the database `where`."""
-    if isinstance(error, DBAPIError):
-        sqlite_code, sqlstate = _codes(error)
-        said = " ".join(str(error.orig).split())
-        known = _SQLITE.get(sqlite_code) or _POSTGRESQL.get(sqlstate) or _POSTGRESQL.get(sqlstate[:2])
-        if known:
-            return DatabaseError(f"{where} {known} ({said})")
-        if error.connection_invalidated or _unreachable(error):
-            return DatabaseError(f"{where} cannot be reached; check the URL, and that the server runs ({said})")
-        return DatabaseError(f"{where}: {said}")
-    return DatabaseError(f"{where}: {' '.join(str(error).split())}")
+def describe(error: Exception, where: str) -> DatabaseError:
+    """An error of SQLAlchemy or of a driver as a sentence on the database `where`."""
+    said = " ".join(str(_of_driver(error)).split())
+    sqlite_code, sqlstate = _codes(error)
+    known = _SQLITE.get(sqlite_code) or _POSTGRESQL.get(sqlstate) or _POSTGRESQL.get(sqlstate[:2])
+    if known:
+        return DatabaseError(f"{where} {known} ({said})")
+    if getattr(error, "connection_invalidated", False) or _unreachable(error):
+        return DatabaseError(f"{where} cannot be reached; check the URL, and that the server runs ({said})")
+    return DatabaseError(f"{where}: {said}")
 
 
 @contextmanager
 def described(where: str) -> Iterator[None]:
-    """Turn the errors of SQLAlchemy and its drivers into `DatabaseError`."""
+    """Turn the errors of statements and connections into `DatabaseError`."""
     try:
         yield
-    except StatementError as error:
+    except (StatementError, sqlite3.Error) as error:
         raise describe(error, where) from error
 
 
-def _codes(error: DBAPIError) -> tuple[int, str]:
+def _of_driver(error: Exception) -> BaseException:
+    return getattr(error, "orig", None) or error
+
+
+def _codes(error: Exception) -> tuple[int, str]:
     """SQLite's primary error code (0 for none) and the SQLSTATE ("" for none)."""
-    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF, getattr(error.orig, "sqlstate", None) or ""
+    original = _of_driver(error)
+    return getattr(original, "sqlite_errorcode", 0) & 0xFF, getattr(original, "sqlstate", None) or ""
 
 
-def _unreachable(error: DBAPIError) -> bool:
+def _unreachable(error: Exception) -> bool:
     """psycopg gives an error without a code when it finds no server."""
-    return type(error.orig).__name__ == "OperationalError" and not any(_codes(error))
+    return type(_of_driver(error)).__name__ == "OperationalError" and not any(_codes(error))

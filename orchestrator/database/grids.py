@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, Connection, func, insert, literal, or_, select, update
+from sqlalchemy import BigInteger, Connection, func, insert, literal, select, update
 
 from orchestrator.database.errors import DatabaseError
 from orchestrator.database.models import Grid, GridTrial, Trial

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,13 @@ _MAGIC = b"SQLite format 3\0"
 
 def check_file(path: Path, *, create: bool, readonly: bool) -> None:
     """Raise DatabaseError unless `path` is a database file, or may become one."""
-    if not path.exists():
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        kind = None
+    except OSError as error:
+        raise DatabaseError(f"{path} cannot be read: {error.strerror}") from error
+    if kind is None:
         if not create or readonly:
             raise DatabaseError(
                 f"{path} does not exist; `orchestrate run GRID --db {path}` makes it, "
@@ -59,9 +66,9 @@ def check_file(path: Path, *, create: bool, readonly: bool) -> None:
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise DatabaseError(f"{path} cannot be made: folder {path.absolute().parent} is read-only for this user")
         return
-    if path.is_dir():
+    if stat.S_ISDIR(kind):
         raise DatabaseError(f"{path} is a folder, not a database; name a file in it, such as {path / 'results.db'}")
-    if not path.is_file():
+    if not stat.S_ISREG(kind):
         raise DatabaseError(f"{path} is not a regular file; name a database file")
     try:
         with path.open("rb") as file:
@@ -124,19 +131,17 @@ def set_journal(engine: Engine, path: Path) -> str | None:
     """
     kind = network_filesystem(path)
     wanted = "wal" if kind is None else "delete"
-    pooled = engine.raw_connection()
-    try:
-        connection: Any = pooled.driver_connection
-        if connection.execute("PRAGMA journal_mode").fetchone()[0] != wanted:
-            connection.execute(f"PRAGMA journal_mode = {wanted.upper()}")
-            # The next connection sets itself up for the new journal.
-            pooled.invalidate()
-    except sqlite3.OperationalError as error:
-        # In use right now: both journals are correct, and the next driver tries again.
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-            raise DatabaseError(f"{path} cannot be used ({error})") from error
-    finally:
-        pooled.close()
+    with engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        try:
+            if raw.execute("PRAGMA journal_mode").fetchone()[0] != wanted:
+                raw.execute(f"PRAGMA journal_mode = {wanted.upper()}")
+                # The next connection sets itself up for the new journal.
+                connection.invalidate()
+        except sqlite3.OperationalError as error:
+            # In use right now: both journals are correct, and the next driver tries again.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
     if kind is None:
         return None
     return (

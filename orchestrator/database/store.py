@@ -214,7 +214,7 @@ class Database:
             try:
                 with self._mutex:
                     return self._transaction(work, durable)
-            except StatementError as error:
+            except (StatementError, sqlite3.Error) as error:
                 if pause is None or not transient(error):
                     raise describe(error, self.where) from error
             time.sleep(pause)
