@@ -8,6 +8,7 @@ import re
 import socket
 from contextlib import suppress
 from datetime import UTC
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -35,7 +36,7 @@ def postgresql_engine(url: URL, *, readonly: bool) -> Engine:
             url.set(drivername="postgresql+psycopg").difference_update_query(["options"]),
             connect_args=arguments,
             json_serializer=strict_json,
-            pool_pre_ping=readonly,
+            pool_pre_ping=True,
         )
     except ModuleNotFoundError as error:
         raise DatabaseError(
@@ -68,6 +69,7 @@ class LockedSession:
         self._shared = shared
         self._grid = grid
         self._connection: Connection | None = None
+        self._backend: dict[str, Any] | None = None
 
     def connection(self) -> Connection:
         """The connection, with all locks; when it was lost, a new one.
@@ -80,6 +82,10 @@ class LockedSession:
         self.close()
         connection = self._engine.connect()
         try:
+            if self._backend is not None:
+                # The server may not have noticed that the former session is dead, and keep its locks.
+                connection.execute(text(_END_SESSION), self._backend)
+            self._backend = dict(connection.execute(text(_THIS_SESSION)).mappings().one())
             name = session_name(self._grid)
             connection.execute(text("SELECT set_config('application_name', :name, false)"), {"name": name})
             wanted = [(lock, "") for lock in self._exclusive] + [(lock, "_shared") for lock in self._shared]
@@ -131,4 +137,8 @@ def session_name(grid: str) -> str:
     return f"orchestrate {os.getpid()}@{socket.gethostname()[:30]} {grid}"
 
 
+_THIS_SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+_END_SESSION = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = :pid AND backend_start = :backend_start"
+)
 _SESSION = re.compile(r"orchestrate (?P<pid>\d+)@(?P<host>\S+)(?: (?P<grid>.*))?")

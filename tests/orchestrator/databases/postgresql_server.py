@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 # Durability costs time and protects nothing here.
-SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "50"}
+SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "50"}
 
 
 class Missing(Exception):
