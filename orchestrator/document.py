@@ -186,6 +186,9 @@ class _Composer:
                 raise self._stop(*_place(event), f"is nested deeper than {MAX_DEPTH} levels")
             key = None if isinstance(node.value, list) else self._node(event)
             child = self._node(event if key is None else self._next())
+            if key is not None and child.value is None:
+                # The parser puts an empty value where the next token begins, lines further down.
+                child = Node(None, key.line, key.column)
             node.size += child.size
             node.depth = max(node.depth, child.depth + 1)
             if node.size > MAX_VALUES or node.depth + self.depth > MAX_DEPTH:

@@ -72,20 +72,14 @@ def _expand_block(
         except ValidationError as error:
             chosen = fixed | dict(zip(names, cell, strict=True))
             for path, message in config_problems(error):
-                _note_value(reader, block, chosen.get(path[0]), path, message)
+                choice = chosen.get(path[0], Choice(None, block.key, block.place))
+                reader.note(choice.locate(path[1:]), joined(choice.key, *path[1:]), message)
             continue
         key = config.key()
         first = seen.setdefault(key, cell)
         if first is not cell:
             _note_twice(reader, first, cell)
         configs.setdefault(key, config)
-
-
-def _note_value(reader: Reader, block: Block, choice: Choice | None, path: tuple[str, ...], message: str) -> None:
-    if choice is None:
-        reader.note(block.place, joined(block.key, *path), f"{message} (not given in this file: the default)")
-    else:
-        reader.note(choice.locate(path[1:]), joined(choice.key, *path[1:]), message)
 
 
 def _note_twice(reader: Reader, first: tuple[Choice, ...], second: tuple[Choice, ...]) -> None:

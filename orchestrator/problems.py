@@ -79,6 +79,6 @@ class Reader:
 def joined(key: str, *parts: str) -> str:
     """A path with more parts; numbers are positions in a list: `grid.network[1]`."""
     for part in parts:
-        short = part if len(part) <= 60 else f"{part[:50]}..."
+        short = (part if len(part) <= 60 else f"{part[:50]}...") or "''"
         key = f"{key}[{part}]" if part.isdecimal() else f"{key}.{short}" if key else short
     return key

@@ -1,0 +1,88 @@
+"""The plan: why each trial would run or not."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from orchestrator.plan import make_plan
+from tests.orchestrator.grid_files import load
+
+
+@dataclass(frozen=True)
+class State:
+    state: str
+    epochs: int = 0
+    attempts: int = 1
+    error_class: str | None = None
+    error: str | None = None
+    driver: int | None = None
+
+
+GRID = load({"fixed": {"epochs": 30, "dataset": "digits"}, "grid": {"seed": [0, 1]}})
+FIRST, SECOND = GRID.trials
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "words", "runs"),
+    [
+        (None, "new", "never ran", True),
+        (State("pending", attempts=0), "new", "never ran", True),
+        (State("pending", 7), "interrupted", "stopped after 7 of 30 epochs", True),
+        (State("pending", 0), "interrupted", "stopped after 0 of 30 epochs", True),
+        (
+            State("pending", 3, 2, "infrastructure", "node lost\nTraceback"),
+            "interrupted",
+            "3 of 30 epochs; last error: infrastructure: node lost",
+            True,
+        ),
+        (State("running", 7, driver=12), "running", "another driver has it; 7 of 30 epochs", False),
+        (State("pending", 0, 0, driver=12), "running", "another driver has it", False),
+        (State("running", 7), "interrupted", "stopped after 7 of 30 epochs", True),
+        (State("done", 30), "done", "all 30 epochs recorded", False),
+        (
+            State("failed", 2, 1, "diverged", "\nloss is NaN in step 3\nTraceback"),
+            "failed",
+            "diverged: loss is NaN in step 3; after 2 of 30 epochs; --retry-failed",
+            False,
+        ),
+        (State("failed"), "failed", "without a message", False),
+    ],
+)
+def test_the_reason_follows_from_the_state(state, status, words, runs):
+    plan = make_plan(GRID, {} if state is None else {FIRST.key: state})
+    entry, other = plan.entries
+    assert (entry.trial, other.trial) == (FIRST, SECOND)
+    assert entry.status == status and words in entry.reason and "\n" not in entry.reason
+    assert entry.would_run is runs
+    assert other.status == "new"
+    assert plan.pending == ([entry, other] if runs else [other])
+
+
+def test_the_summary_counts():
+    assert make_plan(GRID, {}).summary() == "2 trials: 2 new; 2 trials to run"
+    done = {trial.key: State("done", 30) for trial in GRID.trials}
+    assert make_plan(GRID, done).summary() == "2 trials: 2 done; nothing to run"
+    mixed = {FIRST.key: State("failed"), SECOND.key: State("pending", 3)}
+    plan = make_plan(GRID, mixed)
+    assert plan.summary() == "2 trials: 1 to continue, 1 failed (--retry-failed tries them again); 1 trial to run"
+    assert [plan.count(status) for status in ("new", "interrupted", "failed", "done")] == [0, 1, 1, 0]
+
+
+def test_states_of_other_grids_do_not_matter():
+    assert make_plan(GRID, {"f" * 64: State("failed")}).count("new") == 2
+
+
+def test_a_hundred_thousand_trials_are_planned():
+    axes = {
+        "network": ["resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d"],
+        "methods": {"powerset": ["byot", "dmfl", "pskd"]},
+        "learning_rate": [0.1, 0.05, 0.02, 0.01, 0.005],
+        "width": [8, 16, 32, 64, 128],
+        "seed": list(range(100)),
+    }
+    grid = load({"fixed": {"dataset": "digits"}, "grid": axes})
+    assert len({trial.key for trial in grid.trials}) == len({trial.name for trial in grid.trials}) == 100_000
+    plan = make_plan(grid, {trial.key: State("done") for trial in grid.trials[:1000]})
+    assert plan.count("done") == 1000
+    assert len(plan.pending) == plan.count("new") == 99_000
+    assert plan.summary() == "100,000 trials: 99,000 new, 1,000 done; 99,000 trials to run"
