@@ -8,7 +8,7 @@ from reports import titles
 from reports.columns import EPOCH, QUALITY, TOP1, TRAINING, Column
 from reports.entries import Line, Table, assemble
 from reports.results import Cell, GridInfo, Results
-from reports.slices import VARIES, Slice, by_paper, slices, whole
+from reports.slices import VARIES, Slice, by_paper, slices, varying, whole
 
 MUTUAL = [(), ("dml",), ("dcm",)]
 
@@ -110,7 +110,7 @@ def fidelity(results: Results) -> list[Table]:
                     part.find(network, wanted, lambda cell, wanted=wanted: cell.methods == wanted)
                     for _, _, wanted in variants
                 ]
-                if any(cells[1:]):
+                if cells[1]:
                     group = titles.network(network) + (f" with {titles.methods(plain)}" if others else "")
                     place = f"{network}/{titles.methods_key(plain)}"
                     lines += [
@@ -134,12 +134,9 @@ def fidelity(results: Results) -> list[Table]:
 def generic(results: Results, grid: GridInfo) -> Table:
     """A grid's own table: a row per cell, named by what varies between them."""
     cells = [cell for cell in results.cells if grid.name in cell.grids]
-    varying = [
-        name
-        for name in (cells[0].config if cells else ())
-        if len({repr(cell.config.get(name)) for cell in cells}) > 1 and name not in ("network", "methods")
-    ]
-    fixed = {name: each for name, each in (cells[0].config if cells else {}).items() if name not in (*VARIES, *varying)}
+    differing = varying(cells)
+    config = cells[0].config if cells else {}
+    fixed = {name: each for name, each in config.items() if name not in (*VARIES, *differing)}
     part = Slice(f"grid-{titles.slug(grid.name)}", fixed, cells=tuple(cells))
     columns = [*QUALITY, TRAINING, EPOCH]
     if any(network for cell in cells for trial in cell.done for network, _ in trial.measurements):
@@ -148,7 +145,7 @@ def generic(results: Results, grid: GridInfo) -> Table:
     for network in by_paper(dict.fromkeys(cell.network for cell in cells)):
         for cell in cells:
             if cell.network == network:
-                others = [(name, cell.config.get(name)) for name in varying]
+                others = [(name, cell.config.get(name)) for name in differing]
                 key = "/".join(
                     [network, titles.methods_key(cell.methods)]
                     + [f"{name}-{titles.slug(titles.value(each))}" for name, each in others]
@@ -157,10 +154,10 @@ def generic(results: Results, grid: GridInfo) -> Table:
                 lines.append(Line(titles.network(network), key, labels, cell))
     return assemble(
         part,
-        "grid",
+        part.name,
         f"Grid {grid.name}",
         columns,
         lines,
         selection=results.selection,
-        stub=("Method", *(name.replace("_", " ") for name in varying)),
+        stub=("Method", *(name.replace("_", " ").capitalize() for name in differing)),
     )

@@ -115,8 +115,8 @@ def _too_long(values: Sequence[Printed]) -> Iterator[Contradiction]:
         if each.column == "train_time" and epoch and epochs and each.value > epochs * epoch.value:
             yield Contradiction(
                 "longer than the run",
-                f"{_where(each)}: {each.printed}",
-                f"{each.value / epoch.value:,.0f} epochs of {epoch.printed} s, but the run has {epochs}",
+                f"{_source(each.source)}: {each.printed_row}: {each.printed}",
+                f"{each.value / epoch.value:,.0f} epochs of {epoch.printed} s, of {epochs}",
             )
 
 

@@ -14,7 +14,7 @@ from reports import titles
 from reports.drawing import COLOURS, STYLE, Drawing
 from reports.labels import spread_out
 from reports.results import Cell, GridInfo, Results, Trial
-from reports.slices import VARIES, by_paper
+from reports.slices import VARIES, by_paper, varying
 
 # What fits into a figure: networks, cells of each, seeds of each.
 PANELS, CELLS, SEEDS = 6, 12, 3
@@ -50,15 +50,17 @@ def curves(results: Results, rows: Iterable[tuple[int, int, float]]) -> list[Dra
         panels = {network: cells for network, cells in panels.items() if cells}
         if panels:
             drawn = sum(len(mine) for cells in panels.values() for _, mine in cells)
-            left = sum(grid.states.values()) - drawn
+            left = sum(len(cell.trials) for cell in results.cells if grid.name in cell.grids) - drawn
             omitted = f" {left:,} more have not begun or are not drawn." if left else ""
             cells = [cell for some in panels.values() for cell, _ in some]
-            varying = _varying(cells)
-            fixed = {name: each for name, each in cells[0].config.items() if name not in {*VARIES, *varying}}
+            differing = varying(cells)
+            fixed = {name: each for name, each in cells[0].config.items() if name not in (*VARIES, *differing)}
             caption = (
                 f"{titles.setting(fixed)}. Top-1 error on the test split after each epoch, a line per trial.{omitted}"
             )
-            named = {network: [(_name(cell, varying), mine) for cell, mine in some] for network, some in panels.items()}
+            named = {
+                network: [(_name(cell, differing), mine) for cell, mine in some] for network, some in panels.items()
+            }
             drawings.append(
                 Drawing(f"curves-{titles.slug(grid.name)}", f"Training curves of {grid.name}", caption, draw(named))
             )
@@ -75,13 +77,8 @@ def _begun(cell: Cell) -> list[Trial]:
     return [trial for trial in cell.trials if trial.last_epoch is not None][:SEEDS]
 
 
-def _varying(cells: Sequence[Cell]) -> list[str]:
-    fields = (name for name in cells[0].config if name not in ("network", "methods", "heads"))
-    return [name for name in fields if len({repr(cell.config.get(name)) for cell in cells}) > 1]
-
-
-def _name(cell: Cell, varying: Sequence[str]) -> str:
-    others = [titles.field(name, cell.config[name]) for name in varying if cell.config.get(name) is not None]
+def _name(cell: Cell, differing: Sequence[str]) -> str:
+    others = [titles.field(name, cell.config[name]) for name in differing if cell.config.get(name) is not None]
     return ", ".join([titles.methods(cell.methods), *others])
 
 
@@ -126,16 +123,11 @@ def _name_ends(axes: Any, ends: Sequence[tuple[tuple[int, float], str, str]]) ->
     order = sorted(ends, key=lambda end: end[0][1])
     wanted = [float(axes.transData.transform(end)[1]) for end, _, _ in order]
     heights = spread_out(wanted, step, frame.y0, frame.y1)
+    last = max(epoch for (epoch, _), _, _ in ends)
+    blended = axes.get_yaxis_transform()
     for ((epoch, error), title, colour), height in zip(order, heights, strict=True):
-        level = (height - frame.y0) / frame.height
-        axes.annotate(
-            title,
-            xy=(epoch, error),
-            xycoords="data",
-            xytext=(1.03, level),
-            textcoords="axes fraction",
-            va="center",
-            color=colour,
-            fontsize=7.5,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 0},
-        )
+        level = axes.transData.inverted().transform((frame.x0, height))[1]
+        axes.text(1.03, level, title, transform=blended, va="center", color=colour, fontsize=7.5)
+        edge = axes.transData.inverted().transform(axes.transAxes.transform((1.022, 0)))[0]
+        style = "-" if epoch == last else ":"
+        axes.plot([epoch, edge], [error, level], style, color=colour, linewidth=0.6, alpha=0.7, clip_on=False)

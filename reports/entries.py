@@ -33,7 +33,8 @@ class Entry:
     """A place in a table.
 
     `state` is done, partial (some seeds), missing, running, failed, diverged or text. `spread` is what stands
-    after the plus-minus sign, by the table's caption. A starred time shared its device.
+    after the plus-minus sign, by the table's caption. A starred time shared its device. `absent` holds the trials
+    without a value: key, name and state.
     """
 
     state: str = "missing"
@@ -46,6 +47,7 @@ class Entry:
     bold: bool = False
     notes: tuple[str, ...] = ()
     samples: tuple[Sample, ...] = ()
+    absent: tuple[tuple[str, str, str], ...] = ()
     quantity: str = ""
     text: str = ""
 
@@ -54,8 +56,8 @@ class Entry:
 class Row:
     """A row: its group (a network), its address within the table, its labels, and one entry per column.
 
-    `note` is the mark of a footnote on the row; `n` and `planned` are the seeds that its entries have, unless they say
-    otherwise, and `seeds` is what the table says of them.
+    `note` is the mark of a footnote on the row, `deviation` what a line's says. `n` and `planned` are the seeds that
+    its entries have, unless they say otherwise, and `seeds` is what the table says of them.
     """
 
     group: str
@@ -63,6 +65,7 @@ class Row:
     labels: tuple[str, ...]
     entries: tuple[Entry, ...]
     note: str = ""
+    deviation: str = ""
     n: int = 0
     planned: int = 0
     seeds: str = ""
@@ -107,7 +110,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Line:
-    """A row before its numbers are looked up: the cell behind it, or another cell for some of its columns."""
+    """A row before its numbers are looked up: the cell behind it, or another cell for some of its columns.
+
+    `deviation` says where its configuration is not what the labels promise; it becomes a footnote, as `note` does.
+    """
 
     group: str
     key: str
@@ -115,6 +121,7 @@ class Line:
     cell: Cell | None
     others: Mapping[str, tuple[Cell | None, str]] = field(default_factory=dict)
     note: str = ""
+    deviation: str = ""
 
 
 TIME_NOTE = "another process shared the device (or may have) in some of the epochs that this time counts"
@@ -152,10 +159,12 @@ def entry(cell: Cell | None, quantity: str) -> Entry:
     states = Counter(trial.state for trial in cell.trials)
     diverged = states["diverged"] + sum(math.isnan(each.value) for each in samples)
     samples = tuple(each for each in samples if not math.isnan(each.value))
+    there = {each.key for each in samples}
+    absent = tuple((trial.key, trial.name, trial.state) for trial in cell.trials if trial.key not in there)
     if not samples:
         state = next((name for name in ("running", "diverged", "failed") if states[name]), "missing")
         state = "diverged" if diverged and state == "missing" else state
-        return Entry(state, planned=planned, diverged=diverged, quantity=quantity)
+        return Entry(state, planned=planned, diverged=diverged, absent=absent, quantity=quantity)
     values = [each.value for each in samples]
     finite = all(map(math.isfinite, values))
     return Entry(
@@ -167,6 +176,7 @@ def entry(cell: Cell | None, quantity: str) -> Entry:
         diverged,
         star=not all(each.exclusive for each in samples),
         samples=samples,
+        absent=absent,
         quantity=quantity,
     )
 
@@ -188,12 +198,13 @@ def assemble(
     notes = list(footnotes)
     rows = []
     for line in lines:
-        mark = add_note(notes, line.note) if line.note else ""
+        said = "; ".join(filter(None, (line.note, line.deviation)))
+        mark = add_note(notes, said) if said else ""
         entries = []
         for column in columns:
             cell, quantity = line.others.get(column.key, (line.cell, column.quantity))
             entries.append(entry(cell, quantity))
-        rows.append(Row(line.group, line.key, line.labels, tuple(entries), mark))
+        rows.append(Row(line.group, line.key, line.labels, tuple(entries), mark, line.deviation))
     rows, tests = _embolden(rows, columns)
     rows, seeds = count_seeds(rows)
     if any(each.star for row in rows for each in row.entries):
@@ -258,8 +269,8 @@ def count_seeds(rows: Sequence[Row]) -> tuple[list[Row], str]:
     """The rows with their number of seeds, spelled out in each where they differ, and the caption's sentence on it."""
     counted = []
     for row in rows:
-        usual = Counter((each.n, each.planned, each.diverged) for each in row.entries if each.planned)
-        n, planned, diverged = usual.most_common(1)[0][0] if usual else (0, 0, 0)
+        found = [(each.n, each.planned, each.diverged) for each in row.entries if each.planned]
+        n, planned, diverged = next((each for each in found if each[0]), found[0] if found else (0, 0, 0))
         said = f"{n}/{planned}" + (f", {diverged} diverged" if diverged and planned > 1 else "") if planned else ""
         counted.append(replace(row, n=n, planned=planned, seeds=said))
     plans = {row.planned for row in counted if row.planned}
@@ -284,5 +295,5 @@ def _bold_sentence(rows: Sequence[Row], tests: set[str]) -> str:
         "paired": "a paired t test over the shared seeds",
         "binomial": f"the binomial noise of {size} test images (fewer than {ENOUGH_SEEDS} seeds: error rates only)",
     }
-    tested = " and ".join(means[test] for test in ("paired", "binomial") if test in tests)
-    return f"Bold: not told from the best of its group by {tested}; two-sided, 5 % level, each pair on its own."
+    tested = " or ".join(means[test] for test in ("paired", "binomial") if test in tests)
+    return f"Bold: cannot be told from the best of its group by {tested}; two-sided, 5 % level, each pair on its own."

@@ -13,7 +13,7 @@ from reports.columns import QUALITY, Column
 from reports.entries import Entry, Row, Sample, Table, count_seeds, sample
 from reports.results import Cell, Results, Trial
 from reports.significance import error_rate_noise, half_width, mean_of, spread_of
-from reports.slices import Slice, slices, whole
+from reports.slices import Slice, distinctions, slices, whole
 
 MOMENTS = ("First epoch", "1/4", "1/2", "3/4", "Last epoch")
 # More seeds than this would make the shares no clearer, only slower to read.
@@ -136,18 +136,20 @@ def _epochs(trial: Trial) -> list[int]:
 
 def losses(results: Results, terms: Mapping[tuple[int, int], Mapping[str, float | None]]) -> list[Table]:
     """The share of each term in the loss over training; `terms` holds the losses by (trial id, epoch)."""
-    columns = tuple(Column(f"moment{place}", title, "%", "loss") for place, title in enumerate(MOMENTS))
+    columns = tuple(Column(f"moment{place}", title, "%", "loss", digits=1) for place, title in enumerate(MOMENTS))
     several = {id(cell) for cell in results.cells for trial in _shown(cell) if len(terms.get((trial.id, 0), ())) > 1}
     tables = []
     for part in slices(results, "losses", lambda cell: id(cell) in several):
+        others = distinctions(part.cells, ("peer", "stages", "heads"))
         rows = [
             row
             for network in part.networks
             for cell in part.cells
             if cell.network == network
-            for row in _shares(part, cell, terms)
+            for row in _shares(part, cell, terms, others)
         ]
         if rows:
+            rows, _ = count_seeds(rows)
             about = (
                 f"{part.about} Share of each term in the training loss at five moments of training; mean ± sample "
                 f"standard deviation over at most {LOSS_SEEDS} seeds."
@@ -157,10 +159,14 @@ def losses(results: Results, terms: Mapping[tuple[int, int], Mapping[str, float 
     return tables
 
 
-def _shares(part: Slice, cell: Cell, terms: Mapping[tuple[int, int], Mapping[str, Any]]) -> Iterator[Row]:
+def _shares(
+    part: Slice, cell: Cell, terms: Mapping[tuple[int, int], Mapping[str, Any]], others: Sequence[str]
+) -> Iterator[Row]:
     trials = _shown(cell)
     names = dict.fromkeys(name for trial in trials for name in terms.get((trial.id, 0), ()))
-    stages = "" if whole(cell) else f", {cell.config['stages']} stages"
+    given = [titles.field(name, cell.config[name]) for name in others if cell.config.get(name) is not None]
+    label = ", ".join([titles.methods(cell.methods), *given])
+    address = "/".join([cell.network, titles.methods_key(cell.methods), *map(titles.slug, given)])
     for name in names:
         entries = []
         for place in range(len(MOMENTS)):
@@ -183,5 +189,4 @@ def _shares(part: Slice, cell: Cell, terms: Mapping[tuple[int, int], Mapping[str
                     quantity="loss",
                 )
             )
-        key = f"{cell.network}/{titles.methods_key(cell.methods)}{titles.slug(stages) if stages else ''}/{name}"
-        yield Row(part.group(cell.network), key, (titles.methods(cell.methods) + stages, name), tuple(entries))
+        yield Row(part.group(cell.network), f"{address}/{'-'.join(name.split())}", (label, name), tuple(entries))

@@ -30,7 +30,10 @@ def html(tables: Sequence[Table], drawings: Sequence[Drawing], title: str, subti
     figures = [
         {"name": each.name, "title": each.title, "caption": each.caption, "svg": each.inline()} for each in drawings
     ]
-    return page.render(title=title, subtitle=subtitle, tables=list(map(_table, tables)), figures=figures) + "\n"
+    # The comparison with the papers is long: it comes last.
+    own = sum(not table.layout.endswith(("-vs-paper", "-doubts")) for table in tables)
+    shown = [_table(table) for table in tables]
+    return page.render(title=title, subtitle=subtitle, tables=shown, figures=figures, figures_before=own) + "\n"
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -38,7 +41,8 @@ def _table(table: Table) -> dict[str, Any]:
         {"title": group, "rows": [_row(table, row) for row in rows]}
         for group, rows in groupby(table.rows, key=lambda row: row.group)
     ]
-    heading = heading_of(table) if table.name == table.layout else f"{heading_of(table)} ({table.name})"
+    second = table.name.removeprefix(f"{table.layout}-")
+    heading = heading_of(table) + (f" ({second})" if second not in (table.name, "vs-paper") else "")
     return {
         "id": table.name,
         "title": heading,

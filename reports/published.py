@@ -108,20 +108,18 @@ def compare(table: Table) -> Table | None:
         return None
     notes: list[tuple[str, str]] = []
     rows, verdicts = [], Counter()
-    reasons = dict(table.footnotes)
     for row in table.rows:
         for column, entry in zip(table.columns, row.entries, strict=True):
             place = _without_network(row.key) if table.layout == "ood" else row.key
             printed = known.get((place, column.key))
             if printed is None:
                 continue
-            verdict, reason = judge(printed, entry, column, table, reasons.get(row.note, ""))
+            verdict, reason = judge(printed, entry, column, table, row.deviation)
             verdicts[verdict] += 1
             mark = (add_note(notes, reason),) if reason else ()
             ours = words(entry, column, row).plain
             gap = None if entry.value is None else entry.value - printed.value
-            sign = "" if gap is None else "+" if gap > 0 else "\u2212" if gap < 0 else ""
-            difference = MISSING if gap is None else sign + number(abs(gap), replace(column, form=_unsigned(column)))
+            difference = MISSING if gap is None else _signed(gap, column)
             rows.append(
                 Row(
                     row.group,
@@ -144,8 +142,9 @@ def compare(table: Table) -> Table | None:
     counted = ", ".join(f"{verdicts[name]} {name}" for name in VERDICTS if verdicts[name]) or "no number yet"
     caption = (
         f"{counted}. Match: ours prints the same. Within noise, differs: by the 95 % interval for a new run from the "
-        "spread over seeds or, below three seeds, from the published spread or the binomial noise of the test images. "
-        f"{table.caption}"
+        "spread over seeds or, below three seeds, the published spread or the binomial noise of the test images. "
+        f"{titles.setting(table.fixed)}. Ours: mean ± sample standard deviation over seeds, where there are several. "
+        f"{table.selection.sentence if table.selection else ''}"
     )
     title = f"{table.title}: against the published values"
     return Table(
@@ -163,8 +162,10 @@ def compare(table: Table) -> Table | None:
     )
 
 
-def _unsigned(column: Column) -> Any:
-    return "minutes" if column.form == "minutes" else "number"
+def _signed(gap: float, column: Column) -> str:
+    if column.form != "minutes":
+        return number(gap, replace(column, form="signed"))
+    return ("+" if gap > 0 else "\u2212") + number(abs(gap), column)
 
 
 def _without_network(key: str) -> str:
@@ -176,11 +177,11 @@ def _as_printed(printed: Printed) -> str:
     return printed.printed + ("*" if printed.footnote == "shared GPU" else "")
 
 
-def judge(printed: Printed, entry: Entry, column: Column, table: Table, row_note: str = "") -> tuple[str, str]:
+def judge(printed: Printed, entry: Entry, column: Column, table: Table, deviation: str = "") -> tuple[str, str]:
     """The verdict on one number and, where it is `not comparable`, why."""
     if entry.value is None:
         return MISSING, ""
-    reason = _incomparable(printed, entry, column, table, row_note)
+    reason = _incomparable(printed, entry, column, table, deviation)
     if reason:
         return "not comparable", reason
     gap = entry.value - printed.value
@@ -192,7 +193,7 @@ def judge(printed: Printed, entry: Entry, column: Column, table: Table, row_note
     return ("within noise" if abs(gap) <= noise else "differs"), ""
 
 
-def _incomparable(printed: Printed, entry: Entry, column: Column, table: Table, row_note: str) -> str:
+def _incomparable(printed: Printed, entry: Entry, column: Column, table: Table, deviation: str) -> str:
     other = []
     for name, theirs in settings()[printed.source].items():
         ours = table.selection.rule if name == "selection" and table.selection else table.fixed.get(name, theirs)
@@ -200,8 +201,8 @@ def _incomparable(printed: Printed, entry: Entry, column: Column, table: Table, 
             other.append(f"{_setting(name, ours)} (published: {_setting(name, theirs)})")
     if other:
         return "another setting: " + "; ".join(other)
-    if row_note:
-        return f"another configuration: {row_note}"
+    if deviation:
+        return f"another configuration: {deviation}"
     if printed.doubt:
         return f"the published value is in doubt: {printed.doubt}"
     if column.quantity in ("seconds", "epoch_seconds"):

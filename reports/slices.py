@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +81,25 @@ class Slice:
 def whole(cell: Cell) -> bool:
     """Whether the network has all its stages."""
     return cell.config.get("stages") is None
+
+
+def distinctions(cells: Sequence[Cell], fields: Iterable[str]) -> list[str]:
+    """Those of the fields that tell cells of one network and one combination of methods apart."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(repr((cell.network, sorted(cell.methods.items()))), []).append(cell)
+    return [
+        name
+        for name in fields
+        if any(len({repr(cell.config.get(name)) for cell in group}) > 1 for group in groups.values())
+    ]
+
+
+def varying(cells: Sequence[Cell]) -> list[str]:
+    """The fields besides network and methods that differ between cells; heads only where methods do not decide them."""
+    names = [name for name in (cells[0].config if cells else ()) if name not in ("network", "methods", "heads")]
+    differing = [name for name in names if len({repr(cell.config.get(name)) for cell in cells}) > 1]
+    return differing + distinctions(cells, ("heads",))
 
 
 def asked_layouts(grid: GridInfo) -> list[str]:

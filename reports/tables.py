@@ -39,7 +39,8 @@ def asked(grids: Iterable[GridInfo]) -> list[str]:
     names = dict.fromkeys(layout_name(name) for grid in grids for name in asked_layouts(grid))
     if not names.keys().isdisjoint(("table1", "tinyimagenet")):
         names.setdefault("interactions")
-    return [*names, *(f"{GRID}{grid.name}" for grid in grids if not asked_layouts(grid))]
+    ordered = sorted(names, key=list(LAYOUTS).index)
+    return [*ordered, *(f"{GRID}{grid.name}" for grid in grids if not asked_layouts(grid))]
 
 
 def layout_name(name: int | str) -> str:
@@ -76,10 +77,10 @@ def _by_methods(
 
 def _line(part: Slice, network: str, methods: Sequence[str], cell: Cell | None, note: str = "") -> Line:
     given = {name: each for name, each in cell.methods.items() if each} if cell else {}
-    note = note or (f"with {titles.methods(given)}" if given else "")
+    deviation = f"with {titles.methods(given)}" if given else ""
     plain = titles.plain(methods)
     key = f"{network}/{titles.methods_key(plain)}"
-    return Line(part.group(network), key, (titles.methods(plain),), cell, note=note)
+    return Line(part.group(network), key, (titles.methods(plain),), cell, note=note, deviation=deviation)
 
 
 def _table2(results: Results) -> list[Table]:

@@ -38,6 +38,8 @@ DATASETS = {
     "svhn": "SVHN",
     "tinyimagenet": "Tiny-ImageNet-200",
     "imagenet": "ImageNet",
+    "digits": "Digits",
+    "synthetic": "Synthetic images",
 }
 
 # The paper's CIFAR recipe: a setting is described by where it departs from it.
@@ -70,7 +72,9 @@ _FIELDS = {
     "padding_mode": "{} padding",
     "ood_dataset": "out-of-distribution set {}",
     "width": "width {}",
-    "stages": "{} backbone stages",
+    "stages": "{} stages",
+    "peer": "with {}",
+    "heads": "{} heads",
     "batch_size": "batch size {}",
     "learning_rate": "learning rate {}",
     "milestones": "milestones {}",
@@ -124,6 +128,8 @@ def field(name: str, each: Any) -> str:
         return dataset(each)
     if name == "ood_dataset" and each is not None:
         each = dataset(each)
+    if name == "peer" and each is not None:
+        each = network(each)
     if name == "epochs":
         return f"{each} epoch{'s' * (each != 1)}"
     return _FIELDS.get(name, f"{name} {{}}").format("all" if name == "subset" and each is None else value(each))

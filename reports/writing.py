@@ -13,6 +13,7 @@ from reports.columns import Column
 from reports.contradictions import contradiction_table, contradictions
 from reports.entries import Entry, Row, Table
 from reports.interactions import losses, moments
+from reports.latex import latex
 from reports.published import compare, ledger
 from reports.results import GridInfo, Results, grid_reports, load
 from reports.tables import asked, build
@@ -147,7 +148,7 @@ def _write(
             if each == "md":
                 write(f"{table.name}.md", render.markdown(table))
             elif each == "tex":
-                write(f"{table.name}.tex", render.latex(table, grids))
+                write(f"{table.name}.tex", latex(table, grids))
             elif each == "csv":
                 write(f"{table.name}.csv", render.csv(table))
             elif each == "json":

@@ -241,16 +241,20 @@ def attempts(connection: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:
 
 
 def export_statements() -> dict[str, Select[Any]]:
-    """One statement per tidy file: trials, accepted epochs, and their evaluations."""
+    """One statement per tidy file: trials, accepted epochs, their losses, and their evaluations."""
     evaluations = [column for column in Evaluation.__table__.columns if column.name not in ("id", "epoch_id")]
     epochs = [
         column
         for column in Epoch.__table__.columns
-        if column.name not in ("id", "trial_id", "attempt_id", "accepted", "epoch")
+        if column.name not in ("id", "trial_id", "attempt_id", "accepted", "epoch", "losses")
     ]
     return {
         "trials": select(Trial.key, Trial.state, Trial.finished, Trial.config).order_by(Trial.id),
         "epochs": select(Trial.key, Epoch.epoch, *epochs)
+        .join(Epoch, Epoch.trial_id == Trial.id)
+        .where(_ACCEPTED)
+        .order_by(Epoch.trial_id, Epoch.epoch),
+        "losses": select(Trial.key, Epoch.epoch, Epoch.losses)
         .join(Epoch, Epoch.trial_id == Trial.id)
         .where(_ACCEPTED)
         .order_by(Epoch.trial_id, Epoch.epoch),

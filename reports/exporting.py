@@ -1,0 +1,99 @@
+"""The database as tidy files: trials, epochs, losses and evaluations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from orchestrator.database import queries
+from reports import ReportError
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+
+FORMATS = ("csv", "parquet")
+_ROWS = 100_000
+_TYPES = {int: "Int64", float: "float64", str: "str", datetime: "datetime64[us]"}
+
+
+def export(database: Database, out: Path, format: str = "csv") -> list[Path]:
+    """Write a file each of trials, accepted epochs, their losses and their evaluations, and return the paths.
+
+    One row per observation, joined by the trial's `key` and the 0-based `epoch`; a configuration's fields are columns
+    of the trials. Raises ReportError for an unknown format or a folder that cannot be written.
+    """
+    if format not in FORMATS:
+        raise ReportError(f"unknown format {format!r}; allowed: {', '.join(FORMATS)}")
+    written = []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with database.engine.connect() as connection:
+            for name, statement in queries.export_statements().items():
+                types = {column.name: _TYPES.get(column.type.python_type) for column in statement.selected_columns}
+                rows = connection.execution_options(stream_results=True).execute(statement)
+                path = out / f"{name}.{format}"
+                _write(path, format, _frames(name, rows, types))
+                written.append(path)
+    except OSError as error:
+        raise ReportError(f"cannot write to {out}: {error.strerror or error}; choose another folder") from error
+    return written
+
+
+def _frames(name: str, rows: Any, types: dict[str, str | None]) -> Iterator[pd.DataFrame]:
+    """The rows in frames of bounded size and equal types; one frame at least, so that every file has its heading."""
+    if name == "trials":
+        # All at once: only together do the configurations tell the types of their fields.
+        trials = [_trial(row) for row in rows]
+        yield pd.DataFrame(trials, columns=None if trials else ["key", "state", "finished"]).convert_dtypes()
+        return
+    if name == "losses":
+        types = {"key": "str", "epoch": "Int64", "term": "str", "value": "float64"}
+    empty = True
+    for part in rows.partitions(_ROWS):
+        empty = False
+        yield _frame(_losses(part) if name == "losses" else part, types)
+    if empty:
+        yield _frame([], types)
+
+
+def _frame(rows: Iterable[Any], types: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame([tuple(row) for row in rows], columns=list(types)).astype(types)
+
+
+def _losses(rows: Iterable[Any]) -> Iterator[tuple[str, int, str, float | None]]:
+    for key, epoch, losses in rows:
+        for term, value in losses.items():
+            yield key, epoch, term, value
+
+
+def _trial(row: Any) -> dict[str, Any]:
+    config = {
+        name: json.dumps(each, sort_keys=True) if isinstance(each, dict | list) else each
+        for name, each in row.config.items()
+    }
+    return {"key": row.key, "state": row.state, "finished": row.finished, **config}
+
+
+def _write(path: Path, format: str, frames: Iterator[pd.DataFrame]) -> None:
+    if format == "csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            for place, frame in enumerate(frames):
+                frame.to_csv(file, index=False, header=place == 0, lineterminator="\n")
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer = None
+    try:
+        for frame in frames:
+            table = pa.Table.from_pandas(frame, schema=writer.schema if writer else None, preserve_index=False)
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer:
+            writer.close()
