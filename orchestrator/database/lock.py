@@ -45,13 +45,13 @@ def driver_lock(db: Database, *, grid: str) -> Iterator[Driver]:
     if db.readonly:
         raise DatabaseError(f"{db.where} was opened for reading; a driver has to write it")
     holder = Holder(socket.gethostname(), os.getpid(), now(), clean(grid))
-    if db.driver is not None:
-        raise Busy(db.where, holder)
     driver = Driver(secrets.randbelow(2**63 - 1) + 1, holder.host, holder.pid)
     if db.path is not None:
         with file_lock(db.path, holder), db.driven_by(driver, None):
             yield driver
         return
+    if db.driver is not None:
+        raise Busy(db.where, Holder(db.driver.host, db.driver.pid))
     session = LockedSession(
         db.engine, db.where, exclusive=[lock_number("grid", grid), driver.token], shared=[SCHEMA], grid=holder.grid
     )

@@ -34,7 +34,8 @@ def open_database(
         check_file(path, create=create, readonly=readonly)
         engine = sqlite_engine(path, readonly=readonly)
     else:
-        where = url.render_as_string(hide_password=True)
+        # Without the query, which may hold a password too.
+        where = url.set(query={}).render_as_string(hide_password=True)
         engine = postgresql_engine(url, readonly=readonly)
     try:
         with described(where):
