@@ -53,7 +53,7 @@ def driver_lock(db: Database, *, grid: str) -> Iterator[Driver]:
     if db.driver is not None:
         raise Busy(db.where, Holder(db.driver.host, db.driver.pid))
     session = LockedSession(
-        db.engine, db.where, exclusive=[lock_number("grid", grid), driver.token], shared=[SCHEMA], grid=holder.grid
+        db.engine, db.where, exclusive=[lock_number("grid", grid), driver.token], shared=[SCHEMA], holder=holder
     )
     with described(db.where):
         session.connection()

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from orchestrator.database import schema
 from orchestrator.database.errors import DatabaseError, Holder, described
 from orchestrator.database.lock import file_lock
-from orchestrator.database.postgresql import SCHEMA, LockedSession, postgresql_engine
+from orchestrator.database.postgresql import BULK, SCHEMA, LockedSession, postgresql_engine
 from orchestrator.database.sqlite import back_up, check_file, set_journal, sqlite_engine
 from orchestrator.database.store import Database
 from orchestrator.database.values import now
@@ -85,7 +85,7 @@ def _settle_version(engine: Engine, where: str, path: Path | None, create: bool,
             connection = connection.execution_options(write=True)
             with connection.begin():
                 if path is None:
-                    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SCHEMA})
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": BULK})
                 # Another process may have been faster.
                 if schema.version_of(connection, where) == 0:
                     schema.create(connection)
@@ -99,7 +99,7 @@ def _settle_version(engine: Engine, where: str, path: Path | None, create: bool,
 
 
 def _migrate_file(engine: Engine, path: Path) -> str:
-    with file_lock(path, Holder(socket.gethostname(), os.getpid(), now(), "(migration)")):
+    with file_lock(path, _migration()):
         with engine.connect() as connection:
             version = schema.version_of(connection, str(path))
         copy = back_up(engine, path, version)
@@ -119,8 +119,12 @@ def _migrate_file(engine: Engine, path: Path) -> str:
     return f"{path} was migrated from version {version} to {schema.VERSION}; the former is kept as {copy}"
 
 
+def _migration() -> Holder:
+    return Holder(socket.gethostname(), os.getpid(), now(), "(migration)")
+
+
 def _migrate_server(engine: Engine, where: str, version: int) -> str:
-    session = LockedSession(engine, where, exclusive=[SCHEMA], shared=[], grid="(migration)")
+    session = LockedSession(engine, where, exclusive=[SCHEMA], shared=[], holder=_migration())
     try:
         connection = session.connection()
         with connection.begin():

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from contextlib import suppress
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, text
@@ -62,12 +62,12 @@ class LockedSession:
     What a driver writes goes through it: a write that succeeds proves that the locks are still held.
     """
 
-    def __init__(self, engine: Engine, where: str, *, exclusive: list[int], shared: list[int], grid: str) -> None:
+    def __init__(self, engine: Engine, where: str, *, exclusive: list[int], shared: list[int], holder: Holder) -> None:
         self._engine = engine
         self._where = where
         self._exclusive = exclusive
         self._shared = shared
-        self._grid = grid
+        self._name = _session_name(holder)
         self._connection: Connection | None = None
         self._backend: dict[str, Any] | None = None
 
@@ -86,8 +86,8 @@ class LockedSession:
                 # The server may not have noticed that the former session is dead, and keep its locks.
                 connection.execute(text(_END_SESSION), self._backend)
             self._backend = dict(connection.execute(text(_THIS_SESSION)).mappings().one())
-            name = session_name(self._grid)
-            connection.execute(text("SELECT set_config('application_name', :name, false)"), {"name": name})
+            name = {"name": self._name}
+            connection.execute(text("SELECT set_config('application_name', :name, false)"), name)
             wanted = [(lock, "") for lock in self._exclusive] + [(lock, "_shared") for lock in self._shared]
             for lock, kind in wanted:
                 if not connection.execute(text(f"SELECT pg_try_advisory_lock{kind}(:lock)"), {"lock": lock}).scalar():
@@ -114,31 +114,30 @@ class LockedSession:
 
     def _holder(self, connection: Connection, lock: int) -> Holder:
         """Whoever holds a lock, from the name its session bears."""
-        row = connection.execute(
+        name = connection.execute(
             text(
-                "SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
+                "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
                 "JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() "
                 "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
                 "AND l.classid = CAST(:high AS bigint) AND l.objid = CAST(:low AS bigint) LIMIT 1"
             ),
             {"high": lock >> 32 & 0xFFFFFFFF, "low": lock & 0xFFFFFFFF},
-        ).first()
-        if row is None:
-            return Holder()
-        started = row.backend_start and row.backend_start.astimezone(UTC).replace(tzinfo=None)
-        match = _SESSION.fullmatch(row.application_name or "")
+        ).scalar()
+        match = _SESSION.fullmatch(name or "")
         if match is None:
-            return Holder(started=started)
+            return Holder()
+        started = datetime.fromtimestamp(int(match["started"]), UTC).replace(tzinfo=None)
         return Holder(match["host"], int(match["pid"]), started, match["grid"])
 
 
-def session_name(grid: str) -> str:
-    """What the server shows of a driver's session; it keeps 63 bytes of it."""
-    return f"orchestrate {os.getpid()}@{socket.gethostname()[:30]} {grid}"
+def _session_name(holder: Holder) -> str:
+    """What the server shows of a driver's session; it keeps 63 bytes, so the grid's name comes last."""
+    started = int(holder.started.replace(tzinfo=UTC).timestamp())
+    return f"orchestrate {holder.pid}@{holder.host[:20]} {started} {holder.grid}"
 
 
 _THIS_SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 _END_SESSION = (
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = :pid AND backend_start = :backend_start"
 )
-_SESSION = re.compile(r"orchestrate (?P<pid>\d+)@(?P<host>\S+)(?: (?P<grid>.*))?")
+_SESSION = re.compile(r"orchestrate (?P<pid>\d+)@(?P<host>\S+) (?P<started>\d+) (?P<grid>.*)")

@@ -84,7 +84,7 @@ def test_a_second_driver_hears_who_holds_the_database(database: Database, locati
             with pytest.raises(Busy) as caught, driver_lock(second, grid="table1"):
                 pass
             holder = caught.value.holder
-            assert (holder.grid, holder.pid, holder.host) == ("table1", os.getpid(), os.uname().nodename[:30])
+            assert (holder.grid, holder.pid, holder.host) == ("table1", os.getpid(), os.uname().nodename[:20])
             assert before <= holder.started
             message = str(caught.value)
             assert database.where in message and f"`orchestrate` for table1, process {os.getpid()} on " in message
@@ -206,6 +206,11 @@ def test_two_grids_run_at_once_and_share_trials(url: str) -> None:
         assert states(two, KEYS) == ["running", "pending", "pending", "pending"]
         assert two.attempts(KEYS[3])[0].outcome is None
         one.record_epoch(timing, result(0), "exclusive")
+
+
+def test_a_database_is_made_beside_one_that_is_driven(postgresql: Server, url: str) -> None:
+    with open_database(url) as database, driver_lock(database, grid="table1"):
+        open_database(postgresql.new_database(), create=True).close()
 
 
 def test_a_database_object_has_one_driver(url: str) -> None:
