@@ -106,7 +106,7 @@ def run(
                 raise typer.Exit(SOME_FAILED if plan.count("failed") else DONE)
             _prepare_data([entry.trial for entry in plan.pending], data_root)
             options = replace(
-                _run_options(db, data_root, address, checkpoints),
+                _run_options(loaded.name, db, data_root, address, checkpoints),
                 checkpoint_seconds=checkpoint_seconds,
                 stall_seconds=stall_seconds,
                 dashboard=dashboard,
@@ -168,7 +168,7 @@ def time_grid(
             _save_grid(database, loaded)
             trials = _one_seed_each(loaded)
             _prepare_data(trials, data_root)
-            options = _run_options(db, data_root, address)
+            options = _run_options(loaded.name, db, data_root, address)
             typer.echo(f"timing {len(trials)} configurations, {warm_up} + {epochs} epochs each, one at a time")
             from orchestrator.scheduler import time_trials
 
@@ -376,13 +376,16 @@ def _prepare_data(trials: Sequence[Trial], data_root: Path) -> None:
         prepare(config, data_root, progress=typer.echo)
 
 
-def _run_options(db: str, data_root: Path, address: str | None, checkpoints: Path | None = None) -> RunOptions:
+def _run_options(
+    grid: str, db: str, data_root: Path, address: str | None, checkpoints: Path | None = None
+) -> RunOptions:
     from orchestrator.provenance import code_provenance
     from orchestrator.scheduler import RunOptions
 
     # Beside the database file, so that the two are found, moved and removed together.
     beside = Path("results.db") if "://" in db else Path(db)
     return RunOptions(
+        grid=grid,
         data_root=data_root,
         checkpoints=checkpoints or beside.with_name(f"{beside.stem}-checkpoints"),
         logs=beside.with_name(f"{beside.stem}-logs"),

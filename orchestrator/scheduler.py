@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import tempfile
@@ -21,6 +22,8 @@ from orchestrator.failures import Failure, infrastructure_failure
 from orchestrator.provenance import ROOT
 from orchestrator.recorder import Observer, Recorder, Summary, retry_at_once
 from orchestrator.worker import Job, run_job
+from trainer.datasets import dataset_spec
+from trainer.results import EpochResult
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -43,7 +46,18 @@ ENVIRONMENT = {
 # Binds every port of a local Ray to the loopback interface; on a cluster the nodes must reach each other.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
+# Exported by every worker as ray_trial_<name>{trial="..."}.
+GAUGES = {
+    "epoch": "epochs trained",
+    "top1_error_percent": "top-1 error of the first network on the test split",
+    "seconds_per_epoch": "training, data and evaluation of the last epoch",
+    "images_per_second": "training images per second in the last epoch",
+}
+
 INFRASTRUCTURE_RETRIES = 3
+# A process of its own costs a trial a few seconds, and Ray's dashboard shows a trial's name only for such. Trials of
+# fewer images than this in all their epochs (seconds of work) share processes instead.
+SMALL_TRIAL_IMAGES = 20_000
 OBJECT_STORE_BYTES = 200 * 2**20
 
 
@@ -62,12 +76,13 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how trials run; nothing here changes what they compute.
+    """Where and how the trials of `grid` run; nothing here changes what they compute.
 
     `environment` is the launch's provenance; `checkpoint_seconds` the least time between two checkpoints of a trial;
     `stall_seconds` the silence after which a trial counts as hung.
     """
 
+    grid: str
     data_root: Path
     checkpoints: Path
     logs: Path
@@ -179,7 +194,7 @@ def _run_shape(
             Trial,
             param_space={"job": tune.grid_search(jobs)},
             tune_config=tune.TuneConfig(
-                reuse_actors=True,
+                reuse_actors=all(_images(trial) < SMALL_TRIAL_IMAGES for trial in trials),
                 trial_name_creator=lambda trial: trial.config["job"]["name"],
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -197,15 +212,45 @@ def _run_shape(
 
 def _trainable(config: dict[str, Any]) -> None:
     from ray import tune
+    from ray.util.metrics import Gauge
 
-    run_job(Job(**config["job"]), tune.report)
+    job = Job(**config["job"])
+    gauges = {name: Gauge(f"trial_{name}", description, tag_keys=("trial",)) for name, description in GAUGES.items()}
+
+    def report(message: dict[str, Any]) -> None:
+        if message["kind"] == "epoch":
+            for name, value in _measures(EpochResult.from_dict(message["result"])).items():
+                gauges[name].set(value, tags={"trial": job.name})
+        tune.report(message)
+
+    run_job(job, report)
+
+
+def _measures(result: EpochResult) -> dict[str, float]:
+    """The values of an epoch for Ray's metrics, by the name in `GAUGES`."""
+    training = result.train_seconds + result.data_seconds
+    main = [each for each in result.evaluations if each.classifier == "main" and each.split == "test"]
+    return {
+        "epoch": result.epoch + 1,
+        "top1_error_percent": main[0].metrics.top1_error,
+        "seconds_per_epoch": training + result.eval_seconds,
+        "images_per_second": result.images / training,
+    }
+
+
+def _images(trial: Trial) -> float:
+    """Training images of all epochs together; infinite where only the files can tell."""
+    config, spec = trial.config, dataset_spec(trial.config.dataset)
+    if config.subset is not None and spec.classes is not None:
+        return config.epochs * config.subset * spec.classes
+    return config.epochs * (spec.train_images or math.inf)
 
 
 def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, timed: int | None) -> Job:
     checkpoint = options.checkpoints.absolute() / f"{trial.key}.pt"
     return Job(
         key=trial.key,
-        name=trial.name,
+        name=f"{options.grid}/{trial.name}",
         config=trial.config.model_dump(mode="json"),
         cpus=shape.cpu,
         gpus=shape.gpu,
