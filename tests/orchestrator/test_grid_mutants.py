@@ -5,10 +5,13 @@ import random
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.document import read_document
 from orchestrator.grid import GridError
 from tests.orchestrator.grid_files import SHIPPED, load
+from trainer.config import TrainConfig
 
 
 def judge(data: bytes) -> bool:
@@ -129,3 +132,37 @@ def test_mutants_of_the_content_load_or_are_refused(seed: int):
             content = structural_mutant(content, generator)
         loaded += judge(json.dumps(content, indent=1).encode())
     assert 10 < loaded < 240
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.sampled_from(NAMES),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES) | st.text(), inner, max_size=3),
+    max_leaves=12,
+)
+SECTIONS = st.fixed_dictionaries(
+    {"name": st.just("x") | JSON},
+    optional={
+        "fixed": st.dictionaries(st.sampled_from([*TrainConfig.model_fields]), JSON, max_size=3) | JSON,
+        "grid": st.dictionaries(st.sampled_from([*TrainConfig.model_fields]), JSON, max_size=3) | JSON,
+        "exclude": st.lists(st.dictionaries(st.sampled_from([*TrainConfig.model_fields]), JSON, max_size=2)) | JSON,
+        "resources": st.dictionaries(st.sampled_from(["gpu", "cpu", "per_network"]), JSON) | JSON,
+        "report": st.dictionaries(st.sampled_from(["tables", "figures", "selection"]), JSON) | JSON,
+    },
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode(errors="replace")))
+def test_any_bytes_load_or_are_refused(data: bytes):
+    judge(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SECTIONS)
+def test_any_values_load_or_are_refused(content: dict):
+    judge(json.dumps(content).encode())
