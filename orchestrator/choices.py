@@ -175,6 +175,8 @@ class Choices:
                 self.reader.note(item.place, place, f"names {shown(name)} again, as line {elements[name].place[0]}")
             else:
                 elements[name] = element
+        if not elements:
+            return []
         subsets = chain.from_iterable(combinations(elements.values(), size) for size in range(len(elements) + 1))
         return [_union(subset, below.place, key) for subset in subsets]
 

@@ -26,8 +26,10 @@ TABLES = (1, 2, 3, 4, "tinyimagenet", "pskd", "dcm", "ood", "fidelity", "interac
 FIGURES = (2,)
 SELECTIONS = ("best_test", "best_val", "last")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# Of one trial; more is a slip of the pen.
 MAX_AMOUNT = 4096
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MEAN_LAST = re.compile(r"mean_last_[1-9][0-9]{0,5}")
 
 
@@ -152,15 +154,13 @@ def _amounts(reader: Reader, entries: dict[str, Node], key: str, otherwise: Reso
         if (node := entries.get(name)) is None:
             continue
         value = node.value
-        whole_or_part = isinstance(value, (int, float)) and (value <= 1 or value == int(value))
-        least = 0 if name == "gpu" else 0.01
-        if isinstance(value, bool) or not whole_or_part or not least <= value <= MAX_AMOUNT:
-            allowed = (
-                "0, a fraction below 1, or a whole number" if name == "gpu" else "a fraction below 1, or a whole number"
-            )
-            reader.note(node.place, f"{key}.{name}", f"{shown(node.plain())} is not an amount; give {allowed}")
-        else:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and (0.01 <= value <= 1 or value in range(0 if name == "gpu" else 1, MAX_AMOUNT + 1)):
             found[name] = round(float(value), 4)
+        else:
+            allowed = "0, a fraction" if name == "gpu" else "a fraction"
+            what = f"{shown(node.plain())} is not an amount; give {allowed} from 0.01, or a whole number"
+            reader.note(node.place, f"{key}.{name}", what)
     return Resources(**found)
 
 

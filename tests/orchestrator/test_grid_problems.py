@@ -125,6 +125,7 @@ def test_more_problems_than_anyone_reads_are_counted():
         (HEAD + f"exclude: [{'{seed: 1}, ' * 101}]\n", ["2: exclude: has 101 entries; one file may hold 100"]),
         (HEAD + "resources: {gpu: -1}\n", ["2: resources.gpu: -1 is not an amount"]),
         (HEAD + "resources: {gpu: 1.5}\n", ["2: resources.gpu: 1.5 is not an amount", "whole number"]),
+        (HEAD + "resources: {gpu: 0.0001}\n", ["2: resources.gpu: 0.0001 is not an amount", "from 0.01"]),
         (HEAD + "resources: {gpu: true}\n", ["2: resources.gpu: true is not"]),
         (HEAD + "resources: {cpu: 0}\n", ["2: resources.cpu: 0 is not"]),
         (HEAD + "resources: {cpu: many}\n", ["2: resources.cpu: 'many' is not"]),
@@ -188,6 +189,7 @@ def test_mistakes_do_not_make_up_others():
     assert len(problems({"fixed": {"network": "wrn28-10"}, "grid": {"methods": ["dcm", "dml"]}})) == 1
     assert len(problems({"fixed": {"metods": "dml", "peer": "mobilenet"}})) == 1
     assert len(problems({"grid": {"network": ["densenet121"], "methods": ["byot"]}, "exclude": [{"metods": 1}]})) == 1
+    assert len(problems({"grid": {"methods": {"powerset": ["dcmm"]}, "peer": ["mobilenet"]}})) == 1
     assert len(problems({"gird": {"methods": ["dml"]}, "fixed": {"peer": "mobilenet"}})) == 1
 
 
