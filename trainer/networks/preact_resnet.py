@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import nn
-from torchvision.models.resnet import Bottleneck, conv1x1, conv3x3
+from torchvision.models.resnet import Bottleneck, conv3x3
 
 from trainer.networks.network import Network
-from trainer.networks.resnet import residual_stages, stem
+from trainer.networks.resnet import projection, residual_stages, stem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ class PreActivationBlock(nn.Module):
             conv3x3(out_channels, out_channels),
         )
         reshapes = stride > 1 or channels != out_channels
-        self.shortcut = conv1x1(channels, out_channels, stride) if reshapes else None
+        self.shortcut = projection(channels, out_channels, stride) if reshapes else None
 
     def forward(self, hidden: Tensor) -> Tensor:
         activated = self.activation(hidden)

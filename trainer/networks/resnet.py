@@ -13,31 +13,26 @@ from trainer.networks.network import Network
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# The blocks of each network: their kind, how many a stage has, and how many groups their 3x3 convolution has.
-_BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...], int]] = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2), 1),
-    "resnet34": (BasicBlock, (3, 4, 6, 3), 1),
-    "resnet50": (Bottleneck, (3, 4, 6, 3), 1),
-    "resnet101": (Bottleneck, (3, 4, 23, 3), 1),
-    "resnext50_32x4d": (Bottleneck, (3, 4, 6, 3), 32),
+# The blocks of each network: their kind, how many each stage has, the groups of the 3x3 convolution and their width.
+_BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...], int, int]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2), 1, 64),
+    "resnet34": (BasicBlock, (3, 4, 6, 3), 1, 64),
+    "resnet50": (Bottleneck, (3, 4, 6, 3), 1, 64),
+    "resnet101": (Bottleneck, (3, 4, 23, 3), 1, 64),
+    "resnext50_32x4d": (Bottleneck, (3, 4, 6, 3), 32, 4),
 }
 
 
 def build(name: str, *, num_classes: int, width: int, stages: int, heads: str | None) -> Network:
-    """Build a ResNet or ResNeXt that ends after `stages` stages (He et al., Deep residual learning; Xie et al.)."""
-    block, depths, groups = _BLOCKS[name]
-    # ResNeXt's groups are 4 channels wide at the published width, and never less than one.
-    base_width = 64 if groups == 1 else max(4, -(-64 // width))
-    network = Network(
-        stem(width),
-        residual_stages(block, depths[:stages], width, groups=groups, base_width=base_width),
-        features=width * 2 ** (stages - 1) * block.expansion,
-        num_classes=num_classes,
-    )
-    if heads is not None:
-        channels = [width * 2**index * block.expansion for index in range(stages)]
-        attach_heads(network, heads, channels, num_classes)
-    return network
+    """Build a ResNet or ResNeXt that ends after `stages` stages.
+
+    Sources: He et al., Deep residual learning for image recognition; Xie et al., Aggregated residual transformations.
+    """
+    block, depths, groups, base_width = _BLOCKS[name]
+    channels = [width * 2**index * block.expansion for index in range(stages)]
+    blocks = residual_stages(block, depths[:stages], width, groups=groups, base_width=base_width)
+    network = Network(stem(width), blocks, features=channels[-1], num_classes=num_classes)
+    return network if heads is None else attach_heads(network, heads, channels, num_classes)
 
 
 def stem(width: int) -> nn.Sequential:
@@ -50,18 +45,30 @@ def residual_stages(
 ) -> list[nn.Sequential]:
     """Stages of residual blocks on an input of `width` channels; each but the first halves size, doubles channels.
 
-    `depths` are the blocks per stage; `groups` and `base_width` are torchvision's.
+    `depths` are the blocks per stage; `groups` and `base_width` are torchvision's: a group of the first stage has
+    `base_width` channels at the published width. In narrow networks every group keeps at least one.
     """
     stages, inputs = [], width
     for index, depth in enumerate(depths):
         planes, blocks = width * 2**index, []
         outputs = planes * block.expansion
+        # torchvision rounds a group's planes * base_width / 64 channels down.
+        wide_enough = max(base_width, -(-64 // planes))
         for position in range(depth):
             stride = 2 if index > 0 and position == 0 else 1
             shortcut = None
             if stride > 1 or inputs != outputs:
-                shortcut = nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
-            blocks.append(block(inputs, planes, stride, shortcut, groups, base_width))
+                shortcut = nn.Sequential(projection(inputs, outputs, stride), nn.BatchNorm2d(outputs))
+            blocks.append(block(inputs, planes, stride, shortcut, groups, wide_enough))
             inputs = outputs
         stages.append(nn.Sequential(*blocks))
     return stages
+
+
+def projection(channels: int, out_channels: int, stride: int) -> nn.Module:
+    """The strided 1x1 convolution of a shortcut whose shape changes."""
+    if stride > 1 and channels < 16:
+        # oneDNN's weight gradient of this convolution writes out of bounds where the channels do not fill a vector
+        # (channels last, oneDNN issue 6035): narrow networks crashed on a CPU. The same computed in two steps.
+        return nn.Sequential(nn.AvgPool2d(1, stride), conv1x1(channels, out_channels))
+    return conv1x1(channels, out_channels, stride)
