@@ -104,7 +104,8 @@ def test_reports_know_the_database_only():
     ["orchestrator.cli", "orchestrator.grid", "orchestrator.plan", "orchestrator.monitor", "reports", *CATALOGUES],
 )
 def test_starting_loads_neither_torch_nor_ray(module):
-    code = f"import sys, {module}; print([m for m in ('torch', 'ray', 'pandas', 'matplotlib', 'sklearn') if m in sys.modules])"
+    heavy = ("torch", "ray", "pandas", "matplotlib", "sklearn")
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 
