@@ -6,11 +6,11 @@ import os
 import socket
 from pathlib import Path
 
-from sqlalchemy import Engine, make_url, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, Engine, make_url, text
+from sqlalchemy.exc import ArgumentError, StatementError
 
 from orchestrator.database import schema
-from orchestrator.database.errors import DatabaseError, Holder, described
+from orchestrator.database.errors import DatabaseError, Holder, describe, described
 from orchestrator.database.lock import file_lock
 from orchestrator.database.postgresql import BULK, SCHEMA, LockedSession, postgresql_engine
 from orchestrator.database.sqlite import back_up, check_file, set_journal, sqlite_engine
@@ -39,21 +39,22 @@ def open_database(
         engine = postgresql_engine(url, readonly=readonly)
     try:
         with described(where):
-            warning = None if path is None or readonly else set_journal(engine, path)
             migrated = _settle_version(engine, where, path, create and not readonly, migrate and not readonly)
+            # Only now is it known to be ours to change.
+            warning = None if path is None or readonly else set_journal(engine, path)
     except BaseException:
         engine.dispose()
         raise
     return Database(engine, where, path=path, readonly=readonly, warning=warning, migrated=migrated)
 
 
-def _locate(location: str | Path):
+def _locate(location: str | Path) -> tuple[Path, None] | tuple[None, URL]:
     """A file's path or a PostgreSQL URL."""
     given = str(location)
     if "://" not in given:
         if given in ("", ":memory:"):
             raise DatabaseError(f"{given!r} names no file; give a path such as results.db")
-        return Path(given).expanduser(), None
+        return _expanded(given), None
     try:
         url = make_url(given)
     except (ArgumentError, ValueError):
@@ -62,7 +63,7 @@ def _locate(location: str | Path):
     if kind == "sqlite":
         if not url.database or url.database == ":memory:" or url.query:
             raise DatabaseError(f"{given} names no file; give sqlite:///FILE, or just the path")
-        return Path(url.database).expanduser(), None
+        return _expanded(url.database), None
     if kind in ("postgresql", "postgres"):
         if not url.database:
             raise DatabaseError(
@@ -70,6 +71,13 @@ def _locate(location: str | Path):
             )
         return None, url
     raise DatabaseError(f"{kind} is not supported: the database is an SQLite file or postgresql://...")
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DatabaseError(f"{path} names no file: there is no user {path.split('/')[0][1:]!r}") from None
 
 
 def _settle_version(engine: Engine, where: str, path: Path | None, create: bool, migrate: bool) -> str | None:
@@ -95,13 +103,21 @@ def _settle_version(engine: Engine, where: str, path: Path | None, create: bool,
             f"{where} is of version {version}, and this `orchestrate` needs {schema.VERSION}; "
             "run `orchestrate migrate`, which keeps a backup copy of a file"
         )
-    return _migrate_file(engine, path) if path is not None else _migrate_server(engine, where, version)
+    try:
+        return _migrate_file(engine, path) if path is not None else _migrate_server(engine, where, version)
+    except StatementError as error:
+        raise DatabaseError(
+            f"{describe(error, where)}; its migration from version {version} to {schema.VERSION} was undone"
+        ) from error
 
 
-def _migrate_file(engine: Engine, path: Path) -> str:
+def _migrate_file(engine: Engine, path: Path) -> str | None:
     with file_lock(path, _migration()):
         with engine.connect() as connection:
             version = schema.version_of(connection, str(path))
+        if version == schema.VERSION:
+            # Another process did it while this one asked for the lock.
+            return None
         copy = back_up(engine, path, version)
         with engine.connect() as connection:
             raw = connection.connection.driver_connection

@@ -53,8 +53,8 @@ def check_file(path: Path, *, create: bool, readonly: bool) -> None:
         kind = path.stat().st_mode
     except FileNotFoundError:
         kind = None
-    except OSError as error:
-        raise DatabaseError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise DatabaseError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
     if kind is None:
         if not create or readonly:
             raise DatabaseError(

@@ -216,7 +216,7 @@ def test_a_migration_that_fails_changes_nothing(location: str, next_version: Cal
     with open_database(location, create=True) as database:
         save(database, 3)
     next_version("op.execute('DELETE FROM grid_trials'); op.execute('SELECT nonsense FROM nowhere')")
-    with pytest.raises(DatabaseError, match="nowhere"):
+    with pytest.raises(DatabaseError, match=r"nowhere.* its migration from version 1 to 2 was undone"):
         open_database(location, migrate=True)
     schema.VERSION = 1
     with open_database(location) as database:
@@ -279,6 +279,8 @@ def test_other_versions_are_refused_and_left_alone(location: str, version: str |
             if version is not None:
                 connection.execute(text(f"INSERT INTO {schema.VERSION_TABLE} VALUES (:version)"), {"version": version})
             connection.commit()
+    before = Path(location).read_bytes() if "://" not in location else b""
     for options in ({"create": True, "migrate": True}, {"readonly": True}):
         with pytest.raises(DatabaseError, match=message):
             open_database(location, **options)
+        assert not before or Path(location).read_bytes() == before
