@@ -114,6 +114,14 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -
             sampler.mark()
             began = time.time()
 
+        def on_teacher_epoch(result: EpochResult) -> None:
+            nonlocal began
+            log.info("teacher: epoch %d", result.epoch)
+            # The driver takes a silent trial for a hung one.
+            report({"kind": "teacher"})
+            sampler.mark()
+            began = time.time()
+
         train(
             TrainConfig(**job.config),
             on_epoch,
@@ -122,6 +130,7 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -
             checkpoint=Path(job.checkpoint) if job.checkpoint else None,
             checkpoint_seconds=job.checkpoint_seconds,
             stop_after=None if job.timed is None else job.warm_up + job.timed,
+            report_teacher=on_teacher_epoch,
         )
 
 

@@ -2,179 +2,241 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
+import os
+import re
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from trainer.arguments import BadArguments, option, parse_arguments
 from trainer.config import TrainConfig, config_problems
 from trainer.results import EpochResult, Evaluation
 
-EXAMPLES = """\
-examples:
-  python -m trainer --dataset digits --width 8 --methods pskd,byot --epochs 6
-  python -m trainer --network resnet50 --methods '{"byot": {"blocks": [3]}, "dmfl": {}}' --device cuda
-  python -m trainer --evaluate run.pt --data-root data
-"""
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class _Stop(Exception):
+    """An end that was foreseen: the message for the person and the exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 diverged, 2 bad input."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    """Run the command line; returns the exit code."""
+    logging.basicConfig(format="warning: %(message)s")
     try:
-        return _evaluate(options) if options.evaluate else _train(options)
-    except _expected_errors() as error:
+        options = parse_arguments(arguments)
+        _evaluate(options) if options.evaluate else _train(options)
+    except BadArguments as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1 if type(error).__name__ == "Diverged" else 2
+        return BAD_INPUT
+    except _Stop as stop:
+        print(f"error: {stop}", file=sys.stderr)
+        return stop.code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): not an error, and nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE
 
 
-def _train(options: argparse.Namespace) -> int:
-    values = json.loads(options.config.read_text()) if options.config else {}
-    if not isinstance(values, dict):
-        raise ValueError(f"{options.config}: holds {values!r}, not a mapping of configuration fields")
-    given = {name: getattr(options, name) for name in TrainConfig.model_fields if getattr(options, name) is not None}
-    try:
-        config = TrainConfig(**values | given)
-    except ValidationError as error:
-        listed = [f"--{'.'.join(path).replace('_', '-')}: {message}" for path, message in config_problems(error)]
-        raise ValueError("\n       ".join(listed)) from None
-    from trainer.download import prepare
-    from trainer.train import train
+def _train(options: Namespace) -> None:
+    config = _config(options)
+    with _foreseen():
+        from trainer.download import prepare
+        from trainer.train import train
 
-    prepare(config, options.data_root, progress=print)
+        device = _device(options)
+        prepare(config, options.data_root, progress=_say)
+        table = _EpochTable(config)
+        if not options.json:
+            print(f"{_description(config)}, {config.epochs} epochs on {device}")
+        result = train(
+            config,
+            (lambda result: print(json.dumps(result.to_dict()), flush=True)) if options.json else table.print,
+            device=device,
+            data_root=options.data_root,
+            checkpoint=options.checkpoint,
+            report_teacher=lambda result: _say(_teacher_line(result, config.epochs)),
+        )
+    if not options.json:
+        terms = ", ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
+        print(f"\n{result.parameters:,} parameters; loss terms of the last epoch: {terms}\n")
+        print("\n".join(_evaluation_table(config, result.evaluations)))
 
-    def report(result: EpochResult) -> None:
-        if options.json:
-            print(json.dumps(result.to_dict()), flush=True)
-        else:
-            print(_line(result, config.epochs), flush=True)
 
-    train(config, report, device=_device(options), data_root=options.data_root, checkpoint=options.checkpoint)
-    return 0
+def _evaluate(options: Namespace) -> None:
+    with _foreseen():
+        from trainer.checkpoint import fitting, read_checkpoint
+        from trainer.data import load_splits
+        from trainer.download import prepare
+        from trainer.evaluation import evaluate
+        from trainer.train import build_networks
 
-
-def _evaluate(options: argparse.Namespace) -> int:
-    import torch
-
-    from trainer.checkpoint import read_checkpoint
-    from trainer.data import load_splits
-    from trainer.download import prepare
-    from trainer.train import build_networks, evaluate
-
-    state = read_checkpoint(options.evaluate)
-    config = state["config"]
-    device = torch.device(_device(options))
-    prepare(config, options.data_root, progress=print)
-    splits = load_splits(config, options.data_root)
-    networks = build_networks(config, splits.train.num_classes, device)
-    networks.load_state_dict(state["networks"])
-    evaluations = evaluate(config, networks, splits, device)
+        device = _device(options)
+        state = read_checkpoint(options.evaluate)
+        config = state["config"]
+        if options.given:
+            config = _config(options, config.model_dump())
+        prepare(config, options.data_root, progress=_say)
+        splits = load_splits(config, options.data_root)
+        networks = build_networks(config, splits.train.num_classes, device)
+        with fitting(options.evaluate):
+            networks.load_state_dict(state["networks"])
+        evaluations = evaluate(config, networks, splits, device)
     if options.json:
-        print(
-            json.dumps([evaluation.__dict__ | {"metrics": evaluation.metrics.__dict__} for evaluation in evaluations])
-        )
-        return 0
-    print(f"{options.evaluate}: {config.dataset}, {len(state['results'])} of {config.epochs} epochs trained")
-    print(f"{'network':<18} {'split':<10} {'classifier':<10}  top-1 %  top-5 %     NLL   ECE %    AURC  OOD AUROC %")
-    for evaluation in evaluations:
-        print(f"{config.network_names[evaluation.network]:<18} {_row(evaluation)}")
-    return 0
+        print(json.dumps([asdict(evaluation) for evaluation in evaluations]))
+        return
+    print(f"{options.evaluate}: {_description(config)}, {len(state['results'])} of {config.epochs} epochs\n")
+    print("\n".join(_evaluation_table(config, evaluations)))
 
 
-def _row(evaluation: Evaluation) -> str:
-    metrics = evaluation.metrics
-    numbers = (
-        f"{metrics.top1_error:8.2f} {metrics.top5_error:8.2f} {metrics.nll:7.3f} {metrics.ece:7.2f} {metrics.aurc:7.2f}"
-    )
-    outside = "" if evaluation.ood_auroc is None else f" {evaluation.ood_auroc:12.2f}"
-    return f"{evaluation.split:<10} {evaluation.classifier:<10} {numbers}{outside}"
+def _config(options: Namespace, values: dict[str, Any] | None = None) -> TrainConfig:
+    """The configuration from `values` or the file of `--config`, and the options given, which come first."""
+    if values is None:
+        values = _config_file(options.config) if options.config else {}
+    try:
+        return TrainConfig(**values | options.given)
+    except ValidationError as error:
+        listed = []
+        for (name, *below), message in config_problems(error):
+            place = option(name) if name in options.given or options.config is None else f"{options.config}: {name}"
+            listed.append(f"{'.'.join([place, *below])}: {message}")
+        raise _Stop("\n       ".join(listed), BAD_INPUT) from None
 
 
-def _line(result: EpochResult, epochs: int) -> str:
-    errors = "  ".join(
-        f"{'' if evaluation.network == 0 else f'network {evaluation.network} '}{evaluation.classifier} "
-        f"{evaluation.metrics.top1_error:.2f}%"
-        for evaluation in result.evaluations
-        if evaluation.split == "test"
-    )
-    losses = "  ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
-    seconds = result.train_seconds + result.data_seconds
-    return (
-        f"epoch {result.epoch + 1}/{epochs}  rate {result.learning_rate:g}  train {seconds:.1f} s  "
-        f"test {result.eval_seconds:.1f} s  |  loss: {losses}  |  top-1 error: {errors}"
-        + ("  (from the checkpoint)" if result.restored else "")
-    )
+def _config_file(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _Stop(f"{path}: cannot be read ({error.strerror})", BAD_INPUT) from None
+    except (ValueError, RecursionError) as error:
+        raise _Stop(f"{path}: is not JSON ({error})", BAD_INPUT) from None
+    if not isinstance(values, dict):
+        example = '{"network": "resnet18", "methods": {"pskd": {}}}'
+        raise _Stop(f"{path}: holds no mapping of configuration fields, such as {example}", BAD_INPUT)
+    return values
 
 
-def _device(options: argparse.Namespace) -> str:
+def _device(options: Namespace) -> str:
     import torch
 
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"--device {options.device}: no CUDA device is available here; leave it out to train on the CPU"
-        )
-    return options.device
+    device, count = str(options.device), torch.cuda.device_count()
+    if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", device):
+        raise _Stop(f"--device: {device!r} is none; give cpu, cuda or cuda:N", BAD_INPUT)
+    if device != "cpu" and not count:
+        raise _Stop(f"--device: {device}: no CUDA device is available here; leave it out for the CPU", BAD_INPUT)
+    if device != "cpu" and int(device.partition(":")[2] or 0) >= count:
+        raise _Stop(f"--device: {device}: there is cuda:0 to cuda:{count - 1} here", BAD_INPUT)
+    return device
 
 
-def _expected_errors() -> tuple[type[Exception], ...]:
-    """What a person can mend. Imported late: bad arguments are refused before torch is loaded."""
+@contextmanager
+def _foreseen() -> Iterator[None]:
+    """Turn what a person can mend into one message. It imports torch: bad arguments are refused before."""
+    import torch
+
     from trainer.checkpoint import CheckpointError
     from trainer.download import DataError
     from trainer.train import Diverged
 
-    return (ValueError, OSError, CheckpointError, DataError, Diverged)
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (CheckpointError, DataError) as error:
+        raise _Stop(str(error), BAD_INPUT) from None
+    except OSError as error:
+        raise _Stop(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT) from None
+    except Diverged as error:
+        raise _Stop(f"{error}: it diverged; a lower --learning-rate may help", FAILED) from None
+    except torch.OutOfMemoryError as error:
+        raise _Stop(f"{str(error).splitlines()[0]} Lower --batch-size or --width", FAILED) from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    run = parser.add_argument_group("where and how it runs")
-    run.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    run.add_argument("--data-root", type=Path, default=Path("data"), help="folder of the data sets (default: data)")
-    run.add_argument("--checkpoint", type=Path, help="continue from this file if it is there, and keep it up to date")
-    run.add_argument(
-        "--evaluate", type=Path, metavar="CHECKPOINT", help="do not train: evaluate every classifier of this"
-    )
-    run.add_argument(
-        "--config", type=Path, metavar="FILE", help="a JSON file of fields; options given here override it"
-    )
-    run.add_argument("--json", action="store_true", help="print JSON: one object per epoch, or the list of evaluations")
-    science = parser.add_argument_group("configuration (every field of trainer.config.TrainConfig)")
-    for name, field in TrainConfig.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        science.add_argument(
-            f"--{name.replace('_', '-')}",
-            type={"methods": _methods, "milestones": _numbers}.get(name, str),
-            metavar=name.upper(),
-            help=f"{field.description or ''} (default: {'none' if default in (None, {}) else default})".strip().replace(
-                "%", "%%"
-            ),
+def _say(line: str) -> None:
+    # Standard output is for results.
+    print(line, file=sys.stderr, flush=True)
+
+
+def _description(config: TrainConfig) -> str:
+    networks = " and ".join(config.network_names)
+    width = "" if config.width == 64 else f" of width {config.width}"
+    methods = " with " + ", ".join(config.methods) if config.methods else ""
+    return f"{networks}{width}{methods} on {config.dataset}"
+
+
+def _label(config: TrainConfig, evaluation: Evaluation) -> str:
+    """The name of a classifier among those of all networks and splits."""
+    number = f"{evaluation.network + 1}:" if len(config.network_names) > 1 else ""
+    return f"{number}{evaluation.classifier}{'' if evaluation.split == 'test' else ' (val)'}"
+
+
+def _teacher_line(result: EpochResult, epochs: int) -> str:
+    return f"teacher: epoch {result.epoch + 1}/{epochs}, top-1 error {result.evaluations[0].metrics.top1_error:.2f} %"
+
+
+class _EpochTable:
+    """One line per epoch, under a heading of the classifiers evaluated."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.headed = False
+
+    def print(self, result: EpochResult) -> None:
+        """Print an epoch, the first one below the heading."""
+        if not self.headed:
+            labels = "".join(f"  {_label(self.config, evaluation):>6}" for evaluation in self._shown(result))
+            width = len(labels)
+            print(f"\n{'':<9}{'learning':>10}{'':>10}  {' top-1 error in %':-^{width - 2}}{'  seconds of':>18}")
+            print(f"{'epoch':<9}{'rate':>10}{'loss':>10}{labels}{'training':>10}{'testing':>9}")
+            self.headed = True
+        errors = "".join(
+            f"  {evaluation.metrics.top1_error:>{max(6, len(_label(self.config, evaluation)))}.2f}"
+            for evaluation in self._shown(result)
         )
-    return parser
+        print(
+            f"{f'{result.epoch + 1}/{self.config.epochs}':<9}{result.learning_rate:>10.4g}"
+            f"{sum(result.losses.values()):>10.4f}{errors}"
+            f"{result.train_seconds + result.data_seconds:>10.1f}{result.eval_seconds:>9.1f}"
+            f"{'  (from the checkpoint)' if result.restored else ''}",
+            flush=True,
+        )
+
+    @staticmethod
+    def _shown(result: EpochResult) -> list[Evaluation]:
+        """On the test split every classifier, on the validation split the deepest."""
+        return [e for e in result.evaluations if e.split == "test" or e.classifier == "main"]
 
 
-def _methods(text: str) -> Any:
-    """`pskd,byot` or JSON with hyperparameters."""
-    return (
-        json.loads(text)
-        if text.lstrip().startswith("{")
-        else {name.strip(): {} for name in text.split(",") if name.strip()}
+def _evaluation_table(config: TrainConfig, evaluations: Sequence[Evaluation]) -> list[str]:
+    outside = any(evaluation.ood_auroc is not None for evaluation in evaluations)
+    heading = (
+        f"{'network':<18}{'split':<12}{'classifier':<12}{'top-1 %':>8}{'top-5 %':>9}{'NLL':>9}{'ECE %':>8}{'AURC':>9}"
     )
-
-
-def _numbers(text: str) -> list[str]:
-    return [part for part in text.split(",") if part.strip()]
+    lines = [heading + (f"{'OOD AUROC %':>13}" if outside else "")]
+    for evaluation in evaluations:
+        network = config.network_names[evaluation.network]
+        number = f"{evaluation.network + 1}:" if len(config.network_names) > 1 else ""
+        m = evaluation.metrics
+        lines.append(
+            f"{number + network:<18}{evaluation.split:<12}{evaluation.classifier:<12}"
+            f"{m.top1_error:8.2f}{m.top5_error:9.2f}{m.nll:9.4f}{m.ece:8.2f}{m.aurc:9.2f}"
+            + ("" if evaluation.ood_auroc is None else f"{evaluation.ood_auroc:13.2f}")
+        )
+    return lines
 
 
 if __name__ == "__main__":

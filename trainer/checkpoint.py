@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pickle
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from pydantic import ValidationError
 
-from trainer.config import TrainConfig
+from trainer.config import TrainConfig, config_problems
 
 log = logging.getLogger(__name__)
 
 # Raise it when the content changes so that older programs could not continue from it.
 CHECKPOINT_FORMAT = 1
 
+_CONTENT = {"networks": dict, "optimizer": dict, "methods": dict, "results": list}
+
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be used; the message names the file and the reason."""
+    """A checkpoint that cannot be used; the message names the file, the reason and what to do."""
+
+
+class MissingCheckpoint(CheckpointError):
+    """There is no file."""
 
 
 class DamagedCheckpoint(CheckpointError):
-    """A checkpoint file that was cut off or altered; the one before it may still be good."""
+    """A checkpoint file that was cut off or altered."""
 
 
 def previous(path: Path) -> Path:
     """Where the checkpoint before the newest one is kept."""
     return path.with_name(path.name + ".previous")
+
+
+def refused(path: Path) -> Path:
+    """Where a checkpoint that could not be used is kept for whoever wants to look at it."""
+    return path.with_name(path.name + ".refused")
 
 
 def save_checkpoint(path: Path, config: TrainConfig, state: dict[str, Any]) -> None:
@@ -39,15 +55,10 @@ def save_checkpoint(path: Path, config: TrainConfig, state: dict[str, Any]) -> N
     Raises:
         OSError: the file could not be written; the checkpoints that were there are untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.writing")
     try:
         with open(temporary, "wb") as file:
-            try:
-                torch.save({"format": CHECKPOINT_FORMAT, "config": config.model_dump(mode="json"), **state}, file)
-            except RuntimeError as error:
-                # torch reports a failed write of its zip container as a RuntimeError.
-                raise OSError(f"cannot write {temporary}: {error}") from error
+            torch.save({"format": CHECKPOINT_FORMAT, "config": config.model_dump(mode="json"), **state}, file)
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
@@ -67,55 +78,132 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of one checkpoint file, tensors on the CPU; `config` is a TrainConfig.
 
     Raises:
-        CheckpointError: the file is missing, of a newer format, or not a checkpoint of this program.
+        MissingCheckpoint: there is no file.
         DamagedCheckpoint: it was cut off or altered.
+        CheckpointError: it is of a newer format, or not a checkpoint of this program.
+        OSError: the file cannot be read.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            state = _read(path, file)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such checkpoint") from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()
-        raise DamagedCheckpoint(
-            f"{path}: damaged or truncated ({reason[0] if reason else type(error).__name__})"
-        ) from error
-    if not isinstance(state, dict) or not isinstance(state.get("format"), int) or "config" not in state:
-        raise CheckpointError(f"{path}: not a checkpoint of this program")
-    if state["format"] > CHECKPOINT_FORMAT:
+        raise MissingCheckpoint(f"{path}: there is no such checkpoint") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path}: is a folder, not a checkpoint; give the path of a file") from None
+    number, config = (state.get("format"), state.get("config")) if isinstance(state, dict) else (None, None)
+    if not isinstance(number, int) or not isinstance(config, dict):
+        raise _not_ours(path)
+    if number > CHECKPOINT_FORMAT:
         raise CheckpointError(
-            f"{path}: format {state['format']} was written by a newer version (this one reads up to "
-            f"{CHECKPOINT_FORMAT}); update the program"
+            f"{path}: format {number} was written by a newer version (this one reads up to {CHECKPOINT_FORMAT}); "
+            "update the program"
         )
+    if not all(isinstance(state.get(name), kind) for name, kind in _CONTENT.items()):
+        raise _not_ours(path)
     try:
-        state["config"] = TrainConfig(**state["config"])
-    except ValueError as error:
-        raise CheckpointError(f"{path}: its configuration is not valid here: {error}") from error
+        state["config"] = TrainConfig(**config)
+    except ValidationError as error:
+        listed = "; ".join(f"{'.'.join(place)}: {message}" for place, message in config_problems(error))
+        raise CheckpointError(f"{path}: its configuration is not valid in this version ({listed})") from None
     return state
+
+
+def _read(path: Path, file: BinaryIO) -> Any:
+    magic = file.read(4)
+    if not magic:
+        raise DamagedCheckpoint(f"{path}: damaged (it is empty)")
+    if magic != b"PK\3\4":
+        # Neither a whole checkpoint nor the beginning of one; whatever it is, it is not unpickled.
+        raise _not_ours(path)
+    # torch does not compare the contents with their checksums, so a flipped bit would go unnoticed.
+    try:
+        with zipfile.ZipFile(file) as archive:
+            altered = archive.testzip()
+    except Exception as error:  # A bad byte in the directory of a zip file raises nearly anything.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise DamagedCheckpoint(f"{path}: damaged or cut off ({error or type(error).__name__})") from None
+    if altered:
+        raise DamagedCheckpoint(f"{path}: damaged ({altered} does not match its checksum)")
+    file.seek(0)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError):
+        raise _not_ours(path) from None
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Raise CheckpointError where the content of a checkpoint turns out not to fit what it is loaded into."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: does not fit this version of the program ({str(error).splitlines()[0]}); "
+            "remove it to train from the beginning"
+        ) from error
+
+
+def _not_ours(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: is not a checkpoint of this program; give another path or remove it")
 
 
 def resume_from(path: Path, config: TrainConfig) -> dict[str, Any] | None:
     """The newest usable checkpoint of `config` at `path`, or None where training starts from the beginning.
 
-    A damaged file is named in the log and the previous one is used.
+    Where the newest file cannot be used, the log names it with the reason, it is renamed to `refused(path)`, and the
+    one before it is used; without a usable one, training starts again after damage, but a file that may be of
+    worth to somebody is left as it is.
 
     Raises:
-        CheckpointError: the file belongs to another configuration or a newer program; it is left alone.
+        CheckpointError: the file belongs to another configuration, a newer program, or is not a checkpoint.
+        OSError: the folder cannot be written, or the file not be read.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
+    _remove_unfinished(path)
+    found: list[CheckpointError] = []
     for candidate in (path, previous(path)):
-        if not candidate.exists():
-            continue
         try:
-            state = read_checkpoint(candidate)
-        except DamagedCheckpoint as error:
-            log.warning("%s; it is not used", error)
+            state = _read_own(candidate, config)
+        except MissingCheckpoint:
             continue
-        if state["config"].key() != config.key():
-            raise CheckpointError(
-                f"{candidate}: belongs to another configuration ({_difference(state['config'], config)}); "
-                "give another path or remove it"
-            )
+        except CheckpointError as error:
+            found.append(error)
+            continue
+        for error in found:
+            log.warning("%s. It is kept as %s; training goes on from %s", error, refused(path).name, candidate.name)
+            os.replace(path, refused(path))
         return state
+    for error in found:
+        if not isinstance(error, DamagedCheckpoint):
+            raise error
+    for error in found:
+        log.warning("%s. Training starts from the beginning", error)
     return None
+
+
+def _read_own(path: Path, config: TrainConfig) -> dict[str, Any]:
+    state = read_checkpoint(path)
+    if state["config"].key() != config.key():
+        raise CheckpointError(
+            f"{path}: belongs to another configuration ({_difference(state['config'], config)}); "
+            "give another path or remove it"
+        )
+    return state
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Remove what processes left that were killed while they wrote."""
+    for name in os.listdir(path.parent):
+        if name.startswith(f"{path.name}.") and name.endswith(".writing"):
+            path.with_name(name).unlink(missing_ok=True)
+
+
+def keep_newest(path: Path) -> None:
+    """Remove the checkpoint before the newest one, which a finished training does not need."""
+    previous(path).unlink(missing_ok=True)
 
 
 def remove_checkpoint(path: Path) -> None:

@@ -46,37 +46,47 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str = "cifar100"
-    subset: int | None = Field(None, ge=1, le=10**9, description="training images per class; None for all")
+    dataset: str = Field("cifar100", description="what is trained on and tested")
+    subset: int | None = Field(None, ge=1, le=10**9, description="training images per class; by default all")
     validation: int = Field(0, ge=0, le=10**9, description="images held out of the training set, evaluated every epoch")
-    normalization: Literal["dataset", "imagenet"] = "dataset"
-    padding: int = Field(4, ge=0, le=64, description="pixels of padding for the random crop; 0 for none")
-    padding_mode: Literal["zeros", "reflect"] = "zeros"
-    flip: bool | None = Field(None, description="random horizontal flip; None: where a mirrored image keeps its label")
+    normalization: Literal["dataset", "imagenet"] = Field("dataset", description="whose mean and standard deviation")
+    padding: int = Field(4, ge=0, le=64, description="pixels of padding for the random crop; 0 for no crop")
+    padding_mode: Literal["zeros", "reflect"] = Field("zeros", description="what the padding consists of")
+    flip: bool | None = Field(
+        None, description="random horizontal flip; by default where a mirrored image keeps its label"
+    )
     ood_dataset: str | None = Field(None, description="a second data set for out-of-distribution detection")
 
-    network: str = "resnet18"
-    peer: str | None = Field(None, description="the second network of DML and DCM; None for another of the same kind")
+    network: str = Field("resnet18", description="the network")
+    peer: str | None = Field(None, description="the second network of DML and DCM; by default another of the same kind")
     width: int = Field(
         64, ge=1, le=4096, description="64 is the published network; others scale its channels by width / 64"
     )
-    stages: int | None = Field(None, ge=1, description="backbone stages kept; None for all")
+    stages: int | None = Field(None, ge=1, description="backbone stages kept; by default all")
     heads: str = Field(
-        "auto", description="auto: the network's own kind where a method needs heads; native, none, or a kind"
+        "auto",
+        description="auxiliary heads: auto (the network's own kind where a method needs heads), native (always), "
+        "none, or a kind",
     )
 
-    methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    methods: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="how it is trained, with hyperparameters; by default cross-entropy alone"
+    )
 
-    epochs: int = Field(300, ge=1, le=1_000_000)
-    batch_size: int = Field(128, ge=1, le=1_000_000)
-    learning_rate: float = Field(0.1, gt=0, allow_inf_nan=False)
-    milestones: tuple[int, ...] | None = Field(None, description="epochs at which the rate falls; None: at 1/2 and 3/4")
-    gamma: float = Field(0.1, gt=0, allow_inf_nan=False)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = True
-    weight_decay: float = Field(5e-4, ge=0, allow_inf_nan=False)
-    precision: Literal["bfloat16", "float32", "float64"] = "bfloat16"
-    seed: int = Field(0, ge=0, lt=2**63)
+    epochs: int = Field(300, ge=1, le=1_000_000, description="times that every training image is seen")
+    batch_size: int = Field(128, ge=1, le=1_000_000, description="images per step")
+    learning_rate: float = Field(0.1, gt=0, allow_inf_nan=False, description="in the first epoch")
+    milestones: tuple[int, ...] | None = Field(
+        None, description="epochs after which the rate falls; by default 1/2 and 3/4 of them"
+    )
+    gamma: float = Field(0.1, gt=0, allow_inf_nan=False, description="factor on the learning rate at each milestone")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of stochastic gradient descent")
+    nesterov: bool = Field(True, description="Nesterov's momentum")
+    weight_decay: float = Field(5e-4, ge=0, allow_inf_nan=False, description="on every parameter")
+    precision: Literal["bfloat16", "float32", "float64"] = Field(
+        "bfloat16", description="of the networks' arithmetic; losses and metrics are float32 at least"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="decides the initial weights, the order and the augmentation")
 
     @field_validator("dataset", "ood_dataset")
     @classmethod

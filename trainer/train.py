@@ -5,98 +5,73 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from trainer.checkpoint import resume_from, save_checkpoint
+from trainer.augmentation import EpochLoader
+from trainer.checkpoint import fitting, keep_newest, remove_checkpoint, resume_from, save_checkpoint
 from trainer.config import TrainConfig
-from trainer.data import Images, Splits, epoch_loader, evaluation_batches, load_splits
-from trainer.metrics import compute_metrics, ood_auroc
+from trainer.data import epoch_loader, load_splits
+from trainer.evaluation import autocast, evaluate
 from trainer.networks import build_network
-from trainer.objective import Objective, Output
-from trainer.results import EpochResult, Evaluation
+from trainer.objective import Objective
+from trainer.results import EpochResult
+from trainer.streaming import StreamingLoader
 
-EVALUATION_BATCH = 500
+Report = Callable[[EpochResult], None]
 
 
 class Diverged(Exception):
-    """A loss term became NaN or infinite; the message names the epoch, the step and the term."""
+    """A loss term became NaN or infinite; the message names the term, the step and the epoch (counted from 1)."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The arguments of `train` that change nothing of what is learned."""
+
+    device: torch.device
+    data_root: Path
+    checkpoint: Path | None
+    checkpoint_seconds: float
+    stop_after: int | None
 
 
 def train(
     config: TrainConfig,
-    report: Callable[[EpochResult], None],
+    report: Report,
     *,
     device: str | torch.device = "cpu",
     data_root: Path = Path("data"),
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 0.0,
     stop_after: int | None = None,
+    report_teacher: Report | None = None,
 ) -> EpochResult:
     """Train one configuration and report every epoch, in order.
 
     With `checkpoint`, training continues from that file if it is there, after reporting the epochs it holds once
     more (`restored`), and writes it after an epoch when `checkpoint_seconds` have passed since the last time, and
     after the last epoch. An epoch is written before it is reported, so whatever was reported from a checkpointed
-    epoch is never trained differently again. On one CPU machine, an interrupted run gives the bits of an undisturbed
-    one. With `stop_after`, training ends after so many epochs of the configuration's schedule.
+    epoch is never trained differently again. On one CPU machine with one number of threads, an interrupted run gives
+    the bits of an undisturbed one.
+
+    Where a method needs a teacher, it is trained first, with a checkpoint of its own beside the other, and
+    `report_teacher` is given its epochs. With `stop_after`, training ends after so many epochs of the configuration's
+    schedule; without a checkpoint, as in measuring speed, so does the teacher's.
 
     Raises:
-        Diverged: a loss term is not finite.
+        Diverged: a loss term or the output of a classifier is not finite.
         DataError: the data set is missing or damaged.
-        CheckpointError: the checkpoint belongs to another configuration or a newer program.
+        CheckpointError: the checkpoint belongs to another configuration, a newer program, or is none.
+        OSError: the checkpoint cannot be read or written.
     """
-    result, _ = _fit(config, report, torch.device(device), data_root, checkpoint, checkpoint_seconds, stop_after)
+    run = _Run(torch.device(device), data_root, checkpoint, checkpoint_seconds, stop_after)
+    result, _ = _fit(config, run, report, report_teacher or (lambda result: None))
     return result
-
-
-def evaluate(config: TrainConfig, networks: nn.ModuleList, splits: Splits, device: torch.device) -> list[Evaluation]:
-    """Evaluate every classifier of every network, and their ensemble (the mean of their softmax), on every split."""
-    named = {"test": splits.test, "validation": splits.validation}
-    evaluations = []
-    networks.eval()
-    for index, network in enumerate(networks):
-        outside = splits.out_of_distribution
-        unfamiliar = classifier_probabilities(network, outside, config, device)[0] if outside is not None else {}
-        for split, images in named.items():
-            if images is None:
-                continue
-            probabilities, labels = classifier_probabilities(network, images, config, device)
-            for classifier, values in probabilities.items():
-                auroc = None
-                if unfamiliar and split == "test":
-                    auroc = ood_auroc(values.amax(1), unfamiliar[classifier].amax(1))
-                metrics = compute_metrics(values, labels)
-                evaluations.append(Evaluation(index, classifier, metrics, len(labels), split, auroc))
-    return evaluations
-
-
-@torch.inference_mode()
-def classifier_probabilities(
-    network: nn.Module, images: Images, config: TrainConfig, device: torch.device
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Softmax [N, K] of `main`, each head and, where there are heads, the `ensemble`; and the labels [N]."""
-    collected: dict[str, list[Tensor]] = {}
-    labels = []
-    for inputs, batch_labels in evaluation_batches(images, config, device, EVALUATION_BATCH):
-        with _autocast(config, device):
-            output: Output = network(inputs)
-        logits = {"main": output.logits}
-        logits |= {f"head{i}": values for i, values in enumerate(output.head_logits, start=1)}
-        for classifier, values in logits.items():
-            wide = values if values.dtype == torch.float64 else values.float()
-            collected.setdefault(classifier, []).append(wide.softmax(1))
-        labels.append(batch_labels)
-    probabilities = {classifier: torch.cat(parts) for classifier, parts in collected.items()}
-    if len(probabilities) > 1:
-        probabilities["ensemble"] = torch.stack(list(probabilities.values())).mean(0)
-    return probabilities, torch.cat(labels)
 
 
 def build_networks(config: TrainConfig, num_classes: int, device: torch.device) -> nn.ModuleList:
@@ -114,21 +89,13 @@ def build_networks(config: TrainConfig, num_classes: int, device: torch.device) 
     return nn.ModuleList(networks).to(device=device, dtype=dtype, memory_format=torch.channels_last)
 
 
-def _fit(
-    config: TrainConfig,
-    report: Callable[[EpochResult], None],
-    device: torch.device,
-    data_root: Path,
-    checkpoint: Path | None,
-    checkpoint_seconds: float,
-    stop_after: int | None = None,
-) -> tuple[EpochResult, nn.ModuleList]:
+def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report) -> tuple[EpochResult, nn.ModuleList]:
+    device, checkpoint = run.device, run.checkpoint
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        torch.cuda.reset_peak_memory_stats(device)
     # Read first: a checkpoint that must not be overwritten is refused before any work.
     saved = resume_from(checkpoint, config) if checkpoint else None
-    splits = load_splits(config, data_root)
+    splits = load_splits(config, run.data_root)
     num_classes = splits.train.num_classes
     networks = build_networks(config, num_classes, device)
     parameters = sum(parameter.numel() for parameter in networks.parameters())
@@ -145,27 +112,31 @@ def _fit(
 
     teacher = None
     if objective.requires.teacher:
-        # The teacher is the same network trained beforehand without any method, with a checkpoint of its own.
-        plain = TrainConfig(**{**config.model_dump(), "methods": {}, "heads": "auto", "peer": None})
-        beside = checkpoint.with_name(checkpoint.name + ".teacher") if checkpoint else None
-        _, trained = _fit(plain, lambda result: None, device, data_root, beside, checkpoint_seconds)
-        teacher = trained[0].eval().requires_grad_(False)
+        plain = TrainConfig(
+            **{**config.model_dump(), "methods": {}, "heads": "auto", "peer": None, "ood_dataset": None}
+        )
+        # A checkpoint holds the teacher's weights as well.
+        taught = build_networks(plain, num_classes, device) if saved else _fit_teacher(plain, run, report_teacher)
+        teacher = taught[0]
     for method in objective.methods:
         method.setup(splits.train.labels.to(device), num_classes, len(networks), teacher)
 
     results: list[EpochResult] = []
-    if saved is not None:
-        networks.load_state_dict(saved["networks"])
-        optimizer.load_state_dict(saved["optimizer"])
-        for method in objective.methods:
-            method.load_state_dict(saved["methods"][method.name])
-        results = [replace(EpochResult.from_dict(values), restored=True) for values in saved["results"]]
+    if checkpoint and saved is not None:
+        with fitting(checkpoint):
+            networks.load_state_dict(saved["networks"])
+            optimizer.load_state_dict(saved["optimizer"])
+            for method in objective.methods:
+                method.load_state_dict(saved["methods"][method.name])
+            results = [replace(EpochResult.from_dict(values), restored=True) for values in saved["results"]]
         del saved
     for result in results:
         report(result)
 
-    epochs = config.epochs if stop_after is None else min(stop_after, config.epochs)
+    epochs = config.epochs if run.stop_after is None else min(run.stop_after, config.epochs)
     last_saved = time.monotonic()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     for epoch in range(len(results), epochs):
         rate = config.learning_rate_at(epoch)
         for group in optimizer.param_groups:
@@ -177,7 +148,7 @@ def _fit(
 
         _wait_for(device)
         started = time.perf_counter()
-        losses, images, data_seconds = _train_epoch(config, networks, objective, optimizer, loader.epoch(epoch), epoch)
+        losses, images, data_seconds = _train_epoch(config, networks, objective, optimizer, loader, epoch)
         _wait_for(device)
         trained_at = time.perf_counter()
         evaluations = evaluate(config, networks, splits, device)
@@ -196,9 +167,9 @@ def _fit(
             parameters=parameters,
             peak_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         )
-        _refuse_not_finite(result)
+        _refuse_not_finite(config, result)
         results.append(result)
-        due = time.monotonic() - last_saved >= checkpoint_seconds or epoch == epochs - 1
+        due = time.monotonic() - last_saved >= run.checkpoint_seconds or epoch == epochs - 1
         if checkpoint and due:
             save_checkpoint(
                 checkpoint,
@@ -212,7 +183,24 @@ def _fit(
             )
             last_saved = time.monotonic()
         report(result)
+    if checkpoint and len(results) == config.epochs:
+        keep_newest(checkpoint)
+        remove_checkpoint(_teachers(checkpoint))
     return results[-1], networks
+
+
+def _fit_teacher(plain: TrainConfig, run: _Run, report: Report) -> nn.ModuleList:
+    """Train the same network beforehand without any method."""
+    if run.checkpoint:
+        run = replace(run, checkpoint=_teachers(run.checkpoint), stop_after=None)
+    try:
+        return _fit(plain, run, report, report)[1]
+    except Diverged as error:
+        raise Diverged(f"the teacher: {error}") from None
+
+
+def _teachers(checkpoint: Path) -> Path:
+    return checkpoint.with_name(checkpoint.name + ".teacher")
 
 
 def _train_epoch(
@@ -220,7 +208,7 @@ def _train_epoch(
     networks: nn.ModuleList,
     objective: Objective,
     optimizer: torch.optim.Optimizer,
-    batches: Iterator[Any],
+    loader: EpochLoader | StreamingLoader,
     epoch: int,
 ) -> tuple[dict[str, float], int, float]:
     """Train on every batch; returns the mean of each loss term, the number of images and the seconds spent on data.
@@ -231,15 +219,17 @@ def _train_epoch(
     device = next(networks.parameters()).device
     names: list[str] = []
     sums = first_bad = torch.zeros(0)
-    images = step = 0
-    data_seconds = 0.0
+    images = steps = 0
+    asked = time.perf_counter()
+    batches = loader.epoch(epoch)
+    data_seconds = time.perf_counter() - asked
     while True:
         asked = time.perf_counter()
         batch = next(batches, None)
         data_seconds += time.perf_counter() - asked
         if batch is None:
             break
-        with _autocast(config, device):
+        with autocast(config, device):
             terms, outputs = objective(networks, batch)
             loss = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad(set_to_none=True)
@@ -249,31 +239,32 @@ def _train_epoch(
             method.after_step(outputs, batch)
 
         values = torch.stack([value.detach().double() for value in terms.values()])
-        if step == 0:
+        if steps == 0:
             names = list(terms)
             sums = torch.zeros_like(values)
             first_bad = torch.full_like(values, math.inf)
+        steps += 1
         sums += values * len(batch.labels)
-        first_bad = torch.where(values.isfinite(), first_bad, first_bad.clamp(max=step))
+        first_bad = torch.where(values.isfinite(), first_bad, first_bad.clamp(max=steps))
         images += len(batch.labels)
-        step += 1
     where = dict(zip(names, first_bad.tolist(), strict=True))
     term = min(where, key=where.__getitem__)
     if where[term] < math.inf:
-        raise Diverged(f"the loss term {term!r} is not finite at step {int(where[term])} of epoch {epoch}")
+        raise Diverged(
+            f"the loss term {term!r} is not finite at step {where[term]:.0f} of {steps} "
+            f"in epoch {epoch + 1} of {config.epochs}"
+        )
     return dict(zip(names, (sums / images).tolist(), strict=True)), images, data_seconds
 
 
-def _refuse_not_finite(result: EpochResult) -> None:
+def _refuse_not_finite(config: TrainConfig, result: EpochResult) -> None:
+    # A confident mistake has a finite NLL, however confident: what is not finite here is a logit.
     for evaluation in result.evaluations:
         if not math.isfinite(evaluation.metrics.nll):
             raise Diverged(
-                f"the output of classifier {evaluation.classifier!r} is not finite after epoch {result.epoch}"
+                f"the output of classifier {evaluation.classifier!r} of {config.network_names[evaluation.network]} "
+                f"is not finite after epoch {result.epoch + 1} of {config.epochs}"
             )
-
-
-def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
 
 
 def _wait_for(device: torch.device) -> None:

@@ -1,0 +1,170 @@
+"""The arguments of `python -m trainer`: an option for every field of a configuration, and where and how it runs."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from trainer.config import TrainConfig
+from trainer.datasets import DATASETS, FOLDER_PREFIX
+from trainer.networks import NETWORKS
+from trainer.objective import METHODS
+from trainer.problems import unknown
+
+USAGE = """\
+python -m trainer [OPTION ...]
+       python -m trainer --evaluate CHECKPOINT [OPTION ...]"""
+
+DESCRIPTION = """\
+Train one configuration and print a line per epoch, or evaluate the networks of a checkpoint.
+
+Neither Ray nor a database takes part. The defaults are the recipe of the CIFAR papers; the same configuration on the
+same machine gives the same numbers. Exit codes: 0 done, 1 the training failed, 2 bad input, 130 interrupted."""
+
+EXAMPLES = """\
+examples:
+  python -m trainer --dataset digits --width 8 --methods pskd,byot --epochs 6
+      a small network on scikit-learn's digits, with two methods; no download
+  python -m trainer --methods '{"byot": {"blocks": [3]}, "dmfl": {}}' --device cuda --checkpoint run.pt
+      ResNet-18 on CIFAR-100; the same command goes on from run.pt after an interruption
+  python -m trainer --evaluate run.pt --ood-dataset svhn
+      every classifier of run.pt and their ensemble, also against images of another kind"""
+
+GROUPS = {
+    "data": ("dataset", "subset", "validation", "normalization", "padding", "padding_mode", "flip", "ood_dataset"),
+    "network": ("network", "width", "stages", "heads", "peer"),
+    "training": (
+        *("methods", "epochs", "batch_size", "learning_rate", "milestones", "gamma", "momentum", "nesterov"),
+        *("weight_decay", "precision", "seed"),
+    ),
+}
+# The fields that a stored network can be evaluated with, whatever it was trained with.
+OF_EVALUATION = ("ood_dataset",)
+
+
+class BadArguments(Exception):
+    """The arguments are wrong; the message says which and what to do."""
+
+
+def option(name: str) -> str:
+    """The option for a field of the configuration."""
+    return f"--{name.replace('_', '-')}"
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
+    """The options; `given` holds the fields of the configuration that were given, not yet checked.
+
+    Raises BadArguments. Ends the program after `--help`.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    for name in rest:
+        if name.startswith("--"):
+            allowed = [text for action in parser._actions for text in action.option_strings if text.startswith("--")]
+            raise BadArguments(unknown("option", name.partition("=")[0], allowed))
+        raise BadArguments(f"{name!r} belongs to no option; `python -m trainer --help` lists them")
+    given = {name: getattr(options, name) for name in TrainConfig.model_fields}
+    options.given = {name: value for name, value in given.items() if value is not None}
+    if "methods" in options.given:
+        options.given["methods"] = _methods(options.given["methods"])
+    if "milestones" in options.given:
+        options.given["milestones"] = [part for part in options.given["milestones"].split(",") if part.strip()]
+    if options.evaluate:
+        useless = [option(name) for name in options.given if name not in OF_EVALUATION]
+        useless += [f"--{name}" for name in ("checkpoint", "config") if getattr(options, name) is not None]
+        if useless:
+            raise BadArguments(
+                f"--evaluate takes the configuration from its checkpoint; leave out {', '.join(useless)}"
+            )
+    return options
+
+
+def _methods(text: str) -> Any:
+    """`pskd,byot`, or JSON with hyperparameters."""
+    if not text.lstrip().startswith(("{", "[")):
+        return {name.strip(): {} for name in text.split(",") if name.strip()}
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadArguments(
+            f"--methods: is not JSON ({error}); "
+            """give names, such as pskd,byot, or JSON, such as '{"pskd": {}, "byot": {"blocks": [3]}}'"""
+        ) from None
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadArguments(message.removeprefix("argument "))
+
+
+def _parser() -> ArgumentParser:
+    parser = _Parser(
+        prog="python -m trainer",
+        usage=USAGE,
+        description=DESCRIPTION,
+        epilog=f"{_catalogue()}\n\n{EXAMPLES}",
+        formatter_class=lambda prog: RawDescriptionHelpFormatter(prog, max_help_position=26, width=110),
+        allow_abbrev=False,
+        add_help=False,
+    )
+    run = parser.add_argument_group("where and how it runs")
+    run.add_argument("--device", metavar="DEVICE", default="cpu", help="cpu (default), cuda or cuda:N")
+    run.add_argument(
+        "--data-root", metavar="FOLDER", type=Path, default=Path("data"), help="of the data sets (default: data)"
+    )
+    run.add_argument(
+        "--checkpoint", metavar="FILE", type=Path, help="keep the training here after every epoch, and go on from it"
+    )
+    run.add_argument("--evaluate", metavar="CHECKPOINT", type=Path, help="train nothing, evaluate these networks")
+    run.add_argument(
+        "--config", metavar="FILE", type=Path, help="a JSON file with fields of the configuration; options come first"
+    )
+    run.add_argument("--json", action="store_true", help="print an object per epoch, or a list of evaluations")
+    run.add_argument("-h", "--help", action="help", help="print this")
+    for title, names in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            field = TrainConfig.model_fields[name]
+            default = field.get_default(call_default_factory=True)
+            shown = "" if default in (None, {}) else f" (default: {str(default).lower()})"
+            group.add_argument(
+                option(name),
+                metavar=_metavar(name, field.annotation),
+                help=f"{field.description}{shown}".replace("%", "%%"),
+            )
+    return parser
+
+
+def _metavar(name: str, annotation: Any) -> str:
+    if name in ("methods", "milestones"):
+        return {"methods": "A,B|JSON", "milestones": "N,N"}[name]
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
+    if all(isinstance(kind, str) for kind in kinds):
+        return "|".join(kinds)
+    return {bool: "true|false", int: "N", float: "X", str: "NAME"}[kinds[0]]
+
+
+def _catalogue() -> str:
+    """What the options can name."""
+    import trainer.methods  # noqa: F401  (fills the registry)
+
+    names = {
+        "data sets": (*DATASETS, f"{FOLDER_PREFIX}NAME (a folder of images below the data root)"),
+        "networks": NETWORKS,
+    }
+    lines = [
+        textwrap.fill(f"{title + ':':<11}{', '.join(listed)}", 110, subsequent_indent=" " * 11, break_on_hyphens=False)
+        for title, listed in names.items()
+    ]
+    lines.append("methods, with the defaults of their hyperparameters:")
+    for name, method in sorted(METHODS.items()):
+        settings = ", ".join(
+            f"{field.name} {'auto' if field.default is None else field.default}" for field in fields(method)
+        )
+        lines.append(f"  {name:<16} {method.title:<16} {settings}".rstrip())
+    return "\n".join(lines)
