@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +187,8 @@ def _run_shape(
         def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
             return tune.PlacementGroupFactory([bundle])
 
+    # What the dashboard's column "Class" says.
+    Trial.__qualname__ = "Trial"
     callback = _tune_callback(recorder, options, alone=alone)
     jobs = [asdict(_job(trial, shape, options, warm_up, timed)) for trial in trials]
     # What Tune itself writes is never read again.
@@ -389,6 +392,10 @@ def _ray(options: RunOptions) -> Iterator[_Cluster]:
         local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": options.dashboard}
     import ray
     from ray import tune  # noqa: F401  (its loggers exist from here on)
+    from ray._private.parameter import RayParams
+
+    # Its port is a fixed one otherwise, and beside another Ray on the machine the dashboard would open no log.
+    RayParams.__init__ = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
 
     # Ray says that a worker died on standard output, whatever it is told; the audience hears it from the recorder.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
