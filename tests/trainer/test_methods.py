@@ -222,13 +222,29 @@ def test_dcm_over_all_pairs(heads):
     assert terms["dcm/mutual"].item() == close(mutual)
 
 
-def test_dcm_takes_no_gradient_through_the_peer():
+@pytest.mark.parametrize("own", [0, 1])
+def test_dcm_takes_no_gradient_through_the_peer(own):
     objective, networks = toy_objective({"dcm": {}}, heads=1)
     terms, outputs = objective(networks, toy_batch())
-    z = [torch.stack([*output.head_logits, output.logits]) for output in outputs]
-    gradient = torch.autograd.grad(terms["dcm/mutual"], outputs[0].logits)[0]
-    p, q = z[0].softmax(-1)[-1], z[1].softmax(-1)
-    torch.testing.assert_close(gradient, (2 * p - q.sum(0)) / BATCH)
+    gradient = torch.autograd.grad(terms["dcm/mutual"], outputs[own].logits)[0]
+    peer = [*outputs[1 - own].head_logits, outputs[1 - own].logits]
+    expected = sum(outputs[own].logits.softmax(1) - logits.softmax(1) for logits in peer) / BATCH
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_dcm_heads_see_the_targets_of_their_own_network():
+    """PS-KD softens those of the second network alone, since alone that one said anything yet."""
+    objective, networks = toy_objective({"dcm": {}, "pskd": {"alpha": 1}}, heads=1)
+    previous = torch.rand(SAMPLES, CLASSES, dtype=torch.float64).softmax(1)
+    (pskd,) = (method for method in objective.methods if method.name == "pskd")
+    pskd.tables[1] = previous
+    terms, outputs = objective(networks, toy_batch())
+    expected = 0.0
+    for sample, (label, index) in enumerate(zip(LABELS, toy_batch().indices.tolist(), strict=True)):
+        softened = [0.5 * t + 0.5 * p for t, p in zip(hard(label), rows(previous)[index], strict=True)]
+        for output, target in zip(outputs, (hard(label), softened), strict=True):
+            expected += ce(target, softmax(rows(output.head_logits[0])[sample])) / BATCH
+    assert terms["dcm/cross_entropy"].item() == close(expected)
 
 
 def test_pskd_mixes_in_what_the_network_said_one_epoch_ago():

@@ -148,11 +148,13 @@ def test_equal_probabilities_rank_by_class():
 
 
 def test_equal_confidences_keep_their_order():
-    probabilities = torch.tensor([[0.7, 0.3]] * 4, dtype=torch.float64)
-    first_wrong = compute_metrics(probabilities, torch.tensor([1, 0, 0, 0])).aurc
-    last_wrong = compute_metrics(probabilities, torch.tensor([0, 0, 0, 1])).aurc
-    assert first_wrong == pytest.approx(1000 * (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
-    assert last_wrong == pytest.approx(1000 * (1 / 4) / 4)
+    count = 40
+    probabilities = torch.tensor([[0.7, 0.3]] * count, dtype=torch.float64)
+    labels = torch.arange(count)
+    first_wrong = compute_metrics(probabilities, (labels == 0).long()).aurc
+    last_wrong = compute_metrics(probabilities, (labels == count - 1).long()).aurc
+    assert first_wrong == pytest.approx(1000 * sum(1 / k for k in range(1, count + 1)) / count)
+    assert last_wrong == pytest.approx(1000 * (1 / count) / count)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
