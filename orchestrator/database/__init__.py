@@ -3,7 +3,7 @@
 from orchestrator.database.errors import Busy, DatabaseError, Holder
 from orchestrator.database.lock import Driver, driver_lock
 from orchestrator.database.open import open_database
-from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, ProgressRow, TrialState
+from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
 from orchestrator.database.store import Database
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "FailureRow",
     "GridRow",
     "Holder",
+    "MeasuredRow",
     "ProgressRow",
     "TrialState",
     "driver_lock",

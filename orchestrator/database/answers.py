@@ -9,7 +9,7 @@ from sqlalchemy.orm import aliased
 
 from orchestrator.database.grids import chunks
 from orchestrator.database.models import ACCEPTED, MAIN_TEST, Attempt, Epoch, Evaluation, Grid, GridTrial, Trial
-from orchestrator.database.rows import AttemptRow, FailureRow, ProgressRow, TrialState
+from orchestrator.database.rows import AttemptRow, FailureRow, MeasuredRow, ProgressRow, TrialState
 
 # Of an error text, enough for its first line.
 _LINE = 1000
@@ -157,7 +157,7 @@ def _sums(connection: Connection, trial_ids: Sequence[int]) -> dict[int, Sums]:
         select(
             Epoch.trial_id,
             func.count(),
-            func.avg(Epoch.train_seconds + Epoch.eval_seconds),
+            func.avg(Epoch.train_seconds + Epoch.data_seconds + Epoch.eval_seconds),
             func.min(Evaluation.top1_error),
         )
         .outerjoin(Evaluation, and_(Evaluation.epoch_id == Epoch.id, _main_test))
@@ -169,6 +169,53 @@ def _sums(connection: Connection, trial_ids: Sequence[int]) -> dict[int, Sums]:
         for part in chunks(trial_ids)
         for trial, count, seconds, best in connection.execute(query.where(Epoch.trial_id.in_(part)))
     }
+
+
+def measured(connection: Connection, purposes: Sequence[str]) -> list[MeasuredRow]:
+    """What training and canaries have measured; of several canaries of a trial, the newest that passed."""
+    rows = []
+    if "train" in purposes:
+        sums = (
+            select(
+                Epoch.trial_id,
+                func.avg(Epoch.train_seconds + Epoch.data_seconds + Epoch.eval_seconds).label("seconds"),
+                func.max(Epoch.peak_memory_bytes).label("peak"),
+                func.max(Epoch.attempt_id).label("attempt_id"),
+            )
+            .where(_accepted)
+            .group_by(Epoch.trial_id)
+            .subquery()
+        )
+        query = (
+            select(Trial.key, Trial.config, Attempt.device, sums.c.seconds, sums.c.peak)
+            .join_from(sums, Trial, Trial.id == sums.c.trial_id)
+            .join(Attempt, Attempt.id == sums.c.attempt_id)
+            .order_by(Trial.id)
+        )
+        for key, config, device, seconds, peak in connection.execute(query):
+            rows.append(MeasuredRow(key, config, "train", device, seconds, peak, None))
+    if "canary" in purposes:
+        newest = (
+            select(func.max(Attempt.id))
+            .where(Attempt.purpose == "canary", Attempt.outcome == "done")
+            .group_by(Attempt.trial_id)
+        )
+        query = (
+            select(Trial.key, Trial.config, Attempt.device, Attempt.environment)
+            .join(Attempt, Attempt.trial_id == Trial.id)
+            .where(Attempt.id.in_(newest))
+            .order_by(Trial.id)
+        )
+        for key, config, device, environment in connection.execute(query):
+            found = environment["canary"]
+            row = MeasuredRow(
+                *(key, config, "canary", device),
+                found["seconds_per_epoch"],
+                found["peak_memory_bytes"],
+                found["checkpoint_bytes"],
+            )
+            rows.append(row)
+    return rows
 
 
 def _first_line(error_text: str | None) -> str | None:

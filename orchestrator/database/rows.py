@@ -79,7 +79,7 @@ class ProgressRow:
     """A trial at a glance.
 
     Errors are top-1 percentages of the first network's main classifier on the test set; `seconds_per_epoch` is the
-    mean of training plus evaluation over the accepted epochs. `started`, `error_class`, `host` and `device` are
+    mean of training, data and evaluation over the accepted epochs. `started`, `error_class`, `host` and `device` are
     those of the newest training attempt.
     """
 
@@ -96,3 +96,20 @@ class ProgressRow:
     error_class: str | None
     host: str | None
     device: str | None
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """What was measured of a trial by training it, or by a canary before it (`purpose`).
+
+    `seconds_per_epoch` is the mean of training, data and evaluation over the accepted epochs, or a canary's
+    extrapolation; `checkpoint_bytes` is what a canary wrote, None for training. `device` is as in its attempt.
+    """
+
+    key: str
+    config: dict[str, Any]
+    purpose: str
+    device: str | None
+    seconds_per_epoch: float
+    peak_memory_bytes: int | None
+    checkpoint_bytes: int | None

@@ -15,7 +15,7 @@ from sqlalchemy.exc import StatementError
 
 from orchestrator.database import answers, grids, records
 from orchestrator.database.errors import DatabaseError, describe, described, transient
-from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, ProgressRow, TrialState
+from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
 
 if TYPE_CHECKING:
     from orchestrator.database.lock import Driver
@@ -187,6 +187,10 @@ class Database:
     def progress(self, grid: str | None = None) -> list[ProgressRow]:
         """The trials of one grid in its order, or those of all grids by grid name."""
         return self._read(lambda connection: answers.progress(connection, grid, self._settled))
+
+    def measured(self, purposes: Sequence[str] = ("train", "canary")) -> list[MeasuredRow]:
+        """What the training of trials and their canaries have measured, of all grids."""
+        return self._read(lambda connection: answers.measured(connection, purposes))
 
     # Connections
 

@@ -448,7 +448,7 @@ def test_progress_tells_last_best_and_mean(database: Database) -> None:
     keys = save(database, 3, epochs=5)
     attempt = start(database, keys[1])
     for epoch, error in enumerate((40.0, 20.0, 30.0)):
-        database.record_epoch(attempt, result(epoch, error=error, train_seconds=epoch, eval_seconds=1.0), "exclusive")
+        database.record_epoch(attempt, result(epoch, error=error, train_seconds=epoch, eval_seconds=0.9), "exclusive")
     idle, running, _ = database.progress("table1")
     assert (idle.trial_name, idle.key, idle.state, idle.epochs_done) == ("resnet18/seed0", keys[0], "pending", 0)
     assert (idle.last_top1_error, idle.best_top1_error, idle.seconds_per_epoch) == (None, None, None)
@@ -499,6 +499,34 @@ def test_progress_follows_what_changes(database: Database) -> None:
         ("resnet18/seed0", 2),
     ]
     assert database.progress("unknown") == []
+
+
+def test_what_training_and_canaries_measured(database: Database) -> None:
+    keys = save(database, 4)
+    first = start(database, keys[0])
+    database.record_epoch(first, result(0, train_seconds=7.0), "exclusive")
+    database.record_epoch(first, result(1, train_seconds=90.0), "exclusive")
+    second = start(database, keys[0], device="cpu")
+    database.record_epoch(second, result(1, train_seconds=9.0, peak_memory_bytes=2**34), "packed")
+    timing = start(database, keys[1], purpose="time")
+    database.record_epoch(timing, result(0), "exclusive")
+    facts = {"seconds_per_epoch": 3.5, "peak_memory_bytes": None, "checkpoint_bytes": 900}
+    for seconds in (5.0, 3.5):
+        canary = start(
+            database, keys[2], purpose="canary", environment={"canary": {**facts, "seconds_per_epoch": seconds}}
+        )
+        database.finish_attempt(canary, "done")
+    failed = start(database, keys[3], purpose="canary", environment={})
+    database.finish_attempt(failed, "failed", error_class="code")
+
+    trained, canary = database.measured()
+    assert (trained.key, trained.purpose, trained.device, trained.peak_memory_bytes) == (keys[0], "train", "cpu", 2**34)
+    assert trained.seconds_per_epoch == pytest.approx(8.0 + 0.6)
+    assert (trained.config, trained.checkpoint_bytes) == (trials_of(1)[0][1], None)
+    assert (canary.key, canary.purpose, canary.seconds_per_epoch) == (keys[2], "canary", 3.5)
+    assert (canary.peak_memory_bytes, canary.checkpoint_bytes) == (None, 900)
+    assert database.measured(["canary"]) == [canary]
+    assert [state.state for state in database.states(keys).values()] == ["running", "pending", "pending", "pending"]
 
 
 def test_failures_are_grouped_by_cause(database: Database) -> None:
