@@ -16,8 +16,9 @@ from reports.labels import spread_out
 from reports.results import Cell, GridInfo, Results, Trial
 from reports.slices import VARIES, by_paper, varying
 
-# What fits into a figure: networks, cells of each, seeds of each.
+# What fits into a figure: networks, cells of each, seeds of each; of many trials one seed each.
 PANELS, CELLS, SEEDS = 6, 12, 3
+_MANY = 72
 _PANEL_HEIGHT = 2.9
 
 Line = Sequence[tuple[int, float]]
@@ -25,14 +26,14 @@ Line = Sequence[tuple[int, float]]
 
 def shown_trials(results: Results) -> list[int]:
     """The ids of the trials whose curves are drawn, those under way included."""
-    shown = (
-        trial.id
+    shown = {
+        trial.id: None
         for grid in results.grids
         for cells in _panels(results, grid).values()
-        for cell in cells
-        for trial in _begun(cell)
-    )
-    return list(dict.fromkeys(shown))
+        for _, trials in cells
+        for trial in trials
+    }
+    return list(shown)
 
 
 def curves(results: Results, rows: Iterable[tuple[int, int, float]]) -> list[Drawing]:
@@ -43,10 +44,11 @@ def curves(results: Results, rows: Iterable[tuple[int, int, float]]) -> list[Dra
     drawings = []
     for grid in results.grids:
         panels = {
-            network: [(cell, [lines[trial.id] for trial in _begun(cell) if trial.id in lines]) for cell in cells]
+            network: [
+                (cell, mine) for cell, trials in cells if (mine := [lines[t.id] for t in trials if t.id in lines])
+            ]
             for network, cells in _panels(results, grid).items()
         }
-        panels = {network: [each for each in cells if each[1]] for network, cells in panels.items()}
         panels = {network: cells for network, cells in panels.items() if cells}
         if panels:
             drawn = sum(len(mine) for cells in panels.values() for _, mine in cells)
@@ -55,9 +57,8 @@ def curves(results: Results, rows: Iterable[tuple[int, int, float]]) -> list[Dra
             cells = [cell for some in panels.values() for cell, _ in some]
             differing = varying(cells)
             fixed = {name: each for name, each in cells[0].config.items() if name not in (*VARIES, *differing)}
-            caption = (
-                f"{titles.setting(fixed)}. Top-1 error on the test split after each epoch, a line per trial.{omitted}"
-            )
+            what = "Top-1 error on the test split after each epoch, a line per trial."
+            caption = f"{titles.setting(fixed)}. {what}{omitted}"
             named = {
                 network: [(_name(cell, differing), mine) for cell, mine in some] for network, some in panels.items()
             }
@@ -67,14 +68,18 @@ def curves(results: Results, rows: Iterable[tuple[int, int, float]]) -> list[Dra
     return drawings
 
 
-def _panels(results: Results, grid: GridInfo) -> dict[str, list[Cell]]:
-    cells = [cell for cell in results.cells if grid.name in cell.grids and _begun(cell)]
-    networks = by_paper(dict.fromkeys(cell.network for cell in cells))[:PANELS]
-    return {network: [cell for cell in cells if cell.network == network][:CELLS] for network in networks}
-
-
-def _begun(cell: Cell) -> list[Trial]:
-    return [trial for trial in cell.trials if trial.last_epoch is not None][:SEEDS]
+def _panels(results: Results, grid: GridInfo) -> dict[str, list[tuple[Cell, list[Trial]]]]:
+    """What a grid's figure draws: by network, its first cells with the first of their trials that have begun."""
+    begun = {}
+    for index, cell in enumerate(results.cells):
+        if grid.name in cell.grids and (trials := [trial for trial in cell.trials if trial.last_epoch is not None]):
+            begun[index] = (cell, trials)
+    seeds = SEEDS if sum(len(trials[:SEEDS]) for _, trials in begun.values()) < _MANY else 1
+    networks = by_paper(dict.fromkeys(cell.network for cell, _ in begun.values()))[:PANELS]
+    return {
+        network: [(cell, trials[:seeds]) for cell, trials in begun.values() if cell.network == network][:CELLS]
+        for network in networks
+    }
 
 
 def _name(cell: Cell, differing: Sequence[str]) -> str:

@@ -74,24 +74,31 @@ def _effects(part: Slice, network: str, columns: Sequence[Column]) -> Iterator[R
     if baseline is None or not together:
         return
     cells = {names: part.find(network, names) for names in [*((name,) for name in alone), *together]}
+    measured = {
+        (id(cell), column.key): {
+            found.seed: found for trial in cell.trials if (found := sample(trial, column.quantity)) is not None
+        }
+        for cell in (baseline, *cells.values())
+        for column in columns
+    }
+    group = part.group(network)
     for names, cell in cells.items():
         plain = titles.plain(names)
         key = f"{network}/{titles.methods_key(plain)}"
         gain = [(baseline, 1), (cell, -1)]
-        entries = tuple(_weighted_sum(gain, column) for column in columns)
-        yield Row(part.group(network), key, (titles.methods(plain),), entries)
+        entries = tuple(_weighted_sum(gain, column, measured) for column in columns)
+        yield Row(group, key, (titles.methods(plain),), entries)
         if len(names) > 1:
             beyond = [(baseline, 1 - len(names)), (cell, -1), *((cells[(name,)], 1) for name in names)]
-            entries = tuple(_weighted_sum(beyond, column) for column in columns)
-            yield Row(part.group(network), f"{key}-beyond", (f"{titles.methods(plain)}, beyond the sum",), entries)
+            entries = tuple(_weighted_sum(beyond, column, measured) for column in columns)
+            yield Row(group, f"{key}-beyond", (f"{titles.methods(plain)}, beyond the sum",), entries)
 
 
-def _weighted_sum(terms: Sequence[tuple[Cell, int]], column: Column) -> Entry:
+def _weighted_sum(
+    terms: Sequence[tuple[Cell, int]], column: Column, measured: Mapping[tuple[int, str], Mapping[int, Sample]]
+) -> Entry:
     """A weighted sum of cells, seed by seed, with the uncertainty of its mean."""
-    cells: list[Mapping[int, Sample]] = [
-        {found.seed: found for trial in cell.trials if (found := sample(trial, column.quantity)) is not None}
-        for cell, _ in terms
-    ]
+    cells = [measured[id(cell), column.key] for cell, _ in terms]
     weights = [weight for _, weight in terms]
     planned = min(len(cell.trials) for cell, _ in terms)
     shared = sorted(set.intersection(*(set(samples) for samples in cells)))

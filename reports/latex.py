@@ -59,7 +59,7 @@ def _part(table: Table, rows: Sequence[Row], index: int, parts: int) -> str:
     # The caption stands outside, so that it keeps its size where a wide table is scaled down.
     lines = [
         "\\begin{table}[tbp]",
-        "\\centering",
+        "\\centering\\setlength{\\belowcaptionskip}{4pt}",
         f"\\caption{{{escape(table.title + part)}.{about}}}",
         f"\\label{{tab:{table.name}{f'-{index + 1}' if parts > 1 else ''}}}",
         "\\footnotesize\\setlength{\\tabcolsep}{4pt}",

@@ -92,8 +92,14 @@ def _csv_entry(entry: Entry) -> list[Any]:
 
 
 def json(table: Table) -> str:
-    """Everything that is known of the table, trials included."""
-    document = {
+    """Everything that is known of the table, a line per row; samples are [trial key, epoch, value] in seed order."""
+    trials = {
+        each.key: {"name": each.name, "seed": each.seed}
+        for row in table.rows
+        for e in row.entries
+        for each in e.samples
+    }
+    head = {
         "name": table.name,
         "title": heading_of(table),
         "caption": table.caption,
@@ -103,29 +109,40 @@ def json(table: Table) -> str:
             {"key": c.key, "title": c.title, "unit": c.unit, "quantity": c.quantity, "better": c.direction}
             for c in table.columns
         ],
-        "rows": [
-            {
-                "group": row.group,
-                "row": row.key,
-                "labels": dict(zip(table.label_heads, table.labels(row), strict=True)),
-                "entries": {c.key: _json_entry(e) for c, e in zip(table.columns, row.entries, strict=True)},
-            }
-            for row in table.rows
-        ],
         "footnotes": dict(table.footnotes),
+        "trials": trials,
     }
-    return json_format.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # The C encoder, which a table of a thousand trials needs, knows no indentation.
+    rows = ",\n".join(map(_json_text, (_json_row(table, row) for row in table.rows)))
+    lines = ",\n".join(f'"{name}": {_json_text(each)}' for name, each in head.items())
+    return f'{{{lines},\n"rows": [\n{rows}\n]}}\n'
+
+
+def _json_text(each: Any) -> str:
+    return json_format.dumps(each, ensure_ascii=False, allow_nan=False)
+
+
+def _json_row(table: Table, row: Row) -> dict[str, Any]:
+    return {
+        "group": row.group,
+        "row": row.key,
+        "labels": dict(zip(table.label_heads, table.labels(row), strict=True)),
+        "entries": {c.key: _json_entry(e) for c, e in zip(table.columns, row.entries, strict=True)},
+    }
 
 
 def _json_entry(entry: Entry) -> dict[str, Any]:
-    found: dict[str, Any] = {"state": entry.state, "value": _finite(entry.value), "spread": _finite(entry.spread)}
-    found |= {"n": entry.n, "planned": entry.planned, "bold": entry.bold, "starred": entry.star}
-    found["text"] = entry.text or None
-    found["trials"] = [
-        {"key": each.key, "name": each.name, "seed": each.seed, "epoch": each.epoch, "value": _finite(each.value)}
-        for each in entry.samples
-    ]
-    return found
+    return {
+        "state": entry.state,
+        "value": _finite(entry.value),
+        "spread": _finite(entry.spread),
+        "n": entry.n,
+        "planned": entry.planned,
+        "bold": entry.bold,
+        "starred": entry.star,
+        "text": entry.text or None,
+        "samples": [(each.key, each.epoch, _finite(each.value)) for each in entry.samples],
+    }
 
 
 def _finite(value: float | None) -> float | None:

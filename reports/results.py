@@ -138,13 +138,11 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
     with database.engine.connect() as connection:
         chosen = _chosen(connection, grids)
         ids = [row.id for row in chosen]
-        # Naming every trial of the database costs more than reading them all.
-        only = None if grids is None else ids
         trials = {row.id: row for row in queries.trials(connection, ids)}
         attempts = queries.last_attempts(connection, ids)
-        newest = queries.last_epochs(connection, only)
+        newest = queries.last_epochs(connection, ids)
         done = [trial for trial, row in trials.items() if row.state == "done"]
-        picks = _picks(connection, rule, newest, only, done)
+        picks = _picks(connection, rule, newest, done)
         measured = _measured(connection, picks, rule)
         training, per_epoch = _times(connection, picks, ids)
         members = queries.members(connection, ids)
@@ -213,15 +211,13 @@ def _picks(
     connection: queries.Connection,
     rule: Selection,
     newest: Mapping[int, int],
-    only: Sequence[int] | None,
     done: Iterable[int],
 ) -> dict[int, queries.Pick]:
     """The selected epochs of every done trial, after the first network's main classifier where that decides."""
     if rule.last:
         ends = {trial: newest[trial] for trial in done if trial in newest}
     else:
-        found = queries.best_epochs(connection, _split(rule), grid_ids=only)
-        ends = {trial: found[trial] for trial in done if trial in found}
+        ends = queries.best_epochs(connection, done, _split(rule))
     return {
         trial: queries.Pick(trial, queries.EVERY_NETWORK, max(0, end - rule.last + 1) if rule.last else end, end)
         for trial, end in ends.items()
@@ -252,7 +248,7 @@ def _measured(
             for network in {network for network, _ in found} - {0}:
                 peers[network].append(trial)
         for network, of in peers.items():
-            best = queries.best_epochs(connection, _split(rule), network=network, trial_ids=of)
+            best = queries.best_epochs(connection, of, _split(rule), network)
             take({trial: queries.Pick(trial, network, end, end) for trial, end in best.items()})
     return measured
 
@@ -264,8 +260,10 @@ def _times(
     training, per_epoch = {}, {}
     for row in queries.clocks(connection, {trial: pick.last for trial, pick in picks.items()}):
         training[row.trial_id] = Seconds(row.seconds, row.shared == 0)
-        exclusive = row.exclusive_epochs > 0
-        per_epoch[row.trial_id] = Seconds(row.exclusive_seconds if exclusive else row.epoch_seconds, exclusive)
+        if row.exclusive is not None:
+            per_epoch[row.trial_id] = Seconds(row.exclusive, True)
+    for trial, mean in queries.mean_seconds(connection, training.keys() - per_epoch.keys()).items():
+        per_epoch[trial] = Seconds(mean, False)
     passes: dict[int, list[Any]] = defaultdict(list)
     for row in queries.timing_passes(connection, grid_ids):
         passes[row.trial_id].append(row)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.database import queries
@@ -54,8 +56,12 @@ def write_report(
     for each in chosen:
         if each not in FORMATS:
             raise ReportError(f"unknown format {each!r}; allowed: {', '.join(FORMATS)}")
+    draws = bool({"md", "tex", "html"}.intersection(chosen))
+    if draws:
+        # matplotlib takes a second to load, which the database can use: it works outside of Python's lock.
+        Thread(target=import_module, args=("reports.figure",), daemon=True).start()
     gathered = gather(database, grids=grids, selection=selection, vs_paper=vs_paper)
-    drawings = _drawings(database, gathered.results) if {"md", "tex", "html"}.intersection(chosen) else []
+    drawings = _drawings(database, gathered.results) if draws else []
     try:
         out.mkdir(parents=True, exist_ok=True)
         return _write(gathered, drawings, out, chosen, grids)
@@ -123,7 +129,6 @@ def _drawings(database: Database, results: Results) -> list[Drawing]:
     """The figures that the grids ask for, and training curves of what has begun."""
     if not any(trial.last_epoch is not None or trial.epoch for cell in results.cells for trial in cell.trials):
         return []
-    # matplotlib takes a second to load; a report without figures need not wait for it.
     from reports.curves import curves, shown_trials
     from reports.figure import figure2
 

@@ -52,9 +52,24 @@ class Filler:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.trials: dict[str, int] = {}
+        self.rows: dict[Any, list[dict[str, Any]]] = {
+            model: [] for model in (Grid, Trial, GridTrial, Attempt, Epoch, Evaluation)
+        }
 
     def _insert(self, model: Any, **values: Any) -> int:
-        return self.connection.execute(insert(model).values(**values)).inserted_primary_key[0]
+        """Remember a row for `write`, and return its id."""
+        rows = self.rows[model]
+        if model is not GridTrial:
+            values["id"] = len(rows) + 1
+        rows.append({name: round(value, 6) if type(value) is float else value for name, value in values.items()})
+        return len(rows)
+
+    def write(self) -> None:
+        """Insert everything."""
+        for model, rows in self.rows.items():
+            names = dict.fromkeys(name for row in rows for name in row)
+            if rows:
+                self.connection.execute(insert(model), [{name: row.get(name) for name in names} for row in rows])
 
     def grid(
         self, name: str, report: Mapping[str, Any], trials: Iterable[tuple[str, TrainConfig, dict[str, Any]]]
@@ -159,7 +174,7 @@ class Filler:
         quality: str,
         noise: random.Random,
     ) -> None:
-        losses = {"cross_entropy": 1.5 * math.exp(-epoch / 3) + 0.2}
+        losses = {"cross_entropy": round(1.5 * math.exp(-epoch / 3) + 0.2, 6)}
         losses |= {f"{name}/term": 0.4 + 0.1 * len(name) for name in config.methods if name != "pskd"}
         row = self._row(trial, attempt, epoch, 1, seconds + noise.gauss(0, 0.1), quality, losses)
         # Best one epoch before the last, so that no rule agrees with another.
@@ -199,7 +214,9 @@ class Filler:
 def name_of(config: TrainConfig) -> str:
     """A readable name that tells this file's trials apart."""
     methods = [name + (f"[{given}]" if given else "") for name, given in sorted(config.methods.items())]
-    others = [f"{name}{value}" for name, value in config.science().items() if name in ("stages", "peer", "learning_rate")]
+    others = [
+        f"{name}{value}" for name, value in config.science().items() if name in ("stages", "peer", "learning_rate")
+    ]
     return "/".join([config.network, "+".join(methods) or "baseline", config.dataset, *others, f"seed{config.seed}"])
 
 
@@ -274,7 +291,9 @@ def fill(filler: Filler) -> None:
 def make_database(path: Path, filling: Any = fill) -> Database:
     """A database file with a filling, opened for reading."""
     with open_database(path, create=True) as database, database.engine.begin() as connection:
-        filling(Filler(connection))
+        filler = Filler(connection)
+        filling(filler)
+        filler.write()
     return open_database(path, readonly=True)
 
 
