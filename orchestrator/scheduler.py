@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -43,6 +44,8 @@ ENVIRONMENT = {
     # Without it a trial that asked for no GPU sees them all.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Started as a Ray job, this driver has a working directory of its own to give to its workers.
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
 # Binds every port of a local Ray to the loopback interface; on a cluster the nodes must reach each other.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -378,6 +381,19 @@ class _Cluster:
         return replace(shape, cpu=max(node.get("CPU", 0) for node in self.nodes))
 
 
+@contextlib.contextmanager
+def _code() -> Iterator[str]:
+    """A folder with a copy of the code as it is now.
+
+    Workers run it: an edit during a long run changes no trial, and the nodes of a cluster need no installation. As
+    their working directory it comes before everything else, also before the folder in which the driver was started.
+    """
+    with tempfile.TemporaryDirectory(prefix="orchestrate-code-") as folder:
+        for package in ("trainer", "orchestrator"):
+            shutil.copytree(ROOT / package, Path(folder) / package, ignore=shutil.ignore_patterns("__pycache__"))
+        yield folder
+
+
 _signals: list[int] = []
 
 
@@ -399,13 +415,15 @@ def _ray(options: RunOptions) -> Iterator[_Cluster]:
 
     # Ray says that a worker died on standard output, whatever it is told; the audience hears it from the recorder.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
-    # Workers run a copy of the code as it is now: an edit during a long run changes no trial, and the nodes of a
-    # cluster need no installation of it.
-    frozen = {"py_modules": [str(ROOT / package) for package in ("trainer", "orchestrator")]}
     try:
-        context = ray.init(
-            address=address or "local", runtime_env=frozen, logging_level="ERROR", log_to_driver=False, **local
-        )
+        with _code() as code:
+            context = ray.init(
+                address=address or "local",
+                runtime_env={"working_dir": code},
+                logging_level="ERROR",
+                log_to_driver=False,
+                **local,
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise SchedulerError(f"Ray did not start{f' at {address}' if address else ''}: {error}") from error
     for logger in ("ray.tune", "ray.train", "ray.air"):
