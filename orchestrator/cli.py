@@ -16,6 +16,7 @@ import typer
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
+    from orchestrator.forecast import Forecast
     from orchestrator.grid import Grid, Trial
     from orchestrator.plan import Plan, PlannedTrial
     from orchestrator.scheduler import RunOptions
@@ -114,9 +115,12 @@ def run(
             claimed = database.claim([entry.trial.key for entry in plan.pending], driver)
             mine = [entry.trial for entry in plan.pending if entry.trial.key in claimed]
             try:
+                from orchestrator.forecast import as_measured
                 from orchestrator.scheduler import run_trials
 
-                with run_display(loaded.name, {trial.name: trial.config.epochs for trial in mine}) as observer:
+                configs = {trial.name: trial.config.model_dump(mode="json") for trial in mine}
+                known = as_measured(database.measured())
+                with run_display(loaded.name, configs, known) as observer:
                     summary = run_trials(database, mine, options, observer)
             finally:
                 database.release(driver)
@@ -137,10 +141,11 @@ def plan(
         loaded = load_grid(grid)
         with _existing(db) as database:
             planned = _plan(loaded, database)
+            cost = _forecast(planned, database)
         if as_json:
             typer.echo(json.dumps([_planned_dict(entry) for entry in planned.entries]))
         else:
-            print_plan(planned)
+            print_plan(planned, cost)
 
 
 @app.command(name="time", epilog="Example: `orchestrate time grids/table1.yaml --epochs 5`")
@@ -172,8 +177,12 @@ def time_grid(
             typer.echo(f"timing {len(trials)} configurations, {warm_up} + {epochs} epochs each, one at a time")
             from orchestrator.scheduler import time_trials
 
-            total = {trial.name: min(warm_up + epochs, trial.config.epochs) for trial in trials}
-            with run_display(loaded.name, total) as observer:
+            configs = {
+                trial.name: trial.config.model_dump(mode="json")
+                | {"epochs": min(warm_up + epochs, trial.config.epochs)}
+                for trial in trials
+            }
+            with run_display(loaded.name, configs) as observer:
                 summary = time_trials(database, trials, options, observer, warm_up=warm_up, timed=epochs)
         raise typer.Exit(SOME_FAILED if summary.failed else DONE)
 
@@ -346,6 +355,33 @@ def _plan(grid: Grid, database: Database | None) -> Plan:
     from orchestrator.plan import make_plan
 
     return make_plan(grid, database.states([trial.key for trial in grid.trials]) if database is not None else {})
+
+
+def _forecast(plan: Plan, database: Database | None) -> Forecast | None:
+    from orchestrator.forecast import forecast
+
+    if database is None or not plan.pending:
+        return None
+    pending = [entry.trial for entry in plan.pending]
+    states = database.states([trial.key for trial in pending])
+    return forecast(plan, states, database.measured(), _slots_here(pending))
+
+
+def _slots_here(trials: Sequence[Trial]) -> int:
+    """How many of the trials this machine runs at once, by the largest request among them."""
+    cpus = (os.cpu_count() or 1) / max(trial.resources.cpu for trial in trials)
+    gpu = max(trial.resources.gpu for trial in trials)
+    return max(1, int(min(cpus, _gpus() / gpu) if gpu else cpus))
+
+
+def _gpus() -> int:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetCount()
+    except pynvml.NVMLError:
+        return 0
 
 
 def _planned_dict(entry: PlannedTrial) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,10 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.estimate import Estimate, Measured, Work, estimate
 from orchestrator.recorder import Observer
 
 if TYPE_CHECKING:
     from orchestrator.failures import Failure
+    from orchestrator.forecast import Forecast
     from orchestrator.plan import Plan
     from trainer.results import EpochResult
 
@@ -39,18 +41,27 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def interval(left: Estimate) -> str:
+    """`5 min 02 s (4 min 10 s to 7 min 30 s)`."""
+    if duration(left.low) == duration(left.high):
+        return duration(left.seconds)
+    return f"{duration(left.seconds)} ({duration(left.low)} to {duration(left.high)})"
+
+
 def announce_plan(plan: Plan) -> None:
     """One line before a run: how many trials the grid has, and what happens to them."""
     Console(highlight=False, soft_wrap=True).print(escape(plan.summary()))
 
 
-def print_plan(plan: Plan) -> None:
-    """Every trial of a grid with its state and the reason why it would run or not."""
+def print_plan(plan: Plan, cost: Forecast | None = None) -> None:
+    """Every trial of a grid with its state and the reason why it would run or not, and what the run would cost."""
     console = Console(highlight=False)
     if not console.is_terminal:
         for entry in plan.entries:
             print(f"{entry.trial.key[:10]}  {entry.status:<11}  {entry.trial.name:<44}  {entry.reason}")
         print(plan.summary())
+        for line in cost_lines(cost):
+            print(line)
         return
     colours = {"new": "cyan", "interrupted": "yellow", "done": "green", "failed": "red", "running": "blue"}
     table = Table(box=None, pad_edge=False)
@@ -61,13 +72,50 @@ def print_plan(plan: Plan) -> None:
         table.add_row(entry.trial.key[:10], escape(entry.trial.name), Text(entry.status, colour), escape(entry.reason))
     console.print(table)
     console.print(escape(plan.summary()))
+    for line in cost_lines(cost):
+        console.print(escape(line))
+
+
+def cost_lines(cost: Forecast | None) -> list[str]:
+    """What a forecast says, a line per network and one for all; nothing where nothing was measured."""
+    if cost is None:
+        return []
+    lines = []
+    for each in cost.networks:
+        seconds = f"{each.slowest:.3g} s per epoch"
+        if each.fastest < each.slowest:
+            seconds = f"{each.fastest:.3g} to {seconds}"
+        memory = "" if each.peak_memory_bytes is None else f", peak memory {size(each.peak_memory_bytes)}"
+        sources = [(each.trained, "trial"), (each.rehearsed, "canary run")]
+        source = " and ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in sources if count)
+        lines.append(f"{each.network}: {seconds}{memory} (measured on {source})")
+    left = cost.left
+    if left.seconds:
+        once = "one after the other" if cost.slots == 1 else f"{cost.slots} at once on this machine"
+        disk = "" if cost.disk_bytes is None else f", {size(cost.disk_bytes)} of checkpoints"
+        lines.append(f"about {interval(left)}, {once}; {left.device_seconds / 3600:.3g} device-hours{disk}")
+    return lines
+
+
+def size(count: float) -> str:
+    """`900 B`, `1.5 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
 
 
 @contextmanager
-def run_display(grid: str, epochs: dict[str, int]) -> Iterator[Observer]:
-    """Show a run while it goes on, given the epochs of each trial; the observer is what the scheduler talks to."""
-    console = Console(highlight=False)
-    board = _Board(grid, epochs, console)
+def run_display(
+    grid: str, configs: Mapping[str, Mapping[str, Any]], known: Sequence[Measured] = (), console: Console | None = None
+) -> Iterator[Observer]:
+    """Show a run while it goes on; the observer is what the scheduler talks to.
+
+    `configs` are the configurations by trial name, `known` what was measured before.
+    """
+    console = console or Console(highlight=False)
+    board = _Board(grid, configs, known, console)
     if not console.is_terminal:
         try:
             yield _plain(board, console)
@@ -87,6 +135,7 @@ class _Row:
 
     device: str
     began: float
+    last: float = 0.0
     epoch: int = 0
     new_epochs: int = 0
     error: float | None = None
@@ -95,25 +144,29 @@ class _Row:
     note: str = ""
     printed: float = 0.0
 
-    def seconds_per_epoch(self, now: float) -> float | None:
-        return (now - self.began) / self.new_epochs if self.new_epochs else None
+    def seconds_per_epoch(self) -> float | None:
+        return (self.last - self.began) / self.new_epochs if self.new_epochs else None
 
 
 class _Board:
     """The state behind both displays, and the live table itself."""
 
-    def __init__(self, grid: str, epochs: dict[str, int], console: Console) -> None:
-        self.grid, self.epochs, self.console = grid, epochs, console
+    def __init__(
+        self, grid: str, configs: Mapping[str, Mapping[str, Any]], known: Sequence[Measured], console: Console
+    ) -> None:
+        self.grid, self.configs, self.known, self.console = grid, configs, known, console
+        self.epochs: dict[str, int] = {name: config["epochs"] for name, config in configs.items()}
         self.rows: dict[str, _Row] = {}
         self.dashboard: str | None = None
         self.ready = False
         self.began = time.monotonic()
-        self.first_start: float | None = None
+        self.slots = 1
+        self._left: Estimate | None = None
+        self._estimate_again = 0.0
 
     def start(self, name: str, host: str, device: str) -> None:
-        now = time.monotonic()
-        self.first_start = self.first_start or now
-        self.rows[name] = _Row(f"{device.split(' ')[0]} on {host}", now)
+        self.rows[name] = _Row(f"{device.split(' ')[0]} on {host}", time.monotonic())
+        self.slots = max(self.slots, self.counts()["running"])
 
     def record(self, name: str, result: EpochResult, quality: str) -> _Row:
         row = self.rows[name]
@@ -121,6 +174,7 @@ class _Board:
         row.new_epochs += not result.restored
         if result.restored:
             row.began = time.monotonic()
+        row.last = time.monotonic()
         tests = [e for e in result.evaluations if e.split == "test" and e.classifier == "main"]
         row.error = tests[0].metrics.top1_error if tests else None
         return row
@@ -134,18 +188,29 @@ class _Board:
         found = {state: states.count(state) for state in ("done", "running", "failed")}
         return found | {"waiting": len(self.epochs) - sum(found.values())}
 
-    def seconds_left(self) -> float | None:
-        """From the speed so far: epochs left over epochs per second of all trials together."""
-        trained = sum(row.new_epochs for row in self.rows.values())
-        if not trained or self.first_start is None:
-            return None
+    def left(self) -> Estimate | None:
+        """The time that the rest takes; kept for a while where the grid is so large that asking takes long."""
+        began = time.monotonic()
+        if began >= self._estimate_again:
+            self._left = self._estimate()
+            self._estimate_again = (now := time.monotonic()) + 20 * (now - began)
+        return self._left
+
+    def _estimate(self) -> Estimate | None:
+        paces = {name: row.seconds_per_epoch() for name, row in self.rows.items()}
+        measured = [Measured(self.configs[name], pace) for name, pace in paces.items() if pace and name in self.configs]
         ended = {name for name, row in self.rows.items() if row.state != "running"}
-        left = sum(
-            total - (self.rows[name].epoch if name in self.rows else 0)
-            for name, total in self.epochs.items()
-            if name not in ended
-        )
-        return left * (time.monotonic() - self.first_start) / trained
+        # The running ones first: they hold the slots.
+        order = sorted((name for name in self.epochs if name not in ended), key=lambda name: name not in self.rows)
+        work = [
+            Work(
+                self.configs[name],
+                self.epochs[name] - (self.rows[name].epoch if name in self.rows else 0),
+                paces.get(name),
+            )
+            for name in order
+        ]
+        return estimate(work, [*self.known, *measured], self.slots)
 
     def conclusion(self) -> str:
         counts = self.counts()
@@ -167,7 +232,7 @@ class _Board:
         room = max(4, self.console.height - len(ended) - 8)
         for name, row in ended + running[:room]:
             total = self.epochs.get(name, row.epoch)
-            pace = row.seconds_per_epoch(now)
+            pace = row.seconds_per_epoch()
             last = Text("done", "green") if row.state == "done" else Text(row.state, "red")
             if row.state == "running":
                 last = Text(duration(pace * (total - row.epoch)) if pace else "...")
@@ -179,13 +244,13 @@ class _Board:
                 "" if row.error is None else f"{row.error:.2f} %",
                 last,
             )
-        counts, left = self.counts(), self.seconds_left()
+        counts, left = self.counts(), self.left()
         line = Text.assemble(
             (self.grid, "bold"),
             f"  {counts['done']} of {len(self.epochs)} done, {counts['running']} running, {counts['waiting']} waiting",
             (f", {counts['failed']} failed" if counts["failed"] else "", "red"),
             f"  |  {duration(now - self.began)} so far, "
-            + (f"about {duration(left)} left" if left is not None else "..."),
+            + (f"about {interval(left)} left" if left is not None else "..."),
         )
         more = [Text(f"... and {len(running) - room} more running", "dim")] if len(running) > room else []
         address = [Text(f"Ray dashboard: {self.dashboard}", "dim")] if self.dashboard else []
@@ -237,8 +302,8 @@ def _plain(board: _Board, console: Console) -> Observer:
             return
         row.printed = now
         error = "" if row.error is None else f", top-1 error {row.error:.2f} %"
-        left = board.seconds_left()
-        rest = "" if left is None else f"; about {duration(left)} left for the grid"
+        left = board.left()
+        rest = "" if left is None else f"; about {interval(left)} left for the grid"
         say(f"{name}: epoch {row.epoch}/{total}{error}{rest}")
 
     def finished(name: str) -> None:

@@ -13,14 +13,17 @@ from typing import Any
 # the noise of a machine; other seeds of its configuration hardly more; other methods on its network cost up to about
 # a third; another network says little.
 OWN, SAME_CELL, SAME_NETWORK, ANOTHER = 1.05, 1.10, 1.35, 4.0
+# A canary extrapolates from a step or two, so what it says is off by this much more.
+REHEARSED = 1.5
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds per epoch of a trial that has trained, with its configuration."""
+    """Seconds per epoch of a trial that has trained, or whose canary was `rehearsed`, with its configuration."""
 
     config: Mapping[str, Any]
     seconds_per_epoch: float
+    rehearsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,21 +49,27 @@ def estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int) -> 
     """The time that `work` takes when `slots` trials run at once, in order; None where nothing was measured.
 
     A trial's speed is its own, else the mean of its cell (the configuration but for the seed), else of its network,
-    else of all; the bounds take every trial to be off in the same direction by the factor of its source.
+    else what canaries say of its cell or network, else the mean of all; the bounds take every trial to be off in the
+    same direction by the factor of its source.
     """
-    speeds: dict[tuple[str, ...], list[float]] = {}
+    speeds: dict[tuple[bool | str, ...], list[float]] = {}
     for each in measured:
         for level in _levels(each.config):
-            speeds.setdefault(level, []).append(each.seconds_per_epoch)
+            speeds.setdefault((each.rehearsed, *level), []).append(each.seconds_per_epoch)
     spans: list[tuple[float, float]] = []
     for each in work:
         speed, factor = each.seconds_per_epoch, OWN
         if speed is None:
-            known = (
-                (level, source)
-                for level, source in zip(_levels(each.config), (SAME_CELL, SAME_NETWORK, ANOTHER), strict=True)
-            )
-            found = next(((fmean(speeds[level]), source) for level, source in known if level in speeds), None)
+            cell, network, everything = _levels(each.config)
+            sources = {
+                (False, *cell): SAME_CELL,
+                (False, *network): SAME_NETWORK,
+                (True, *cell): SAME_CELL * REHEARSED,
+                (True, *network): SAME_NETWORK * REHEARSED,
+                (False, *everything): ANOTHER,
+                (True, *everything): ANOTHER * REHEARSED,
+            }
+            found = next(((fmean(speeds[level]), off) for level, off in sources.items() if level in speeds), None)
             if found is None:
                 return None
             speed, factor = found

@@ -16,7 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.display import duration
+from orchestrator.display import duration, interval
+from orchestrator.estimate import Estimate, Measured, Work, estimate
+from orchestrator.forecast import as_measured
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -151,34 +153,34 @@ def _grid_status(database: Database, name: str) -> dict[str, Any]:
             }
         )
     counts = Counter(trial["state"] for trial in trials)
-    return {"name": name, "counts": dict(counts), "trials": trials, "seconds_left": _seconds_left(trials)}
+    known = as_measured(database.measured(["canary"]))
+    return {"name": name, "counts": dict(counts), "trials": trials, **_seconds_left(trials, known)}
 
 
-def _seconds_left(trials: Sequence[dict[str, Any]]) -> float | None:
-    """From the mean speed of the same network, else of any: the work left over the trials that run at once."""
-    speeds: dict[str, list[float]] = {}
-    for trial in trials:
-        if trial["seconds_per_epoch"]:
-            speeds.setdefault(trial["network"], []).append(trial["seconds_per_epoch"])
-    if not speeds:
-        return None
-    overall = [speed for group in speeds.values() for speed in group]
-    work = 0.0
-    for trial in trials:
-        if trial["state"] in ("pending", "running"):
-            group = speeds.get(trial["network"], overall)
-            speed = trial["seconds_per_epoch"] or sum(group) / len(group)
-            work += speed * (trial["epochs_total"] - trial["epochs_done"])
-    return work / max(1, sum(trial["state"] == "running" for trial in trials))
+def _seconds_left(trials: Sequence[dict[str, Any]], known: Sequence[Measured]) -> dict[str, float | None]:
+    """Until the last trial ends, with bounds, when as many run at once as do now; None where nothing was measured."""
+    measured = [Measured(trial["config"], pace) for trial in trials if (pace := trial["seconds_per_epoch"])]
+    # The running ones first: they hold the slots.
+    rest = [trial for state in ("running", "pending") for trial in trials if trial["state"] == state]
+    work = [
+        Work(trial["config"], trial["epochs_total"] - trial["epochs_done"], trial["seconds_per_epoch"])
+        for trial in rest
+    ]
+    left = estimate(work, [*known, *measured], sum(trial["state"] == "running" for trial in trials))
+    if left is None:
+        return dict.fromkeys(("seconds_left", "seconds_left_low", "seconds_left_high"))
+    return {"seconds_left": left.seconds, "seconds_left_low": left.low, "seconds_left_high": left.high}
 
 
 def _headline(grid: dict[str, Any]) -> str:
     counts, total = grid["counts"], len(grid["trials"])
     words = [f"{counts.get('done', 0)} of {total} trials done"]
     words += [f"{counts[state]} {state}" for state in ("running", "pending", "failed") if counts.get(state)]
-    left = grid["seconds_left"]
-    unfinished = counts.get("running", 0) + counts.get("pending", 0)
-    rest = f"; about {duration(left)} left" if left and unfinished else ""
+    rest = ""
+    if grid["seconds_left"]:
+        left = Estimate(grid["seconds_left_low"], grid["seconds_left"], grid["seconds_left_high"], 0.0)
+        slots = counts.get("running", 0)
+        rest = f"; about {interval(left)} left" + ("" if slots else " for one trial after the other")
     return f"[bold]{escape(grid['name'])}[/]: {', '.join(words)}{rest}"
 
 

@@ -65,6 +65,16 @@ def test_the_interval_is_wider_the_farther_the_measurement():
     assert len(set(widths)) == 3
 
 
+def test_a_canary_counts_where_nothing_of_the_network_was_trained():
+    cell, other, elsewhere = (config(network, "byot", 0) for network in ("resnet18", "resnet50", "resnext50_32x4d"))
+    canary = Measured(cell, 12.0, rehearsed=True)
+    assert estimate([Work(cell, 10)], [canary, Measured(other, 50.0)], 1).seconds == 120
+    assert estimate([Work(cell, 10)], [canary, Measured(config("resnet18", "pskd", 0), 9.0)], 1).seconds == 90
+    assert estimate([Work(elsewhere, 10)], [canary, Measured(other, 50.0)], 1).seconds == 500
+    rough, fine = (estimate([Work(cell, 10)], [Measured(cell, 12.0, rehearsed=flag)], 1) for flag in (True, False))
+    assert rough.high > fine.high > 120 > fine.low > rough.low
+
+
 def test_nothing_measured_and_nothing_to_do():
     assert estimate([Work(config("resnet18", "byot", 0), 10)], [], 2) is None
     assert estimate([], [], 2).seconds == 0
