@@ -105,13 +105,13 @@ def best_epochs(
     given = {} if main == MAIN_TEST else {"network": network, "split": split}
     found = {}
     for some in _chunks(trial_ids):
-        rows = connection.execute(statement, {"trials": some, **given}).tuples()
+        rows = connection.execute(statement, {"trials": some, **given})
         found |= {trial: epoch for trial, epoch in rows if epoch is not None}
     return found
 
 
 def _per_trial(connection: Connection, answer: Any, where: Any) -> dict[int, Any]:
-    rows = connection.execute(select(Trial.id, answer.label("answer")).where(where)).tuples()
+    rows = connection.execute(select(Trial.id, answer.label("answer")).where(where))
     return {trial: value for trial, value in rows if value is not None}
 
 
