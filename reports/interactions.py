@@ -33,7 +33,7 @@ def interactions(results: Results) -> list[Table]:
     tables = []
     for part in slices(results, "interactions", accept):
         rows = [row for network in part.networks for row in _effects(part, network, columns)]
-        if not rows:
+        if not any(entry.value is not None for row in rows for entry in row.entries):
             continue
         several = any(entry.planned > 1 for row in rows for entry in row.entries)
         rows, seeds = count_seeds(rows)
