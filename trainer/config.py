@@ -246,7 +246,9 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=rep
 @lru_cache(maxsize=4096)
 def _settled_heads(network: str, peer: str | None, heads: str, methods: str) -> str:
     """The kind of heads that every network of a run carries, `none` for none; `methods` as canonical JSON."""
-    needing = [method.name for method in build_methods(json.loads(methods)) if method.requires.heads]
+    built = build_methods(json.loads(methods))
+    needing = [method.name for method in built if method.requires.heads]
+    comparing = [method.name for method in built if method.requires.features]
     if heads == "none" or (heads == "auto" and not needing):
         if needing:
             raise problem(
@@ -264,6 +266,12 @@ def _settled_heads(network: str, peer: str | None, heads: str, methods: str) -> 
                 f"{name} cannot carry {repr(kind) if kind else 'auxiliary'} heads{asked}; it can carry: "
                 f"{', '.join(allowed) or 'none'} (networks that can: {able or 'none'})",
                 ("network" if name == network else "peer") if by_default else "heads",
+            )
+        if comparing and kind not in NETWORKS[name].comparable_heads:
+            raise problem(
+                f"the {kind!r} heads of {name} have features of another length than its own, and "
+                f"{' and '.join(comparing)} compares them; use another network",
+                "methods",
             )
     return str(kind)
 

@@ -50,12 +50,14 @@ class Output(NamedTuple):
 class Requires:
     """What a method needs of a training run; needs of several methods are merged with `|`.
 
-    `networks` trained side by side; auxiliary `heads`; `class_pairs` (a second image of the same class per image);
-    a `teacher` (the same network, trained beforehand without any method).
+    `networks` trained side by side; auxiliary `heads`; heads whose `features` are as long as the network's own;
+    `class_pairs` (a second image of the same class per image); a `teacher` (the same network, trained beforehand
+    without any method).
     """
 
     networks: int = 1
     heads: bool = False
+    features: bool = False
     class_pairs: bool = False
     teacher: bool = False
 
@@ -63,6 +65,7 @@ class Requires:
         return Requires(
             max(self.networks, other.networks),
             self.heads or other.heads,
+            self.features or other.features,
             self.class_pairs or other.class_pairs,
             self.teacher or other.teacher,
         )

@@ -257,3 +257,15 @@ def test_every_network_trains_by_default(network):
     assert config.network_names == [network]
     assert config.head_kind is None
     assert TrainConfig(**config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("methods", [{"dcm": {}, "byot": {}}, {"dmfl": {}}])
+def test_methods_that_compare_features_refuse_heads_of_another_length(methods):
+    with pytest.raises(ValidationError, match="features of another length"):
+        TrainConfig(network="wrn28_10", methods=methods)
+
+
+def test_byot_without_its_feature_term_works_with_any_heads():
+    config = TrainConfig(network="wrn28_10", methods={"dcm": {}, "byot": {"feature_weight": 0}})
+    assert config.heads == "dcm"
+    assert not config.requires.features

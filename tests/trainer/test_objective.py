@@ -233,8 +233,10 @@ def test_a_step_is_one_graph_to_the_compiler(methods):
 
 def test_requirements_are_merged():
     first = Requires(networks=2, heads=True)
-    assert first | Requires(class_pairs=True, teacher=True) == Requires(2, True, True, True)
-    assert Objective(build_methods({"dml": {}, "byot": {}, "cskd": {}}), CLASSES).requires == Requires(2, True, True)
+    merged = first | Requires(features=True, class_pairs=True, teacher=True)
+    assert merged == Requires(networks=2, heads=True, features=True, class_pairs=True, teacher=True)
+    mixed = Objective(build_methods({"dml": {}, "byot": {}, "cskd": {}}), CLASSES).requires
+    assert mixed == Requires(networks=2, heads=True, features=True, class_pairs=True)
     assert Objective([], CLASSES).requires == Requires()
 
 

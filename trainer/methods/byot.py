@@ -31,11 +31,14 @@ class BYOT(Method):
 
     name: ClassVar[str] = "byot"
     title: ClassVar[str] = "BYOT"
-    requires: ClassVar[Requires] = Requires(heads=True)
     blocks: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
     feature_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6
+
+    @property
+    def requires(self) -> Requires:
+        return Requires(heads=True, features=self.feature_weight > 0)
 
     def resolve(self, num_heads: int) -> Method:
         if num_heads == 0:

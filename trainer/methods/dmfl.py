@@ -27,7 +27,7 @@ class DMFL(Method):
 
     name: ClassVar[str] = "dmfl"
     title: ClassVar[str] = "DMFL"
-    requires: ClassVar[Requires] = Requires(heads=True)
+    requires: ClassVar[Requires] = Requires(heads=True, features=True)
     variant: Literal["equation", "released"] = "equation"
 
     def resolve(self, num_heads: int) -> Method:
