@@ -1,0 +1,232 @@
+"""The trainer against bare loops of the same network, an ordinary loop, and the machine's own matrix rate.
+
+Everything compared is measured in turns within one process, because machines are noisy; figures are medians.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainer.config import TrainConfig
+from trainer.data import epoch_loader, evaluation_batches, load_splits
+from trainer.evaluation import BATCH_SIZE, autocast, evaluate
+from trainer.objective import Batch, Objective
+from trainer.train import _train_epoch, build_networks
+
+METHODS = {
+    "baseline": {},
+    "PS-KD": {"pskd": {}},
+    "DMFL": {"dmfl": {}},
+    "BYOT": {"byot": {}},
+    "all three": {"byot": {}, "dmfl": {}, "pskd": {}},
+}
+CPU = torch.device("cpu")
+
+
+class Run:
+    """One configuration ready to train epochs on synthetic images, as `trainer.train` does it."""
+
+    def __init__(self, methods: dict[str, dict], images: int, width: int, **fields: object) -> None:
+        self.config = TrainConfig(
+            dataset="synthetic", subset=max(1, images // 100), width=width, methods=methods, epochs=1000, **fields
+        )
+        self.splits = load_splits(self.config, Path("data"))
+        self.networks = build_networks(self.config, self.splits.train.num_classes, CPU)
+        self.objective = Objective(self.config.build_methods(), self.splits.train.num_classes)
+        for method in self.objective.methods:
+            method.setup(self.splits.train.labels, self.splits.train.num_classes, 1, None)
+            method.start_epoch(0, 1000)
+        self.optimizer = torch.optim.SGD(
+            self.networks.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=True
+        )
+        self.loader = epoch_loader(self.splits, self.config, CPU, class_pairs=False)
+        self.epoch = 0
+
+    @property
+    def images(self) -> int:
+        return len(self.splits.train.labels)
+
+    def train_epoch(self) -> None:
+        _train_epoch(self.config, self.networks, self.objective, self.optimizer, self.loader, self.epoch)
+        self.epoch += 1
+
+    def evaluate(self) -> None:
+        evaluate(self.config, self.networks, self.splits, CPU)
+
+    def forward_only(self) -> None:
+        self.networks.eval()
+        with torch.inference_mode():
+            for inputs, _ in evaluation_batches(self.splits.test, self.config, CPU, BATCH_SIZE):
+                with autocast(self.config, CPU):
+                    self.networks[0](inputs)
+
+    def step_flops(self) -> int:
+        """Floating-point operations of one training step of 8 images."""
+        heads = self.objective.requires.heads
+        inputs = torch.randn(8, 3, 32, 32)
+        with FlopCounterMode(display=False) as counter:
+            output = self.networks[0](inputs, heads=heads)
+            sum(values.sum() for values in (output.logits, *output.head_logits)).backward()
+        self.optimizer.zero_grad()
+        return counter.get_total_flops()
+
+
+def bare_loop(run: Run) -> Callable[[], None]:
+    """The least that training the same network in the same precision can cost: forward, backward and step.
+
+    The batch is one tensor that is always the same; the loss is the cross-entropy of every classifier that trains.
+    """
+    network, heads = build_networks(run.config, 100, CPU)[0], run.objective.requires.heads
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=True
+    )
+    size = run.config.batch_size
+    inputs = torch.randn(size, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(100, (size,))
+    sizes = [size] * (run.images // size) + [run.images % size] * (run.images % size > 0)
+
+    def epoch() -> None:
+        network.train()
+        for count in sizes:
+            with autocast(run.config, CPU):
+                output = network(inputs[:count], heads=heads)
+                logits = (output.logits, *output.head_logits)
+                loss = sum(functional.cross_entropy(values.float(), labels[:count]) for values in logits)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+    return epoch
+
+
+class Pictures(Dataset):
+    """Images as PIL gives them, transformed one by one."""
+
+    def __init__(self, run: Run) -> None:
+        from PIL import Image
+        from torchvision import transforms
+
+        pixels = run.splits.train.pixels.numpy()
+        self.images = [Image.fromarray(picture) for picture in pixels]
+        self.labels = run.splits.train.labels.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(self.images[index]), self.labels[index]
+
+
+def ordinary_loop(run: Run) -> Callable[[], None]:
+    """What most people write: float32, NCHW, a DataLoader with PIL transforms, `.item()` at every step.
+
+    The loss is the same objective as the trainer's, so that only the loop differs.
+    """
+    config = run.config.model_copy(update={"precision": "float32"})
+    network = build_networks(config, 100, CPU)[0].to(memory_format=torch.contiguous_format)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    objective = Objective(config.build_methods(), 100)
+    for method in objective.methods:
+        method.setup(run.splits.train.labels, 100, 1, None)
+        method.start_epoch(0, 1000)
+    loader = DataLoader(Pictures(run), batch_size=config.batch_size, shuffle=True)
+
+    def epoch() -> None:
+        network.train()
+        total = 0.0
+        for step, (inputs, labels) in enumerate(loader):
+            indices = torch.arange(step * config.batch_size, step * config.batch_size + len(labels))
+            terms, outputs = objective([network], Batch(inputs, labels, indices))
+            loss = sum(terms.values())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            for method in objective.methods:
+                method.after_step(outputs, Batch(inputs, labels, indices))
+            total += loss.item()
+
+    return epoch
+
+
+def matrix_product(size: int = 4096) -> tuple[Callable[[], None], float]:
+    """A large bfloat16 matrix product and its floating-point operations."""
+    left, right = torch.randn(size, size).bfloat16(), torch.randn(size, size).bfloat16()
+    return (lambda: torch.mm(left, right)), 2.0 * size**3
+
+
+def in_turns(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each task over `rounds` turns, after one turn to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(rounds + 1):
+        for name, task in tasks.items():
+            started = time.perf_counter()
+            task()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def measure(images: int, width: int, rounds: int) -> Iterator[dict[str, object]]:
+    """Every training figure, as rows of a table."""
+    run = Run(METHODS["all three"], images, width)
+    product, operations = matrix_product(4096 if width >= 64 else 1024)
+    tasks = {
+        "trainer": run.train_epoch,
+        "bare": bare_loop(run),
+        "product": product,
+        "ordinary": ordinary_loop(run),
+    }
+    seconds = in_turns(tasks, rounds)
+    work = run.step_flops() / 8 * run.images
+    what = f"ResNet-18 width {width}, all three methods, {run.images} images"
+    yield row(f"trainer epoch against a bare loop ({what})", seconds["bare"] / seconds["trainer"], ">=", 0.95)
+    rate = work / seconds["trainer"] / (operations / seconds["product"])
+    yield row(f"arithmetic rate against a bf16 matrix product ({what})", rate, ">=", 0.75)
+    yield row(
+        f"trainer epoch against an ordinary float32 loop ({what})", seconds["ordinary"] / seconds["trainer"], ">=", 2.4
+    )
+    yield row("trainer images per second", run.images / seconds["trainer"])
+    yield row("bf16 matrix product, GFLOP/s", operations / seconds["product"] / 1e9)
+
+    seconds = in_turns({"evaluation": run.evaluate, "forward": run.forward_only}, rounds)
+    yield row(
+        "evaluation with all metrics against the forward pass", seconds["evaluation"] / seconds["forward"], "<=", 1.15
+    )
+
+    runs = {name: Run(methods, images, width) for name, methods in METHODS.items()}
+    seconds = in_turns({name: each.train_epoch for name, each in runs.items()}, rounds)
+    base = runs["baseline"].step_flops()
+    for name, each in runs.items():
+        if name != "baseline":
+            allowed = 1.02 if name == "PS-KD" else each.step_flops() / base + 0.05
+            yield row(
+                f"{name}: epoch against the baseline's", seconds[name] / seconds["baseline"], "<=", round(allowed, 3)
+            )
+
+    sizes = [images // 2, images, images * 2]
+    sized = {str(size): Run({}, size, width) for size in sizes}
+    seconds = in_turns({name: each.train_epoch for name, each in sized.items()}, rounds)
+    for size in sizes:
+        yield row(f"milliseconds per image, epoch of {size} images", 1000 * seconds[str(size)] / size)
+
+
+def row(what: str, value: float, sense: str = "", bound: float | None = None) -> dict[str, object]:
+    """A measured figure with its bound, where it has one."""
+    met = None if bound is None else (value >= bound if sense == ">=" else value <= bound)
+    return {"what": what, "value": value, "sense": sense, "bound": bound, "met": met}
