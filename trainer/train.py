@@ -5,24 +5,29 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from trainer.augmentation import EpochLoader
 from trainer.checkpoint import fitting, keep_newest, remove_checkpoint, resume_from, save_checkpoint
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, load_splits
 from trainer.evaluation import autocast, evaluate
 from trainer.networks import build_network
-from trainer.objective import Objective
+from trainer.objective import Batch, Objective
 from trainer.results import EpochResult
-from trainer.streaming import StreamingLoader
 
 Report = Callable[[EpochResult], None]
+
+
+class Loader(Protocol):
+    """What training takes its batches from."""
+
+    def epoch(self, epoch: int) -> Iterator[Batch]: ...
 
 
 class Diverged(Exception):
@@ -89,6 +94,45 @@ def build_networks(config: TrainConfig, num_classes: int, device: torch.device) 
     return nn.ModuleList(networks).to(device=device, dtype=dtype, memory_format=torch.channels_last)
 
 
+def build_optimizer(config: TrainConfig, networks: nn.ModuleList) -> torch.optim.Optimizer:
+    """The one optimiser of all networks of a run."""
+    return torch.optim.SGD(
+        networks.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.nesterov and config.momentum > 0,
+        fused=True,
+    )
+
+
+def teacher_config(config: TrainConfig) -> TrainConfig:
+    """The configuration of the teacher that is trained before a run: the same network without any method."""
+    return TrainConfig(**{**config.model_dump(), "methods": {}, "heads": "auto", "peer": None, "ood_dataset": None})
+
+
+def checkpoint_state(
+    networks: nn.ModuleList, optimizer: torch.optim.Optimizer, objective: Objective, results: list[EpochResult]
+) -> dict[str, Any]:
+    """All that training needs to go on from here."""
+    return {
+        "networks": networks.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "methods": {method.name: method.state_dict() for method in objective.methods},
+        "results": [result.to_dict() for result in results],
+    }
+
+
+def load_state(
+    saved: dict[str, Any], networks: nn.ModuleList, optimizer: torch.optim.Optimizer, objective: Objective
+) -> None:
+    """The inverse of `checkpoint_state`, but for the results."""
+    networks.load_state_dict(saved["networks"])
+    optimizer.load_state_dict(saved["optimizer"])
+    for method in objective.methods:
+        method.load_state_dict(saved["methods"][method.name])
+
+
 def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report) -> tuple[EpochResult, nn.ModuleList]:
     device, checkpoint = run.device, run.checkpoint
     if device.type == "cuda":
@@ -100,21 +144,12 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
     networks = build_networks(config, num_classes, device)
     parameters = sum(parameter.numel() for parameter in networks.parameters())
     objective = Objective(config.build_methods(), num_classes)
-    optimizer = torch.optim.SGD(
-        networks.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.nesterov and config.momentum > 0,
-        fused=True,
-    )
+    optimizer = build_optimizer(config, networks)
     loader = epoch_loader(splits, config, device, class_pairs=objective.requires.class_pairs)
 
     teacher = None
     if objective.requires.teacher:
-        plain = TrainConfig(
-            **{**config.model_dump(), "methods": {}, "heads": "auto", "peer": None, "ood_dataset": None}
-        )
+        plain = teacher_config(config)
         # A checkpoint holds the teacher's weights as well.
         taught = build_networks(plain, num_classes, device) if saved else _fit_teacher(plain, run, report_teacher)
         teacher = taught[0]
@@ -124,10 +159,7 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
     results: list[EpochResult] = []
     if checkpoint and saved is not None:
         with fitting(checkpoint):
-            networks.load_state_dict(saved["networks"])
-            optimizer.load_state_dict(saved["optimizer"])
-            for method in objective.methods:
-                method.load_state_dict(saved["methods"][method.name])
+            load_state(saved, networks, optimizer, objective)
             results = [replace(EpochResult.from_dict(values), restored=True) for values in saved["results"]]
         del saved
     for result in results:
@@ -146,13 +178,13 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
         for method in objective.methods:
             method.start_epoch(epoch, config.epochs)
 
-        _wait_for(device)
+        wait_for(device)
         started = time.perf_counter()
-        losses, images, data_seconds = _train_epoch(config, networks, objective, optimizer, loader, epoch)
-        _wait_for(device)
+        losses, images, data_seconds = train_epoch(config, networks, objective, optimizer, loader, epoch)
+        wait_for(device)
         trained_at = time.perf_counter()
         evaluations = evaluate(config, networks, splits, device)
-        _wait_for(device)
+        wait_for(device)
         evaluated_at = time.perf_counter()
 
         result = EpochResult(
@@ -171,16 +203,7 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
         results.append(result)
         due = time.monotonic() - last_saved >= run.checkpoint_seconds or epoch == epochs - 1
         if checkpoint and due:
-            save_checkpoint(
-                checkpoint,
-                config,
-                {
-                    "networks": networks.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "methods": {method.name: method.state_dict() for method in objective.methods},
-                    "results": [result.to_dict() for result in results],
-                },
-            )
+            save_checkpoint(checkpoint, config, checkpoint_state(networks, optimizer, objective, results))
             last_saved = time.monotonic()
         report(result)
     if checkpoint and len(results) == config.epochs:
@@ -203,12 +226,12 @@ def _teachers(checkpoint: Path) -> Path:
     return checkpoint.with_name(checkpoint.name + ".teacher")
 
 
-def _train_epoch(
+def train_epoch(
     config: TrainConfig,
     networks: nn.ModuleList,
     objective: Objective,
     optimizer: torch.optim.Optimizer,
-    loader: EpochLoader | StreamingLoader,
+    loader: Loader,
     epoch: int,
 ) -> tuple[dict[str, float], int, float]:
     """Train on every batch; returns the mean of each loss term, the number of images and the seconds spent on data.
@@ -267,7 +290,8 @@ def _refuse_not_finite(config: TrainConfig, result: EpochResult) -> None:
             )
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Return when the device has finished what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
