@@ -7,6 +7,7 @@ import io
 import json as json_format
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from reports.columns import Column
@@ -66,29 +67,41 @@ def _markdown(text: str) -> str:
 
 
 def csv(table: Table) -> str:
-    """A line per row: labels, then value, spread, n and flags of every column, in full precision."""
+    """A line per row: labels, then each column in full precision.
+
+    Behind a number that trials stand behind follow its spread, n and flags (state, starred, bold); behind a text that
+    has one, its footnote.
+    """
     written = io.StringIO()
     out = csv_format.writer(written, lineterminator="\n")
     heads = [head.lower().replace(" ", "_") for head in table.label_heads]
-    names = [[column.key] if column.form == "text" else _csv_names(column.key) for column in table.columns]
-    out.writerow(["group", "row", *heads, *(name for some in names for name in some)])
+    measured = [any(row.entries[place].planned for row in table.rows) for place in range(len(table.columns))]
+    out.writerow(
+        ["group", "row", *heads, *(n for c, m in zip(table.columns, measured, strict=True) for n in _names(c, m))]
+    )
+    notes = dict(table.footnotes)
     for row in table.rows:
         cells: list[Any] = [row.group, row.key, *table.labels(row)]
-        for column, entry in zip(table.columns, row.entries, strict=True):
-            cells += [entry.text] if column.form == "text" else _csv_entry(entry)
+        for column, trials, entry in zip(table.columns, measured, row.entries, strict=True):
+            cells += _values(column, trials, entry, notes)
         out.writerow(cells)
     return written.getvalue()
 
 
-def _csv_names(key: str) -> list[str]:
-    return [key, f"{key}_spread", f"{key}_n", f"{key}_flags"]
+def _names(column: Column, measured: bool) -> list[str]:
+    if column.form == "text":
+        return [column.key, f"{column.key}_note"]
+    return [column.key, *([f"{column.key}_{each}" for each in ("spread", "n", "flags")] if measured else [])]
 
 
-def _csv_entry(entry: Entry) -> list[Any]:
+def _values(column: Column, measured: bool, entry: Entry, notes: Mapping[str, str]) -> list[Any]:
+    if column.form == "text":
+        return [entry.text, "; ".join(notes[mark] for mark in entry.notes)]
+    value = "" if entry.value is None else repr(round(entry.value) if column.digits == 0 else float(entry.value))
     flags = [entry.state] if entry.state not in ("done", "text") else []
     flags += [name for name, there in (("starred", entry.star), ("bold", entry.bold)) if there]
-    number = ["" if each is None else repr(float(each)) for each in (entry.value, entry.spread)]
-    return [*number, entry.n, " ".join(flags)]
+    spread = "" if entry.spread is None else repr(float(entry.spread))
+    return [value, *([spread, entry.n, " ".join(flags)] if measured else [])]
 
 
 def json(table: Table) -> str:
