@@ -78,6 +78,9 @@ def run(
     stall_seconds: Annotated[
         float, typer.Option(min=1, help="A trial that is silent for so long is killed and tried again.")
     ] = 3600.0,
+    canary: Annotated[
+        bool, typer.Option(help="Rehearse each new kind of longer trial for a few steps before the grid.")
+    ] = True,
     dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard.")] = True,
 ) -> None:
     """Train every trial of a grid that is not done yet.
@@ -110,6 +113,7 @@ def run(
                 _run_options(loaded.name, db, data_root, address, checkpoints),
                 checkpoint_seconds=checkpoint_seconds,
                 stall_seconds=stall_seconds,
+                canaries=canary,
                 dashboard=dashboard,
             )
             claimed = database.claim([entry.trial.key for entry in plan.pending], driver)

@@ -28,6 +28,7 @@ class Observer:
     """What a run tells its audience, by trial name; every part may be replaced."""
 
     ready: Callable[[str | None], None] = lambda dashboard_url: None
+    rehearsing: Callable[[int], None] = lambda count: None
     started: Callable[[str, str, str], None] = lambda name, host, device: None
     epoch: Callable[[str, EpochResult, str], None] = lambda name, result, quality: None
     finished: Callable[[str], None] = lambda name: None
@@ -137,6 +138,12 @@ class Recorder:
                 f"{self.repeated[1]} trials in a row failed with the same cause, so the rest was not started: "
                 f"{failure.message}"
             )
+
+    def refuse(self, key: str, failure: Failure) -> None:
+        """A trial fails before it starts, as its canary has."""
+        self._end(key, "failed", failure, "failed")
+        self.summary.failed[self.trials[key].name] = failure
+        self.observer.failed(self.trials[key].name, failure)
 
     def _neighbours(self, own: Attempt, began: float, ended: float) -> list[Attempt]:
         """Our own trials that used the same device at any time between two instants."""

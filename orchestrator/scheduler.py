@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import shutil
 import signal
@@ -20,11 +19,12 @@ from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.canary import canaries, canary_shape, trained_images
 from orchestrator.failures import Failure, infrastructure_failure
 from orchestrator.provenance import ROOT
 from orchestrator.recorder import Observer, Recorder, Summary, retry_at_once
+from orchestrator.timing import device_facts
 from orchestrator.worker import Job, run_job
-from trainer.datasets import dataset_spec
 from trainer.results import EpochResult
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class RunOptions:
     checkpoint_seconds: float = 0.0
     stall_seconds: float = 3600.0
     same_failure_limit: int = 5
+    canaries: bool = True
     dashboard: bool = True
 
 
@@ -116,12 +117,53 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
         shapes = _by_shape((trial.resources, trial) for trial in trials)
         cluster.refuse_infeasible(shapes)
         observer.ready(cluster.dashboard_url)
+        if options.canaries:
+            refused = _run_canaries(recorder, trials, options, cluster)
+            shapes = _by_shape((trial.resources, trial) for trial in trials if trial.key not in refused)
         for shape, members in shapes.items():
             _run_shape(recorder, shape, members, options, alone=False)
         alone = _by_shape((cluster.whole_device(trial.resources), trial) for trial in recorder.starved)
         for shape, members in alone.items():
             _run_shape(recorder, shape, members, options, alone=True)
     return recorder.summary
+
+
+def _run_canaries(
+    recorder: Recorder, trials: Sequence[Trial], options: RunOptions, cluster: _Cluster
+) -> dict[str, Failure]:
+    """Rehearse a trial of each shape; the trials, by key, that fail with their canary and are not to be started.
+
+    What is the machine's fault fails no trial: each will see for itself.
+    """
+    model = cluster.device_model
+    known = {
+        (canary_shape(row.config), row.device.partition("(")[2].rstrip(")"))
+        for row in recorder.database.measured()
+        if row.device
+    }
+    groups: dict[str, list[Trial]] = {}
+    for on_gpu in (False, True):
+        there = {shape for shape, device in known if device == model(on_gpu)}
+        groups |= canaries((trial for trial in trials if bool(trial.resources.gpu) == on_gpu), there)
+    if not groups:
+        return {}
+    recorder.observer.rehearsing(len(groups))
+    firsts = [members[0] for members in groups.values()]
+    # The trials are the audience's business, their canaries only where they fail.
+    quiet = Observer(tick=recorder.observer.tick)
+    rehearsals = _recorder(recorder.database, firsts, options, quiet, "canary", same_failure_limit=len(firsts) + 1)
+    requests = ((cluster.whole_gpu(trial.resources), trial) for trial in firsts)
+    for shape, members in _by_shape(requests).items():
+        _run_shape(rehearsals, shape, members, options, alone=True, canary=True)
+    refused = {
+        trial.key: failure
+        for members in groups.values()
+        if (failure := rehearsals.summary.failed.get(members[0].name)) and not retry_at_once(failure)
+        for trial in members
+    }
+    for key, failure in refused.items():
+        recorder.refuse(key, replace(failure, text=f"the canary failed: {failure.text}"))
+    return refused
 
 
 def time_trials(
@@ -145,7 +187,12 @@ def time_trials(
 
 
 def _recorder(
-    database: Database, trials: Sequence[Trial], options: RunOptions, observer: Observer, purpose: str
+    database: Database,
+    trials: Sequence[Trial],
+    options: RunOptions,
+    observer: Observer,
+    purpose: str,
+    same_failure_limit: int | None = None,
 ) -> Recorder:
     return Recorder(
         database,
@@ -154,7 +201,7 @@ def _recorder(
         observer=observer,
         summary=Summary(),
         purpose=purpose,
-        same_failure_limit=options.same_failure_limit,
+        same_failure_limit=same_failure_limit or options.same_failure_limit,
     )
 
 
@@ -174,6 +221,7 @@ def _run_shape(
     alone: bool,
     warm_up: int = 0,
     timed: int | None = None,
+    canary: bool = False,
 ) -> None:
     from ray import tune
     from ray.tune.trainable.function_trainable import wrap_function
@@ -193,14 +241,14 @@ def _run_shape(
     # What the dashboard's column "Class" says.
     Trial.__qualname__ = "Trial"
     callback = _tune_callback(recorder, options, alone=alone)
-    jobs = [asdict(_job(trial, shape, options, warm_up, timed)) for trial in trials]
+    jobs = [asdict(replace(_job(trial, shape, options, warm_up, timed), canary=canary)) for trial in trials]
     # What Tune itself writes is never read again.
     with tempfile.TemporaryDirectory(prefix="orchestrate-tune-", ignore_cleanup_errors=True) as storage:
         tune.Tuner(
             Trial,
             param_space={"job": tune.grid_search(jobs)},
             tune_config=tune.TuneConfig(
-                reuse_actors=all(_images(trial) < SMALL_TRIAL_IMAGES for trial in trials),
+                reuse_actors=canary or all(trained_images(trial) < SMALL_TRIAL_IMAGES for trial in trials),
                 trial_name_creator=lambda trial: trial.config["job"]["name"],
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -244,21 +292,14 @@ def _measures(result: EpochResult) -> dict[str, float]:
     }
 
 
-def _images(trial: Trial) -> float:
-    """Training images of all epochs together; infinite where only the files can tell."""
-    config, spec = trial.config, dataset_spec(trial.config.dataset)
-    if config.subset is not None and spec.classes is not None:
-        return config.epochs * config.subset * spec.classes
-    return config.epochs * (spec.train_images or math.inf)
-
-
 def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, timed: int | None) -> Job:
     checkpoint = options.checkpoints.absolute() / f"{trial.key}.pt"
     return Job(
         key=trial.key,
         name=f"{options.grid}/{trial.name}",
         config=trial.config.model_dump(mode="json"),
-        cpus=shape.cpu,
+        # Its own threads, also where it is alone on all processors: their number changes bits.
+        cpus=trial.resources.cpu,
         gpus=shape.gpu,
         data_root=str(options.data_root.absolute()),
         checkpoint=str(checkpoint) if timed is None else None,
@@ -361,6 +402,7 @@ def _error_text(trial: Any) -> str:
 class _Cluster:
     nodes: list[dict[str, float]]
     dashboard_url: str | None
+    private: bool = True
 
     def refuse_infeasible(self, shapes: dict[Resources, list[Trial]]) -> None:
         """Tune would wait for ever for resources that no node has."""
@@ -374,10 +416,18 @@ class _Cluster:
                 "change `resources` in the grid file, or run where such a node is (--address)"
             )
 
+    def device_model(self, gpu: bool) -> str | None:
+        """The model of the device that trials will get; None where only the cluster knows."""
+        return device_facts("cuda:0" if gpu else "cpu")["name"] if self.private else None
+
+    def whole_gpu(self, shape: Resources) -> Resources:
+        """The shape that shares its GPU, if it has one, with nobody."""
+        return replace(shape, gpu=max(1.0, shape.gpu)) if shape.gpu else shape
+
     def whole_device(self, shape: Resources) -> Resources:
         """The shape that leaves no room for another trial beside it."""
         if shape.gpu:
-            return replace(shape, gpu=max(1.0, shape.gpu))
+            return self.whole_gpu(shape)
         return replace(shape, cpu=max(node.get("CPU", 0) for node in self.nodes))
 
 
@@ -433,7 +483,7 @@ def _ray(options: RunOptions) -> Iterator[_Cluster]:
     handlers = {number: signal.signal(number, _remember) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         url = f"http://{context.dashboard_url}" if context.dashboard_url else None
-        yield _Cluster([node["Resources"] for node in ray.nodes() if node["Alive"]], url)
+        yield _Cluster([node["Resources"] for node in ray.nodes() if node["Alive"]], url, private=not address)
     finally:
         ray.shutdown()
         for number, handler in handlers.items():

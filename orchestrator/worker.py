@@ -24,7 +24,8 @@ log = logging.getLogger("trainer")
 class Job:
     """What a worker needs to run one trial; plain values, because it travels between machines.
 
-    A timing pass has no checkpoint, stops after `warm_up` + `timed` epochs and reports the last `timed` of them.
+    A timing pass has no checkpoint, stops after `warm_up` + `timed` epochs and reports the last `timed` of them. A
+    canary is a rehearsal: `checkpoint` is the file in whose folder it writes its own.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Job:
     code_sha256: str
     warm_up: int = 0
     timed: int | None = None
+    canary: bool = False
 
 
 def run_job(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
@@ -49,7 +51,7 @@ def run_job(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
     log_path = _log_path(job)
     with _logged_to(log_path):
         try:
-            _train(job, report, log_path)
+            (_rehearse if job.canary else _train)(job, report, log_path)
         except Exception as error:
             failure = failure_of(error)
             log.error("%s\n%s", job.name, failure.text)
@@ -61,32 +63,12 @@ def run_job(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -> None:
-    import torch
-
-    from orchestrator.timing import DeviceSampler, device_facts
+    from orchestrator.timing import DeviceSampler
     from trainer.config import TrainConfig
     from trainer.train import train
 
-    device = "cuda:0" if job.gpus > 0 else "cpu"
-    torch.set_num_threads(max(1, int(job.cpus)))
-    facts = device_facts(device)
-    digest = code_digest()
-    environment = {"versions": package_versions(), "device": facts, "code_changed": digest != job.code_sha256}
-    if environment["code_changed"]:
-        log.warning("the trainer's code has changed since the launch: this trial runs code %s", digest[:12])
-    report(
-        {
-            "kind": "started",
-            "host": socket.gethostname(),
-            "device": f"{device} ({facts['name']})" if facts.get("name") else device,
-            "device_uuid": facts.get("uuid"),
-            "pid": os.getpid(),
-            "log": str(log_path),
-            "began": time.time(),
-            "environment": environment,
-        }
-    )
-    log.info("%s: key %s on %s %s", job.name, job.key, socket.gethostname(), device)
+    device, started = _start(job, log_path)
+    report(started)
 
     with DeviceSampler(device) as sampler:
         began = time.time()
@@ -132,6 +114,51 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -
             stop_after=None if job.timed is None else job.warm_up + job.timed,
             report_teacher=on_teacher_epoch,
         )
+
+
+def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -> None:
+    from trainer.config import TrainConfig
+    from trainer.rehearsal import rehearse
+
+    device, started = _start(job, log_path)
+    try:
+        found = rehearse(
+            TrainConfig(**job.config),
+            device=device,
+            data_root=Path(job.data_root),
+            folder=Path(job.checkpoint).parent if job.checkpoint else log_path.parent,
+        )
+        started["environment"]["canary"] = found.to_dict()
+        log.info("canary: %s", found)
+    finally:
+        # Only now, because an attempt keeps what is said of it when it starts.
+        report(started)
+
+
+def _start(job: Job, log_path: Path) -> tuple[str, dict[str, Any]]:
+    """The device to use, and the message that tells where the trial runs."""
+    import torch
+
+    from orchestrator.timing import device_facts
+
+    device = "cuda:0" if job.gpus > 0 else "cpu"
+    torch.set_num_threads(max(1, int(job.cpus)))
+    facts = device_facts(device)
+    digest = code_digest()
+    environment = {"versions": package_versions(), "device": facts, "code_changed": digest != job.code_sha256}
+    if environment["code_changed"]:
+        log.warning("the trainer's code has changed since the launch: this trial runs code %s", digest[:12])
+    log.info("%s: key %s on %s %s", job.name, job.key, socket.gethostname(), device)
+    return device, {
+        "kind": "started",
+        "host": socket.gethostname(),
+        "device": f"{device} ({facts['name']})" if facts.get("name") else device,
+        "device_uuid": facts.get("uuid"),
+        "pid": os.getpid(),
+        "log": str(log_path),
+        "began": time.time(),
+        "environment": environment,
+    }
 
 
 def _log_path(job: Job) -> Path:

@@ -48,8 +48,8 @@ class Dashboard:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Workplace:
-    return Workplace(tmp_path)
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return Workplace(tmp_path_factory.mktemp("d"))
 
 
 def answered(ask: Callable[[], Any], wanted: Callable[[Any], object]) -> Any:
