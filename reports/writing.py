@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from orchestrator.database import queries
 from reports import ReportError, render
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from reports.drawing import Drawing
 
 FORMATS = ("md", "tex", "html", "csv", "json")
+Named = TypeVar("Named", "Table", "Drawing")
 _STATES = ("done", "running", "pending", "failed", "diverged")
 
 
@@ -113,15 +114,16 @@ def overview(results: Results) -> Table:
     return Table("overview", "overview", "Progress", caption, ("Grid",), tuple(columns), tuple(rows))
 
 
-def _uniquely_named(tables: Iterable[Table]) -> list[Table]:
+def _uniquely_named(several: Iterable[Named]) -> list[Named]:
+    """Tables or figures, a number behind names that are taken: those of grids may look alike in a file name."""
     taken: set[str] = set()
     named = []
-    for table in tables:
-        name, number = table.name, 2
+    for each in several:
+        name, number = each.name, 2
         while name in taken:
-            name, number = f"{table.name}-{number}", number + 1
+            name, number = f"{each.name}-{number}", number + 1
         taken.add(name)
-        named.append(replace(table, name=name))
+        named.append(replace(each, name=name))
     return named
 
 
@@ -135,7 +137,7 @@ def _drawings(database: Database, results: Results) -> list[Drawing]:
     drawings = figure2(results) if any(2 in (grid.report.get("figures") or ()) for grid in results.grids) else []
     with database.engine.connect() as connection:
         rows = [tuple(row) for row in queries.curves(connection, shown_trials(results))]
-    return drawings + curves(results, rows)
+    return _uniquely_named(drawings + curves(results, rows))
 
 
 def _write(

@@ -1,0 +1,180 @@
+"""Whole reports: which files, which grids, which rules; and the export of the data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from orchestrator.database.models import Evaluation
+from reports import ReportError, export, write_report
+from reports.writing import gather
+from tests.reports.synthetic import ablation, configuration, make_database, trials
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A finished grid like the quickstart."""
+    config = ablation([0], heads="native", dataset="digits", width=8, epochs=5)
+
+    def filling(filler):
+        filler.grid(
+            "quickstart", {"tables": [1, 2], "figures": [2], "selection": "best_test"}, trials(config, epochs=5)
+        )
+
+    with make_database(tmp_path_factory.mktemp("small") / "results.db", filling) as database:
+        yield database
+
+
+def test_a_report_is_one_file_per_table_and_format_and_the_figures(small, tmp_path):
+    out = tmp_path / "deep" / "report"
+    written = write_report(small, out, vs_paper=True)
+    tables = ["overview", "table1", "table2", "interactions", "losses", "table1-vs-paper", "table2-vs-paper"]
+    expected = {f"{name}.{each}" for name in [*tables, "published-doubts"] for each in ("md", "tex", "csv", "json")}
+    expected |= {f"{name}.{each}" for name in ("figure2", "curves-quickstart") for each in ("pdf", "svg", "png")}
+    assert {path.name for path in written} == expected | {"report.html"}
+    assert sorted(written) == sorted(out.iterdir())
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 2 and 'id="table1:resnet18/pskd"' in page
+    assert "8 of 8 trials done" in page
+    json.loads((out / "table1.json").read_text(encoding="utf-8"))
+    # Narrow networks on digits are no match for the paper's numbers.
+    comparison = (out / "table1-vs-paper.md").read_text(encoding="utf-8")
+    assert "another setting: Digits (published: CIFAR-100); width 8 (published: width 64)" in comparison
+
+
+def test_formats_can_be_chosen(small, tmp_path):
+    written = write_report(small, tmp_path, formats=["csv", "csv"])
+    assert {path.suffix for path in written} == {".csv"} and len(set(written)) == len(written)
+    with pytest.raises(ReportError, match="unknown format 'docx'; allowed: md, tex, html, csv, json"):
+        write_report(small, tmp_path, formats=["docx"])
+
+
+def test_writing_twice_gives_the_same_files(small, tmp_path):
+    one, two = (write_report(small, tmp_path / name, formats=["md", "tex", "html", "csv", "json"]) for name in "ab")
+    for first, second in zip(one, two, strict=True):
+        assert first.read_bytes() == second.read_bytes(), first.name
+
+
+def test_a_folder_that_is_none_is_refused(small, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReportError, match="cannot write to"):
+        write_report(small, tmp_path / "file")
+    with pytest.raises(ReportError, match="cannot write to"):
+        export(small, tmp_path / "file")
+
+
+def test_an_empty_database_gives_a_page(tmp_path):
+    with make_database(tmp_path / "results.db", lambda filler: None) as database:
+        written = write_report(database, tmp_path / "out", vs_paper=True)
+    assert {path.name for path in written} >= {"overview.md", "report.html", "published-doubts.md"}
+    assert "No grid has been run into this database yet." in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_grid_that_has_not_begun_gives_a_page(tmp_path):
+    def filling(filler):
+        filler.grid("table1", {"tables": [1], "figures": [2]}, trials(ablation([0]), state="pending"))
+
+    with make_database(tmp_path / "results.db", filling) as database:
+        written = write_report(database, tmp_path / "out", formats=["html"])
+    assert [path.name for path in written] == ["report.html"]
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "0 of 8 trials done" in page and page.count("PS-KD+BYOT+DMFL") == 1
+
+
+def test_grids_that_disagree_about_a_tables_rule_are_refused(tmp_path):
+    def filling(filler):
+        filler.grid("one", {"tables": [1], "selection": "best_test"}, trials(ablation([0])))
+        filler.grid("two", {"tables": [1], "selection": "last"}, trials(ablation([1])))
+        filler.grid("three", {"tables": [3], "selection": "mean_last_2"}, trials(ablation([2])))
+
+    with make_database(tmp_path / "results.db", filling) as database:
+        with pytest.raises(ReportError, match=r"grids one \(best_test\) and two \(last\) select differently"):
+            gather(database)
+        rules = {
+            table.layout: table.selection.rule for table in gather(database, selection="last").tables if table.selection
+        }
+        assert set(rules.values()) == {"last"}
+        # Different tables may have different rules.
+        tables = gather(database, grids=["one", "three"]).tables
+    rules = {table.layout: table.selection.rule for table in tables if table.selection}
+    assert rules == {"table1": "best_test", "interactions": "best_test", "table3": "mean_last_2"}
+    captions = {table.layout: table.caption for table in tables}
+    assert "(mean_last_2)" in captions["table3"] and "(best_test)" in captions["table1"]
+
+
+def test_every_caption_names_its_rule(database):
+    for rule in ("best_test", "best_val", "last", "mean_last_2"):
+        for table in gather(database, selection=rule).tables:
+            assert table.layout in ("overview", "losses") or f"({rule})" in table.caption
+
+
+def test_without_a_validation_split_best_val_has_nothing_to_show(database):
+    (table,) = [table for table in gather(database, selection="best_val").tables if table.name == "table1"]
+    assert not any(each.value for row in table.rows for each in row.entries[:5])
+
+
+def test_grids_whose_names_look_alike_keep_their_tables_apart(tmp_path):
+    def filling(filler):
+        filler.grid("A.b", {}, trials([configuration(seed=0)]))
+        filler.grid("a-b", {}, trials([configuration(seed=1)]))
+
+    with make_database(tmp_path / "results.db", filling) as database:
+        written = write_report(database, tmp_path / "out")
+    assert len(set(written)) == len(written)
+    assert {"grid-a-b.md", "grid-a-b-2.md", "curves-a-b.svg", "curves-a-b-2.svg"} <= {path.name for path in written}
+
+
+def test_export_is_tidy_and_complete(database, tmp_path):
+    frames = {}
+    for format in ("csv", "parquet"):
+        paths = export(database, tmp_path / format, format)
+        assert [path.name for path in paths] == [f"{n}.{format}" for n in ("trials", "epochs", "losses", "evaluations")]
+        read = pd.read_csv if format == "csv" else pd.read_parquet
+        frames[format] = {path.stem: read(path) for path in paths}
+    trials_, epochs, losses, evaluations = frames["parquet"].values()
+    assert len(trials_) == 77 and {"network", "seed", "methods", "width"} <= set(trials_.columns)
+    assert set(epochs["key"]) <= set(trials_["key"]) and not epochs.duplicated(["key", "epoch"]).any()
+    assert not evaluations.duplicated(["key", "epoch", "network", "classifier", "split"]).any()
+    assert not losses.duplicated(["key", "epoch", "term"]).any()
+    with database.engine.connect() as connection:
+        counted = connection.exec_driver_sql("select count(*), sum(top1_error) from evaluations").one()
+    assert (len(evaluations), evaluations["top1_error"].sum()) == (counted[0], pytest.approx(counted[1]))
+    for name, frame in frames["parquet"].items():
+        other = frames["csv"][name]
+        assert list(frame.columns) == list(other.columns) and len(frame) == len(other)
+    with pytest.raises(ReportError, match="unknown format 'xlsx'; allowed: csv, parquet"):
+        export(database, tmp_path, "xlsx")
+
+
+def test_an_empty_database_exports_headings(tmp_path):
+    with make_database(tmp_path / "results.db", lambda filler: None) as database:
+        for format in ("csv", "parquet"):
+            paths = export(database, tmp_path, format)
+    heads = [next(csv.reader([path.with_suffix(".csv").read_text()])) for path in paths]
+    assert [head[0] for head in heads] == ["key"] * 4
+    assert heads[3][1:5] == ["epoch", "network", "classifier", "split"]
+    assert Evaluation.__tablename__ == paths[3].stem
+
+
+def test_exports_larger_than_one_chunk_keep_their_types(database, tmp_path, monkeypatch):
+    monkeypatch.setattr("reports.exporting._ROWS", 50)
+    (*_, path) = export(database, tmp_path, "parquet")
+    whole = pd.read_parquet(path)
+    assert len(whole) > 500
+    # Its first rows have no AUROC at all.
+    assert whole["ood_auroc"].dtype == "float64" and whole["ood_auroc"].notna().any()
+
+
+def test_importing_reports_loads_none_of_the_heavy_packages():
+    code = "import sys, reports; from reports import ReportError; print([m for m in HEAVY if m in sys.modules])"
+    heavy = "HEAVY = ('pandas', 'matplotlib', 'numpy', 'jinja2', 'sqlalchemy', 'torch'); "
+    done = subprocess.run([sys.executable, "-c", heavy + code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
