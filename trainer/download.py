@@ -8,6 +8,7 @@ import http.client
 import os
 import shutil
 import tarfile
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
@@ -198,6 +199,9 @@ def _chunks(name: str, url: str, progress: Progress) -> Iterator[bytes]:
                     told = received * 10 // size
                     progress(f"{name}: {received / 1e6:.0f} of {size / 1e6:.0f} MB")
                 yield chunk
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _DownloadError(f"{url} could not be downloaded ({error.code} {error.reason})") from None
     except (OSError, http.client.HTTPException) as error:
         raise _DownloadError(f"{url} could not be downloaded ({getattr(error, 'reason', None) or error})") from None
     if received < size:
