@@ -24,7 +24,7 @@ from trainer.folders import check_folder, list_folder
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
 
-__all__ = ["DataError", "prepare", "read_verified"]
+__all__ = ["DataError", "prepare", "read_verified", "what_is_missing"]
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 30
@@ -45,6 +45,17 @@ def prepare(config: TrainConfig, data_root: Path, *, progress: Progress | None =
             _prepare(name, Path(data_root), progress or (lambda line: None))
 
 
+def what_is_missing(name: str, data_root: Path) -> str | None:
+    """Why a data set is not ready to be trained on, None if it is. Nothing is downloaded.
+
+    Raises KeyError for an unknown name.
+    """
+    try:
+        return _what_is_wrong(name, dataset_spec(name), Path(data_root))
+    except DataError as error:
+        return str(error).removeprefix(f"{name}: ")
+
+
 def read_verified(name: str, root: Path, file: DataFile) -> bytes:
     """The contents of a published file, which are checked first.
 
@@ -62,9 +73,6 @@ def read_verified(name: str, root: Path, file: DataFile) -> bytes:
 
 def _prepare(name: str, root: Path, progress: Progress) -> None:
     spec = dataset_spec(name)
-    for package, needed_by in (("sklearn", "digits"), ("scipy", "svhn")):
-        if name == needed_by and find_spec(package) is None:
-            raise DataError(f"{name}: needs scikit-learn, which is not installed here: pip install scikit-learn")
     wrong = _what_is_wrong(name, spec, root)
     if wrong is None:
         return
@@ -94,11 +102,14 @@ def _where_to_get(spec: DatasetSpec, root: Path) -> str:
         source = f" (from {spec.source})" if spec.source else ""
         layout = f"{root / str(spec.folder)}/train/CLASS/ and val/CLASS/"
         todo = f"put its images{source} into {layout}"
-    return f"{todo}, or choose another data root"
+    return f"{todo}, or choose another data root (--data-root)"
 
 
 def _what_is_wrong(name: str, spec: DatasetSpec, root: Path) -> str | None:
     """Why a data set would have to be downloaded, None if it is there; DataError for what no download can mend."""
+    for package, needed_by in (("sklearn", "digits"), ("scipy", "svhn")):
+        if name == needed_by and find_spec(package) is None:
+            raise DataError(f"{name}: needs scikit-learn, which is not installed here: pip install scikit-learn")
     if spec.folder:
         if not (root / spec.folder).is_dir():
             return f"{root / spec.folder} is missing"

@@ -284,7 +284,7 @@ def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path, monkeypatch: py
     assert str(caught.value) == (
         f"cifar100: {tmp_path}/cifar-100-python/test is missing; download "
         f"https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz and unpack it into {tmp_path}, "
-        "or choose another data root"
+        "or choose another data root (--data-root)"
     )
 
 

@@ -20,7 +20,7 @@ from tests.trainer.fake_datasets import fake_folder, md5, write_image
 from trainer import download
 from trainer.config import TrainConfig
 from trainer.datasets import DATASETS, Archive, DataError, DataFile
-from trainer.download import prepare, read_verified
+from trainer.download import prepare, read_verified, what_is_missing
 
 
 class Server(ThreadingHTTPServer):
@@ -160,7 +160,7 @@ def test_other_contents_than_published_are_refused(tmp_path: Path, published: Se
         f"{published.url('cifar.tar.gz')} gave other contents than published (MD5 6c7ba9c5a141421e1c03cb9807c97c74"
         in message
     )
-    assert message.endswith(f"cifar.tar.gz and unpack it into {tmp_path}, or choose another data root")
+    assert message.endswith(f"cifar.tar.gz and unpack it into {tmp_path}, or choose another data root (--data-root)")
     assert not (tmp_path / "cifar-100-python").exists()
     assert_nothing_half_done(tmp_path)
 
@@ -191,7 +191,7 @@ def test_what_the_server_lacks_is_said_with_the_remedy(tmp_path: Path, published
     url = published.url("cifar.tar.gz")
     assert refused(CIFAR100, tmp_path) == (
         f"cifar100: {tmp_path}/cifar-100-python/train is missing, and {url} could not be downloaded (404 Not Found); "
-        f"download {url} and unpack it into {tmp_path}, or choose another data root"
+        f"download {url} and unpack it into {tmp_path}, or choose another data root (--data-root)"
     )
 
 
@@ -258,7 +258,7 @@ def test_a_folder_comes_out_of_a_zip(tmp_path: Path, server: Server, monkeypatch
 def test_imagenet_has_to_be_brought(tmp_path: Path) -> None:
     assert refused(TrainConfig(dataset="imagenet"), tmp_path) == (
         f"imagenet: {tmp_path}/imagenet is missing; put its images (from https://image-net.org (ILSVRC 2012, for "
-        f"registered users)) into {tmp_path}/imagenet/train/CLASS/ and val/CLASS/, or choose another data root"
+        f"registered users)) into {tmp_path}/imagenet/train/CLASS/ and val/CLASS/, or choose another data root (--data-root)"
     )
 
 
@@ -276,6 +276,16 @@ def test_what_is_made_in_memory_needs_no_files(tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "nowhere").exists()
     monkeypatch.setattr(download, "find_spec", lambda name: None)
     assert refused(TrainConfig(dataset="digits"), tmp_path).startswith("digits: needs scikit-learn, which is not")
+
+
+def test_what_is_missing_is_said_without_a_download(tmp_path: Path, published: Server) -> None:
+    assert what_is_missing("cifar100", tmp_path) == f"{tmp_path}/cifar-100-python/train is missing"
+    assert published.requested == []
+    prepare(CIFAR100, tmp_path)
+    assert what_is_missing("cifar100", tmp_path) is None
+    fake_folder(tmp_path / "imagenet", split="val")
+    assert what_is_missing("imagenet", tmp_path).startswith(f"{tmp_path}/imagenet/train has 3 class folders, the pub")
+    assert what_is_missing("digits", tmp_path) is None
 
 
 def test_verified_contents_are_those_of_the_file(tmp_path: Path, published: Server) -> None:
