@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -81,6 +81,10 @@ def run(
     canary: Annotated[
         bool, typer.Option(help="Rehearse each new kind of longer trial for a few steps before the grid.")
     ] = True,
+    pack: Annotated[
+        Literal["auto"] | None,
+        typer.Option(help="Share GPUs among trials as far as their canaries suggest."),
+    ] = None,
     dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard.")] = True,
 ) -> None:
     """Train every trial of a grid that is not done yet.
@@ -114,6 +118,7 @@ def run(
                 checkpoint_seconds=checkpoint_seconds,
                 stall_seconds=stall_seconds,
                 canaries=canary,
+                pack=pack is not None,
                 dashboard=dashboard,
             )
             claimed = database.claim([entry.trial.key for entry in plan.pending], driver)

@@ -159,7 +159,6 @@ class _Board:
         self.rows: dict[str, _Row] = {}
         self.dashboard: str | None = None
         self.ready = False
-        self.waiting_for = "starting the first trials ..."
         self.began = time.monotonic()
         self.slots = 1
         self._left: Estimate | None = None
@@ -258,21 +257,16 @@ class _Board:
         if not self.ready:
             return Group(line, Text("starting Ray ...", "dim"))
         if not self.rows:
-            return Group(line, *address, Text(self.waiting_for, "dim"))
+            return Group(line, *address, Text("starting the first trials ...", "dim"))
         return Group(line, *address, table, *more)
-
-
-def _rehearsals(count: int) -> str:
-    kinds = "one kind of trial" if count == 1 else f"{count} kinds of trials"
-    return f"canary: rehearsing {kinds}, a few steps each (--no-canary leaves it out)"
 
 
 def _lively(board: _Board, live: Live) -> Observer:
     def ready(url: str | None) -> None:
         board.ready, board.dashboard = True, url
 
-    def rehearsing(count: int) -> None:
-        board.waiting_for = f"{_rehearsals(count)} ..."
+    def note(text: str) -> None:
+        live.console.print(f"[dim]{escape(text)}[/]")
 
     def retried(name: str, reason: str) -> None:
         live.console.print(f"[yellow]{escape(name)}: tried again:[/] {escape(reason)}")
@@ -284,7 +278,7 @@ def _lively(board: _Board, live: Live) -> Observer:
 
     return Observer(
         ready=ready,
-        rehearsing=rehearsing,
+        note=note,
         started=board.start,
         epoch=lambda name, result, quality: board.record(name, result, quality) and None,
         finished=lambda name: board.end(name, "done"),
@@ -328,12 +322,9 @@ def _plain(board: _Board, console: Console) -> Observer:
         board.end(name, "failed", failure.error_class)
         say(f"{name}: failed ({failure.error_class}): {failure.message}")
 
-    def rehearsing(count: int) -> None:
-        say(_rehearsals(count))
-
     return Observer(
         ready=ready,
-        rehearsing=rehearsing,
+        note=say,
         started=started,
         epoch=epoch,
         finished=finished,

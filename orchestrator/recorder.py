@@ -28,7 +28,7 @@ class Observer:
     """What a run tells its audience, by trial name; every part may be replaced."""
 
     ready: Callable[[str | None], None] = lambda dashboard_url: None
-    rehearsing: Callable[[int], None] = lambda count: None
+    note: Callable[[str], None] = lambda text: None
     started: Callable[[str, str, str], None] = lambda name, host, device: None
     epoch: Callable[[str, EpochResult, str], None] = lambda name, result, quality: None
     finished: Callable[[str], None] = lambda name: None

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.canary import canaries, canary_shape, trained_images
+import psutil
+
+from orchestrator.canary import Footprint, canaries, canary_shape, packed_share, trained_images
 from orchestrator.failures import Failure, infrastructure_failure
 from orchestrator.provenance import ROOT
 from orchestrator.recorder import Observer, Recorder, Summary, retry_at_once
@@ -63,10 +67,20 @@ INFRASTRUCTURE_RETRIES = 3
 # fewer images than this in all their epochs (seconds of work) share processes instead.
 SMALL_TRIAL_IMAGES = 20_000
 OBJECT_STORE_BYTES = 200 * 2**20
+# The processes of a Ray node, by name, that the others cannot do without.
+VITAL = ("gcs_server", "raylet")
 
 
 class SchedulerError(Exception):
     """A grid cannot run here; the message says what is missing and what to do."""
+
+
+class RayEnded(SchedulerError):
+    """A process of the private Ray ended while trials ran; what was recorded stays."""
+
+
+class _Abandoned(BaseException):
+    """Leaves `fit` at once. Tune tidies up after an `Exception`, and would wait for a Ray that is not there any more."""
 
 
 class Interrupted(Exception):
@@ -96,6 +110,7 @@ class RunOptions:
     stall_seconds: float = 3600.0
     same_failure_limit: int = 5
     canaries: bool = True
+    pack: bool = False
     dashboard: bool = True
 
 
@@ -108,23 +123,26 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
 
     Raises:
         SchedulerError: Ray does not start, or no node can ever hold a trial of this shape.
+        RayEnded: a process of the private Ray was killed or crashed.
         Interrupted: SIGINT or SIGTERM arrived.
         CircuitOpen: one cause made `same_failure_limit` trials fail with no success in between.
         DatabaseError: an epoch could not be recorded.
     """
     recorder = _recorder(database, trials, options, observer, "train")
     with _ray(options) as cluster:
-        shapes = _by_shape((trial.resources, trial) for trial in trials)
-        cluster.refuse_infeasible(shapes)
+        cluster.refuse_infeasible(_by_shape((trial.resources, trial) for trial in trials))
         observer.ready(cluster.dashboard_url)
         if options.canaries:
             refused = _run_canaries(recorder, trials, options, cluster)
-            shapes = _by_shape((trial.resources, trial) for trial in trials if trial.key not in refused)
+            trials = [trial for trial in trials if trial.key not in refused]
+        if options.pack:
+            trials = _packed(trials, database, cluster, observer)
+        shapes = _by_shape((trial.resources, trial) for trial in trials)
         for shape, members in shapes.items():
-            _run_shape(recorder, shape, members, options, alone=False)
+            _run_shape(recorder, cluster, shape, members, options, alone=False)
         alone = _by_shape((cluster.whole_device(trial.resources), trial) for trial in recorder.starved)
         for shape, members in alone.items():
-            _run_shape(recorder, shape, members, options, alone=True)
+            _run_shape(recorder, cluster, shape, members, options, alone=True)
     return recorder.summary
 
 
@@ -147,14 +165,15 @@ def _run_canaries(
         groups |= canaries((trial for trial in trials if bool(trial.resources.gpu) == on_gpu), there)
     if not groups:
         return {}
-    recorder.observer.rehearsing(len(groups))
+    kinds = "one kind of trial" if len(groups) == 1 else f"{len(groups)} kinds of trials"
+    recorder.observer.note(f"canary: rehearsing {kinds}, a few steps each (--no-canary leaves it out)")
     firsts = [members[0] for members in groups.values()]
     # The trials are the audience's business, their canaries only where they fail.
     quiet = Observer(tick=recorder.observer.tick)
     rehearsals = _recorder(recorder.database, firsts, options, quiet, "canary", same_failure_limit=len(firsts) + 1)
     requests = ((cluster.whole_gpu(trial.resources), trial) for trial in firsts)
     for shape, members in _by_shape(requests).items():
-        _run_shape(rehearsals, shape, members, options, alone=True, canary=True)
+        _run_shape(rehearsals, cluster, shape, members, options, alone=True, canary=True)
     refused = {
         trial.key: failure
         for members in groups.values()
@@ -164,6 +183,31 @@ def _run_canaries(
     for key, failure in refused.items():
         recorder.refuse(key, replace(failure, text=f"the canary failed: {failure.text}"))
     return refused
+
+
+def _packed(trials: Sequence[Trial], database: Database, cluster: _Cluster, observer: Observer) -> list[Trial]:
+    """The trials, those that asked for a whole GPU with the share of it that their canaries suggest."""
+    gpus, cpus = (sum(node.get(kind, 0) for node in cluster.nodes if node.get("GPU")) for kind in ("GPU", "CPU"))
+    shares: dict[tuple[str, float], float] = {}
+    for row in database.measured(["canary"]):
+        if row.reserved_memory_bytes and row.device_memory_bytes and row.launch_share is not None:
+            footprint = Footprint(row.reserved_memory_bytes, row.launch_share)
+            for cpu in {trial.resources.cpu for trial in trials}:
+                share = packed_share(footprint, row.device_memory_bytes, gpus, cpus, cpu) if gpus else 1.0
+                shares[canary_shape(row.config), cpu] = share
+    packed = []
+    for trial in trials:
+        share = shares.get((canary_shape(trial.config.model_dump(mode="json")), trial.resources.cpu), 1.0)
+        if trial.resources.gpu == 1 and share < 1:
+            # Ray counts in ten-thousandths, and three times 0.3334 would be more than a GPU.
+            share = math.floor(share * 10_000) / 10_000
+            packed.append(replace(trial, resources=replace(trial.resources, gpu=share)))
+        else:
+            packed.append(trial)
+    counts = Counter(trial.resources.gpu for trial in packed if 0 < trial.resources.gpu < 1)
+    listed = ", ".join(f"{count} trials share a GPU by {int(1 / share)}" for share, count in sorted(counts.items()))
+    observer.note(f"packing: {listed or 'no canary on a GPU says that trials could share one'}")
+    return packed
 
 
 def time_trials(
@@ -182,7 +226,7 @@ def time_trials(
         observer.ready(cluster.dashboard_url)
         shapes = _by_shape((cluster.whole_device(trial.resources), trial) for trial in trials)
         for shape, members in shapes.items():
-            _run_shape(recorder, shape, members, options, alone=True, warm_up=warm_up, timed=timed)
+            _run_shape(recorder, cluster, shape, members, options, alone=True, warm_up=warm_up, timed=timed)
     return recorder.summary
 
 
@@ -214,6 +258,7 @@ def _by_shape(trials: Iterator[tuple[Resources, Trial]]) -> dict[Resources, list
 
 def _run_shape(
     recorder: Recorder,
+    cluster: _Cluster,
     shape: Resources,
     trials: list[Trial],
     options: RunOptions,
@@ -240,10 +285,13 @@ def _run_shape(
 
     # What the dashboard's column "Class" says.
     Trial.__qualname__ = "Trial"
-    callback = _tune_callback(recorder, options, alone=alone)
+    callback = _tune_callback(recorder, cluster, options, alone=alone)
     jobs = [asdict(replace(_job(trial, shape, options, warm_up, timed), canary=canary)) for trial in trials]
     # What Tune itself writes is never read again.
-    with tempfile.TemporaryDirectory(prefix="orchestrate-tune-", ignore_cleanup_errors=True) as storage:
+    with (
+        tempfile.TemporaryDirectory(prefix="orchestrate-tune-", ignore_cleanup_errors=True) as storage,
+        contextlib.suppress(_Abandoned),
+    ):
         tune.Tuner(
             Trial,
             param_space={"job": tune.grid_search(jobs)},
@@ -311,7 +359,7 @@ def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, time
     )
 
 
-def _tune_callback(recorder: Recorder, options: RunOptions, *, alone: bool) -> Any:
+def _tune_callback(recorder: Recorder, cluster: _Cluster, options: RunOptions, *, alone: bool) -> Any:
     """Tune's events, handed to the recorder. The hooks run in the thread of `fit`."""
     from ray import kill, tune
 
@@ -369,6 +417,9 @@ def _tune_callback(recorder: Recorder, options: RunOptions, *, alone: bool) -> A
             with self.guarded():
                 recorder.observer.tick()
                 self.kill_stalled(trials)
+            if ended := cluster.ended():
+                self.problem = self.problem or RayEnded(ended)
+                raise _Abandoned
             if _signals:
                 self.problem = Interrupted(_signals[0])
             if self.problem is not None:
@@ -403,6 +454,18 @@ class _Cluster:
     nodes: list[dict[str, float]]
     dashboard_url: str | None
     private: bool = True
+    # Those of a private Ray without which it cannot go on.
+    processes: tuple[psutil.Process, ...] = ()
+
+    def ended(self) -> str | None:
+        """What is to be said when a process of the private Ray has ended, for that is never noticed by Tune."""
+        for process in self.processes:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return (
+                    f"Ray ended: its process {process.pid} was killed or crashed (out of memory?); what was recorded "
+                    "stays, and the same command goes on from there"
+                )
+        return None
 
     def refuse_infeasible(self, shapes: dict[Resources, list[Trial]]) -> None:
         """Tune would wait for ever for resources that no node has."""
@@ -483,7 +546,9 @@ def _ray(options: RunOptions) -> Iterator[_Cluster]:
     handlers = {number: signal.signal(number, _remember) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         url = f"http://{context.dashboard_url}" if context.dashboard_url else None
-        yield _Cluster([node["Resources"] for node in ray.nodes() if node["Alive"]], url, private=not address)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        vital = () if address else tuple(child for child in psutil.Process().children() if child.name() in VITAL)
+        yield _Cluster(nodes, url, private=not address, processes=vital)
     finally:
         ray.shutdown()
         for number, handler in handlers.items():

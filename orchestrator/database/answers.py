@@ -15,6 +15,9 @@ from orchestrator.database.rows import AttemptRow, FailureRow, MeasuredRow, Prog
 _LINE = 1000
 _accepted, _main_test = text(ACCEPTED), text(MAIN_TEST)
 
+# What of a canary's facts is told; see `trainer.rehearsal.Rehearsal`.
+CANARY = ("seconds_per_epoch", "peak_memory_bytes", "checkpoint_bytes", "reserved_memory_bytes", "launch_share")
+
 # Number, mean seconds and lowest top-1 error of a trial's accepted epochs.
 Sums = tuple[int, float | None, float | None]
 
@@ -193,7 +196,7 @@ def measured(connection: Connection, purposes: Sequence[str]) -> list[MeasuredRo
             .order_by(Trial.id)
         )
         for key, config, device, seconds, peak in connection.execute(query):
-            rows.append(MeasuredRow(key, config, "train", device, seconds, peak, None))
+            rows.append(MeasuredRow(key, config, "train", device, seconds, peak))
     if "canary" in purposes:
         newest = (
             select(func.max(Attempt.id))
@@ -207,14 +210,16 @@ def measured(connection: Connection, purposes: Sequence[str]) -> list[MeasuredRo
             .order_by(Trial.id)
         )
         for key, config, device, environment in connection.execute(query):
-            found = environment["canary"]
-            row = MeasuredRow(
-                *(key, config, "canary", device),
-                found["seconds_per_epoch"],
-                found["peak_memory_bytes"],
-                found["checkpoint_bytes"],
+            names = (
+                "seconds_per_epoch",
+                "peak_memory_bytes",
+                "checkpoint_bytes",
+                "reserved_memory_bytes",
+                "launch_share",
             )
-            rows.append(row)
+            found = {name: environment["canary"].get(name) for name in names}
+            total = environment.get("device", {}).get("memory_bytes")
+            rows.append(MeasuredRow(key, config, "canary", device, device_memory_bytes=total, **found))
     return rows
 
 

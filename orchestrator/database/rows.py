@@ -103,7 +103,8 @@ class MeasuredRow:
     """What was measured of a trial by training it, or by a canary before it (`purpose`).
 
     `seconds_per_epoch` is the mean of training, data and evaluation over the accepted epochs, or a canary's
-    extrapolation; `checkpoint_bytes` is what a canary wrote, None for training. `device` is as in its attempt.
+    extrapolation; `device` is as in its attempt. The last four are a canary's, None for training: the size of its
+    checkpoint, and on a GPU the memory that was taken of how much, and the share of a step spent on giving out work.
     """
 
     key: str
@@ -112,4 +113,7 @@ class MeasuredRow:
     device: str | None
     seconds_per_epoch: float
     peak_memory_bytes: int | None
-    checkpoint_bytes: int | None
+    checkpoint_bytes: int | None = None
+    reserved_memory_bytes: int | None = None
+    device_memory_bytes: int | None = None
+    launch_share: float | None = None

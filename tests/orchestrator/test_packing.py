@@ -1,0 +1,62 @@
+"""Several trials on one GPU. The GPU is a number that Ray is told, so that this runs anywhere."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.orchestrator.runs import Workplace, ended, wait_for
+
+
+@pytest.fixture
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A program that trains on the CPU what asks for a GPU, on a machine of 64 processors and one GPU for Ray."""
+    workplace = Workplace(tmp_path_factory.mktemp("p"))
+    edit(workplace, "scheduler.py", '"include_dashboard": options.dashboard', '"num_cpus": 64, "num_gpus": 1')
+    edit(workplace, "worker.py", 'device = "cuda:0" if job.gpus > 0 else "cpu"', 'device = "cpu"')
+    return workplace
+
+
+def edit(workplace: Workplace, file: str, old: str, new: str) -> None:
+    path = workplace.code / "orchestrator" / file
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def running(workplace: Workplace) -> list[str]:
+    return [name for name, state in workplace.states().items() if state == "running"]
+
+
+@pytest.mark.ray
+def test_a_quarter_of_a_gpu_runs_four_at_once(workplace: Workplace):
+    grid = workplace.grid("quarters", {"seed": list(range(5))}, epochs=10_000, resources={"gpu": 0.25, "cpu": 1})
+    process = workplace.start("run", grid, "--no-canary")
+    with ended(process):
+        assert wait_for(lambda: len(running(workplace)) == 4)
+        # Each trains beside the others.
+        labels = "SELECT DISTINCT trial_id FROM epochs WHERE timing_quality IN ('packed', 'foreign load')"
+        assert wait_for(lambda: len(workplace.ask(labels)) == 4)
+        assert len(running(workplace)) == 4
+        process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.ray
+def test_auto_packs_as_the_canaries_suggest(workplace: Workplace):
+    # A canary that found a small trial on a large GPU.
+    edit(workplace, "canary.py", "LEAST_IMAGES = 200_000", "LEAST_IMAGES = 1")
+    found = 'found.to_dict() | {"reserved_memory_bytes": 2**30, "launch_share": 0.9}'
+    edit(workplace, "worker.py", "found.to_dict()", found)
+    grid = workplace.grid("auto", {"seed": [0, 1, 2]}, epochs=10_000, resources={"gpu": 1, "cpu": 1})
+    process = workplace.start("run", grid, "--pack", "auto")
+    with ended(process):
+        assert wait_for(lambda: process.poll() is not None or len(running(workplace)) == 3)
+        process.send_signal(signal.SIGINT)
+    output = (workplace.folder / "output.txt").read_text()
+    assert "packing: 3 trials share a GPU by 4" in output, output
+    code, plan = workplace.run("plan", grid)
+    assert code == 0 and "3 to continue" in plan
+    (environment,) = workplace.ask("SELECT environment FROM attempts WHERE purpose = 'canary'")[0]
+    assert json.loads(environment)["canary"]["launch_share"] == 0.9
