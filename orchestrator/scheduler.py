@@ -80,7 +80,7 @@ class RayEnded(SchedulerError):
 
 
 class _Abandoned(BaseException):
-    """Leaves `fit` at once. Tune tidies up after an `Exception`, and would wait for a Ray that is not there any more."""
+    """Leaves `fit` at once: after an `Exception` Tune would tidy up, and wait for a Ray that is not there any more."""
 
 
 class Interrupted(Exception):
