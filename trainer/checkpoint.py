@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 # Raise it when the content changes so that older programs could not continue from it.
 CHECKPOINT_FORMAT = 1
 
+ZIP_MAGIC = b"PK\3\4"
+
 _CONTENT = {"networks": dict, "optimizer": dict, "methods": dict, "results": list}
 
 
@@ -110,10 +112,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _read(path: Path, file: BinaryIO) -> Any:
     magic = file.read(4)
-    if not magic:
-        raise DamagedCheckpoint(f"{path}: damaged (it is empty)")
-    if magic != b"PK\3\4":
-        # Neither a whole checkpoint nor the beginning of one; whatever it is, it is not unpickled.
+    if magic != ZIP_MAGIC:
+        if ZIP_MAGIC.startswith(magic):
+            raise DamagedCheckpoint(f"{path}: damaged (only {len(magic)} bytes are left)")
+        # Neither a checkpoint nor the beginning of one; whatever it is, it is not unpickled.
         raise _not_ours(path)
     # torch does not compare the contents with their checksums, so a flipped bit would go unnoticed.
     try:

@@ -1,0 +1,95 @@
+"""Trainings small enough for a test, and comparisons to the last bit."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.checkpoint import read_checkpoint
+from trainer.config import TrainConfig
+from trainer.results import EpochResult
+from trainer.train import train
+
+# What two equal trainings need not share.
+TIMELESS = ("train_seconds", "eval_seconds", "data_seconds", "peak_memory_bytes", "restored")
+
+# All 8 combinations of the paper's methods, the other methods, two networks, and methods of two families.
+COMBINATIONS: list[dict[str, dict[str, Any]]] = [
+    *({name: {} for name in names.split()} for names in ("", "byot", "dmfl", "pskd", "byot dmfl", "byot pskd")),
+    *({name: {} for name in names.split()} for names in ("dmfl pskd", "byot dmfl pskd", "label_smoothing", "cskd")),
+    {"tfkd": {}},
+    {"tfkd": {"variant": "virtual"}},
+    *({name: {} for name in names.split()} for names in ("dml", "dml pskd", "dcm", "dcm pskd", "byot dcm")),
+]
+
+
+def title(methods: dict[str, Any]) -> str:
+    """The name of a combination in a test's name."""
+    return "+".join(methods) or "baseline"
+
+
+def small(**fields: Any) -> TrainConfig:
+    """A narrow network on the images below `data_root`: two steps and a tenth of a second per epoch."""
+    defaults = {"dataset": "folder:tiny", "width": 4, "batch_size": 16, "epochs": 2, "precision": "float32"}
+    return TrainConfig(**defaults | fields)
+
+
+def trained(config: TrainConfig, checkpoint: Path, data_root: Path, **options: Any) -> dict[str, Any]:
+    """Train, and return everything that was learned and measured."""
+    reported: list[EpochResult] = []
+    train(config, reported.append, checkpoint=checkpoint, data_root=data_root, **options)
+    state = content(checkpoint)
+    assert [numbers(result) for result in reported] == state["results"]
+    return state
+
+
+def content(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint holds, without clocks."""
+    state = read_checkpoint(checkpoint)
+    state["results"] = [numbers(EpochResult.from_dict(result)) for result in state["results"]]
+    return state
+
+
+def numbers(result: EpochResult) -> dict[str, Any]:
+    """What an epoch gave, without clocks."""
+    return {name: value for name, value in result.to_dict().items() if name not in TIMELESS}
+
+
+def assert_same(one: Any, other: Any, path: str = "") -> None:
+    """Fail with the path where two nested structures of tensors and plain values differ."""
+    if isinstance(one, torch.Tensor):
+        assert isinstance(other, torch.Tensor), path
+        assert (one.dtype, one.shape, one.stride()) == (other.dtype, other.shape, other.stride()), path
+        assert torch.equal(one, other), f"{path}: {(one != other).sum()} of {one.numel()} numbers differ"
+    elif isinstance(one, dict):
+        assert isinstance(other, dict), path
+        assert list(one) == list(other), path
+        for name in one:
+            assert_same(one[name], other[name], f"{path}/{name}")
+    elif isinstance(one, list | tuple):
+        assert type(one) is type(other), path
+        assert len(one) == len(other), path
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{path}/{i}")
+    else:
+        assert one == other, path
+
+
+def in_a_process(target: Callable[..., None], *arguments: Any) -> int | None:
+    """Run a function in a process of its own and return the exit code: minus the signal that killed it."""
+    # One server imports torch; each process is forked from it before anything was computed.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trainer.train", "trainer.methods", "sklearn.datasets"])
+    process = context.Process(target=_one_thread, args=(target, *arguments), daemon=True)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def _one_thread(target: Callable[..., None], *arguments: Any) -> None:
+    torch.set_num_threads(1)
+    target(*arguments)
