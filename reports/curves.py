@@ -19,7 +19,9 @@ from reports.slices import VARIES, by_paper, varying
 # What fits into a figure: networks, cells of each, seeds of each; of many trials one seed each.
 PANELS, CELLS, SEEDS = 6, 12, 3
 _MANY = 72
-_PANEL_HEIGHT = 2.9
+_NAME_SIZE = 7.5
+# Inches: a panel's height, the room of its error axis, its width.
+_PANEL_HEIGHT, _LEFT, _PLOT = 2.9, 0.62, 4.75
 
 Line = Sequence[tuple[int, float]]
 
@@ -90,11 +92,13 @@ def _name(cell: Cell, differing: Sequence[str]) -> str:
 def draw(panels: Mapping[str, Sequence[tuple[str, Sequence[Line]]]]) -> Figure:
     """A panel per network; each cell (name and its lines of 1-based epoch and error) is named where its line ends."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, _PANEL_HEIGHT * len(panels)), layout="none")
+        room = _longest([name for cells in panels.values() for name, _ in cells])
+        width = _LEFT + _PLOT + room
+        figure = Figure(figsize=(width, _PANEL_HEIGHT * len(panels)), layout="none")
         FigureCanvasAgg(figure)
         for index, (network, cells) in enumerate(panels.items()):
             bottom = (len(panels) - 1 - index + 0.16) / len(panels)
-            axes = figure.add_axes((0.085, bottom, 0.66, 0.74 / len(panels)))
+            axes = figure.add_axes((_LEFT / width, bottom, _PLOT / width, 0.74 / len(panels)))
             axes.set_title(titles.network(network), loc="left", fontweight="bold", fontsize=9.5)
             axes.set_xlabel("Epoch")
             axes.set_ylabel("Top-1 error (%)")
@@ -109,6 +113,15 @@ def draw(panels: Mapping[str, Sequence[tuple[str, Sequence[Line]]]]) -> Figure:
             _clip(axes, [line for _, lines in cells for line in lines])
             _name_ends(axes, ends)
     return figure
+
+
+def _longest(names: Sequence[str]) -> float:
+    """The inches that the longest of some names takes beside its panel, the thin line to it included."""
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    extents = [figure.text(0, 0, name, fontsize=_NAME_SIZE).get_window_extent() for name in names]
+    # Letters are a little wider at other resolutions than the one measured at.
+    return 1.05 * max(extent.width for extent in extents) / figure.dpi + 0.03 * _PLOT + 0.15
 
 
 def _clip(axes: Any, lines: Sequence[Line]) -> None:
@@ -132,7 +145,7 @@ def _name_ends(axes: Any, ends: Sequence[tuple[tuple[int, float], str, str]]) ->
     blended = axes.get_yaxis_transform()
     for ((epoch, error), title, colour), height in zip(order, heights, strict=True):
         level = axes.transData.inverted().transform((frame.x0, height))[1]
-        axes.text(1.03, level, title, transform=blended, va="center", color=colour, fontsize=7.5)
+        axes.text(1.03, level, title, transform=blended, va="center", color=colour, fontsize=_NAME_SIZE)
         edge = axes.transData.inverted().transform(axes.transAxes.transform((1.022, 0)))[0]
         style = "-" if epoch == last else ":"
         axes.plot([epoch, edge], [error, level], style, color=colour, linewidth=0.6, alpha=0.7, clip_on=False)

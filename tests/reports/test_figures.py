@@ -189,7 +189,8 @@ def test_training_curves_hold_every_epoch_of_what_has_begun(database):
 
 def test_names_of_curves_do_not_overlap():
     lines = [[(epoch, 20 + 0.01 * place + 50 / epoch) for epoch in range(1, 301)] for place in range(12)]
-    figure = draw({"resnet18": [(f"Method {place}", [line]) for place, line in enumerate(lines)]})
+    names = [f"{'PS-KD+BYOT (blocks 2)+DMFL, ' * (place % 3)}{place} stages" for place in range(12)]
+    figure = draw({"resnet18": [(name, [line]) for name, line in zip(names, lines, strict=True)]})
     boxes = boxes_of(figure)
     assert len(boxes) == 12
     for (one, first), (two, second) in combinations(boxes.items(), 2):
