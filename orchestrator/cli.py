@@ -85,6 +85,10 @@ def run(
         Literal["auto"] | None,
         typer.Option(help="Share GPUs among trials as far as their canaries suggest."),
     ] = None,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(help="Tell epochs to a tracker as well: tensorboard, mlflow or wandb; may be repeated."),
+    ] = None,
     dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard.")] = True,
 ) -> None:
     """Train every trial of a grid that is not done yet.
@@ -96,7 +100,9 @@ def run(
         from orchestrator.database import driver_lock, open_database
         from orchestrator.display import announce_plan, run_display
         from orchestrator.grid import load_grid
+        from orchestrator.trackers import check_trackers
 
+        check_trackers(log_to or ())
         loaded = load_grid(grid)
         with (
             open_database(db, create=True, migrate=True) as database,
@@ -119,6 +125,7 @@ def run(
                 stall_seconds=stall_seconds,
                 canaries=canary,
                 pack=pack is not None,
+                trackers=tuple(log_to or ()),
                 dashboard=dashboard,
             )
             claimed = database.claim([entry.trial.key for entry in plan.pending], driver)
@@ -464,6 +471,7 @@ def _exit_code(error: Exception) -> int | None:
     from orchestrator.grid import GridError
     from orchestrator.recorder import CircuitOpen
     from orchestrator.scheduler import Interrupted, SchedulerError
+    from orchestrator.trackers import TrackerError
     from reports import ReportError
     from trainer.download import DataError
 
@@ -473,6 +481,6 @@ def _exit_code(error: Exception) -> int | None:
         return BUSY
     if isinstance(error, CircuitOpen):
         return SOME_FAILED
-    if isinstance(error, GridError | DatabaseError | DataError | SchedulerError | ReportError):
+    if isinstance(error, GridError | DatabaseError | DataError | SchedulerError | TrackerError | ReportError):
         return BAD_INPUT
     return None
