@@ -28,6 +28,7 @@ from orchestrator.failures import Failure, infrastructure_failure
 from orchestrator.provenance import ROOT
 from orchestrator.recorder import Observer, Recorder, Summary, retry_at_once
 from orchestrator.timing import device_facts
+from orchestrator.trackers import flat_metrics
 from orchestrator.worker import Job, run_job
 from trainer.results import EpochResult
 
@@ -111,6 +112,7 @@ class RunOptions:
     same_failure_limit: int = 5
     canaries: bool = True
     pack: bool = False
+    trackers: tuple[str, ...] = ()
     dashboard: bool = True
 
 
@@ -304,7 +306,7 @@ def _run_shape(
                 name="run",
                 storage_path=storage,
                 verbose=0,
-                callbacks=[callback],
+                callbacks=[callback, *([] if canary else _trackers(options, recorder.observer))],
                 failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
             ),
         ).fit()
@@ -436,6 +438,71 @@ def _tune_callback(recorder: Recorder, cluster: _Cluster, options: RunOptions, *
                     kill(actor)
 
     return Callback()
+
+
+def _trackers(options: RunOptions, observer: Observer) -> list[Any]:
+    """Ray's own callbacks for experiment trackers, told of epochs alone.
+
+    What goes wrong there is said once, and stops neither the trial nor the grid.
+    """
+    from ray import tune
+    from ray.tune.logger import TBXLoggerCallback
+
+    class Board(TBXLoggerCallback):
+        def log_trial_start(self, trial: Any) -> None:
+            # Ray would write to its own folder of the trial, which does not outlive the run.
+            folder = options.logs.with_name("tensorboard") / str(trial)
+            self._trial_writer[trial] = self._summary_writer_cls(str(folder), flush_secs=30)
+            self._trial_result[trial] = {}
+
+    def made(name: str) -> Any:
+        if name == "tensorboard":
+            return Board()
+        if name == "mlflow":
+            from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+            return MLflowLoggerCallback(experiment_name=options.grid)
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        return WandbLoggerCallback(project=options.grid, excludes=["job"])
+
+    class Told(tune.Callback):
+        def __init__(self, name: str) -> None:
+            self.name, self.inner, self.works = name, made(name), True
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (object, ())
+
+        def tell(self, hook: str, *arguments: Any, **named: Any) -> None:
+            if not self.works:
+                return
+            try:
+                getattr(self.inner, hook)(*arguments, **named)
+            except Exception as error:
+                self.works = False
+                observer.note(f"{self.name} gets nothing more: {type(error).__name__}: {error}")
+
+        def setup(self, *arguments: Any, **named: Any) -> None:
+            self.tell("setup", *arguments, **named)
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.tell("log_trial_start", trial)
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        ) -> None:
+            if result.get("kind") == "epoch" and not result["result"]["restored"]:
+                step = result["result"]["epoch"] + 1
+                metrics = flat_metrics(result["result"])
+                self.tell("log_trial_result", step, trial, {"training_iteration": step, **metrics})
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.tell("log_trial_end", trial, failed=False)
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.tell("log_trial_end", trial, failed=True)
+
+    return [Told(name) for name in options.trackers]
 
 
 def _key(trial: Any) -> str:
