@@ -210,9 +210,7 @@ def _mode(path: Path, readonly: bool) -> str:
         # As a writer would open it, so that the last one to leave tidies up the log; query_only forbids the rest.
         return "mode=rw"
     # Where no log can be made beside it, a file without one is complete as it is, and nobody is writing.
-    log, index = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
+    log = path.with_name(path.name + "-wal")
     if not log.exists() and not os.access(path.absolute().parent, os.W_OK):
-        return "mode=ro&immutable=1"
-    if log.exists() and not index.exists() and log.stat().st_size == 0:
         return "mode=ro&immutable=1"
     return "mode=ro"

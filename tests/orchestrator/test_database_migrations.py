@@ -195,6 +195,7 @@ def test_an_older_file_is_migrated_only_when_asked_and_after_a_backup(tmp_path: 
     assert len(list(tmp_path.glob("results.db.backup-*"))) == 1
     backup = sqlite3.connect(copy)
     assert list(backup.iterdump()) == dump
+    assert backup.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     backup.close()
 
 
