@@ -22,6 +22,13 @@ REMEDIES = {
     CODE: "the program raised an error; the traceback names the place",
 }
 
+# What Ray's paragraphs on a lost process come down to.
+_LOSSES = {
+    "running low on memory": "Ray killed it, because its node ran low on memory",
+    "node has (died|crashed)|node was terminated|is unavailable": "its node was lost or could not be reached",
+    "connection error code 2": "it was killed or crashed (SIGKILL, the kernel's lack of memory, a segmentation fault)",
+}
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -51,6 +58,13 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(kind, f"{message}\n{trace}", fingerprint(kind, type(error).__name__, place, message))
 
 
+def process_ended(report: str) -> Failure:
+    """The failure of a trial whose process vanished, from what Ray says of it."""
+    # Tune writes every loss of a trial into one file.
+    newest = re.split(r"^Failure # \d+ \(.*\)$", report, flags=re.MULTILINE)[-1].strip()
+    return infrastructure_failure(f"the trial's process ended: {_reason(newest)}", newest)
+
+
 def infrastructure_failure(message: str, details: str = "") -> Failure:
     """The failure of a trial whose process vanished or hung."""
     return Failure(INFRASTRUCTURE, f"{message}\n{details}".strip(), fingerprint(INFRASTRUCTURE, message))
@@ -60,6 +74,16 @@ def fingerprint(*parts: str) -> str:
     """16 hex digits, equal for messages that differ only in numbers, addresses or paths."""
     text = "\0".join(re.sub(r"/\S+|0x[0-9a-f]+|[0-9a-f]{12,}|\d+(\.\d+)?", "#", part) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _reason(report: str) -> str:
+    raised = re.findall(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*", report, re.MULTILINE)
+    if raised:
+        return raised[-1]
+    for sign, reason in _LOSSES.items():
+        if re.search(sign, report):
+            return reason
+    return next((line.strip() for line in reversed(report.splitlines()) if line.strip()), "no reason given")
 
 
 def _classify(error: BaseException) -> str:

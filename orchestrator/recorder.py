@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infrastructure_failure
+from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, process_ended
 from orchestrator.timing import Timing, label
 from trainer.results import EpochResult
 
@@ -160,9 +160,7 @@ class Recorder:
         attempt = self.running.get(key)
         if attempt is not None and attempt.failure is not None:
             return attempt.failure
-        lines = [line.strip() for line in error_text.splitlines() if line.strip()]
-        reason = lines[-1] if lines else "no reason given"
-        return infrastructure_failure(f"the trial's process ended: {reason}", error_text)
+        return process_ended(error_text)
 
     def _end(self, key: str, outcome: str, failure: Failure | None, state: str) -> None:
         attempt = self.running.pop(key, None)
