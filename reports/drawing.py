@@ -8,6 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 import matplotlib
+
+# Saving would import these one by one; here they load while the database is read.
+import matplotlib.backends.backend_agg
+import matplotlib.backends.backend_pdf
+import matplotlib.backends.backend_svg
 from matplotlib.figure import Figure
 
 # Mid tones that stand out from white and from a dark page alike.

@@ -60,7 +60,7 @@ def write_report(
     draws = bool({"md", "tex", "html"}.intersection(chosen))
     if draws:
         # matplotlib takes a second to load, which the database can use: it works outside of Python's lock.
-        Thread(target=import_module, args=("reports.figure",), daemon=True).start()
+        Thread(target=import_module, args=("reports.figure",)).start()
     gathered = gather(database, grids=grids, selection=selection, vs_paper=vs_paper)
     drawings = _drawings(database, gathered.results) if draws else []
     try:
