@@ -1,0 +1,138 @@
+"""What a person sees where a grid runs: plain lines for programs, a live table in a terminal."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from orchestrator.display import duration, run_display, size
+from orchestrator.estimate import Measured
+from orchestrator.failures import Failure
+from tests.orchestrator.databases.samples import result
+
+CONFIGS = {f"resnet18/pskd/seed{seed}": {"network": "resnet18", "epochs": 3, "seed": seed} for seed in range(4)}
+ONE, TWO, THREE, FOUR = CONFIGS
+FAILURE = Failure("code", "ValueError: [x] is bad\ntrace", "f" * 16)
+
+
+class Clock:
+    """Stands in for the module `time`."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("orchestrator.display.time", clock)
+    return clock
+
+
+def run(clock: Clock, observer) -> None:
+    """One trial ends, one fails, one runs, one waits; an epoch takes ten seconds."""
+    observer.ready("http://127.0.0.1:8265")
+    observer.started(ONE, "node1", "cuda:0 (H200)")
+    observer.started(TWO, "node1", "cuda:1 (H200)")
+    for epoch in range(3):
+        clock.now += 10
+        observer.epoch(ONE, result(epoch, error=20.0 - epoch), "exclusive")
+    observer.finished(ONE)
+    observer.retried(TWO, "the node [was] lost")
+    observer.started(TWO, "node2", "cuda:0 (H200)")
+    observer.failed(TWO, FAILURE)
+    observer.started(THREE, "node1", "cuda:0 (H200)")
+    clock.now += 10
+    observer.epoch(THREE, result(0), "exclusive")
+    observer.tick()
+
+
+def test_plain_lines_where_nobody_looks(clock):
+    console = Console(file=StringIO(), width=40)
+    with run_display("table1", CONFIGS, console=console) as observer:
+        run(clock, observer)
+    assert console.file.getvalue().splitlines() == [
+        "Ray dashboard: http://127.0.0.1:8265",
+        f"{ONE}: started on node1, cuda:0 (H200)",
+        f"{TWO}: started on node1, cuda:1 (H200)",
+        # Two at once: the second has 30 s left, by what the first took, and then another of 30 s follows.
+        f"{ONE}: epoch 1/3, top-1 error 20.00 %; about 1 min 00 s (55 s to 1 min 06 s) left for the grid",
+        f"{ONE}: epoch 2/3, top-1 error 19.00 %; about 1 min 00 s (55 s to 1 min 06 s) left for the grid",
+        f"{ONE}: epoch 3/3, top-1 error 18.00 %; about 1 min 00 s (55 s to 1 min 06 s) left for the grid",
+        f"{ONE}: done",
+        f"{TWO}: tried again: the node [was] lost",
+        f"{TWO}: started on node2, cuda:0 (H200)",
+        f"{TWO}: failed (code): ValueError: [x] is bad",
+        f"{THREE}: started on node1, cuda:0 (H200)",
+        f"{THREE}: epoch 1/3, top-1 error 25.00 %; about 30 s (27 s to 33 s) left for the grid",
+        "table1: 1 of 4 done, 1 failed, 1 running, 1 waiting in 40 s",
+    ]
+
+
+def test_lines_of_one_trial_are_seconds_apart_in_a_log(clock):
+    console = Console(file=StringIO(), width=40)
+    with run_display("table1", {ONE: {**CONFIGS[ONE], "epochs": 100}}, console=console) as observer:
+        observer.started(ONE, "node1", "cpu")
+        for epoch in range(100):
+            clock.now += 1
+            observer.epoch(ONE, result(epoch), "exclusive")
+    assert 10 <= console.file.getvalue().count("epoch ") <= 12
+
+
+def test_a_live_table_in_a_terminal(clock):
+    console = Console(
+        file=StringIO(), width=110, height=30, force_terminal=True, color_system=None, legacy_windows=False
+    )
+    with run_display("table1", CONFIGS, console=console) as observer:
+        run(clock, observer)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
+    assert f"{TWO}: tried again: the node [was] lost" in text
+    assert f"{TWO}: code: ValueError: [x] is bad" in text
+    last = text[text.rindex("table1  ") :]
+    assert re.match(
+        r"table1  1 of 4 done, 1 running, 1 waiting, 1 failed  \|  40 s so far, about 30 s \(27 s to 33 s\) left", last
+    )
+    assert "Ray dashboard: http://127.0.0.1:8265" in last
+    assert re.search(rf"{ONE} +cuda:0 on node1 +3/3 .* 18\.00 % +done", last)
+    assert re.search(rf"{TWO} +code +0/3 .* failed", last)
+    assert re.search(rf"{THREE} +cuda:0 on node1 +1/3 .* 25\.00 % +20 s", last)
+    assert FOUR not in last
+    assert text.rstrip().endswith("table1: 1 of 4 done, 1 failed, 1 running, 1 waiting in 40 s")
+
+
+def test_what_is_known_beforehand_counts_from_the_first_moment(clock):
+    console = Console(
+        file=StringIO(), width=110, height=30, force_terminal=True, color_system=None, legacy_windows=False
+    )
+    with run_display("table1", CONFIGS, [Measured(CONFIGS[ONE], 5.0)], console=console) as observer:
+        observer.ready(None)
+        observer.started(ONE, "node1", "cpu")
+    assert "about 1 min 00 s (55 s to 1 min 06 s) left" in console.file.getvalue()
+
+
+def test_epochs_that_a_checkpoint_held_have_no_speed(clock):
+    console = Console(file=StringIO(), width=110)
+    with run_display("table1", {ONE: CONFIGS[ONE]}, console=console) as observer:
+        observer.started(ONE, "node1", "cpu")
+        clock.now += 50
+        observer.epoch(ONE, result(0, restored=True), "unknown")
+        clock.now += 20
+        observer.epoch(ONE, result(1), "exclusive")
+    assert "epoch 2/3, top-1 error 25.00 %; about 20 s (19 s to 21 s) left for the grid" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (18120, "5 h 02 min"), (183600, "2 d 3 h")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_sizes():
+    assert [size(count) for count in (900, 1536, 3 * 2**30, 5 * 2**40)] == ["900 B", "1.5 KiB", "3 GiB", "5 TiB"]

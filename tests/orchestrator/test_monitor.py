@@ -1,0 +1,134 @@
+"""What `status` and `watch` tell, from the database alone, while a grid runs in another process."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from orchestrator.database import DatabaseError, open_database
+from orchestrator.monitor import print_status, status_of, watch_grids
+from tests.orchestrator.databases.samples import result, start
+
+CELLS = [(network, method) for method in ("baseline", "pskd") for network in ("resnet18", "resnet50")]
+
+
+def config(network: str, method: str, seed: int, epochs: int = 4) -> dict:
+    methods = {} if method == "baseline" else {method: {}}
+    return {"network": network, "methods": methods, "epochs": epochs, "seed": seed, "dataset": "digits"}
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> str:
+    """A grid of two methods, two networks and two seeds: done, running, failed and waiting cells."""
+    where = str(tmp_path / "results.db")
+    trials = [
+        (f"{network}{method}{seed}", config(network, method, seed), f"{network}/{method}/seed{seed}")
+        for network, method in CELLS
+        for seed in (0, 1)
+    ]
+    with open_database(where, create=True) as database:
+        database.save_grid("table1", "grids/table1.yaml", "name: table1", {}, trials)
+        for seed in (0, 1):
+            done = start(database, f"resnet18baseline{seed}")
+            for epoch in range(4):
+                database.record_epoch(done, result(epoch, error=30.0 - 10 * seed, train_seconds=9.4), "exclusive")
+            database.finish_attempt(done, "done", trial_state="done")
+        running = start(database, "resnet18pskd0")
+        for epoch in range(2):
+            database.record_epoch(running, result(epoch, error=25.5, train_seconds=19.4), "exclusive")
+        failed = start(database, "resnet50baseline0")
+        database.finish_attempt(
+            failed,
+            "failed",
+            error_class="out_of_memory",
+            error_text="no [memory]",
+            fingerprint="f",
+            trial_state="failed",
+        )
+    return where
+
+
+def printed(capsys: pytest.CaptureFixture[str], db: str, **options) -> list[str]:
+    watch_grids(db, None, every=1, once=True, html=None, **options)
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_matrix_is_table_1_as_it_fills_up(db, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    headline, heads, baseline, pskd, *_ = printed(capsys, db)
+    assert headline.startswith("table1: 2 of 8 trials done, 1 running, 4 pending, 1 failed; about ")
+    assert heads.split() == ["top-1", "error", "resnet18", "resnet50"]
+    assert re.fullmatch(r"baseline +25\.00 % \(2/2 seeds\) +out_of_memory \(0/2 seeds\)", baseline)
+    assert re.fullmatch(r"pskd +2/4 25\.50 %, 40 s left \(0/2 seeds\) +waiting", pskd)
+
+
+def test_the_time_left_follows_the_speeds(db):
+    with open_database(db, readonly=True) as database:
+        (grid,) = status_of(database, None)
+    # One runs at a time. Two epochs of 20 s are left of the running trial, four of 20 s of its other seed; the three
+    # pending trials of the other network, four epochs each, take the mean of what was measured.
+    mean = (10 + 10 + 20) / 3
+    assert grid["seconds_left"] == pytest.approx(2 * 20 + 4 * 20 + 3 * 4 * mean)
+    assert grid["seconds_left_low"] < grid["seconds_left"] < grid["seconds_left_high"]
+
+
+def test_a_canary_tells_the_time_before_anything_was_trained(tmp_path):
+    where = str(tmp_path / "new.db")
+    with open_database(where, create=True) as database:
+        database.save_grid("g", "g.yaml", "", {}, [("k", config("resnet18", "pskd", 0), "resnet18/pskd/seed0")])
+        assert status_of(database, None)[0]["seconds_left"] is None
+        facts = {"seconds_per_epoch": 30.0, "peak_memory_bytes": None, "checkpoint_bytes": 1}
+        canary = start(database, "k", purpose="canary", environment={"canary": facts})
+        database.finish_attempt(canary, "done")
+        (grid,) = status_of(database, None)
+    assert grid["seconds_left"] == pytest.approx(4 * 30.0)
+    assert grid["seconds_left_high"] > 1.5 * grid["seconds_left"]
+
+
+def test_status_names_what_runs_and_what_failed(db, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    with open_database(db, readonly=True) as database:
+        print_status(status_of(database, ["table1"]))
+        with pytest.raises(DatabaseError, match="no grid named 'table2' in this database"):
+            status_of(database, ["table2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "  running resnet18/pskd/seed0: epoch 2/4, top-1 error 25.50 %, 40 s left, on node1, cuda:0 (H200)" in lines
+    assert "  failed  resnet50/baseline/seed0: out_of_memory" in lines
+    assert "  `orchestrate triage --grid table1` says why they failed" in lines
+
+
+def test_nothing_was_run_yet(tmp_path, capsys):
+    where = str(tmp_path / "empty.db")
+    with open_database(where, create=True) as database:
+        assert status_of(database, None) == []
+        print_status([])
+    assert "no grid was run yet" in capsys.readouterr().out
+    assert printed(capsys, where) == ["no grid was run yet"]
+
+
+def test_the_page_says_the_same_and_refreshes_itself(db, tmp_path, capsys):
+    page = tmp_path / "watch.html"
+    watch_grids(db, None, every=5, once=True, html=page)
+    text = page.read_text()
+    assert '<meta http-equiv="refresh" content="5">' in text
+    cells = re.findall(r'<td class="(\w+)">([^<]*)</td>', text)
+    assert cells == [
+        ("done", "25.00 % (2/2 seeds)"),
+        ("failed", "out_of_memory (0/2 seeds)"),
+        ("running", "2/4 25.50 %, 40 s left (0/2 seeds)"),
+        ("pending", "waiting"),
+    ]
+    assert [path.name for path in tmp_path.glob("watch*")] == ["watch.html"]
+
+
+def test_names_are_text_in_the_page_and_the_terminal(tmp_path, capsys):
+    where = str(tmp_path / "odd.db")
+    name = "resnet18/<b>[red]/seed0"
+    with open_database(where, create=True) as database:
+        database.save_grid("g", "g.yaml", "", {}, [("k", config("resnet18", "pskd", 0), name)])
+    watch_grids(where, None, every=1, once=True, html=tmp_path / "page.html")
+    assert "<td>&lt;b&gt;[red]</td>" in (tmp_path / "page.html").read_text()
+    capsys.readouterr()
+    assert any("<b>[red]" in line for line in printed(capsys, where))
