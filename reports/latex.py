@@ -85,7 +85,7 @@ def _part(table: Table, rows: Sequence[Row], index: int, parts: int) -> str:
             lines.append("  \\\\")
     lines += ["\\bottomrule", "\\end{tabular}"]
     used = {mark for row in rows for entry in row.entries for mark in entry.notes} | {row.note for row in rows}
-    used |= {"*"} if any(entry.star for row in rows for entry in row.entries) else set()
+    used |= {"*"} if any(entry.star or entry.text.endswith("*") for row in rows for entry in row.entries) else set()
     notes = [f"\\item[{escape(mark)}] {escape(text)}" for mark, text in table.footnotes if mark in used]
     if notes:
         size = "" if wide else "\\footnotesize"

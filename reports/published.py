@@ -133,6 +133,8 @@ def compare(table: Table) -> Table | None:
                     ),
                 )
             )
+    if any(each.star or each.text.endswith("*") for row in rows for each in row.entries):
+        notes.insert(0, ("*", "the device was shared while this was timed"))
     columns = (
         Column("published", "Published"),
         Column("ours", "Ours"),
