@@ -527,7 +527,7 @@ class _Cluster:
     def ended(self) -> str | None:
         """What is to be said when a process of the private Ray has ended, for that is never noticed by Tune."""
         for process in self.processes:
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            if not _alive(process):
                 return (
                     f"Ray ended: its process {process.pid} was killed or crashed (out of memory?); what was recorded "
                     "stays, and the same command goes on from there"
@@ -559,6 +559,13 @@ class _Cluster:
         if shape.gpu:
             return self.whole_gpu(shape)
         return replace(shape, cpu=max(node.get("CPU", 0) for node in self.nodes))
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextlib.contextmanager
@@ -595,9 +602,30 @@ def _ray(options: RunOptions) -> Iterator[_Cluster]:
 
     # Ray says that a worker died on standard output, whatever it is told; the audience hears it from the recorder.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    with _remembered_signals() as numbers:
+        try:
+            context = _start_ray(address, local)
+            # Ray installs handlers of its own when it starts.
+            for number in numbers:
+                signal.signal(number, _remember)
+            if _signals:
+                raise Interrupted(_signals[0])
+            for logger in ("ray.tune", "ray.train", "ray.air"):
+                logging.getLogger(logger).setLevel(logging.CRITICAL)
+            url = f"http://{context.dashboard_url}" if context.dashboard_url else None
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            vital = () if address else tuple(child for child in psutil.Process().children() if child.name() in VITAL)
+            yield _Cluster(nodes, url, private=not address, processes=vital)
+        finally:
+            ray.shutdown()
+
+
+def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
+    import ray
+
     try:
         with _code() as code:
-            context = ray.init(
+            return ray.init(
                 address=address or "local",
                 runtime_env={"working_dir": code},
                 logging_level="ERROR",
@@ -606,18 +634,26 @@ def _ray(options: RunOptions) -> Iterator[_Cluster]:
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise SchedulerError(f"Ray did not start{f' at {address}' if address else ''}: {error}") from error
-    for logger in ("ray.tune", "ray.train", "ray.air"):
-        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    except SystemExit:
+        # What Ray makes of a SIGTERM while it starts.
+        raise Interrupted(signal.SIGTERM) from None
+
+
+@contextlib.contextmanager
+def _remembered_signals() -> Iterator[list[int]]:
+    """Note the signals that ask a program to end, instead of ending at any odd place; yields their numbers.
+
+    A third one ends it there and then.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Not where `nohup` has it ignored.
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        numbers.append(signal.SIGHUP)
     del _signals[:]
-    # Ray installs handlers of its own when it starts, so ours come after.
-    handlers = {number: signal.signal(number, _remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, _remember) for number in numbers}
     try:
-        url = f"http://{context.dashboard_url}" if context.dashboard_url else None
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        vital = () if address else tuple(child for child in psutil.Process().children() if child.name() in VITAL)
-        yield _Cluster(nodes, url, private=not address, processes=vital)
+        yield numbers
     finally:
-        ray.shutdown()
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
