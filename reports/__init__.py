@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reports.exporting import export
-    from reports.tracing import explain, verify
+    from reports.tracing import explain
+    from reports.verification import verify
     from reports.writing import write_report
 
 __all__ = ["ReportError", "explain", "export", "verify", "write_report"]
 
-_HOMES = {"write_report": "writing", "export": "exporting", "explain": "tracing", "verify": "tracing"}
+_HOMES = {"write_report": "writing", "export": "exporting", "explain": "tracing", "verify": "verification"}
 
 
 class ReportError(ValueError):

@@ -154,13 +154,17 @@ def entry(cell: Cell | None, quantity: str) -> Entry:
     """Mean and sample standard deviation over the seeds of a cell that are there."""
     if cell is None:
         return Entry(quantity=quantity)
-    planned = len(cell.trials)
-    samples = tuple(found for trial in cell.trials if (found := sample(trial, quantity)) is not None)
-    states = Counter(trial.state for trial in cell.trials)
+    trials = cell.trials
+    if quantity == "epoch_seconds":
+        # A timing pass measures one seed of a cell; what the others took in company is not averaged with it.
+        trials = tuple(trial for trial in trials if trial.epoch and trial.epoch.timing_pass) or trials
+    planned = len(trials)
+    samples = tuple(found for trial in trials if (found := sample(trial, quantity)) is not None)
+    states = Counter(trial.state for trial in trials)
     diverged = states["diverged"] + sum(math.isnan(each.value) for each in samples)
     samples = tuple(each for each in samples if not math.isnan(each.value))
     there = {each.key for each in samples}
-    absent = tuple((trial.key, trial.name, trial.state) for trial in cell.trials if trial.key not in there)
+    absent = tuple((trial.key, trial.name, trial.state) for trial in trials if trial.key not in there)
     if not samples:
         state = next((name for name in ("running", "diverged", "failed") if states[name]), "missing")
         state = "diverged" if diverged and state == "missing" else state

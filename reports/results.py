@@ -59,10 +59,11 @@ class Measurement(NamedTuple):
 
 
 class Seconds(NamedTuple):
-    """A duration and whether every epoch it counts had the device to itself."""
+    """A duration, whether every epoch it counts had the device to itself, and whether a timing pass measured it."""
 
     value: float
     exclusive: bool
+    timing_pass: bool = False
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ def _times(
     for trial, rows in passes.items():
         quiet = [row.seconds for row in rows if row.timing_quality == "exclusive"]
         if quiet or trial not in per_epoch or not per_epoch[trial].exclusive:
-            per_epoch[trial] = Seconds(median(quiet or [row.seconds for row in rows]), bool(quiet))
+            per_epoch[trial] = Seconds(median(quiet or [row.seconds for row in rows]), bool(quiet), True)
     return training, per_epoch
 
 
