@@ -419,11 +419,11 @@ def _tune_callback(recorder: Recorder, cluster: _Cluster, options: RunOptions, *
             with self.guarded():
                 recorder.observer.tick()
                 self.kill_stalled(trials)
+            if _signals:
+                self.problem = Interrupted(_signals[0])
             if ended := cluster.ended():
                 self.problem = self.problem or RayEnded(ended)
                 raise _Abandoned
-            if _signals:
-                self.problem = Interrupted(_signals[0])
             if self.problem is not None:
                 raise self.problem
 
@@ -632,11 +632,14 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
                 log_to_driver=False,
                 **local,
             )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise SchedulerError(f"Ray did not start{f' at {address}' if address else ''}: {error}") from error
     except SystemExit:
         # What Ray makes of a SIGTERM while it starts.
         raise Interrupted(signal.SIGTERM) from None
+    except Exception as error:
+        # A hang-up ends Ray's processes as well.
+        if _signals:
+            raise Interrupted(_signals[0]) from None
+        raise SchedulerError(f"Ray did not start{f' at {address}' if address else ''}: {error}") from error
 
 
 @contextlib.contextmanager
