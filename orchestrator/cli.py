@@ -470,7 +470,7 @@ def _exit_code(error: Exception) -> int | None:
     from orchestrator.database import Busy, DatabaseError
     from orchestrator.grid import GridError
     from orchestrator.recorder import CircuitOpen
-    from orchestrator.scheduler import Interrupted, SchedulerError
+    from orchestrator.scheduler import Interrupted, RayEnded, SchedulerError
     from orchestrator.trackers import TrackerError
     from reports import ReportError
     from trainer.download import DataError
@@ -479,7 +479,7 @@ def _exit_code(error: Exception) -> int | None:
         return error.exit_code
     if isinstance(error, Busy):
         return BUSY
-    if isinstance(error, CircuitOpen):
+    if isinstance(error, CircuitOpen | RayEnded):
         return SOME_FAILED
     if isinstance(error, GridError | DatabaseError | DataError | SchedulerError | TrackerError | ReportError):
         return BAD_INPUT
