@@ -275,8 +275,8 @@ def _write_page(path: Path, grids: Sequence[dict[str, Any]], every: float) -> No
             texts = [_cell(cell) for cell in cells]
             values = "".join(f'<td class="{state}">{html_lib.escape(text)}</td>' for text, state in texts)
             lines.append(f"<tr><td>{html_lib.escape(label)}</td>{values}</tr>")
-        headline = html_lib.escape(Text.from_markup(_headline(grid)).plain)
-        body.append(f"<h2>{headline}</h2><table><tr><th>top-1 error</th>{heads}</tr>{''.join(lines)}</table>")
+        name, _, rest = html_lib.escape(Text.from_markup(_headline(grid)).plain).partition(": ")
+        body.append(f"<h2>{name}</h2><p>{rest}</p><table><tr><th>top-1 error</th>{heads}</tr>{''.join(lines)}</table>")
     page = PAGE.format(
         every=max(1, round(every)),
         title=html_lib.escape(", ".join(grid["name"] for grid in grids) or "orchestrate"),

@@ -113,6 +113,9 @@ def test_the_page_says_the_same_and_refreshes_itself(db, tmp_path, capsys):
     watch_grids(db, None, every=5, once=True, html=page)
     text = page.read_text()
     assert '<meta http-equiv="refresh" content="5">' in text
+    assert re.search(
+        r"<h2>table1</h2><p>2 of 8 trials done, 1 running, 4 pending, 1 failed; about [^<]* left</p>", text
+    )
     cells = re.findall(r'<td class="(\w+)">([^<]*)</td>', text)
     assert cells == [
         ("done", "25.00 % (2/2 seeds)"),

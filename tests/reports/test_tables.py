@@ -110,6 +110,18 @@ def test_shared_times_are_starred_and_never_bold(tables):
     assert "*" not in dict(unstarred.footnotes)
 
 
+def test_a_timing_pass_of_one_seed_stands_for_the_cell(tmp_path):
+    def filling(filler):
+        timed = trials(ablation([0]), timed=True, quality="foreign load")
+        filler.grid("g", {"tables": [1]}, timed + trials(ablation([1]), quality="foreign load"))
+
+    with make_database(tmp_path / "results.db", filling) as database:
+        table = one(build(load(database), [1]), "table1")
+    found = entry(table, "resnet18/pskd/epoch_time")
+    assert (found.state, found.n, found.star) == ("done", 1, False)
+    assert entry(table, "resnet18/pskd/top1").n == 2
+
+
 def test_bold_follows_the_caption(tables):
     table = one(tables, "table1")
     assert entry(table, "resnet18/pskd+byot+dmfl/top1").bold

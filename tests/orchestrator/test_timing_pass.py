@@ -1,0 +1,55 @@
+"""`orchestrate time` through a real Ray: what it measures, where it is kept, and what it leaves alone."""
+
+from __future__ import annotations
+
+from statistics import median
+
+import pytest
+
+from tests.orchestrator.runs import Workplace
+
+
+@pytest.mark.ray
+def test_a_timing_pass_stands_beside_the_accuracy_runs_and_is_what_table_1_prints(tmp_path_factory):
+    workplace = Workplace(tmp_path_factory.mktemp("m"))
+    axes = {"methods": [{}, {"pskd": None}], "seed": [0, 1]}
+    grid = workplace.grid("timed", axes, epochs=5, report={"tables": [1], "figures": []}, fixed={"heads": "none"})
+    code, output = workplace.run("run", grid)
+    assert code == 0, output
+    accuracy = workplace.results()
+
+    code, output = workplace.run("time", grid, "--warm-up", "1", "--epochs", "3")
+    assert code == 0, output
+    assert "timing 2 configurations, 1 + 3 epochs each, one at a time" in output
+    # One seed of each method, alone one after the other; warm-up epochs are not recorded, none counts as trained.
+    query = """SELECT n.name, e.epoch, e.accepted, e.train_seconds + e.eval_seconds + e.data_seconds
+               FROM attempts a JOIN epochs e ON e.attempt_id = a.id JOIN grid_trials n ON n.trial_id = a.trial_id
+               WHERE a.purpose = 'time' ORDER BY n.position, e.epoch"""
+    rows = workplace.ask(query)
+    names = ["resnet18/baseline/seed0", "resnet18/pskd/seed0"]
+    assert [row[:3] for row in rows] == [(name, epoch, None) for name in names for epoch in (1, 2, 3)]
+    spans = workplace.ask("SELECT started, ended FROM attempts WHERE purpose = 'time' ORDER BY started")
+    assert spans[0][1] <= spans[1][0]
+    assert workplace.results() == accuracy
+    assert set(workplace.states().values()) == {"done"}
+
+    code, output = workplace.run("report", "--format", "md")
+    assert code == 0, output
+    lines = (workplace.folder / "report/table1.md").read_text().splitlines()
+    for name, label in zip(names, ("baseline", "PS-KD"), strict=True):
+        (line,) = [line for line in lines if f" {label} |" in line]
+        printed = line.split("|")[-2].strip().split("\\")[0].split()[0].strip("*")
+        assert float(printed) == pytest.approx(median(row[3] for row in rows if row[0] == name), abs=0.006)
+
+
+@pytest.mark.ray
+def test_trials_that_were_only_timed_stay_pending(tmp_path_factory):
+    workplace = Workplace(tmp_path_factory.mktemp("m"))
+    grid = workplace.grid("timed", {"seed": [0]}, epochs=3)
+    code, output = workplace.run("time", grid, "--warm-up", "0", "--epochs", "1")
+    assert code == 0, output
+    assert workplace.states() == {"resnet18/baseline/seed0": "pending"}
+    assert workplace.epochs() == 0
+    assert workplace.ask("SELECT count(*) FROM epochs") == [(1,)]
+    code, output = workplace.run("plan", grid)
+    assert "never ran" in output and "1 trial to run" in output
