@@ -1,0 +1,182 @@
+"""`orchestrate` in processes of its own, as a person starts it, and what it leaves in the database and on the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("trainer", "orchestrator", "reports")
+# Far above what a busy machine needs: it ends a test that hangs, and decides nothing else.
+PATIENCE = 240.0
+
+# A few seconds of work, with every kind of state that a checkpoint has to hold: soft targets, heads, a second network, a
+# teacher trained beforehand.
+SMALL = {
+    "fixed": {
+        "dataset": "digits",
+        "network": "resnet18",
+        "width": 4,
+        "subset": 20,
+        "batch_size": 32,
+        "learning_rate": 0.05,
+        "precision": "float32",
+    },
+    "resources": {"gpu": 0, "cpu": 1},
+}
+
+# Per trial key and epoch everything that must not depend on what happened on the way.
+Results = dict[str, dict[int, dict[str, Any]]]
+
+
+class Workplace:
+    """A folder with a copy of the program in `code`, grid files and a results database.
+
+    The copy keeps a run apart from edits of the checkout; a test may edit it, or add a method of its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.code = folder, folder / "code"
+        self.database = folder / "results.db"
+        for package in PACKAGES:
+            shutil.copytree(ROOT / package, self.code / package, ignore=shutil.ignore_patterns("__pycache__"))
+        self.command = folder / "bin" / "orchestrate"
+        self.command.parent.mkdir()
+        self.command.write_text("from orchestrator.cli import main\n\nmain()\n")
+
+    def grid(self, name: str, axes: dict[str, Any], *, epochs: int = 3, **more: Any) -> Path:
+        """Write the grid file `<name>.yaml`; `more` goes beside or over the fixed values of `SMALL`."""
+        fixed = {**SMALL["fixed"], "epochs": epochs, **more.pop("fixed", {})}
+        path = self.folder / f"{name}.yaml"
+        # JSON is YAML, too.
+        path.write_text(json.dumps({**SMALL, "name": name, "fixed": fixed, "grid": axes, **more}))
+        return path
+
+    def start(self, *arguments: object, output: str = "output.txt", **variables: str) -> subprocess.Popen[bytes]:
+        """Start `orchestrate ARGUMENTS` in the folder; both of its outputs go to the file `output` there."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ORCHESTRATE"))}
+        environment |= {"PYTHONPATH": str(self.code), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
+        # Ray's sessions are found, and removed, with the folder.
+        environment |= {"RAY_TMPDIR": str(self.folder), **variables}
+        command = [sys.executable, str(self.command), *map(str, arguments)]
+        with open(self.folder / output, "wb") as file:
+            # A group of its own, so that a test can press Ctrl-C in it.
+            return subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def run(self, *arguments: object, output: str = "output.txt", **variables: str) -> tuple[int, str]:
+        """Run `orchestrate ARGUMENTS` to its end; the exit code and everything it printed."""
+        process = self.start(*arguments, output=output, **variables)
+        with ended(process):
+            code = process.wait(PATIENCE)
+        return code, (self.folder / output).read_text()
+
+    def ask(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of the database; none while it does not exist."""
+        if not self.database.exists():
+            return []
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=60)) as connection:
+            try:
+                return connection.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):
+                    return []
+                raise
+
+    def epochs(self) -> int:
+        """Accepted epochs of all trials."""
+        return sum(count for (count,) in self.ask("SELECT count(*) FROM epochs WHERE accepted = 1"))
+
+    def states(self) -> dict[str, str]:
+        """The state of each trial by its name in any grid."""
+        query = "SELECT g.name, t.state FROM grid_trials g JOIN trials t ON t.id = g.trial_id"
+        return dict(self.ask(query))
+
+    def results(self) -> Results:
+        """What the trials have learned: every value of every accepted epoch, and nothing that a clock has measured."""
+        found: Results = {}
+        query = """
+            SELECT t.key, e.epoch, e.learning_rate, e.images, e.losses, v.network, v.classifier, v.split,
+                   v.images, v.top1_error, v.top5_error, v.nll, v.ece, v.aurc, v.ood_auroc
+            FROM trials t JOIN epochs e ON e.trial_id = t.id AND e.accepted = 1
+            JOIN evaluations v ON v.epoch_id = e.id"""
+        for key, epoch, rate, images, losses, network, classifier, split, *metrics in self.ask(query):
+            values = found.setdefault(key, {}).setdefault(epoch, {})
+            values["learning_rate"], values["images"], values["losses"] = rate, images, json.loads(losses)
+            values[f"{network}/{classifier}/{split}"] = metrics
+        return found
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that was started here: they stay in the folder where their ancestor began."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if Path(process.cwd()).is_relative_to(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that train trials."""
+        return [process for process in self.processes() if is_worker(process)]
+
+    def processes_left(self, seconds: float = 60.0) -> list[str]:
+        """What is still running here after that long a wait, at most; Ray takes a moment to end."""
+        wait_for(lambda: not self.processes(), seconds)
+        return [describe(process) for process in self.processes()]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether a process trains trials; Ray names its workers after the class of the actor."""
+    try:
+        return (process.cmdline() or [""])[0].startswith("ray::") and "Agent" not in process.cmdline()[0]
+    except psutil.Error:
+        return False
+
+
+def describe(process: psutil.Process) -> str:
+    """Its number and command line."""
+    try:
+        return f"{process.pid} {' '.join(process.cmdline())[:100]}"
+    except psutil.Error:
+        return f"{process.pid} (ended)"
+
+
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> bool:
+    """Wait until a condition holds; False when it does not hold in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Have a process end, in whatever way the block is left."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
