@@ -157,7 +157,7 @@ def _run_canaries(
     """
     model = cluster.device_model
     known = {
-        (canary_shape(row.config), row.device.partition("(")[2].rstrip(")"))
+        (canary_shape(row.config), row.device.partition("(")[2].removesuffix(")"))
         for row in recorder.database.measured()
         if row.device
     }

@@ -76,7 +76,7 @@ def test_methods_import_the_objective_and_the_losses_and_no_torch():
 
 
 def test_grid_and_plan_are_pure():
-    names = ("grid", "plan", "document", "problems", "choices", "expansion", "names", "estimate")
+    names = ("grid", "plan", "document", "problems", "choices", "expansion", "names", "estimate", "forecast", "canary")
     paths = modules(*(f"orchestrator/{name}.py" for name in names))
     assert not offenders(paths, "ray", "sqlalchemy", "torch", "trainer.train", "trainer.data", "orchestrator.database")
 

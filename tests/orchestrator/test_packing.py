@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 import pytest
@@ -58,5 +59,7 @@ def test_auto_packs_as_the_canaries_suggest(workplace: Workplace):
     assert "packing: 3 trials share a GPU by 4" in output, output
     code, plan = workplace.run("plan", grid)
     assert code == 0 and "3 to continue" in plan
+    assert re.search(r"^resnet18: .* s per epoch \(measured on .*1 canary run\)$", plan, re.MULTILINE), plan
+    assert re.search(r"^about .*; .* device-hours, .* of checkpoints$", plan, re.MULTILINE), plan
     (environment,) = workplace.ask("SELECT environment FROM attempts WHERE purpose = 'canary'")[0]
     assert json.loads(environment)["canary"]["launch_share"] == 0.9
