@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,8 @@ def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: boo
     from orchestrator.database import open_database
 
     console = Console(highlight=False)
-    with open_database(db, readonly=True) as database:
+    # Ctrl-C is how one stops watching, and no error.
+    with open_database(db, readonly=True) as database, suppress(KeyboardInterrupt):
         if html is not None:
             while True:
                 _write_page(html, status_of(database, grids), every)

@@ -126,6 +126,20 @@ def test_the_page_says_the_same_and_refreshes_itself(db, tmp_path, capsys):
     assert [path.name for path in tmp_path.glob("watch*")] == ["watch.html"]
 
 
+def test_ctrl_c_ends_the_watching(db, tmp_path, monkeypatch):
+    page, looks = tmp_path / "watch.html", []
+
+    def sleep(seconds: float) -> None:
+        looks.append((seconds, page.exists()))
+        page.unlink()
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("orchestrator.monitor.time.sleep", sleep)
+    watch_grids(db, None, every=1.5, once=False, html=page)
+    assert looks == [(1.5, True)] * 3
+
+
 def test_names_are_text_in_the_page_and_the_terminal(tmp_path, capsys):
     where = str(tmp_path / "odd.db")
     name = "resnet18/<b>[red]/seed0"
