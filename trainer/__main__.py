@@ -62,7 +62,8 @@ def _train(options: Namespace) -> None:
         prepare(config, options.data_root, progress=_say)
         table = _EpochTable(config)
         if not options.json:
-            print(f"{_description(config)}, {config.epochs} epochs on {device}")
+            count = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
+            print(f"{_description(config)}, {count} on {device}", flush=True)
         result = train(
             config,
             (lambda result: print(json.dumps(result.to_dict()), flush=True)) if options.json else table.print,
@@ -79,13 +80,15 @@ def _train(options: Namespace) -> None:
 
 def _evaluate(options: Namespace) -> None:
     with _foreseen():
+        import torch
+
         from trainer.checkpoint import fitting, read_checkpoint
         from trainer.data import load_splits
         from trainer.download import prepare
         from trainer.evaluation import evaluate
         from trainer.train import build_networks
 
-        device = _device(options)
+        device = torch.device(_device(options))
         state = read_checkpoint(options.evaluate)
         config = state["config"]
         if options.given:

@@ -91,7 +91,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise MissingCheckpoint(f"{path}: there is no such checkpoint") from None
     except IsADirectoryError:
-        raise CheckpointError(f"{path}: is a folder, not a checkpoint; give the path of a file") from None
+        raise _folder(path) from None
     number, config = (state.get("format"), state.get("config")) if isinstance(state, dict) else (None, None)
     if not isinstance(number, int) or not isinstance(config, dict):
         raise _not_ours(path)
@@ -146,6 +146,10 @@ def fitting(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _folder(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: is a folder, not a checkpoint; give the path of a file")
+
+
 def _not_ours(path: Path) -> CheckpointError:
     return CheckpointError(f"{path}: is not a checkpoint of this program; give another path or remove it")
 
@@ -161,6 +165,8 @@ def resume_from(path: Path, config: TrainConfig) -> dict[str, Any] | None:
         CheckpointError: the file belongs to another configuration, a newer program, or is not a checkpoint.
         OSError: the folder cannot be written, or the file not be read.
     """
+    if path.is_dir():
+        raise _folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
