@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,70 +17,120 @@ from rich.markup import escape
 
 from orchestrator.provenance import code_provenance
 
-# Two networks side by side, and every combination of the paper's three methods.
-COMBINATIONS = ("", "byot", "dmfl", "pskd", "byot,pskd", "dmfl,pskd", "byot,dmfl", "byot,dmfl,pskd", "dml", "dcm,pskd")
-SMALL = ("--dataset", "digits", "--width", "4", "--subset", "10", "--epochs", "2", "--batch-size", "32")
+# Every combination of the paper's three methods, every other method, and two networks side by side.
+COMBINATIONS = (
+    *("", "byot", "dmfl", "pskd", "byot,dmfl", "byot,pskd", "dmfl,pskd", "byot,dmfl,pskd"),
+    *("label_smoothing", "cskd", "tfkd", "dml", "dcm", "dml,pskd", "byot,dcm"),
+)
+# Small enough for a second per training.
+SMALL: dict[str, Any] = {"dataset": "digits", "width": 4, "subset": 5, "epochs": 2, "batch_size": 16}
+
+LEAST_GIB = 1.0
 
 
 def check_machine(data_root: Path) -> bool:
     """Print versions, devices, memory, disk and data sets; True when trials can run here."""
     console = Console(highlight=False)
+
+    def say(title: str, text: str, colour: str = "") -> None:
+        shown = f"[{colour}]{escape(text)}[/]" if colour else escape(text)
+        console.print(f"[bold]{title:<10}[/]{shown}", soft_wrap=True)
+
     provenance = code_provenance()
-    console.print(
-        f"[bold]program[/]   commit {provenance['commit'] or 'unknown'}{' (changed)' if provenance['dirty'] else ''}"
-    )
+    say("program", f"commit {provenance['commit'] or 'unknown'}{' (changed)' if provenance['dirty'] else ''}")
     versions = ", ".join(f"{name} {number}" for name, number in provenance["versions"].items())
-    console.print(f"[bold]versions[/]  Python {provenance['python']}, {escape(versions)}")
+    say("versions", f"Python {provenance['python']}, {versions}")
     for line in _devices():
-        console.print(f"[bold]device[/]    {escape(line)}")
-    free = shutil.disk_usage(Path.cwd()).free / 2**30
-    console.print(f"[bold]disk[/]      {free:.1f} GiB free in {escape(str(Path.cwd()))}")
+        say("device", line)
     for name, problem in _datasets(data_root):
-        console.print(f"[bold]data[/]      {name}: {escape(problem) if problem else '[green]there[/]'}")
-    writable = os.access(Path.cwd(), os.W_OK)
+        say("data", f"{name}: {problem or 'there'}", "" if problem else "green")
+    here = Path.cwd()
+    free, writable = shutil.disk_usage(here).free / 2**30, os.access(here, os.W_OK)
+    enough = free >= LEAST_GIB
+    say(
+        "disk",
+        f"{free:.1f} GiB free in {here}" + ("" if enough else ": too little for checkpoints"),
+        "" if enough else "red",
+    )
     if not writable:
-        console.print("[red]this folder cannot be written to: the database cannot be made here[/]")
-    return writable and free > 1
+        say("disk", f"{here} cannot be written to: the database cannot be made here", "red")
+    return writable and enough
 
 
-def check_resume() -> bool:
-    """Train two epochs straight, and one epoch + SIGKILL + one epoch, and compare every bit; True when all agree."""
+def check_resume(combinations: Sequence[str] = COMBINATIONS) -> bool:
+    """Train two epochs straight, and one epoch + SIGKILL + one epoch, and compare every bit; True when all agree.
+
+    `combinations` are names of methods, with commas between. Each of the three trainings has a process of its own.
+    """
     console = Console(highlight=False)
     console.print(
-        "2 epochs straight against 1 + SIGKILL + 1, on the CPU: weights, method state and metrics bit for bit"
+        "2 epochs straight against 1 epoch + SIGKILL + 1 epoch, on the CPU:\n"
+        "weights, optimizer, state of the methods, losses and metrics, bit for bit"
     )
-    agreed = True
-    for methods in COMBINATIONS:
-        with tempfile.TemporaryDirectory() as folder:
-            difference = _resume_difference(methods, Path(folder))
-        agreed = agreed and not difference
-        verdict = f"[red]{escape(difference)}[/]" if difference else "[green]identical[/]"
-        console.print(f"  {methods.replace(',', '+') or 'baseline':<18} {verdict}")
-    return agreed
+    different = 0
+    for methods in combinations:
+        with tempfile.TemporaryDirectory(prefix="orchestrate-doctor-") as folder:
+            found = _resume_difference(methods, Path(folder))
+        verdict = f"[red]{escape(found)}[/]" if found else "[green]identical[/]"
+        console.print(f"  {methods.replace(',', ' + ') or 'baseline':<20} {verdict}", soft_wrap=True)
+        different += bool(found)
+    if different:
+        console.print(f"[red]{different} of {len(combinations)} differ: resumed trials are not to be trusted here[/]")
+    return not different
 
 
 def _resume_difference(methods: str, folder: Path) -> str:
+    """Where the two trainings differ, in words; empty where they agree."""
     straight, resumed = folder / "straight.pt", folder / "resumed.pt"
-    _train(methods, straight, kill_after_first=False)
-    _train(methods, resumed, kill_after_first=True)
-    _train(methods, resumed, kill_after_first=False)
-    return _difference(_load(straight), _load(resumed))
+    for checkpoint, kill in ((straight, False), (resumed, True), (resumed, False)):
+        ended = _train_in_a_process(methods, checkpoint, kill_after_first=kill)
+        expected = -signal.SIGKILL if kill else 0
+        if ended != expected:
+            return f"a training ended with exit code {ended}, not {expected}"
+    return difference(_content(straight), _content(resumed))
 
 
-def _train(methods: str, checkpoint: Path, *, kill_after_first: bool) -> None:
-    command = [sys.executable, "-m", "trainer", *SMALL, "--methods", methods, "--json", "--checkpoint", str(checkpoint)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    ) as process:
-        for line in process.stdout or ():
-            if kill_after_first and line.startswith("{") and json.loads(line)["epoch"] == 0:
-                process.send_signal(signal.SIGKILL)
-                break
-    if process.returncode != (-signal.SIGKILL if kill_after_first else 0):
-        raise RuntimeError(f"`{' '.join(command)}` ended with {process.returncode}")
+def _train_in_a_process(methods: str, checkpoint: Path, *, kill_after_first: bool) -> int | None:
+    """Train in a new process and return its exit code; it can be killed once its first epoch is reported."""
+    # One server imports torch, and each process is forked from it before anything was computed.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trainer.train", "trainer.methods", "sklearn.datasets"])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_train, args=(methods, checkpoint, theirs, kill_after_first), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if kill_after_first:
+            ours.recv()
+            process.kill()
+    except EOFError:
+        pass  # It ended by itself: the exit code tells.
+    finally:
+        process.join()
+        ours.close()
+    return process.exitcode
 
 
-def _load(checkpoint: Path) -> dict[str, Any]:
+def _train(methods: str, checkpoint: Path, channel: Connection, wait_to_be_killed: bool) -> None:
+    import torch
+
+    from trainer.config import TrainConfig
+    from trainer.results import EpochResult
+    from trainer.train import train
+
+    torch.set_num_threads(1)
+
+    def report(result: EpochResult) -> None:
+        if wait_to_be_killed:
+            channel.send(result.epoch)
+            signal.pause()
+
+    named = {name: {} for name in methods.split(",") if name}
+    train(TrainConfig(**SMALL, methods=named), report, checkpoint=checkpoint)
+
+
+def _content(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint holds, but for what two equal trainings need not share: clocks, memory, who restored what."""
     from trainer.checkpoint import read_checkpoint
 
     state = read_checkpoint(checkpoint)
@@ -92,25 +141,37 @@ def _load(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def _difference(one: Any, other: Any, path: str = "") -> str:
-    """The first place where two nested structures of tensors and plain values differ; empty where none does."""
+def difference(one: Any, other: Any, path: str = "") -> str:
+    """Where two nested structures of tensors and plain values first differ in a bit; empty where they do not."""
     import torch
 
     if isinstance(one, torch.Tensor):
-        same = isinstance(other, torch.Tensor) and torch.equal(one, other)
+        same = (
+            isinstance(other, torch.Tensor)
+            and one.dtype == other.dtype
+            and one.shape == other.shape
+            and torch.equal(
+                one.contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8)
+            )
+        )
         return "" if same else f"{path} differs"
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return next((found for name in one if (found := _difference(one[name], other[name], f"{path}/{name}"))), "")
+        return next((found for name in one if (found := difference(one[name], other[name], f"{path}/{name}"))), "")
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         pairs = enumerate(zip(one, other, strict=True))
-        return next((found for i, (a, b) in pairs if (found := _difference(a, b, f"{path}/{i}"))), "")
+        return next((found for i, (a, b) in pairs if (found := difference(a, b, f"{path}/{i}"))), "")
     return "" if one == other else f"{path}: {one!r} and {other!r}"
 
 
 def _devices() -> Iterator[str]:
+    import psutil
     import torch
 
-    yield f"cpu: {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    memory = psutil.virtual_memory()
+    yield (
+        f"cpu: {os.cpu_count()} cores ({torch.backends.cpu.get_cpu_capability()}), "
+        f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB of memory available"
+    )
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         yield f"cuda:{index}: {facts.name}, {facts.total_memory / 2**30:.0f} GiB"
@@ -118,9 +179,12 @@ def _devices() -> Iterator[str]:
         yield "no CUDA device: grids with `resources: {gpu: 1}` cannot run here"
 
 
-def _datasets(data_root: Path) -> Iterator[tuple[str, str]]:
+def _datasets(data_root: Path) -> Iterator[tuple[str, str | None]]:
     from trainer.datasets import DATASETS
-    from trainer.download import missing_files
+    from trainer.download import what_is_missing
 
-    for name in DATASETS:
-        yield name, missing_files(name, data_root)
+    for name, spec in DATASETS.items():
+        problem = what_is_missing(name, data_root)
+        if problem and (spec.archive or spec.files):
+            problem += "; a grid that needs it downloads it"
+        yield name, problem
