@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections import Counter
@@ -590,7 +591,11 @@ def _ray(options: RunOptions) -> Iterator[_Cluster]:
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     address = options.address or os.environ.get("RAY_ADDRESS")
     local: dict[str, Any] = {}
-    if not address:
+    if address:
+        _refuse_unreachable(address)
+        # Each takes Ray 40 s; there are 20 otherwise.
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
+    else:
         os.environ.update(LOOPBACK)
         local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": options.dashboard}
     import ray
@@ -602,14 +607,12 @@ def _ray(options: RunOptions) -> Iterator[_Cluster]:
 
     # Ray says that a worker died on standard output, whatever it is told; the audience hears it from the recorder.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
-    with _remembered_signals() as numbers:
+    with _handled_signals() as numbers:
         try:
             context = _start_ray(address, local)
-            # Ray installs handlers of its own when it starts.
+            # From here on a signal is noted, and heeded between two steps. (Ray has installed handlers of its own.)
             for number in numbers:
                 signal.signal(number, _remember)
-            if _signals:
-                raise Interrupted(_signals[0])
             for logger in ("ray.tune", "ray.train", "ray.air"):
                 logging.getLogger(logger).setLevel(logging.CRITICAL)
             url = f"http://{context.dashboard_url}" if context.dashboard_url else None
@@ -632,6 +635,8 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
                 log_to_driver=False,
                 **local,
             )
+    except KeyboardInterrupt:
+        raise Interrupted(_signals[0]) from None
     except SystemExit:
         # What Ray makes of a SIGTERM while it starts.
         raise Interrupted(signal.SIGTERM) from None
@@ -642,18 +647,29 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
         raise SchedulerError(f"Ray did not start{f' at {address}' if address else ''}: {error}") from error
 
 
-@contextlib.contextmanager
-def _remembered_signals() -> Iterator[list[int]]:
-    """Note the signals that ask a program to end, instead of ending at any odd place; yields their numbers.
+def _refuse_unreachable(address: str) -> None:
+    """Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise SchedulerError(
+            f"no Ray cluster answers at {address} ({error.strerror or error}); start one there with "
+            "`ray start --head`, or leave --address out for a private Ray"
+        ) from None
 
-    A third one ends it there and then.
-    """
+
+@contextlib.contextmanager
+def _handled_signals() -> Iterator[list[int]]:
+    """Have the signals that ask a program to end raise KeyboardInterrupt; yields their numbers."""
     numbers = [signal.SIGINT, signal.SIGTERM]
     # Not where `nohup` has it ignored.
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         numbers.append(signal.SIGHUP)
     del _signals[:]
-    handlers = {number: signal.signal(number, _remember) for number in numbers}
+    handlers = {number: signal.signal(number, _leave) for number in numbers}
     try:
         yield numbers
     finally:
@@ -661,7 +677,13 @@ def _remembered_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def _leave(number: int, frame: object) -> None:
+    _signals.append(number)
+    raise KeyboardInterrupt
+
+
 def _remember(number: int, frame: object) -> None:
+    """Note a signal, instead of ending at any odd place; the third one ends it there and then."""
     _signals.append(number)
     if len(_signals) > 2:
         raise KeyboardInterrupt
