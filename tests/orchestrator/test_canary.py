@@ -83,7 +83,7 @@ def test_a_failing_canary_stops_its_trials_and_no_others(tmp_path_factory):
     )
     grid = workplace.grid("mixed", {"methods": [{"cskd": None}, {"pskd": None}], "seed": [0, 1]}, epochs=2)
 
-    code, output = workplace.run("run", grid)
+    code, output = workplace.run("run", grid, "--no-dashboard")
     assert code == 1, output
     assert "rehearsing 2 kinds of trials" in output
     assert workplace.states() == dict.fromkeys(workplace.states(), "done") | {
@@ -110,7 +110,7 @@ def test_a_failing_canary_stops_its_trials_and_no_others(tmp_path_factory):
     code, output = workplace.run("plan", grid)
     assert "resnet18/cskd/seed1" in output and "code: the canary failed" in output
     broken.write_text(text)
-    code, output = workplace.run("run", grid, "--retry-failed")
+    code, output = workplace.run("run", grid, "--retry-failed", "--no-dashboard")
     assert code == 0, output
     assert "rehearsing one kind of trial" in output
     assert set(workplace.states().values()) == {"done"}

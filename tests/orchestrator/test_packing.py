@@ -15,7 +15,12 @@ from tests.orchestrator.runs import Workplace, ended, wait_for
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     """A program that trains on the CPU what asks for a GPU, on a machine of 64 processors and one GPU for Ray."""
     workplace = Workplace(tmp_path_factory.mktemp("p"))
-    edit(workplace, "scheduler.py", '"include_dashboard": options.dashboard', '"num_cpus": 64, "num_gpus": 1')
+    edit(
+        workplace,
+        "scheduler.py",
+        '"include_dashboard": options.dashboard',
+        '"include_dashboard": False, "num_cpus": 64, "num_gpus": 1',
+    )
     edit(workplace, "worker.py", 'device = "cuda:0" if job.gpus > 0 else "cpu"', 'device = "cpu"')
     return workplace
 

@@ -14,7 +14,7 @@ def test_a_timing_pass_stands_beside_the_accuracy_runs_and_is_what_table_1_print
     workplace = Workplace(tmp_path_factory.mktemp("m"))
     axes = {"methods": [{}, {"pskd": None}], "seed": [0, 1]}
     grid = workplace.grid("timed", axes, epochs=5, report={"tables": [1], "figures": []}, fixed={"heads": "none"})
-    code, output = workplace.run("run", grid)
+    code, output = workplace.run("run", grid, "--no-dashboard")
     assert code == 0, output
     accuracy = workplace.results()
 

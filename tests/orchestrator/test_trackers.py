@@ -57,7 +57,7 @@ def test_tensorboard_gets_every_epoch_and_another_tracker_that_fails_stops_nothi
     package.mkdir()
     (package / "__init__.py").write_text("def __getattr__(name):\n    raise ConnectionError('no tracking server')\n")
     grid = workplace.grid("one", {"seed": [0, 1]}, epochs=2)
-    code, output = workplace.run("run", grid, "--log-to", "tensorboard", "--log-to", "mlflow")
+    code, output = workplace.run("run", grid, "--log-to", "tensorboard", "--log-to", "mlflow", "--no-dashboard")
     assert code == 0, output
     assert output.count("mlflow gets nothing more: ") == 1
     for seed in (0, 1):
