@@ -16,9 +16,11 @@ from reports.labels import spread_out
 from reports.results import Cell, GridInfo, Results, Trial
 from reports.slices import VARIES, by_paper, varying
 
-# What fits into a figure: networks, cells of each, seeds of each; of many trials one seed each.
+# What fits into a figure: networks, cells of each, seeds of each. A sample of a larger grid would show nothing.
 PANELS, CELLS, SEEDS = 6, 12, 3
-_MANY = 72
+MOST_TRIALS = 216
+# Points of all lines together, as many as a reader could tell apart.
+_POINTS = 30_000
 _NAME_SIZE = 7.5
 # Inches: a panel's height, the room of its error axis, its width.
 _PANEL_HEIGHT, _LEFT, _PLOT = 2.9, 0.62, 4.75
@@ -26,20 +28,24 @@ _PANEL_HEIGHT, _LEFT, _PLOT = 2.9, 0.62, 4.75
 Line = Sequence[tuple[int, float]]
 
 
-def shown_trials(results: Results) -> list[int]:
-    """The ids of the trials whose curves are drawn, those under way included."""
-    shown = {
-        trial.id: None
+def shown_trials(results: Results) -> dict[int, int]:
+    """The trials whose curves are drawn, those under way included: their ids with their last epochs."""
+    return {
+        trial.id: trial.last_epoch or 0
         for grid in results.grids
         for cells in _panels(results, grid).values()
         for _, trials in cells
         for trial in trials
     }
-    return list(shown)
+
+
+def stride(shown: Mapping[int, int]) -> int:
+    """Of how many epochs one is drawn."""
+    return -(-sum(last + 1 for last in shown.values()) // _POINTS) or 1
 
 
 def curves(results: Results, rows: Iterable[tuple[int, int, float]]) -> list[Drawing]:
-    """A figure per grid that has begun; `rows` are (trial id, 0-based epoch, top-1 error) in order."""
+    """A figure per grid that has begun and is not too large; `rows` are (trial id, 0-based epoch, error) in order."""
     lines: dict[int, list[tuple[int, float]]] = {}
     for trial, epoch, error in rows:
         lines.setdefault(trial, []).append((epoch + 1, error))
@@ -76,10 +82,11 @@ def _panels(results: Results, grid: GridInfo) -> dict[str, list[tuple[Cell, list
     for index, cell in enumerate(results.cells):
         if grid.name in cell.grids and (trials := [trial for trial in cell.trials if trial.last_epoch is not None]):
             begun[index] = (cell, trials)
-    seeds = SEEDS if sum(len(trials[:SEEDS]) for _, trials in begun.values()) < _MANY else 1
+    if sum(len(trials) for _, trials in begun.values()) > MOST_TRIALS:
+        return {}
     networks = by_paper(dict.fromkeys(cell.network for cell, _ in begun.values()))[:PANELS]
     return {
-        network: [(cell, trials[:seeds]) for cell, trials in begun.values() if cell.network == network][:CELLS]
+        network: [(cell, trials[:SEEDS]) for cell, trials in begun.values() if cell.network == network][:CELLS]
         for network in networks
     }
 

@@ -33,8 +33,14 @@ def words(entry: Entry, column: Column, row: Row) -> Words:
         return Words(entry.text)
     if entry.value is None:
         return Words(_WORDS[entry.state])
-    seeds = f"({entry.n}/{entry.planned})" if (entry.n, entry.planned) != (row.n, row.planned) else ""
-    return Words(number(entry.value, column), _spread(entry, column), entry.star, seeds if entry.planned else "")
+    return Words(number(entry.value, column), _spread(entry, column), entry.star, _seeds(entry, row))
+
+
+def _seeds(entry: Entry, row: Row) -> str:
+    alike = (entry.n, entry.planned) == (row.n, row.planned) or not entry.planned
+    # A timing pass measures as many seeds as it was asked for, which need not be those of the row.
+    timed = entry.quantity == "epoch_seconds" and entry.n == entry.planned
+    return "" if alike or timed else f"({entry.n}/{entry.planned})"
 
 
 def _spread(entry: Entry, column: Column) -> str:

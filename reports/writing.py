@@ -131,12 +131,13 @@ def _drawings(database: Database, results: Results) -> list[Drawing]:
     """The figures that the grids ask for, and training curves of what has begun."""
     if not any(trial.last_epoch is not None or trial.epoch for cell in results.cells for trial in cell.trials):
         return []
-    from reports.curves import curves, shown_trials
+    from reports.curves import curves, shown_trials, stride
     from reports.figure import figure2
 
     drawings = figure2(results) if any(2 in (grid.report.get("figures") or ()) for grid in results.grids) else []
     with database.engine.connect() as connection:
-        rows = [tuple(row) for row in queries.curves(connection, shown_trials(results))]
+        shown = shown_trials(results)
+        rows = [tuple(row) for row in queries.curves(connection, shown, stride(shown))]
     return _uniquely_named(drawings + curves(results, rows))
 
 

@@ -209,13 +209,19 @@ def losses(connection: Connection, epochs: Iterable[tuple[int, int]]) -> Iterato
         )
 
 
-def curves(connection: Connection, trial_ids: Iterable[int]) -> Iterator[Row[Any]]:
-    """Rows (trial_id, epoch, top1_error) of the first network's main classifier on the test split, in order."""
-    for some in _chunks(trial_ids):
+def curves(connection: Connection, last_epochs: Mapping[int, int], every: int = 1) -> Iterator[Row[Any]]:
+    """Rows (trial_id, epoch, top1_error) of the first network's main classifier on the test split, in order.
+
+    Of each trial its last epoch and, counting back from there, one epoch in `every`.
+    """
+    for some in _chunks(last_epochs.items()):
+        picked = _relation("picks", some, ("trial_id", "last"))
         yield from connection.execute(
             select(Epoch.trial_id, Epoch.epoch, Evaluation.top1_error)
+            .select_from(picked)
+            .join(Epoch, Epoch.trial_id == picked.c.trial_id)
             .join(Evaluation, Evaluation.epoch_id == Epoch.id)
-            .where(_ACCEPTED, _main(0, "test"), Epoch.trial_id.in_(some))
+            .where(_ACCEPTED, _main(0, "test"), (picked.c.last - Epoch.epoch) % every == 0)
             .order_by(Epoch.trial_id, Epoch.epoch)
         )
 

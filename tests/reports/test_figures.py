@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from orchestrator.database import queries
+from reports import curves as curves_module
 from reports import titles
-from reports.curves import curves, draw, shown_trials
+from reports.curves import curves, draw, shown_trials, stride
 from reports.drawing import COLOURS, INK, Drawing
 from reports.figure import Point, figure2, front_of, plane
 from reports.labels import place, spread_out
@@ -185,6 +186,24 @@ def test_training_curves_hold_every_epoch_of_what_has_begun(database):
     drawn = [line for axes in drawing.figure.axes for line in axes.lines if line.get_clip_on()]
     points = sorted((float(x) - 1, float(y)) for line in drawn for x, y in line.get_xydata())
     assert points == sorted((float(epoch), error) for _, epoch, error in rows)
+
+
+def test_long_trainings_are_thinned_out_but_keep_their_ends(database):
+    shown = shown_trials(load(database, ["table1"]))
+    assert stride(shown) == 1 and stride({1: 9, 2: 299_999}) == 11 and stride({}) == 1
+    with database.engine.connect() as connection:
+        rows = [tuple(row) for row in queries.curves(connection, shown, 4)]
+    for trial, last in shown.items():
+        assert [epoch for found, epoch, _ in rows if found == trial] == list(range(last % 4, last + 1, 4))
+
+
+def test_a_grid_too_large_for_a_figure_of_curves_has_none(database, monkeypatch):
+    monkeypatch.setattr(curves_module, "MOST_TRIALS", 28)
+    results = load(database, ["table1", "table3"])
+    assert len(shown_trials(results)) == 5
+    assert [drawing.name for drawing in curves(results, [(t, 0, 20.0) for t in shown_trials(results)])] == [
+        "curves-table3"
+    ]
 
 
 def test_names_of_curves_do_not_overlap():
