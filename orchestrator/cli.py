@@ -321,7 +321,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("export"),
     format: Annotated[str, typer.Option(help="csv or parquet.")] = "csv",
 ) -> None:
-    """Write the database as tidy files: one of trials, one of epochs, one of evaluations."""
+    """Write the database as tidy files: trials, epochs, losses and evaluations."""
     with _errors():
         from orchestrator.database import open_database
         from reports import export as export_data
