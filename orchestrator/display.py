@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -114,7 +116,7 @@ def run_display(
 
     `configs` are the configurations by trial name, `known` what was measured before.
     """
-    console = console or Console(highlight=False)
+    console = console or _Console(highlight=False)
     board = _Board(grid, configs, known, console)
     if not console.is_terminal:
         try:
@@ -127,6 +129,13 @@ def run_display(
             yield _lively(board, live)
     finally:
         console.print(escape(board.conclusion()))
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on in silence when whoever read our output has left (`| head`): the trials matter more."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclass
