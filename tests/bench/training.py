@@ -19,7 +19,7 @@ from trainer.config import TrainConfig
 from trainer.data import epoch_loader, evaluation_batches, load_splits
 from trainer.evaluation import BATCH_SIZE, autocast, evaluate
 from trainer.objective import Batch, Objective
-from trainer.train import _train_epoch, build_networks
+from trainer.train import train_epoch, build_networks
 
 METHODS = {
     "baseline": {},
@@ -55,7 +55,7 @@ class Run:
         return len(self.splits.train.labels)
 
     def train_epoch(self) -> None:
-        _train_epoch(self.config, self.networks, self.objective, self.optimizer, self.loader, self.epoch)
+        train_epoch(self.config, self.networks, self.objective, self.optimizer, self.loader, self.epoch)
         self.epoch += 1
 
     def evaluate(self) -> None:
