@@ -1,4 +1,4 @@
-"""`orchestrate` in processes of its own, as a person starts it, and what it leaves in the database and on the machine."""
+"""`orchestrate` in processes of its own, as a person starts it, and what it leaves in the database and the machine."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ PACKAGES = ("trainer", "orchestrator", "reports")
 # Far above what a busy machine needs: it ends a test that hangs, and decides nothing else.
 PATIENCE = 240.0
 
-# A few seconds of work, with every kind of state that a checkpoint has to hold: soft targets, heads, a second network, a
-# teacher trained beforehand.
+# A few seconds of work.
 SMALL = {
     "fixed": {
         "dataset": "digits",
@@ -39,6 +38,33 @@ SMALL = {
 
 # Per trial key and epoch everything that must not depend on what happened on the way.
 Results = dict[str, dict[int, dict[str, Any]]]
+
+
+class Run(subprocess.Popen[bytes]):
+    """A started `orchestrate`, both of whose outputs go to a file."""
+
+    output: Path
+
+    def text(self) -> str:
+        """What it has printed so far."""
+        return self.output.read_text()
+
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.poll() is not None
+
+    def code(self) -> int:
+        """Its exit code, as a shell reports it, once it has ended."""
+        try:
+            code = self.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {PATIENCE:g} s:\n{self.text()}") from None
+        return code if code >= 0 else 128 - code
+
+    def press_ctrl_c(self) -> None:
+        """Send SIGINT to its whole group, as a terminal does."""
+        if not self.over():
+            os.killpg(self.pid, signal.SIGINT)
 
 
 class Workplace:
@@ -64,26 +90,33 @@ class Workplace:
         path.write_text(json.dumps({**SMALL, "name": name, "fixed": fixed, "grid": axes, **more}))
         return path
 
-    def start(self, *arguments: object, output: str = "output.txt", **variables: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: object, output: str = "output.txt", **variables: str) -> Run:
         """Start `orchestrate ARGUMENTS` in the folder; both of its outputs go to the file `output` there."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ORCHESTRATE"))}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ORCHESTRATE"))
+        }
         environment |= {"PYTHONPATH": str(self.code), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
         # Ray's sessions are found, and removed, with the folder.
         environment |= {"RAY_TMPDIR": str(self.folder), **variables}
         command = [sys.executable, str(self.command), *map(str, arguments)]
         with open(self.folder / output, "wb") as file:
             # A group of its own, so that a test can press Ctrl-C in it.
-            return subprocess.Popen(
+            run = Run(
                 command, cwd=self.folder, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
+        run.output = self.folder / output
+        return run
 
     def run(self, *arguments: object, output: str = "output.txt", **variables: str) -> tuple[int, str]:
         """Run `orchestrate ARGUMENTS` to its end; the exit code and everything it printed."""
-        process = self.start(*arguments, output=output, **variables)
-        with ended(process):
-            code = process.wait(PATIENCE)
-        return code, (self.folder / output).read_text()
+        with ended(self.start(*arguments, output=output, **variables)) as run:
+            return run.code(), run.text()
+
+    def clear(self) -> None:
+        """Forget every result, checkpoint and log."""
+        for path in self.folder.glob("results*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def ask(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Rows of the database; none while it does not exist."""
@@ -100,6 +133,10 @@ class Workplace:
     def epochs(self) -> int:
         """Accepted epochs of all trials."""
         return sum(count for (count,) in self.ask("SELECT count(*) FROM epochs WHERE accepted = 1"))
+
+    def finished(self) -> bool:
+        """Whether every trial is done."""
+        return {state for (state,) in self.ask("SELECT DISTINCT state FROM trials")} == {"done"}
 
     def states(self) -> dict[str, str]:
         """The state of each trial by its name in any grid."""
@@ -119,6 +156,28 @@ class Workplace:
             values["learning_rate"], values["images"], values["losses"] = rate, images, json.loads(losses)
             values[f"{network}/{classifier}/{split}"] = metrics
         return found
+
+    def unfinished(self) -> list[str]:
+        """What no run may leave behind, however it was ended: trials that are claimed, attempts that are open."""
+        claimed = self.ask("SELECT key, state FROM trials WHERE driver IS NOT NULL OR state = 'running'")
+        attempts = self.ask("SELECT id FROM attempts WHERE outcome IS NULL")
+        return [f"trial {key[:8]} is claimed ({state})" for key, state in claimed] + [
+            f"attempt {attempt} is open" for (attempt,) in attempts
+        ]
+
+    def doubtful(self) -> list[str]:
+        """What must not be found once every trial is done: an epoch trained twice, a trial done twice or not at all."""
+        trials = self.ask("SELECT id, key, state, config FROM trials")
+        found = [f"trial {key[:8]} is {state}" for _, key, state, _ in trials if state != "done"]
+        for number, key, _, config in trials:
+            (done,) = self.ask("SELECT count(*) FROM attempts WHERE trial_id = ? AND outcome = 'done'", number)
+            if done != (1,):
+                found.append(f"trial {key[:8]} was done {done[0]} times")
+            epochs = self.ask("SELECT epoch, accepted FROM epochs WHERE trial_id = ? ORDER BY epoch", number)
+            if epochs != [(epoch, 1) for epoch in range(json.loads(config)["epochs"])]:
+                found.append(f"trial {key[:8]} has the epochs {epochs}")
+        found += [f"{path.name} was left" for path in self.folder.glob("results-checkpoints/*.writing")]
+        return found + self.unfinished()
 
     def processes(self) -> list[psutil.Process]:
         """Every process that was started here: they stay in the folder where their ancestor began."""
@@ -149,6 +208,14 @@ def is_worker(process: psutil.Process) -> bool:
         return False
 
 
+def name_of(process: psutil.Process) -> str:
+    """The name of its program; empty when it has ended."""
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
+
+
 def describe(process: psutil.Process) -> str:
     """Its number and command line."""
     try:
@@ -168,15 +235,27 @@ def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> bool
 
 
 @contextmanager
-def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Have a process end, in whatever way the block is left."""
+def ended(run: Run) -> Iterator[Run]:
+    """Have a run end, in whatever way the block is left."""
     try:
-        yield
+        yield run
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+        if not run.over():
+            run.send_signal(signal.SIGTERM)
             try:
-                process.wait(60)
+                run.wait(60)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                run.kill()
+                run.wait()
+
+
+def differences(found: Results, expected: Results) -> list[str]:
+    """Where two sets of results differ, bit for bit."""
+    lines = [f"trial {key[:8]} is missing" for key in expected.keys() - found.keys()]
+    lines += [f"trial {key[:8]} is not expected" for key in found.keys() - expected.keys()]
+    for key in expected.keys() & found.keys():
+        for epoch in expected[key].keys() | found[key].keys():
+            wanted, got = expected[key].get(epoch), found[key].get(epoch)
+            if wanted != got:
+                lines.append(f"trial {key[:8]}, epoch {epoch}: {got} instead of {wanted}")
+    return lines

@@ -1,0 +1,30 @@
+"""A Ray cluster of a head without CPUs and two nodes of one CPU each; it obeys the lines of its standard input.
+
+`stop` stops the second node as a power cut would; the end of the input ends the cluster.
+"""
+
+import sys
+
+from orchestrator.scheduler import ENVIRONMENT, OBJECT_STORE_BYTES
+
+
+def main() -> None:
+    """Print the address, then wait for what to do."""
+    import os
+
+    os.environ.update(ENVIRONMENT)
+    from ray.cluster_utils import Cluster
+
+    memory = {"object_store_memory": OBJECT_STORE_BYTES}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **memory})
+    _, second = (cluster.add_node(num_cpus=1, **memory) for _ in range(2))
+    print(cluster.address, flush=True)
+    for line in sys.stdin:
+        if line.strip() == "stop":
+            cluster.remove_node(second, allow_graceful=False)
+            print("stopped", flush=True)
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
