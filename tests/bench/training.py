@@ -19,7 +19,7 @@ from trainer.config import TrainConfig
 from trainer.data import epoch_loader, evaluation_batches, load_splits
 from trainer.evaluation import BATCH_SIZE, autocast, evaluate
 from trainer.objective import Batch, Objective
-from trainer.train import train_epoch, build_networks
+from trainer.train import build_networks, train_epoch
 
 METHODS = {
     "baseline": {},

@@ -53,7 +53,7 @@ def plain(count: int, folder: Path, *, reuse: bool) -> float:
     """The same trials through Tune alone."""
     import os
 
-    from orchestrator.scheduler import ENVIRONMENT, LOOPBACK
+    from orchestrator.cluster import ENVIRONMENT, LOOPBACK
 
     os.environ.update(ENVIRONMENT | LOOPBACK)
     import ray

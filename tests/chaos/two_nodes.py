@@ -5,7 +5,7 @@
 
 import sys
 
-from orchestrator.scheduler import ENVIRONMENT, OBJECT_STORE_BYTES
+from orchestrator.cluster import ENVIRONMENT, OBJECT_STORE_BYTES
 
 
 def main() -> None:

@@ -1,0 +1,271 @@
+"""Ray itself: a private one on this machine, or a cluster; what it offers, how it ends, and the signals that end it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partialmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from orchestrator.provenance import ROOT
+from orchestrator.timing import device_facts
+
+if TYPE_CHECKING:
+    from orchestrator.grid import Resources, Trial
+
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    # The older console of Tune is the one that `verbose=0` silences.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Workers run at nice 15 otherwise, and any other process on the host would slow a timed epoch down.
+    "RAY_worker_niceness": "0",
+    # Without it a trial that asked for no GPU sees them all.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Started as a Ray job, this driver has a working directory of its own to give to its workers.
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
+}
+# Binds every port of a local Ray to the loopback interface; on a cluster the nodes must reach each other.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+OBJECT_STORE_BYTES = 200 * 2**20
+# The processes of a Ray node, by name, that the others cannot do without.
+VITAL = ("gcs_server", "raylet")
+
+
+class SchedulerError(Exception):
+    """A grid cannot run here; the message says what is missing and what to do."""
+
+
+class RayEnded(SchedulerError):
+    """A process of the private Ray ended while trials ran; what was recorded stays."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; what was recorded stays."""
+
+    def __init__(self, number: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"interrupted ({name}): what was recorded stays, and the same command goes on from there")
+        self.exit_code = 128 + number
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how the trials of `grid` run; nothing here changes what they compute.
+
+    `environment` is the launch's provenance; `checkpoint_seconds` the least time between two checkpoints of a trial;
+    `stall_seconds` the silence after which a trial counts as hung.
+    """
+
+    grid: str
+    data_root: Path
+    checkpoints: Path
+    logs: Path
+    environment: dict[str, Any]
+    address: str | None = None
+    checkpoint_seconds: float = 0.0
+    stall_seconds: float = 3600.0
+    same_failure_limit: int = 5
+    canaries: bool = True
+    pack: bool = False
+    trackers: tuple[str, ...] = ()
+    dashboard: bool = True
+
+
+@dataclass(frozen=True)
+class Cluster:
+    nodes: list[dict[str, float]]
+    dashboard_url: str | None
+    private: bool = True
+    # Those of a private Ray without which it cannot go on.
+    processes: tuple[psutil.Process, ...] = ()
+
+    def ended(self) -> str | None:
+        """What is to be said when a process of the private Ray has ended, for that is never noticed by Tune."""
+        for process in self.processes:
+            if not _alive(process):
+                return (
+                    f"Ray ended: its process {process.pid} was killed or crashed (out of memory?); what was recorded "
+                    "stays, and the same command goes on from there"
+                )
+        return None
+
+    def refuse_infeasible(self, shapes: dict[Resources, list[Trial]]) -> None:
+        """Tune would wait for ever for resources that no node has."""
+        for shape, members in shapes.items():
+            if any(node.get("CPU", 0) >= shape.cpu and node.get("GPU", 0) >= shape.gpu for node in self.nodes):
+                continue
+            have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in self.nodes)
+            raise SchedulerError(
+                f"{members[0].name} ({len(members)} such in all) asks for {shape.cpu:g} CPUs and {shape.gpu:g} GPUs, "
+                f"but no node has that much (nodes: {have or 'none'}); "
+                "change `resources` in the grid file, or run where such a node is (--address)"
+            )
+
+    def device_model(self, gpu: bool) -> str | None:
+        """The model of the device that trials will get; None where only the cluster knows."""
+        return device_facts("cuda:0" if gpu else "cpu")["name"] if self.private else None
+
+    def whole_gpu(self, shape: Resources) -> Resources:
+        """The shape that shares its GPU, if it has one, with nobody."""
+        return replace(shape, gpu=max(1.0, shape.gpu)) if shape.gpu else shape
+
+    def whole_device(self, shape: Resources) -> Resources:
+        """The shape that leaves no room for another trial beside it."""
+        if shape.gpu:
+            return self.whole_gpu(shape)
+        return replace(shape, cpu=max(node.get("CPU", 0) for node in self.nodes))
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextlib.contextmanager
+def _code() -> Iterator[str]:
+    """A folder with a copy of the code as it is now.
+
+    Workers run it: an edit during a long run changes no trial, and the nodes of a cluster need no installation. As
+    their working directory it comes before everything else, also before the folder in which the driver was started.
+    """
+    with tempfile.TemporaryDirectory(prefix="orchestrate-code-") as folder:
+        for package in ("trainer", "orchestrator"):
+            shutil.copytree(ROOT / package, Path(folder) / package, ignore=shutil.ignore_patterns("__pycache__"))
+        yield folder
+
+
+_signals: list[int] = []
+
+
+def stop_signal() -> int | None:
+    """The signal that has asked the run to stop, if any has."""
+    return _signals[0] if _signals else None
+
+
+@contextlib.contextmanager
+def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
+    """A Ray to run on: a private one on this machine, or the cluster at `options.address`.
+
+    Until the end of the context, SIGINT, SIGTERM and SIGHUP are noted (`stop_signal`) instead of ending the process.
+
+    Raises:
+        SchedulerError: Ray does not start, or no cluster answers.
+        Interrupted: a signal arrived while it started.
+    """
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    local: dict[str, Any] = {}
+    if address:
+        _refuse_unreachable(address)
+        # Each takes Ray 40 s; there are 20 otherwise.
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
+    else:
+        os.environ.update(LOOPBACK)
+        local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": options.dashboard}
+    import ray
+    from ray import tune  # noqa: F401  (its loggers exist from here on)
+    from ray._private.parameter import RayParams
+
+    # Its port is a fixed one otherwise, and beside another Ray on the machine the dashboard would open no log.
+    RayParams.__init__ = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
+
+    # Ray says that a worker died on standard output, whatever it is told; the audience hears it from the recorder.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    with _handled_signals() as numbers:
+        try:
+            context = _start_ray(address, local)
+            # From here on a signal is noted, and heeded between two steps. (Ray has installed handlers of its own.)
+            for number in numbers:
+                signal.signal(number, _remember)
+            for logger in ("ray.tune", "ray.train", "ray.air"):
+                logging.getLogger(logger).setLevel(logging.CRITICAL)
+            url = f"http://{context.dashboard_url}" if context.dashboard_url else None
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            vital = () if address else tuple(child for child in psutil.Process().children() if child.name() in VITAL)
+            yield Cluster(nodes, url, private=not address, processes=vital)
+        finally:
+            ray.shutdown()
+
+
+def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
+    import ray
+
+    try:
+        with _code() as code:
+            return ray.init(
+                address=address or "local",
+                runtime_env={"working_dir": code},
+                logging_level="ERROR",
+                log_to_driver=False,
+                **local,
+            )
+    except KeyboardInterrupt:
+        raise Interrupted(_signals[0]) from None
+    except SystemExit:
+        # What Ray makes of a SIGTERM while it starts.
+        raise Interrupted(signal.SIGTERM) from None
+    except Exception as error:
+        # A hang-up ends Ray's processes as well.
+        if _signals:
+            raise Interrupted(_signals[0]) from None
+        raise SchedulerError(f"Ray did not start{f' at {address}' if address else ''}: {error}") from error
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise SchedulerError(
+            f"no Ray cluster answers at {address} ({error.strerror or error}); start one there with "
+            "`ray start --head`, or leave --address out for a private Ray"
+        ) from None
+
+
+@contextlib.contextmanager
+def _handled_signals() -> Iterator[list[int]]:
+    """Have the signals that ask a program to end raise KeyboardInterrupt; yields their numbers."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Not where `nohup` has it ignored.
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        numbers.append(signal.SIGHUP)
+    del _signals[:]
+    handlers = {number: signal.signal(number, _leave) for number in numbers}
+    try:
+        yield numbers
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: object) -> None:
+    _signals.append(number)
+    raise KeyboardInterrupt
+
+
+def _remember(number: int, frame: object) -> None:
+    """Note a signal, instead of ending at any odd place; the third one ends it there and then."""
+    _signals.append(number)
+    if len(_signals) > 2:
+        raise KeyboardInterrupt

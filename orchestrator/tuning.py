@@ -1,0 +1,173 @@
+"""Between Tune and us: its events for the recorder, and Ray's own callbacks for experiment trackers."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster import Cluster, Interrupted, RayEnded, RunOptions, stop_signal
+from orchestrator.failures import Failure, infrastructure_failure
+from orchestrator.recorder import Observer, Recorder, retry_at_once
+from orchestrator.trackers import flat_metrics
+
+
+class Abandoned(BaseException):
+    """Leaves `fit` at once: after an `Exception` Tune would tidy up, and wait for a Ray that is not there any more."""
+
+
+def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions, *, alone: bool) -> Any:
+    """Tune's events, handed to the recorder. The hooks run in the thread of `fit`."""
+    from ray import kill, tune
+
+    class Callback(tune.Callback):
+        def __init__(self) -> None:
+            self.problem: Exception | None = None
+            self.heard: dict[str, float] = {}
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            # Tune pickles its callbacks beside its own state, which is never read back.
+            return (object, ())
+
+        @contextlib.contextmanager
+        def guarded(self) -> Iterator[None]:
+            # An exception that left a hook would end as a trial's failure or a lost result; `on_step_end` raises it.
+            try:
+                yield
+            except Exception as error:
+                self.problem = self.problem or error
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.heard[_key(trial)] = time.monotonic()
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        ) -> None:
+            with self.guarded():
+                key, kind = _key(trial), result.get("kind")
+                self.heard[key] = time.monotonic()
+                if kind == "started":
+                    recorder.started(key, result)
+                elif kind == "epoch":
+                    recorder.epoch(key, result)
+                elif kind == "failed":
+                    failure = Failure(result["error_class"], result["text"], result["fingerprint"])
+                    recorder.failing(key, failure)
+                    if not retry_at_once(failure):
+                        # Its process ends now; Tune must not take that for a reason to run the trial again.
+                        trial.max_failures = 0
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            with self.guarded():
+                if (trial.last_result or {}).get("kind") == "done":
+                    recorder.done(_key(trial))
+
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            with self.guarded():
+                recorder.retrying(_key(trial), _error_text(trial))
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            with self.guarded():
+                recorder.failed(_key(trial), _error_text(trial), alone=alone)
+
+        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+            with self.guarded():
+                recorder.observer.tick()
+                self.kill_stalled(trials)
+            if number := stop_signal():
+                self.problem = Interrupted(number)
+            if ended := cluster.ended():
+                self.problem = self.problem or RayEnded(ended)
+                raise Abandoned
+            if self.problem is not None:
+                raise self.problem
+
+        def kill_stalled(self, trials: list[Any]) -> None:
+            now = time.monotonic()
+            for trial in trials:
+                key, actor = _key(trial), trial.temporary_state.ray_actor
+                if trial.status == "RUNNING" and actor and now - self.heard.get(key, now) > options.stall_seconds:
+                    self.heard[key] = now
+                    reason = f"nothing was heard of the trial for {options.stall_seconds:g} s, so it was killed"
+                    recorder.failing(key, infrastructure_failure(reason))
+                    kill(actor)
+
+    return Callback()
+
+
+def tracker_callbacks(options: RunOptions, observer: Observer) -> list[Any]:
+    """Ray's own callbacks for experiment trackers, told of epochs alone.
+
+    What goes wrong there is said once, and stops neither the trial nor the grid.
+    """
+    from ray import tune
+    from ray.tune.logger import TBXLoggerCallback
+
+    class Board(TBXLoggerCallback):
+        def log_trial_start(self, trial: Any) -> None:
+            # Ray would write to its own folder of the trial, which does not outlive the run.
+            folder = options.logs.with_name("tensorboard") / str(trial)
+            self._trial_writer[trial] = self._summary_writer_cls(str(folder), flush_secs=30)
+            self._trial_result[trial] = {}
+
+    def made(name: str) -> Any:
+        if name == "tensorboard":
+            return Board()
+        if name == "mlflow":
+            from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+            return MLflowLoggerCallback(experiment_name=options.grid)
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        return WandbLoggerCallback(project=options.grid, excludes=["job"])
+
+    class Told(tune.Callback):
+        def __init__(self, name: str) -> None:
+            self.name, self.inner, self.works = name, made(name), True
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (object, ())
+
+        def tell(self, hook: str, *arguments: Any, **named: Any) -> None:
+            if not self.works:
+                return
+            try:
+                getattr(self.inner, hook)(*arguments, **named)
+            except Exception as error:
+                self.works = False
+                observer.note(f"{self.name} gets nothing more: {type(error).__name__}: {error}")
+
+        def setup(self, *arguments: Any, **named: Any) -> None:
+            self.tell("setup", *arguments, **named)
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.tell("log_trial_start", trial)
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        ) -> None:
+            if result.get("kind") == "epoch" and not result["result"]["restored"]:
+                step = result["result"]["epoch"] + 1
+                metrics = flat_metrics(result["result"])
+                self.tell("log_trial_result", step, trial, {"training_iteration": step, **metrics})
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.tell("log_trial_end", trial, failed=False)
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.tell("log_trial_end", trial, failed=True)
+
+    return [Told(name) for name in options.trackers]
+
+
+def _key(trial: Any) -> str:
+    return str(trial.config["job"]["key"])
+
+
+def _error_text(trial: Any) -> str:
+    try:
+        return Path(trial.error_file).read_text(errors="replace")
+    except (OSError, TypeError):
+        return ""
