@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -82,9 +83,10 @@ class Workplace:
         self.command.parent.mkdir()
         self.command.write_text("from orchestrator.cli import main\n\nmain()\n")
 
-    def grid(self, name: str, axes: dict[str, Any], *, epochs: int = 3, **more: Any) -> Path:
-        """Write the grid file `<name>.yaml`; `more` goes beside or over the fixed values of `SMALL`."""
+    def grid(self, name: str, axes: dict[str, Any] | list[Any], *, epochs: int = 3, **more: Any) -> Path:
+        """Write the grid file `<name>.yaml`; `more` goes over `SMALL`, and a fixed value of None takes one away."""
         fixed = {**SMALL["fixed"], "epochs": epochs, **more.pop("fixed", {})}
+        fixed = {key: value for key, value in fixed.items() if value is not None}
         path = self.folder / f"{name}.yaml"
         # JSON is YAML, too.
         path.write_text(json.dumps({**SMALL, "name": name, "fixed": fixed, "grid": axes, **more}))
@@ -198,6 +200,19 @@ class Workplace:
         """What is still running here after that long a wait, at most; Ray takes a moment to end."""
         wait_for(lambda: not self.processes(), seconds)
         return [describe(process) for process in self.processes()]
+
+
+@contextmanager
+def workplace() -> Iterator[Workplace]:
+    """A new workplace; at the end nothing may still be running there, and it is removed."""
+    # Not pytest's own folder: the paths of Ray's sockets must be short.
+    folder = Path(tempfile.mkdtemp(prefix="orchestrate-"))
+    try:
+        place = Workplace(folder)
+        yield place
+        assert place.processes_left() == []
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_worker(process: psutil.Process) -> bool:
