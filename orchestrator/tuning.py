@@ -15,7 +15,11 @@ from orchestrator.trackers import flat_metrics
 
 
 class Abandoned(BaseException):
-    """Leaves `fit` at once: after an `Exception` Tune would tidy up, and wait for a Ray that is not there any more."""
+    """Leaves `fit` at once.
+
+    After an `Exception` Tune would tidy up, and wait for a Ray that is not there any more: what ends this process
+    (a SIGTERM to its group) may have ended Ray's as well. Leaving the Ray context ends the workers anyway.
+    """
 
 
 def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions, *, alone: bool) -> Any:
@@ -78,11 +82,10 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
                 self.kill_stalled(trials)
             if number := stop_signal():
                 self.problem = Interrupted(number)
-            if ended := cluster.ended():
+            elif ended := cluster.ended():
                 self.problem = self.problem or RayEnded(ended)
-                raise Abandoned
             if self.problem is not None:
-                raise self.problem
+                raise Abandoned
 
         def kill_stalled(self, trials: list[Any]) -> None:
             now = time.monotonic()
