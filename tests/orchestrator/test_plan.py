@@ -35,7 +35,12 @@ FIRST, SECOND = GRID.trials
             "3 of 30 epochs; last error: infrastructure: node lost",
             True,
         ),
-        (State("running", 7, driver=12), "running", "another driver has it, and the next run if that one died; 7 of 30 epochs", False),
+        (
+            State("running", 7, driver=12),
+            "running",
+            "another driver has it, and the next run if that one died; 7 of 30 epochs",
+            False,
+        ),
         (State("pending", 0, 0, driver=12), "running", "another driver has it", False),
         (State("running", 7), "interrupted", "stopped after 7 of 30 epochs", True),
         (State("done", 30), "done", "all 30 epochs recorded", False),
