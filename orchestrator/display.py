@@ -224,7 +224,8 @@ class _Board:
     def conclusion(self) -> str:
         counts = self.counts()
         words = [f"{counts['done']} of {len(self.epochs)} done"]
-        words += [f"{counts[state]} {state}" for state in ("failed", "running", "waiting") if counts[state]]
+        named = {"failed": "failed", "running": "interrupted", "waiting": "not started"}
+        words += [f"{counts[state]} {name}" for state, name in named.items() if counts[state]]
         return f"{self.grid}: {', '.join(words)} in {duration(time.monotonic() - self.began)}"
 
     def __rich__(self) -> RenderableType:

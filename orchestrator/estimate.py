@@ -46,11 +46,11 @@ class Estimate:
 
 
 def estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int) -> Estimate | None:
-    """The time that `work` takes when `slots` trials run at once, in order; None where nothing was measured.
+    """The time that `work` takes when `slots` trials run at once, in order; None where too little was measured.
 
     A trial's speed is its own, else the mean of its cell (the configuration but for the seed), else of its network,
-    else what canaries say of its cell or network, else the mean of all; the bounds take every trial to be off in the
-    same direction by the factor of its source.
+    else what canaries say of its cell or network, else the mean of its `setting`; the bounds take every trial to be
+    off in the same direction by the factor of its source.
     """
     speeds: dict[tuple[bool | str, ...], list[float]] = {}
     for each in measured:
@@ -60,14 +60,14 @@ def estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int) -> 
     for each in work:
         speed, factor = each.seconds_per_epoch, OWN
         if speed is None:
-            cell, network, everything = _levels(each.config)
+            cell, network, alike = _levels(each.config)
             sources = {
                 (False, *cell): SAME_CELL,
                 (False, *network): SAME_NETWORK,
                 (True, *cell): SAME_CELL * REHEARSED,
                 (True, *network): SAME_NETWORK * REHEARSED,
-                (False, *everything): ANOTHER,
-                (True, *everything): ANOTHER * REHEARSED,
+                (False, *alike): ANOTHER,
+                (True, *alike): ANOTHER * REHEARSED,
             }
             found = next(((fmean(speeds[level]), off) for level, off in sources.items() if level in speeds), None)
             if found is None:
@@ -85,14 +85,19 @@ def estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int) -> 
 
 
 def _levels(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """What a trial shares its speed with: its cell, its network on the same data, everything."""
+    """What a trial shares its speed with: its cell, its network on the same data, its setting."""
     cell = json.dumps(
         {name: value for name, value in config.items() if name not in ("seed", "epochs", "milestones")}, sort_keys=True
     )
     data = json.dumps(
         [config.get(name) for name in ("network", "peer", "width", "stages", "dataset", "subset", "precision")]
     )
-    return [("cell", cell), ("network", data), ("all",)]
+    return [("cell", cell), ("network", data), ("setting", setting(config))]
+
+
+def setting(config: Mapping[str, Any]) -> str:
+    """What trials must share for one's speed to say anything of another's: images, width and arithmetic."""
+    return json.dumps([config.get(name) for name in ("dataset", "subset", "width", "precision")])
 
 
 def _makespan(spans: Sequence[float], slots: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol
 
-from orchestrator.estimate import Estimate, Measured, Work, estimate
+from orchestrator.estimate import Estimate, Measured, Work, estimate, setting
 from orchestrator.plan import Plan, State
 
 
@@ -61,6 +61,9 @@ def forecast(plan: Plan, states: Mapping[str, State], measured: Sequence[Measure
     left = estimate(work, as_measured(measured), slots)
     if left is None or not measured:
         return None
+    # A database may hold other data sets and widths, which say nothing of these trials.
+    settings = {setting(each.config) for each in work}
+    measured = [row for row in measured if setting(row.config) in settings]
     networks = {each.config["network"]: None for each in work}
     return Forecast(
         left=left,

@@ -38,4 +38,7 @@ QUALITY = (TOP1, TOP5, NLL, ECE, AURC)
 ABOUT_TRAINING = (
     "Train time: training, evaluation and data seconds of every epoch to the end of the selected one, pauses left out."
 )
-ABOUT_EPOCH = "Time per epoch: median of a timing pass or, without one, mean of the exclusive epochs after the first."
+ABOUT_EPOCH = (
+    "Time per epoch: median of a timing pass or, without one, mean of the exclusive epochs after the first; where no "
+    "epoch was exclusive, mean of all."
+)

@@ -70,7 +70,7 @@ def test_plain_lines_where_nobody_looks(clock):
         f"{TWO}: failed (code): ValueError: [x] is bad",
         f"{THREE}: started on node1, cuda:0 (H200)",
         f"{THREE}: epoch 1/3, top-1 error 25.00 %; about 30 s (27 s to 33 s) left for the grid",
-        "table1: 1 of 4 done, 1 failed, 1 running, 1 waiting in 40 s",
+        "table1: 1 of 4 done, 1 failed, 1 interrupted, 1 not started in 40 s",
     ]
 
 
@@ -102,7 +102,7 @@ def test_a_live_table_in_a_terminal(clock):
     assert re.search(rf"{TWO} +code +0/3 .* failed", last)
     assert re.search(rf"{THREE} +cuda:0 on node1 +1/3 .* 25\.00 % +20 s", last)
     assert FOUR not in last
-    assert text.rstrip().endswith("table1: 1 of 4 done, 1 failed, 1 running, 1 waiting in 40 s")
+    assert text.rstrip().endswith("table1: 1 of 4 done, 1 failed, 1 interrupted, 1 not started in 40 s")
 
 
 def test_what_is_known_beforehand_counts_from_the_first_moment(clock):

@@ -83,3 +83,8 @@ def test_nothing_measured_and_nothing_to_do():
 def test_the_longest_trial_bounds_the_end_whatever_the_slots():
     work = [Work(config("resnet18", "byot", 0), 100, 1.0), Work(config("resnet18", "pskd", 0), 1, 1.0)]
     assert estimate(work, [], 50).seconds == 100
+
+
+def test_another_setting_says_nothing():
+    known = [Measured({**config("resnet18", "byot", 0), "dataset": "digits", "width": 8}, 1.0)]
+    assert estimate([Work({**config("resnet18", "byot", 0), "dataset": "cifar100", "width": 64}, 10)], known, 1) is None

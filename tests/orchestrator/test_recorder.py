@@ -43,9 +43,8 @@ def recorder(notes):
 
 
 def started(device="cpu", began=0.0, pid=1):
-    return {
-        "host": "h", "device": device, "device_uuid": None, "pid": pid, "log": "l", "began": began, "environment": {"x": 1}
-    }  # fmt: skip
+    where = {"host": "h", "device": device, "device_uuid": None, "pid": pid, "log": "l"}
+    return {**where, "began": began, "environment": {"x": 1}}
 
 
 def epoch(number, began, ended, quality="exclusive"):
