@@ -203,7 +203,7 @@ class _EpochTable:
         if not self.headed:
             labels = "".join(f"  {_label(self.config, evaluation):>6}" for evaluation in self._shown(result))
             width = len(labels)
-            print(f"\n{'':<9}{'learning':>10}{'':>10}  {' top-1 error in %':-^{width - 2}}{'  seconds of':>18}")
+            print(f"\n{'':<9}{'learning':>10}{'':>10}  {' top-1 error in % ':-^{width - 2}}{'  seconds of':>18}")
             print(f"{'epoch':<9}{'rate':>10}{'loss':>10}{labels}{'training':>10}{'testing':>9}")
             self.headed = True
         errors = "".join(
