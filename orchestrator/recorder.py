@@ -55,7 +55,6 @@ class Attempt:
     pid: int
     began: float
     ended: float | None = None
-    failure: Failure | None = None
 
 
 class Recorder:
@@ -78,10 +77,12 @@ class Recorder:
         self.running: dict[str, Attempt] = {}
         self.ended: list[Attempt] = []
         self.starved: list[Trial] = []
+        self.reasons: dict[str, Failure] = {}
         self.repeated = ("", 0)
 
     def started(self, key: str, message: Mapping[str, Any]) -> None:
         """A worker has begun with a trial."""
+        self.reasons.pop(key, None)
         where = {name: message[name] for name in ("host", "device", "device_uuid", "pid", "log")}
         environment = {**self.environment, **message["environment"]}
         attempt = self.database.start_attempt(key, purpose=self.purpose, environment=environment, **where)
@@ -100,8 +101,7 @@ class Recorder:
 
     def failing(self, key: str, failure: Failure) -> None:
         """The reason why the attempt is about to end."""
-        if key in self.running:
-            self.running[key].failure = failure
+        self.reasons[key] = failure
 
     def done(self, key: str) -> None:
         """The trial is complete."""
@@ -157,10 +157,7 @@ class Recorder:
         ]
 
     def _failure(self, key: str, error_text: str) -> Failure:
-        attempt = self.running.get(key)
-        if attempt is not None and attempt.failure is not None:
-            return attempt.failure
-        return process_ended(error_text)
+        return self.reasons.pop(key, None) or process_ended(error_text)
 
     def _end(self, key: str, outcome: str, failure: Failure | None, state: str) -> None:
         attempt = self.running.pop(key, None)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.failures import failure_of
+from orchestrator.failures import Failure, failure_of
 from orchestrator.provenance import code_digest, package_versions
 from trainer.results import EpochResult
 
@@ -46,20 +46,32 @@ class Job:
 def run_job(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
     """Run one trial and report `started`, an `epoch` message each, then `done` or `failed`.
 
-    A failure is reported and then raised, so that its process is not used for another trial.
+    Raises RuntimeError after a failure was reported, so that its process is not used for another trial.
     """
-    log_path = _log_path(job)
-    with _logged_to(log_path):
-        try:
-            (_rehearse if job.canary else _train)(job, report, log_path)
-        except Exception as error:
-            failure = failure_of(error)
-            log.error("%s\n%s", job.name, failure.text)
-            report({"kind": "failed", **failure.to_dict()})
-            raise
-        finally:
-            _clean_up()
-    report({"kind": "done"})
+    failure = _attempt(job, report)
+    if failure is None:
+        report({"kind": "done"})
+        return
+    report({"kind": "failed", **failure.to_dict()})
+    # Not what was raised first: the driver would have to import the exception's module to read it, and more than this
+    # trial would end where it cannot.
+    raise RuntimeError(failure.message)
+
+
+def _attempt(job: Job, report: Callable[[dict[str, Any]], None]) -> Failure | None:
+    try:
+        log_path = _log_path(job)
+        with _logged_to(log_path):
+            try:
+                (_rehearse if job.canary else _train)(job, report, log_path)
+            except Exception as error:
+                log.error("%s\n%s", job.name, failure_of(error).text)
+                raise
+    except Exception as error:
+        return failure_of(error)
+    finally:
+        _clean_up()
+    return None
 
 
 def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -> None:

@@ -118,6 +118,22 @@ def test_a_stalled_trial_keeps_the_reason_it_was_killed_for(recorder):
     assert "nothing was heard" in recorder.summary.failed["net/a"].message
 
 
+def test_a_trial_that_cannot_even_begin_keeps_its_reason(recorder, notes):
+    recorder.failing("a", Failure("code", "PermissionError: no folder for logs", "f" * 16))
+    recorder.failed("a", "RuntimeError: something", alone=False)
+    assert recorder.summary.failed["net/a"].message == "PermissionError: no folder for logs"
+    assert notes.ended == [(1, "failed", "failed", "code")]
+
+
+def test_a_reason_is_not_that_of_a_later_attempt(recorder, notes):
+    recorder.started("a", started())
+    recorder.failing("a", infrastructure_failure("nothing was heard of the trial for 5 s, so it was killed"))
+    recorder.retrying("a", "")
+    recorder.started("a", started(pid=2))
+    recorder.failed("a", "ValueError: another", alone=False)
+    assert "ValueError: another" in recorder.summary.failed["net/a"].message
+
+
 def test_the_same_cause_again_and_again_opens_the_circuit(recorder):
     for key in "ab":
         recorder.started(key, started())
