@@ -147,7 +147,8 @@ def two_nodes(place: Workplace) -> Iterator[tuple[str, Callable[[], None]]]:
         try:
             yield cluster.stdout.readline().strip(), stop
         finally:
-            cluster.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                cluster.stdin.close()
 
 
 def _start(place: Workplace, grid: Path, *options: str) -> Run:

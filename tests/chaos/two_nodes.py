@@ -3,21 +3,20 @@
 `stop` stops the second node as a power cut would; the end of the input ends the cluster.
 """
 
+import os
 import sys
 
-from orchestrator.cluster import ENVIRONMENT, OBJECT_STORE_BYTES
+MEMORY = {"object_store_memory": 100 * 2**20}
 
 
 def main() -> None:
     """Print the address, then wait for what to do."""
-    import os
-
-    os.environ.update(ENVIRONMENT)
+    # As a driver has it.
+    os.environ["RAY_AUTH_MODE"] = "token"
     from ray.cluster_utils import Cluster
 
-    memory = {"object_store_memory": OBJECT_STORE_BYTES}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **memory})
-    _, second = (cluster.add_node(num_cpus=1, **memory) for _ in range(2))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **MEMORY})
+    _, second = (cluster.add_node(num_cpus=1, **MEMORY) for _ in range(2))
     print(cluster.address, flush=True)
     for line in sys.stdin:
         if line.strip() == "stop":
