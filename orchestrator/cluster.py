@@ -189,6 +189,7 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
 
     # Ray says that a worker died on standard output, whatever it is told; the audience hears it from the recorder.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    started: list[psutil.Process] = []
     with _handled_signals() as numbers:
         try:
             context = _start_ray(address, local)
@@ -199,10 +200,15 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
                 logging.getLogger(logger).setLevel(logging.CRITICAL)
             url = f"http://{context.dashboard_url}" if context.dashboard_url else None
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            started = [] if address else psutil.Process().children(recursive=True)
             vital = () if address else tuple(child for child in psutil.Process().children() if child.name() in VITAL)
             yield Cluster(nodes, url, private=not address, processes=vital)
         finally:
             ray.shutdown()
+            # Where one of Ray's own processes was killed, others notice it only after minutes.
+            for process in started:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
