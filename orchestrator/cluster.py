@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -179,6 +180,7 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
     else:
         os.environ.update(LOOPBACK)
+        _keep_token_private()
         local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": options.dashboard}
     import ray
     from ray import tune  # noqa: F401  (its loggers exist from here on)
@@ -209,6 +211,20 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
             for process in started:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+
+
+def _keep_token_private() -> None:
+    """Have the key to this user's private Rays, which Ray itself would write for everybody to read."""
+    path = Path("~/.ray/auth_token").expanduser()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            path.chmod(0o600)
+            return
+        with open(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
 
 
 def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
