@@ -17,7 +17,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     workplace = Workplace(tmp_path_factory.mktemp("p"))
     edit(
         workplace,
-        "scheduler.py",
+        "cluster.py",
         '"include_dashboard": options.dashboard',
         '"include_dashboard": False, "num_cpus": 64, "num_gpus": 1',
     )
