@@ -28,7 +28,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    # Rich's panels cut the names of options short in a terminal of 80 columns.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Run an ablation grid on Ray, keep every epoch in a SQL database, and print the paper's tables from it.
 
@@ -68,7 +69,7 @@ def run(
     db: DatabaseOption = "results.db",
     data_root: DataRoot = Path("data"),
     address: Address = None,
-    retry_failed: Annotated[bool, typer.Option(help="Try the grid's failed trials again.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try the grid's failed trials again.")] = False,
     checkpoints: Annotated[
         Path | None, typer.Option(help="Folder of the checkpoints.", show_default="beside the database")
     ] = None,
@@ -143,7 +144,10 @@ def run(
         raise typer.Exit(SOME_FAILED if summary.failed or plan.count("failed") else DONE)
 
 
-@app.command(epilog="Example: `orchestrate plan grids/table1.yaml`")
+@app.command(
+    short_help="List the trials of a grid, and why each would run.",
+    epilog="Example: `orchestrate plan grids/table1.yaml`",
+)
 def plan(
     grid: GridFile,
     db: DatabaseOption = "results.db",
@@ -164,7 +168,11 @@ def plan(
             print_plan(planned, cost)
 
 
-@app.command(name="time", epilog="Example: `orchestrate time grids/table1.yaml --epochs 5`")
+@app.command(
+    name="time",
+    short_help="Measure epoch times, each configuration alone on its device.",
+    epilog="Example: `orchestrate time grids/table1.yaml --epochs 5`",
+)
 def time_grid(
     grid: GridFile,
     db: DatabaseOption = "results.db",
@@ -203,7 +211,7 @@ def time_grid(
         raise typer.Exit(SOME_FAILED if summary.failed else DONE)
 
 
-@app.command(epilog="Example: `orchestrate status --grid table1`")
+@app.command(short_help="Show how far each grid is.", epilog="Example: `orchestrate status --grid table1`")
 def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
     """Show how far each grid is: counts by state, the running trials, and the failures."""
     with _errors():
@@ -218,7 +226,10 @@ def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: A
             print_status(found)
 
 
-@app.command(epilog="Example: `orchestrate watch --grid quickstart` in a second terminal while a grid runs")
+@app.command(
+    short_help="Watch the tables fill up.",
+    epilog="Example: `orchestrate watch --grid quickstart` in a second terminal while a grid runs",
+)
 def watch(
     db: DatabaseOption = "results.db",
     grid: GridNames = None,
@@ -236,7 +247,10 @@ def watch(
         watch_grids(db, grid, every=every, once=once, html=html)
 
 
-@app.command(epilog="Example: `orchestrate report --format tex --format md --out paper/tables --vs-paper`")
+@app.command(
+    short_help="Write the tables and figures.",
+    epilog="Example: `orchestrate report --format tex --format md --out paper/tables --vs-paper`",
+)
 def report(
     db: DatabaseOption = "results.db",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report"),
@@ -252,7 +266,7 @@ def report(
             show_default="what the grid file says",
         ),
     ] = None,
-    vs_paper: Annotated[bool, typer.Option(help="Compare every number with the published one.")] = False,
+    vs_paper: Annotated[bool, typer.Option("--vs-paper", help="Compare every number with the published one.")] = False,
 ) -> None:
     """Write the tables and the figure from the database: Markdown, LaTeX, one HTML page, CSV, JSON, PDF, SVG, PNG."""
     with _errors():
@@ -268,7 +282,10 @@ def report(
             typer.echo(f"  {path}")
 
 
-@app.command(epilog="Example: `orchestrate triage --grid table1`")
+@app.command(
+    short_help="Group the failures by cause, with the command that tries again.",
+    epilog="Example: `orchestrate triage --grid table1`",
+)
 def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
     """Group the failures by cause, with one excerpt each and the command that tries them again."""
     with _errors():
@@ -283,7 +300,10 @@ def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: A
             print_triage(found)
 
 
-@app.command(epilog="Example: `orchestrate explain table1:resnet18/pskd/top1`")
+@app.command(
+    short_help="Say where a printed number comes from.",
+    epilog="Example: `orchestrate explain table1:resnet18/pskd/top1`",
+)
 def explain(
     cell: Annotated[str, typer.Argument(metavar="TABLE:CELL", help="A number, as the LaTeX comments name it.")],
     db: DatabaseOption = "results.db",
@@ -297,7 +317,10 @@ def explain(
             typer.echo(explain_cell(database, cell))
 
 
-@app.command(epilog="Example: `orchestrate verify paper.tex`")
+@app.command(
+    short_help="Check every number of a LaTeX file against the database.",
+    epilog="Example: `orchestrate verify paper.tex`",
+)
 def verify(
     paper: Annotated[Path, typer.Argument(metavar="FILE", help="A LaTeX file that holds or includes our tables.")],
     db: DatabaseOption = "results.db",
@@ -315,7 +338,9 @@ def verify(
         raise typer.Exit(SOME_FAILED if problems else DONE)
 
 
-@app.command(epilog="Example: `orchestrate export --format parquet --out data`")
+@app.command(
+    short_help="Write the database as tidy files.", epilog="Example: `orchestrate export --format parquet --out data`"
+)
 def export(
     db: DatabaseOption = "results.db",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("export"),
@@ -331,7 +356,10 @@ def export(
                 typer.echo(str(path))
 
 
-@app.command(epilog="Example: `orchestrate migrate --db results.db`")
+@app.command(
+    short_help="Bring a database of an earlier version up to date.",
+    epilog="Example: `orchestrate migrate --db results.db`",
+)
 def migrate(db: DatabaseOption = "results.db") -> None:
     """Bring a database of an earlier version up to date, after making a backup copy. `run` does the same."""
     with _errors():
@@ -341,7 +369,10 @@ def migrate(db: DatabaseOption = "results.db") -> None:
             typer.echo(f"{db} is up to date")
 
 
-@app.command(epilog="Example: `orchestrate doctor --resume`")
+@app.command(
+    short_help="Check this machine: versions, devices, storage and data sets.",
+    epilog="Example: `orchestrate doctor --resume`",
+)
 def doctor(
     data_root: DataRoot = Path("data"),
     resume: Annotated[
