@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html as html_lib
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ def status_of(database: Database, grids: Sequence[str] | None) -> list[dict[str,
 
 
 def print_status(grids: Sequence[dict[str, Any]]) -> None:
-    """Counts of every grid, then its running and failed trials."""
+    """Counts of every grid, then its running, interrupted and failed trials."""
     console = Console(highlight=False, soft_wrap=True)
     if not grids:
         console.print("no grid was run yet; `orchestrate run grids/quickstart.yaml` runs the first")
@@ -43,14 +44,18 @@ def print_status(grids: Sequence[dict[str, Any]]) -> None:
         for trial in grid["trials"]:
             if trial["state"] == "running":
                 console.print(f"  [blue]running[/] {escape(trial['name'])}: {escape(_progress_text(trial))}")
+            elif _interrupted(trial):
+                console.print(f"  interrupted {escape(trial['name'])}: {escape(_progress_text(trial))}")
             elif trial["state"] == "failed":
                 console.print(f"  [red]failed [/] {escape(trial['name'])}: {escape(trial['error_class'] or 'unknown')}")
+        if any(map(_interrupted, grid["trials"])):
+            console.print("  the next `orchestrate run` continues what was interrupted")
         if grid["counts"].get("failed"):
             console.print(f"  `orchestrate triage --grid {escape(grid['name'])}` says why they failed")
 
 
-def triage_of(database: Database, grids: Sequence[str] | None) -> list[dict[str, Any]]:
-    """The failures that still stand, grouped by cause, as plain values."""
+def triage_of(database: Database, grids: Sequence[str] | None, options: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The failures that still stand, grouped by cause, as plain values; `options` belong to the retry command."""
     from orchestrator.failures import REMEDIES
 
     names = _selected([grid.name for grid in database.grids()], grids)
@@ -65,7 +70,7 @@ def triage_of(database: Database, grids: Sequence[str] | None) -> list[dict[str,
             "log": failure.log,
             "excerpt": (failure.error_text or "").strip().splitlines()[-EXCERPT_LINES:],
             "remedy": REMEDIES.get(failure.error_class or "", ""),
-            "retry": f"orchestrate run {sources[name]} --retry-failed",
+            "retry": shlex.join(["orchestrate", "run", sources[name], "--retry-failed", *options]),
         }
         for name in names
         for failure in database.failures(name)
@@ -99,6 +104,9 @@ def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: boo
     from orchestrator.database import open_database
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        # Programs and files have room for every name.
+        console = Console(highlight=False, width=10_000)
     # Ctrl-C is how one stops watching, and no error.
     with open_database(db, readonly=True) as database, suppress(KeyboardInterrupt):
         if html is not None:
@@ -177,13 +185,22 @@ def _seconds_left(trials: Sequence[dict[str, Any]], known: Sequence[Measured]) -
 def _headline(grid: dict[str, Any]) -> str:
     counts, total = grid["counts"], len(grid["trials"])
     words = [f"{counts.get('done', 0)} of {total} trials done"]
-    words += [f"{counts[state]} {state}" for state in ("running", "pending", "failed") if counts.get(state)]
+    interrupted = sum(map(_interrupted, grid["trials"]))
+    counts = {**counts, "interrupted": interrupted, "pending": counts.get("pending", 0) - interrupted}
+    words += [
+        f"{counts[state]} {state}" for state in ("running", "interrupted", "pending", "failed") if counts.get(state)
+    ]
     rest = ""
     if grid["seconds_left"]:
         left = Estimate(grid["seconds_left_low"], grid["seconds_left"], grid["seconds_left_high"], 0.0)
         slots = counts.get("running", 0)
         rest = f"; about {interval(left)} left" + ("" if slots else " for one trial after the other")
     return f"[bold]{escape(grid['name'])}[/]: {', '.join(words)}{rest}"
+
+
+def _interrupted(trial: dict[str, Any]) -> bool:
+    """Whether a trial has begun and nobody trains it now."""
+    return trial["state"] == "pending" and trial["epochs_done"] > 0
 
 
 def _progress_text(trial: dict[str, Any]) -> str:

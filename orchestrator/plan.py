@@ -94,7 +94,7 @@ def _judged(trial: Trial, known: State | None) -> tuple[Status, str]:
     if known.state == "failed":
         return "failed", f"{failure or 'without a message'}; after {progress}; --retry-failed tries it again"
     if known.driver is not None:
-        return "running", f"another driver has it, and the next run if that one died; {progress}"
+        return "running", f"another driver has it; {progress}"
     if not known.attempts and not known.epochs:
         return "new", "never ran"
     return "interrupted", f"stopped after {progress}" + (f"; last error: {failure}" if failure else "")

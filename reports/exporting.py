@@ -32,7 +32,7 @@ def export(database: Database, out: Path, format: str = "csv") -> list[Path]:
     written = []
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with database.engine.connect() as connection:
+        with database.reading() as connection:
             for name, statement in queries.export_statements().items():
                 types = {column.name: _TYPES.get(column.type.python_type) for column in statement.selected_columns}
                 rows = connection.execution_options(stream_results=True).execute(statement)

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestrator.database import queries
+from orchestrator.database import answers, queries
 from reports import ReportError
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Results:
 
 def grid_reports(database: Database, names: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """The report section of each chosen grid, of all when `names` is None; raises ReportError for an unknown name."""
-    with database.engine.connect() as connection:
+    with database.reading() as connection:
         return {row.name: row.report or {} for row in _chosen(connection, names)}
 
 
@@ -136,7 +136,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
     Raises ReportError for an unknown grid or selection rule.
     """
     rule = Selection.parse(selection)
-    with database.engine.connect() as connection:
+    with database.reading() as connection:
         chosen = _chosen(connection, grids)
         ids = [row.id for row in chosen]
         trials = {row.id: row for row in queries.trials(connection, ids)}
@@ -147,6 +147,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
         measured = _measured(connection, picks, rule)
         training, per_epoch = _times(connection, picks, ids)
         members = queries.members(connection, ids)
+        living = database.living(connection)
 
     names: dict[int, str] = {}
     asked: dict[int, list[str]] = defaultdict(list)
@@ -166,7 +167,8 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
         config = {name: each for name, each in row.config.items() if name != "seed"}
         identity = repr(sorted(config.items(), key=lambda item: item[0]))
         attempt = attempts.get(trial)
-        states[trial] = _state(row.state, attempt.error_class if attempt else None)
+        state, _ = answers.present(row.state, row.driver, living)
+        states[trial] = _state(state, attempt.error_class if attempt else None)
         configs.setdefault(identity, config)
         places.setdefault(identity, {}).update(dict.fromkeys(asked[trial]))
         groups.setdefault(identity, []).append(

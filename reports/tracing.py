@@ -75,7 +75,7 @@ def _origins(database: Database, each: Entry) -> Iterator[str]:
         shared = "" if found.exclusive else ", device shared"
         said[found.key] = f"  trial {found.name}: {found.value!r}, seed {found.seed}{epoch}{shared}"
     said |= {key: f"  trial {name}: no value, {state}" for key, name, state in each.absent}
-    with database.engine.connect() as connection:
+    with database.reading() as connection:
         attempts: dict[str, list[Any]] = {}
         for row in queries.attempts(connection, said):
             attempts.setdefault(row.key, []).append(row)

@@ -93,7 +93,7 @@ def gather(
     first = next(iter(loaded.values()))
     built = [table for rule, layouts in by_rule.items() for table in build(loaded[rule], layouts)]
     built = [table for table in built if table.rows or table.layout != "interactions"]
-    with database.engine.connect() as connection:
+    with database.reading() as connection:
         terms = {(row.trial_id, row.epoch): row.losses for row in queries.losses(connection, moments(first))}
     built += losses(first, terms)
     if vs_paper:
@@ -135,7 +135,7 @@ def _drawings(database: Database, results: Results) -> list[Drawing]:
     from reports.figure import figure2
 
     drawings = figure2(results) if any(2 in (grid.report.get("figures") or ()) for grid in results.grids) else []
-    with database.engine.connect() as connection:
+    with database.reading() as connection:
         shown = shown_trials(results)
         rows = [tuple(row) for row in queries.curves(connection, shown, stride(shown))]
     return _uniquely_named(drawings + curves(results, rows))

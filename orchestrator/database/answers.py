@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, and_, func, select, text
 from sqlalchemy.orm import aliased
@@ -10,6 +11,9 @@ from sqlalchemy.orm import aliased
 from orchestrator.database.grids import chunks
 from orchestrator.database.models import ACCEPTED, MAIN_TEST, Attempt, Epoch, Evaluation, Grid, GridTrial, Trial
 from orchestrator.database.rows import AttemptRow, FailureRow, MeasuredRow, ProgressRow, TrialState
+
+if TYPE_CHECKING:
+    from orchestrator.database.lock import Living
 
 # Of an error text, enough for its first line.
 _LINE = 1000
@@ -22,7 +26,14 @@ CANARY = ("seconds_per_epoch", "peak_memory_bytes", "checkpoint_bytes", "reserve
 Sums = tuple[int, float | None, float | None]
 
 
-def states(connection: Connection, wanted: Sequence[str]) -> dict[str, TrialState]:
+def present(state: str, driver: int | None, living: Living) -> tuple[str, int | None]:
+    """State and driver of a trial now: what a dead driver had is free, though the next one has yet to write it down."""
+    if driver is None or living(driver):
+        return state, driver
+    return "pending" if state == "running" else state, None
+
+
+def states(connection: Connection, wanted: Sequence[str], living: Living) -> dict[str, TrialState]:
     """How far each known trial is, in the order asked."""
     epochs = select(func.count()).where(Epoch.trial_id == Trial.id, _accepted).scalar_subquery()
     trains = and_(Attempt.trial_id == Trial.id, Attempt.purpose == "train")
@@ -45,6 +56,7 @@ def states(connection: Connection, wanted: Sequence[str]) -> dict[str, TrialStat
         for key, state, done, count, error_class, error, driver, last_ended in connection.execute(
             query.where(Trial.key.in_(part))
         ):
+            state, driver = present(state, driver, living)
             found[key] = TrialState(state, done, count, error_class, _first_line(error), driver, last_ended)
     return {key: found[key] for key in wanted if key in found}
 
@@ -103,7 +115,7 @@ def failures(connection: Connection, grid: str | None) -> list[FailureRow]:
     return sorted(rows, key=lambda row: -row.count)
 
 
-def progress(connection: Connection, grid: str | None, settled: dict[int, Sums]) -> list[ProgressRow]:
+def progress(connection: Connection, grid: str | None, settled: dict[int, Sums], living: Living) -> list[ProgressRow]:
     """Every trial of one grid, or of all, with what its accepted epochs and newest training attempt say.
 
     `settled` keeps the sums of trials that are done, which never change, from one call to the next.
@@ -128,6 +140,7 @@ def progress(connection: Connection, grid: str | None, settled: dict[int, Sums])
             Trial.key,
             Trial.config,
             Trial.state,
+            Trial.driver,
             last_error,
             attempt.started,
             attempt.error_class,
@@ -145,7 +158,8 @@ def progress(connection: Connection, grid: str | None, settled: dict[int, Sums])
     answer = []
     # A trial of several grids is in the answer once for each.
     for trial, name in connection.execute(rows.order_by(Grid.name, GridTrial.position)):
-        key, config, state, last, started, error_class, host, device = trials[trial]
+        key, config, state, driver, last, started, error_class, host, device = trials[trial]
+        state, _ = present(state, driver, living)
         done, seconds, best = settled.get(trial) or sums.get(trial) or (0, None, None)
         total = config["epochs"]
         answer.append(

@@ -8,15 +8,18 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy import Connection
+
 from orchestrator.database.errors import Busy, DatabaseError, Holder, described
-from orchestrator.database.postgresql import SCHEMA, LockedSession, lock_number
+from orchestrator.database.postgresql import SCHEMA, LockedSession, advisory_locks, lock_number
 from orchestrator.database.values import clean, now
 
 if TYPE_CHECKING:
@@ -24,6 +27,12 @@ if TYPE_CHECKING:
 
 # POSIX locks know processes, not files opened: a second lock of this process would succeed, and closing it free both.
 _held: dict[str, Holder] = {}
+
+# Whether the driver of a token still lives.
+Living = Callable[[int], bool]
+
+# C's struct flock on 64-bit Linux: kind, whence, start, length, process.
+_FLOCK = "hhqqi0q"
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,38 @@ def file_lock(path: Path, holder: Holder) -> Iterator[None]:
             del _held[lock]
     finally:
         # Never unlinked: a process that waits with the old file open would then lock nothing that others see.
+        os.close(descriptor)
+
+
+def living_drivers(connection: Connection, path: Path | None) -> Living:
+    """Which drivers of the database live, as their locks tell; `path` is that of an SQLite file."""
+    if path is None:
+        held = advisory_locks(connection)
+        return lambda token: token in held
+    locked = _is_locked(path)
+    # What an earlier driver had claimed was given back when this one began.
+    return lambda token: locked
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether any process holds a database file's lock; also where that cannot be told. Disturbs no driver."""
+    lock = os.path.realpath(path) + ".lock"
+    # Closing the file would free the lock that this process has.
+    if lock in _held:
+        return True
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        question = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, question)
+        return struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK
+    except OSError:
+        return True
+    finally:
         os.close(descriptor)
 
 

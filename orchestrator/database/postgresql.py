@@ -50,6 +50,19 @@ def lock_number(*names: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
+def advisory_locks(connection: Connection) -> set[int]:
+    """The numbers of the advisory locks that any session holds on this database."""
+    rows = connection.execute(
+        text(
+            "SELECT l.classid, l.objid FROM pg_locks l "
+            "JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() "
+            "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
+        )
+    )
+    unsigned = (int(high) << 32 | int(low) for high, low in rows)
+    return {number - 2**64 if number >= 2**63 else number for number in unsigned}
+
+
 # Drivers share it; a migration holds it alone.
 SCHEMA = lock_number("schema")
 # Held for one transaction that touches many trials, so that two of them never wait for each other in a circle.

@@ -58,9 +58,9 @@ def members(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[Any
 
 
 def trials(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[Any]]:
-    """Rows (id, key, config, state) of every trial of the grids, once each."""
+    """Rows (id, key, config, state, driver) of every trial of the grids, once each."""
     return connection.execute(
-        select(Trial.id, Trial.key, Trial.config, Trial.state).where(Trial.id.in_(_trials_of(grid_ids)))
+        select(Trial.id, Trial.key, Trial.config, Trial.state, Trial.driver).where(Trial.id.in_(_trials_of(grid_ids)))
     ).all()
 
 

@@ -15,10 +15,11 @@ from sqlalchemy.exc import StatementError
 
 from orchestrator.database import answers, grids, records
 from orchestrator.database.errors import DatabaseError, describe, described, transient
+from orchestrator.database.lock import living_drivers
 from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
 
 if TYPE_CHECKING:
-    from orchestrator.database.lock import Driver
+    from orchestrator.database.lock import Driver, Living
     from orchestrator.database.postgresql import LockedSession
     from trainer.results import EpochResult
 
@@ -33,7 +34,7 @@ class Database:
 
     `where` names it in messages, without a password; `path` is the file, None for PostgreSQL. `warning` is to be
     shown to the person who runs a grid, `migrated` says what opening it has changed. Every method that writes is one
-    transaction: it happened wholly or not at all. All raise DatabaseError. `engine` is for reading.
+    transaction: it happened wholly or not at all. All raise DatabaseError.
     """
 
     def __init__(
@@ -94,9 +95,12 @@ class Database:
         return self._read(lambda connection: grids.keys(connection, name))
 
     def states(self, keys: Iterable[str]) -> dict[str, TrialState]:
-        """How far each trial is; keys that the database does not know are left out."""
+        """How far each trial is; keys that the database does not know are left out.
+
+        What a dead driver had counts as pending.
+        """
         wanted = list(keys)
-        return self._read(lambda connection: answers.states(connection, wanted))
+        return self._read(lambda connection: answers.states(connection, wanted, self.living(connection)))
 
     # What a driver does with trials
 
@@ -185,14 +189,21 @@ class Database:
         return self._read(lambda connection: answers.failures(connection, grid))
 
     def progress(self, grid: str | None = None) -> list[ProgressRow]:
-        """The trials of one grid in its order, or those of all grids by grid name."""
-        return self._read(lambda connection: answers.progress(connection, grid, self._settled))
+        """The trials of one grid in its order, or those of all grids by grid name.
+
+        What a dead driver had counts as pending.
+        """
+        return self._read(lambda connection: answers.progress(connection, grid, self._settled, self.living(connection)))
 
     def measured(self, purposes: Sequence[str] = ("train", "canary")) -> list[MeasuredRow]:
         """What the training of trials and their canaries have measured, of all grids."""
         return self._read(lambda connection: answers.measured(connection, purposes))
 
     # Connections
+
+    def living(self, connection: Connection) -> Living:
+        """Which drivers live, by their tokens."""
+        return living_drivers(connection, self.path)
 
     @contextmanager
     def driven_by(self, driver: Driver, session: LockedSession | None) -> Iterator[None]:
@@ -203,8 +214,14 @@ class Database:
         finally:
             self.driver = self._session = None
 
-    def _read(self, ask: Callable[[Connection], T]) -> T:
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for questions of one's own; what goes wrong with it raises DatabaseError."""
         with described(self.where), self.engine.connect() as connection:
+            yield connection
+
+    def _read(self, ask: Callable[[Connection], T]) -> T:
+        with self.reading() as connection:
             return ask(connection)
 
     def _write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:

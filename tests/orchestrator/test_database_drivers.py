@@ -125,6 +125,55 @@ def test_a_killed_driver_blocks_nobody_and_its_trials_go_on(database: Database, 
     assert [row.outcome for row in database.attempts(keys[0])] == ["lost", None]
 
 
+def test_readers_tell_a_dead_drivers_trials_from_a_living_ones(database: Database, location: str) -> None:
+    keys = save(database, 4)
+    finished = start(database, keys[3])
+    database.finish_attempt(finished, "done", trial_state="done")
+
+    def seen() -> list[tuple[str, bool]]:
+        """State, and whether somebody has it, as a reader of its own sees each trial."""
+        with open_database(location, readonly=True) as reader:
+            rows = reader.states(keys).values()
+            assert [row.state for row in reader.progress()] == [row.state for row in rows]
+            return [(row.state, row.driver is not None) for row in rows]
+
+    with driver_process(location, "table1", *keys[:2]) as process:
+        alive = [("running", True), ("pending", True), ("pending", False), ("done", False)]
+        assert seen() == alive
+        # Asking has taken nothing from the driver.
+        with pytest.raises(Busy), driver_lock(database, grid="table1"):
+            pass
+        assert seen() == alive
+        process.kill()
+        process.wait()
+        dead = [("pending", False), ("pending", False), ("pending", False), ("done", False)]
+        # A server takes a moment to see that its client is gone.
+        for _ in range(200):
+            if seen() == dead:
+                break
+            time.sleep(0.05)
+        assert seen() == dead
+    # It is a reader's view: what the next driver finds and gives back is still there.
+    with driver_lock(database, grid="table1"):
+        assert database.release_stale() == 1
+
+
+def test_a_driver_keeps_its_lock_while_its_own_process_reads(tmp_path: Path) -> None:
+    """A POSIX lock is gone as soon as its process closes any descriptor of the file."""
+    path = tmp_path / "results.db"
+    with open_database(path, create=True) as database, driver_lock(database, grid="table1") as driver:
+        keys = save(database, 1)
+        database.claim(keys, driver)
+        start(database, keys[0])
+        with open_database(path, readonly=True) as reader:
+            assert states(reader, keys) == ["running"]
+        code = (
+            f"from orchestrator.database import *\nwith open_database({str(path)!r}) as d, driver_lock(d, grid='x'): 0"
+        )
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "Busy" in other.stderr and "table1" in other.stderr
+
+
 def test_stale_marks_of_every_kind_are_cleared(database: Database) -> None:
     running, claimed, done, unowned = save(database, 4)
     dead = Driver(7, "gone", 7)

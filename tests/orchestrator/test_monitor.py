@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.database import DatabaseError, open_database
+from orchestrator.database import DatabaseError, driver_lock, open_database
 from orchestrator.monitor import print_status, status_of, watch_grids
 from tests.orchestrator.databases.samples import result, start
 
@@ -97,6 +97,24 @@ def test_status_names_what_runs_and_what_failed(db, capsys, monkeypatch):
     assert "  running resnet18/pskd/seed0: epoch 2/4, top-1 error 25.50 %, 40 s left, on node1, cuda:0 (H200)" in lines
     assert "  failed  resnet50/baseline/seed0: out_of_memory" in lines
     assert "  `orchestrate triage --grid table1` says why they failed" in lines
+
+
+def test_what_a_dead_driver_left_is_interrupted_and_not_running(db, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    with open_database(db) as database:
+        with driver_lock(database, grid="table1") as driver:
+            database.claim(["resnet18pskd1", "resnet50pskd0"], driver)
+            attempt = start(database, "resnet18pskd1")
+            database.record_epoch(attempt, result(0, error=33.0, train_seconds=19.4), "exclusive")
+            assert status_of(database, None)[0]["counts"]["running"] == 2
+        # As after a SIGKILL: the lock is free, and nobody has given anything back.
+        (grid,) = status_of(database, None)
+        assert (grid["counts"]["running"], grid["counts"]["pending"]) == (1, 4)
+        print_status([grid])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("table1: 2 of 8 trials done, 1 running, 1 interrupted, 3 pending, 1 failed; about ")
+    assert any(line.startswith("  interrupted resnet18/pskd/seed1: epoch 1/4, top-1 error 33.00 %") for line in lines)
+    assert "  the next `orchestrate run` continues what was interrupted" in lines
 
 
 def test_nothing_was_run_yet(tmp_path, capsys):

@@ -38,7 +38,7 @@ FIRST, SECOND = GRID.trials
         (
             State("running", 7, driver=12),
             "running",
-            "another driver has it, and the next run if that one died; 7 of 30 epochs",
+            "another driver has it; 7 of 30 epochs",
             False,
         ),
         (State("pending", 0, 0, driver=12), "running", "another driver has it", False),
