@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from orchestrator.database import Database
+    from orchestrator.database import Database, Driver
     from orchestrator.forecast import Forecast
     from orchestrator.grid import Grid, Trial
     from orchestrator.plan import Plan, PlannedTrial
@@ -57,10 +57,17 @@ def main() -> None:
     """Run the command line; every error a person can mend ends as one message and an exit code."""
     try:
         app()
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): not an error, and nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(DONE) from None
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _stop_printing()
+            raise SystemExit(DONE) from None
+
+
+def _stop_printing() -> None:
+    """The reader of our output went away (`| head`): not an error, and nothing is left to say."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @app.command(epilog="Example: `orchestrate run grids/table1.yaml --data-root /data`")
@@ -98,19 +105,13 @@ def run(
     Every epoch is in the database as soon as it is over, so Ctrl-C loses nothing that was recorded.
     """
     with _errors():
-        from orchestrator.database import driver_lock, open_database
         from orchestrator.display import announce_plan, run_display
         from orchestrator.grid import load_grid
         from orchestrator.trackers import check_trackers
 
         check_trackers(log_to or ())
         loaded = load_grid(grid)
-        with (
-            open_database(db, create=True, migrate=True) as database,
-            driver_lock(database, grid=loaded.name) as driver,
-        ):
-            if database.warning:
-                typer.echo(f"warning: {database.warning}", err=True)
+        with _driven(db, loaded.name, create=True) as (database, driver):
             database.release_stale()
             _save_grid(database, loaded)
             if retry_failed:
@@ -187,12 +188,11 @@ def time_grid(
     touched, and trials that were not run yet stay pending.
     """
     with _errors():
-        from orchestrator.database import driver_lock, open_database
         from orchestrator.display import run_display
         from orchestrator.grid import load_grid
 
         loaded = load_grid(grid)
-        with open_database(db, create=True, migrate=True) as database, driver_lock(database, grid=loaded.name):
+        with _driven(db, loaded.name, create=True) as (database, _):
             database.release_stale()
             _save_grid(database, loaded)
             trials = _one_seed_each(loaded)
@@ -249,7 +249,7 @@ def watch(
 
 @app.command(
     short_help="Write the tables and figures.",
-    epilog="Example: `orchestrate report --format tex --format md --out paper/tables --vs-paper`",
+    epilog="Example: `orchestrate report --format tex --out tables --vs-paper`",
 )
 def report(
     db: DatabaseOption = "results.db",
@@ -293,7 +293,8 @@ def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: A
         from orchestrator.monitor import print_triage, triage_of
 
         with open_database(db, readonly=True) as database:
-            found = triage_of(database, grid)
+            here = db == os.environ.get("ORCHESTRATE_DB", "results.db")
+            found = triage_of(database, grid, [] if here else ["--db", database.where])
         if as_json:
             typer.echo(json.dumps(found))
         else:
@@ -362,11 +363,8 @@ def export(
 )
 def migrate(db: DatabaseOption = "results.db") -> None:
     """Bring a database of an earlier version up to date, after making a backup copy. `run` does the same."""
-    with _errors():
-        from orchestrator.database import driver_lock, open_database
-
-        with open_database(db, migrate=True) as database, driver_lock(database, grid="(migration)"):
-            typer.echo(f"{db} is up to date")
+    with _errors(), _driven(db, "(migration)", create=False) as (database, _):
+        typer.echo(f"{database.where} is up to date")
 
 
 @app.command(
@@ -384,6 +382,19 @@ def doctor(
         from orchestrator.doctor import check_machine, check_resume
 
         raise typer.Exit(DONE if (check_resume() if resume else check_machine(data_root)) else SOME_FAILED)
+
+
+@contextmanager
+def _driven(db: str, grid: str, *, create: bool) -> Iterator[tuple[Database, Driver]]:
+    """The database, of the present version, and its lock; says what was migrated, and what is doubtful about it."""
+    from orchestrator.database import driver_lock, open_database
+
+    with open_database(db, create=create, migrate=True) as database, driver_lock(database, grid=grid) as driver:
+        if database.migrated:
+            typer.echo(database.migrated)
+        if database.warning:
+            typer.echo(f"warning: {database.warning}", err=True)
+        yield database, driver
 
 
 @contextmanager
@@ -484,6 +495,9 @@ def _errors() -> Iterator[None]:
         yield
     except (typer.Exit, typer.Abort):
         raise
+    except BrokenPipeError:
+        _stop_printing()
+        raise typer.Exit(DONE) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(130) from None

@@ -1,0 +1,434 @@
+"""The command line as people and programs meet it: help, exit codes, plain output, no traceback for bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
+from orchestrator.database import Database, driver_lock, open_database, sqlite
+from orchestrator.grid import load_grid
+from tests.orchestrator.databases.samples import result, start
+from tests.orchestrator.grid_files import SHIPPED
+from tests.orchestrator.test_database_files import public_folder, unprivileged
+from tests.orchestrator.test_grid_mutants import SEEDS, mutant
+
+__all__ = ["public_folder"]
+
+COMMANDS = typer.main.get_command(app).commands
+ROOT = Path(__file__).parents[2]
+
+GRID = {
+    "name": "first",
+    "fixed": {"dataset": "digits", "epochs": 2},
+    "grid": {"network": ["resnet18"], "methods": [{}, "pskd"], "seed": [0, 1]},
+    "resources": {"gpu": 0, "cpu": 1},
+}
+
+# What each command needs beside its database.
+READERS = {
+    "plan": ["first.yaml"],
+    "status": [],
+    "watch": ["--once"],
+    "report": ["--out", "report"],
+    "triage": [],
+    "explain": ["first:resnet18/pskd/top1"],
+    "verify": ["paper.tex"],
+    "export": ["--out", "exported"],
+}
+DRIVERS = {"run": ["first.yaml"], "time": ["first.yaml"], "migrate": []}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a grid file and a paper, and nothing in the environment that changes what a command does."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("ORCHESTRATE", "RAY_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
+    write_grid(tmp_path / "first.yaml", GRID)
+    (tmp_path / "paper.tex").write_text("\\begin{document}\\end{document}\n")
+    return tmp_path
+
+
+def write_grid(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1))
+
+
+def orchestrate(*arguments: object) -> Result:
+    """Run a command; it may end as it likes, but never with an exception that a person would see as a traceback."""
+    found = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert found.exception is None or isinstance(found.exception, SystemExit), found.exc_info
+    return found
+
+
+def refused(*arguments: object, code: int = 2) -> str:
+    """The message, and nothing but a message, of a command that ends with this code."""
+    found = orchestrate(*arguments)
+    assert found.exit_code == code, found.output
+    assert found.stderr.startswith("error: ") and found.stderr.endswith("\n"), found.stderr
+    assert "Traceback" not in found.output
+    return found.stderr
+
+
+def finish(database: Database, key: str, *, epochs: int = 2, failed: bool = False) -> None:
+    """Train a trial to its end, or to a failure after its first epoch."""
+    attempt = start(database, key)
+    for epoch in range(1 if failed else epochs):
+        database.record_epoch(attempt, result(epoch), "exclusive")
+    if failed:
+        text = "ValueError: no [such] <thing>\nTraceback\n  File 'x.py'\nValueError: no [such] <thing>"
+        why = {"error_class": "code", "error_text": text, "fingerprint": "ab12"}
+        database.finish_attempt(attempt, "failed", trial_state="failed", **why)
+    else:
+        database.finish_attempt(attempt, "done", trial_state="done")
+
+
+@pytest.fixture
+def recorded(here: Path) -> Callable[..., list[str]]:
+    """Record the trials of a grid file as done, those of some positions as failed; returns the keys."""
+
+    def record(path: str = "first.yaml", failed: tuple[int, ...] = (), db: str = "results.db") -> list[str]:
+        grid = load_grid(Path(path))
+        trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
+        with open_database(db, create=True) as database:
+            known = database.states([trial.key for trial in grid.trials])
+            database.save_grid(grid.name, path, grid.text, grid.report, trials)
+            for position, trial in enumerate(grid.trials):
+                if trial.key not in known:
+                    finish(database, trial.key, failed=position in failed)
+        return [trial.key for trial in grid.trials]
+
+    return record
+
+
+# Help
+
+
+def test_every_command_is_listed_with_a_whole_sentence():
+    text = orchestrate("--help").output
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} +[A-Z].*[^.]\.$", text, re.MULTILINE), name
+    assert "Exit codes: 0 done, 1 some trial" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_that_parses_and_names_every_option_in_full(name: str):
+    found = orchestrate(name, "--help")
+    assert found.exit_code == 0
+    lines = found.output.splitlines()
+    assert max(map(len, lines)) <= 80
+    command = COMMANDS[name]
+    for parameter in command.params:
+        for option in (*parameter.opts, *parameter.secondary_opts):
+            if option.startswith("--"):
+                assert re.search(rf"(?<![\w-]){option}(?![\w-])", found.output), option
+    # On one line, so that it can be copied.
+    (example,) = re.findall(r"Example: `(.*)`", found.output)
+    program, written, *arguments = shlex.split(example)
+    assert (program, written) == ("orchestrate", name)
+    command.make_context(name, arguments)
+    assert orchestrate(name, "-h").output == found.output
+
+
+def test_a_misspelled_option_is_told_from_a_known_one():
+    found = orchestrate("status", "--gird", "x")
+    assert found.exit_code == 2 and "--grid" in found.output and "Traceback" not in found.output
+
+
+# Databases that are none
+
+
+def missing(path: Path) -> None:
+    pass
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def text(path: Path) -> None:
+    path.write_text("name: table1\ngrid: {}\n")
+
+
+def foreign(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE bookmarks (id)")
+    connection.close()
+
+
+def newer(path: Path) -> None:
+    open_database(path, create=True).close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE orchestrate_version SET version_num = '99'")
+    connection.commit()
+    connection.close()
+
+
+def damaged(path: Path) -> None:
+    """The tables can still be listed, and their rows not be read."""
+    with open_database(path, create=True) as database:
+        trials = [(f"{n:064x}", {"network": "resnet18", "methods": {}, "epochs": 1}, f"t{n}") for n in range(200)]
+        database.save_grid("first", "first.yaml", "", {}, trials)
+    data = bytearray(path.read_bytes())
+    data[8192:] = b"\xff" * (len(data) - 8192)
+    path.write_bytes(data)
+
+
+SAID = {
+    missing: "does not exist",
+    empty: "is empty",
+    folder: "is a folder, not a database",
+    text: "is not a database",
+    foreign: "belongs to another program",
+    newer: "a newer release wrote it",
+    damaged: "is damaged",
+}
+
+
+@pytest.mark.parametrize("kind", SAID, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_says_what_is_wrong_with_the_database(name: str, kind: Callable[[Path], None], here: Path):
+    kind(here / "odd.db")
+    if (name, kind) == ("plan", missing):
+        assert "4 new" in orchestrate("plan", "first.yaml", "--db", "odd.db").output
+        return
+    message = refused(name, *READERS[name], "--db", "odd.db")
+    assert "odd.db" in message and SAID[kind] in message
+    # Nothing is written for nothing.
+    assert not (here / "report").exists() or not any((here / "report").iterdir())
+
+
+@pytest.mark.parametrize("kind", [folder, text, foreign, newer], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("name", DRIVERS)
+def test_a_driver_says_what_is_wrong_with_the_database(name: str, kind: Callable[[Path], None], here: Path):
+    kind(here / "odd.db")
+    message = refused(name, *DRIVERS[name], "--db", "odd.db")
+    assert "odd.db" in message and SAID[kind] in message
+    assert not (here / "odd.db.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mysql://ann:secret@host/x", "mysql is not supported"),
+        ("postgresql://ann:secret@host", "names no database"),
+        ("sqlite://", "names no file"),
+        ("postgresql://ann:secret@host:port/x", "URL cannot be read"),
+        ("postgresql://ann:secret@127.0.0.1:1/x", "cannot be reached"),
+    ],
+)
+@pytest.mark.parametrize("name", READERS | DRIVERS)
+def test_a_bad_url_is_told_without_its_password(name: str, url: str, words: str):
+    if "127.0.0.1" in url:
+        pytest.importorskip("psycopg")
+    message = refused(name, *(READERS | DRIVERS)[name], "--db", url)
+    assert words in message and "secret" not in message
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_database_that_may_not_be_read(name: str, public_folder: Path, monkeypatch: pytest.MonkeyPatch, recorded):
+    monkeypatch.chdir(public_folder)
+    write_grid(public_folder / "first.yaml", GRID)
+    (public_folder / "paper.tex").write_text("")
+    recorded()
+    # What a command imports may lie where the other user sees nothing.
+    orchestrate(name, *READERS[name])
+    (public_folder / "results.db").chmod(0o600)
+    said = unprivileged(lambda: refused(name, *READERS[name]))
+    assert said.startswith("error: results.db cannot be read: Permission denied")
+
+
+# Grids that are none
+
+
+@pytest.mark.parametrize("name", ["status", "watch", "report", "triage"])
+def test_an_unknown_grid_is_told_with_the_known_ones(name: str, recorded):
+    recorded()
+    message = refused(name, *READERS[name], "--grid", "fisrt")
+    assert "fisrt" in message and "first" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "bad.yaml"),
+        (b"", "bad.yaml"),
+        (b"name: [", "bad.yaml:1"),
+        (b"\x00\xff", "bad.yaml"),
+        (b"name: x\nfixed: {widht: 8}\n", "bad.yaml:2: fixed.widht: unknown key 'widht'; did you mean 'width'?"),
+        (b"name: ../x\nfixed: {dataset: digits}\n", "bad.yaml:1: name"),
+        (b"name: a/b\nfixed: {dataset: digits}\n", "bad.yaml:1: name"),
+        (b"name: " + b"x" * 300 + b"\nfixed: {dataset: digits}\n", "bad.yaml:1: name"),
+    ],
+)
+@pytest.mark.parametrize("name", ["run", "plan", "time"])
+def test_a_bad_grid_names_its_place_and_makes_nothing(name: str, content: bytes | None, words: str, here: Path):
+    if content is not None:
+        (here / "bad.yaml").write_bytes(content)
+    before = sorted(path.name for path in here.iterdir())
+    assert words in refused(name, "bad.yaml")
+    assert sorted(path.name for path in here.iterdir()) == before
+
+
+def test_a_folder_is_no_grid(here: Path):
+    (here / "grids").mkdir()
+    for name in ("run", "plan", "time"):
+        assert "grids" in refused(name, "grids")
+
+
+def test_mutants_of_grid_files_never_end_in_a_traceback(here: Path):
+    generator = random.Random(4)
+    codes = []
+    for number in range(150):
+        path = here / f"{number}.yaml"
+        path.write_bytes(mutant(generator.choice(SEEDS), generator))
+        found = orchestrate("plan", path, "--json")
+        codes.append(found.exit_code)
+        if found.exit_code:
+            assert found.exit_code == 2 and path.name in found.stderr and not found.stdout
+    assert 10 < codes.count(0) < 140
+
+
+# Exit codes and what is printed
+
+
+def test_exit_codes_of_a_run_that_has_nothing_to_run(recorded):
+    recorded()
+    found = orchestrate("run", "first.yaml")
+    assert (found.exit_code, found.output) == (0, "4 trials: 4 done; nothing to run\n")
+
+
+def test_a_failed_trial_is_an_exit_code_of_1_until_it_is_asked_for(recorded):
+    recorded(failed=(1,))
+    found = orchestrate("run", "first.yaml")
+    assert found.exit_code == 1
+    assert found.output == "4 trials: 3 done, 1 failed (--retry-failed tries them again); nothing to run\n"
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_a_held_database_is_an_exit_code_of_3(name: str, recorded):
+    recorded()
+    with open_database("results.db") as database, driver_lock(database, grid="other"):
+        message = refused(name, *DRIVERS[name], code=3)
+        for reader, arguments in READERS.items():
+            assert orchestrate(reader, *arguments).exit_code in (0, 1, 2)
+    assert f"results.db is in use by `orchestrate` for other, process {os.getpid()} on " in message
+
+
+def test_verify_fails_where_a_number_is_stale(recorded):
+    recorded()
+    assert orchestrate("verify", "paper.tex").exit_code == 1
+    assert "none.tex" in refused("verify", "none.tex")
+
+
+def test_json_is_json_whatever_the_names_are(recorded, here: Path):
+    name = "odd ü.yaml"
+    write_grid(here / name, {**GRID, "name": "odd"})
+    recorded(name, failed=(0,))
+    plan = json.loads(orchestrate("plan", name, "--json").stdout)
+    assert [entry["status"] for entry in plan] == ["failed", "done", "done", "done"]
+    assert {"key", "name", "status", "reason", "config", "resources"} <= plan[0].keys()
+    (status,) = json.loads(orchestrate("status", "--json").stdout)
+    assert status["counts"] == {"failed": 1, "done": 3}
+    (failure,) = json.loads(orchestrate("triage", "--json").stdout)
+    assert failure["error"] == "ValueError: no [such] <thing>"
+    assert shlex.split(failure["retry"]) == ["orchestrate", "run", name, "--retry-failed"]
+
+
+def test_the_retry_command_is_for_the_same_database(recorded):
+    recorded(failed=(0, 1), db="other one.db")
+    (failure,) = json.loads(orchestrate("triage", "--json", "--db", "other one.db").stdout)
+    _, name, *arguments = shlex.split(failure["retry"])
+    parsed = COMMANDS[name].make_context(name, arguments).params
+    assert (parsed["db"], parsed["grid"], parsed["retry_failed"]) == ("other one.db", Path("first.yaml"), True)
+    text = orchestrate("triage", "--db", "other one.db").output
+    assert "code in first: 2 trials" in text and "retry:   " + failure["retry"] in text
+    assert text.count("  log:     /logs/1.log\n") == 1
+
+
+def test_output_that_is_no_terminal_is_plain_and_whole(recorded, here: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    long = {"learning_rate": [0.1, 0.05], "weight_decay": [0.0001, 0.001], "nesterov": [True, False]}
+    write_grid(here / "first.yaml", {**GRID, "grid": {**GRID["grid"], **long}})
+    recorded(failed=(0,))
+    names = [trial.name for trial in load_grid(Path("first.yaml")).trials]
+    for name, arguments in READERS.items():
+        found = orchestrate(name, *arguments)
+        assert "\x1b" not in found.output and not re.search("[\u2500-\u257f\u2026]", found.output), name
+        if name in ("plan", "triage"):
+            assert names[0] in found.output
+        if name == "watch":
+            assert names[1].removeprefix("resnet18/").partition("/seed")[0] in found.output
+
+
+def test_a_reader_that_stops_reading_is_no_error(here: Path):
+    write_grid(here / "large.yaml", {**GRID, "grid": {"seed": list(range(3000))}})
+    program = [sys.executable, "-c", "from orchestrator.cli import main; main()", "plan", "large.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert (process.wait(), process.stderr.read()) == (0, b"")
+
+
+# What a change of the file leads to
+
+
+def would_run(path: str) -> dict[str, str]:
+    """Name and reason of every trial that the next run would train."""
+    entries = json.loads(orchestrate("plan", path, "--json").stdout)
+    return {entry["name"]: entry["reason"] for entry in entries if entry["status"] not in ("done", "failed")}
+
+
+def test_a_plan_follows_the_file(recorded, here: Path):
+    recorded()
+    assert would_run("first.yaml") == {}
+    reordered = {
+        "resources": {"cpu": 1, "gpu": 0},
+        "grid": {"seed": [1, 0], "methods": ["pskd", {}], "network": ["resnet18"]},
+        "fixed": {"epochs": 2, "dataset": "digits", "learning_rate": 0.1},
+        "name": "first",
+    }
+    write_grid(here / "first.yaml", reordered)
+    assert would_run("first.yaml") == {}
+    write_grid(here / "first.yaml", {**GRID, "grid": {**GRID["grid"], "network": ["resnet18", "resnet50"]}})
+    added = [f"resnet50/{method}/seed{seed}" for method in ("baseline", "pskd") for seed in (0, 1)]
+    assert would_run("first.yaml") == dict.fromkeys(added, "never ran")
+    write_grid(here / "first.yaml", {**GRID, "grid": {**GRID["grid"], "methods": [{}, {"pskd": {"alpha": 0.7}}]}})
+    assert list(would_run("first.yaml")) == [f"resnet18/pskd[alpha=0.7]/seed{seed}" for seed in (0, 1)]
+    write_grid(here / "second.yaml", {**GRID, "name": "second", "grid": {"methods": ["pskd", "byot"], "seed": [1, 2]}})
+    assert list(would_run("second.yaml")) == ["resnet18/pskd/seed2", "resnet18/byot/seed1", "resnet18/byot/seed2"]
+
+
+def test_a_network_file_system_is_warned_of(recorded, monkeypatch: pytest.MonkeyPatch):
+    recorded()
+    monkeypatch.setattr(sqlite, "network_filesystem", lambda path: "nfs4")
+    found = orchestrate("run", "first.yaml")
+    assert found.exit_code == 0
+    assert found.stderr.startswith("warning: results.db is on a network file system (nfs4)")
+
+
+def test_every_shipped_grid_can_be_planned():
+    for path in SHIPPED:
+        found = orchestrate("plan", path)
+        assert found.exit_code == 0 and "to run" in found.output.splitlines()[-1]
