@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def code_provenance() -> dict[str, Any]:
     }
 
 
+@cache
 def package_versions() -> dict[str, str]:
     """Installed versions of the packages that can change a number."""
     found = {}
