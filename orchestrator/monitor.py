@@ -6,7 +6,7 @@ import html as html_lib
 import os
 import shlex
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +23,7 @@ from orchestrator.estimate import Estimate, Measured, Work, estimate
 from orchestrator.forecast import as_measured
 
 if TYPE_CHECKING:
-    from orchestrator.database import Database
+    from orchestrator.database import Database, FailureRow
 
 EXCERPT_LINES = 12
 
@@ -68,13 +68,21 @@ def triage_of(database: Database, grids: Sequence[str] | None, options: Sequence
             "fingerprint": failure.fingerprint,
             "trials": list(failure.trial_names),
             "log": failure.log,
-            "excerpt": (failure.error_text or "").strip().splitlines()[-EXCERPT_LINES:],
+            "excerpt": _excerpt(failure),
             "remedy": REMEDIES.get(failure.error_class or "", ""),
             "retry": shlex.join(["orchestrate", "run", sources[name], "--retry-failed", *options]),
         }
         for name in names
         for failure in database.failures(name)
     ]
+
+
+def _excerpt(failure: FailureRow) -> list[str]:
+    """The end of the log, or where it cannot be read from here, of the traceback."""
+    with suppress(OSError), open(failure.log or "", errors="replace") as log:
+        if lines := deque(log, maxlen=EXCERPT_LINES):
+            return [line.rstrip("\n") for line in lines]
+    return (failure.error_text or "").strip().splitlines()[-EXCERPT_LINES:]
 
 
 def print_triage(failures: Sequence[dict[str, Any]]) -> None:

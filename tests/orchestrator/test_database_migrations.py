@@ -6,6 +6,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, make_url, text
+from typer.testing import CliRunner
 
+from orchestrator.cli import app
 from orchestrator.database import Busy, DatabaseError, driver_lock, open_database, schema
+from orchestrator.database.errors import Holder
+from orchestrator.database.lock import file_lock
 from orchestrator.database.models import Base
 from orchestrator.database.postgresql import postgresql_engine
 from orchestrator.database.sqlite import sqlite_engine
@@ -197,6 +202,32 @@ def test_an_older_file_is_migrated_only_when_asked_and_after_a_backup(tmp_path: 
     assert list(backup.iterdump()) == dump
     assert backup.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     backup.close()
+
+
+def test_the_command_line_migrates_when_asked_to(tmp_path: Path, next_version: Callable) -> None:
+    path = tmp_path / "results.db"
+    golden.write(path)
+    next_version()
+
+    def orchestrate(*arguments: str) -> tuple[int, str]:
+        found = CliRunner().invoke(app, [*arguments, "--db", str(path)])
+        return found.exit_code, found.output
+
+    for reader in (["status"], ["watch", "--once"], ["triage"], ["report"], ["export"], ["explain", "table1:x/y/z"]):
+        code, text = orchestrate(*reader)
+        assert code == 2 and "run `orchestrate migrate`, which keeps a backup copy" in text
+    holder = Holder("elsewhere", 7, datetime(2026, 1, 1), "table1")
+    with file_lock(path, holder):
+        code, text = orchestrate("migrate")
+        assert code == 3 and "is in use by `orchestrate` for table1, process 7 on elsewhere" in text
+    assert list(tmp_path.glob("*.backup-*")) == []
+    code, text = orchestrate("migrate")
+    (copy,) = tmp_path.glob("results.db.backup-*")
+    former = f"{path} was migrated from version 1 to 2; the former is kept as {copy}"
+    assert (code, text.splitlines()) == (0, [former, f"{path} is up to date"])
+    assert orchestrate("migrate") == (0, f"{path} is up to date\n")
+    assert orchestrate("status")[0] == 0
+    assert list(tmp_path.glob("results.db.backup-*")) == [copy]
 
 
 def test_a_server_database_is_migrated_in_one_transaction(postgresql: Server, next_version: Callable) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.database import DatabaseError, driver_lock, open_database
-from orchestrator.monitor import print_status, status_of, watch_grids
+from orchestrator.monitor import EXCERPT_LINES, print_status, status_of, triage_of, watch_grids
 from tests.orchestrator.databases.samples import result, start
 
 CELLS = [(network, method) for method in ("baseline", "pskd") for network in ("resnet18", "resnet50")]
@@ -115,6 +115,23 @@ def test_what_a_dead_driver_left_is_interrupted_and_not_running(db, capsys, monk
     assert lines[0].startswith("table1: 2 of 8 trials done, 1 running, 1 interrupted, 3 pending, 1 failed; about ")
     assert any(line.startswith("  interrupted resnet18/pskd/seed1: epoch 1/4, top-1 error 33.00 %") for line in lines)
     assert "  the next `orchestrate run` continues what was interrupted" in lines
+
+
+def test_an_excerpt_is_the_end_of_the_log_or_of_the_traceback(tmp_path):
+    where, log = str(tmp_path / "results.db"), tmp_path / "a.log"
+    with open_database(where, create=True) as database:
+        trials = [(key, config("resnet18", "pskd", seed), f"t/{key}") for seed, key in enumerate("ab")]
+        database.save_grid("g", "g.yaml", "", {}, trials)
+        for key, place in (("a", str(log)), ("b", str(tmp_path / "gone.log"))):
+            attempt = start(database, key, log=place)
+            why = {"error_class": "code", "error_text": f"ValueError: {key}\nline\nlast of {key}", "fingerprint": key}
+            database.finish_attempt(attempt, "failed", trial_state="failed", **why)
+        log.write_text("".join(f"line {number} [x]\n" for number in range(100)))
+        excerpts = {failure["fingerprint"]: failure["excerpt"] for failure in triage_of(database, None)}
+    assert excerpts == {
+        "a": [f"line {number} [x]" for number in range(100 - EXCERPT_LINES, 100)],
+        "b": ["ValueError: b", "line", "last of b"],
+    }
 
 
 def test_nothing_was_run_yet(tmp_path, capsys):
