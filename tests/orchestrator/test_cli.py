@@ -26,6 +26,7 @@ from tests.orchestrator.databases.samples import result, start
 from tests.orchestrator.grid_files import SHIPPED
 from tests.orchestrator.test_database_files import public_folder, unprivileged
 from tests.orchestrator.test_grid_mutants import SEEDS, mutant
+from trainer.config import TrainConfig
 
 __all__ = ["public_folder"]
 
@@ -353,6 +354,40 @@ def test_json_is_json_whatever_the_names_are(recorded, here: Path):
     (failure,) = json.loads(orchestrate("triage", "--json").stdout)
     assert failure["error"] == "ValueError: no [such] <thing>"
     assert shlex.split(failure["retry"]) == ["orchestrate", "run", name, "--retry-failed"]
+
+
+NASTY = [
+    "x'; DROP TABLE trials; --",
+    'a"b',
+    "../../etc/passwd",
+    "%(name)s :key ?",
+    "<b>[red]\\x",
+    "ü\u202e" * 40,
+    "a" * 200,
+]
+
+
+def test_names_are_never_commands(here: Path):
+    """Whatever stands in a database, even what no grid file could have brought there."""
+    with open_database("results.db", create=True) as database:
+        for number, name in enumerate(NASTY):
+            plain = TrainConfig(dataset="digits", epochs=2, seed=number)
+            trials = [(plain.key(), plain.model_dump(mode="json"), f"{name}/seed{number}"[:300])]
+            database.save_grid(name, name, "", {"tables": [1]}, trials)
+            finish(database, plain.key(), failed=number % 2 == 1)
+        before = database.progress()
+    for name in NASTY:
+        for reader in ("status", "watch", "report", "triage"):
+            assert orchestrate(reader, *READERS[reader], "--grid", name).exit_code == 0
+        assert [grid["name"] for grid in json.loads(orchestrate("status", "--json", "--grid", name).stdout)] == [name]
+        refused("status", "--grid", name + "'")
+        refused("explain", f"{name}:{name}")
+    with open_database("results.db", readonly=True) as database:
+        assert database.progress() == before
+    # Reports went nowhere else.
+    assert {path.name for path in here.iterdir()} == {"first.yaml", "paper.tex", "results.db", "report"}
+    page = (here / "report/report.html").read_text()
+    assert "<b>[red]" not in page
 
 
 def test_the_retry_command_is_for_the_same_database(recorded):
