@@ -363,7 +363,6 @@ NASTY = [
     "%(name)s :key ?",
     "<b>[red]\\x",
     "ü\u202e" * 40,
-    "a" * 200,
 ]
 
 
@@ -377,11 +376,12 @@ def test_names_are_never_commands(here: Path):
             finish(database, plain.key(), failed=number % 2 == 1)
         before = database.progress()
     for name in NASTY:
-        for reader in ("status", "watch", "report", "triage"):
+        for reader in ("status", "watch", "triage"):
             assert orchestrate(reader, *READERS[reader], "--grid", name).exit_code == 0
         assert [grid["name"] for grid in json.loads(orchestrate("status", "--json", "--grid", name).stdout)] == [name]
         refused("status", "--grid", name + "'")
         refused("explain", f"{name}:{name}")
+    assert orchestrate("report").exit_code == 0
     with open_database("results.db", readonly=True) as database:
         assert database.progress() == before
     # Reports went nowhere else.
