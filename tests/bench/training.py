@@ -5,6 +5,7 @@ Everything compared is measured in turns within one process, because machines ar
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, evaluation_batches, load_splits
 from trainer.evaluation import BATCH_SIZE, autocast, evaluate
+from trainer.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 from trainer.objective import Batch, Objective
 from trainer.train import build_networks, train_epoch
 
@@ -148,6 +150,13 @@ def ordinary_loop(run: Run) -> Callable[[], None]:
     loader = DataLoader(Pictures(run), batch_size=config.batch_size, shuffle=True)
 
     def epoch() -> None:
+        return_freed_memory()
+        try:
+            one_epoch()
+        finally:
+            keep_freed_memory()
+
+    def one_epoch() -> None:
         network.train()
         total = 0.0
         for step, (inputs, labels) in enumerate(loader):
@@ -162,6 +171,15 @@ def ordinary_loop(run: Run) -> Callable[[], None]:
             total += loss.item()
 
     return epoch
+
+
+def return_freed_memory() -> None:
+    """What glibc does of its own, once it has seen tensors of this size."""
+    m_mmap_threshold = -3
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_MAX, 65536)
+    libc.mallopt(m_mmap_threshold, 32 * 2**20)
+    libc.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
 
 
 def matrix_product(size: int = 4096) -> tuple[Callable[[], None], float]:
@@ -184,6 +202,7 @@ def in_turns(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, f
 
 def measure(images: int, width: int, rounds: int) -> Iterator[dict[str, object]]:
     """Every training figure, as rows of a table."""
+    keep_freed_memory()
     run = Run(METHODS["all three"], images, width)
     product, operations = matrix_product(4096 if width >= 64 else 1024)
     tasks = {

@@ -7,10 +7,11 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn.functional import interpolate
+from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.networks import NETWORKS, build_network, head_count
-from trainer.networks.heads import AttentionGate
+from trainer.networks.heads import AttentionGate, PatchConv2d
 from trainer.networks.preact_resnet import PreActivationBlock
 from trainer.networks.pyramidnet import PyramidBottleneck
 
@@ -360,3 +361,21 @@ def test_unknown_network():
 def test_catalogue_needs_no_torch():
     code = "import sys, trainer.networks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("pixels", "size"), [(16, 8), (8, 4), (6, 2), (7, 2)])
+def test_patch_convolution_is_the_convolution(pixels, size):
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(3, 5, size, stride=size, dtype=torch.float64)
+    patches = PatchConv2d(3, 5, size, stride=size, dtype=torch.float64)
+    patches.load_state_dict(plain.state_dict())
+    inputs = torch.randn(2, 3, pixels, pixels, dtype=torch.float64, requires_grad=True)
+    found, expected = patches(inputs), plain(inputs)
+    assert_close(found, expected)
+    weights = torch.randn_like(expected)
+    for given, wanted in zip(
+        torch.autograd.grad((found * weights).sum(), [inputs, *patches.parameters()]),
+        torch.autograd.grad((expected * weights).sum(), [inputs, *plain.parameters()]),
+        strict=True,
+    ):
+        assert_close(given, wanted)
