@@ -1,4 +1,4 @@
-"""A training method that fails on purpose. Tests copy this file beside the real methods of a workplace."""
+"""A training method that fails, or waits, on purpose. Tests copy this file beside the real methods of a workplace."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from trainer.objective import Method
 
 @dataclass
 class Sabotage(Method):
-    """Fail at the beginning of epoch `at`, while the file `flag` exists; with `once`, remove it first."""
+    """Fail at the beginning of epoch `at`, while the file `flag` exists; with `once`, remove it first.
+
+    `wait` fails nothing: it goes on when the file is gone.
+    """
 
     name: ClassVar[str] = "sabotage"
     title: ClassVar[str] = "Sabotage"
-    how: Literal["code", "memory", "disk", "kill", "hang"] = "code"
+    how: Literal["code", "memory", "disk", "kill", "hang", "wait"] = "code"
     flag: str = ""
     once: bool = False
     at: int = 1
@@ -39,3 +42,5 @@ class Sabotage(Method):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.how == "hang":
             time.sleep(3600)
+        while self.how == "wait" and Path(self.flag).exists():
+            time.sleep(0.05)
