@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from reports import titles
@@ -131,9 +132,10 @@ def fidelity(results: Results) -> list[Table]:
     return tables
 
 
-def generic(results: Results, grid: GridInfo) -> Table:
-    """A grid's own table: a row per cell, named by what varies between them."""
-    cells = [cell for cell in results.cells if grid.name in cell.grids]
+def generic(results: Results, grid: GridInfo, shown: Collection[str] = ()) -> Table:
+    """A grid's own table: a row per cell, named by what varies between them, without the trials already `shown`."""
+    mine = [cell for cell in results.cells if grid.name in cell.grids]
+    cells = [cell for cell in mine if not any(trial.key in shown for trial in cell.trials)]
     differing = varying(cells)
     config = cells[0].config if cells else {}
     fixed = {name: each for name, each in config.items() if name not in (*VARIES, *differing)}
@@ -155,7 +157,7 @@ def generic(results: Results, grid: GridInfo) -> Table:
     return assemble(
         part,
         part.name,
-        f"Grid {grid.name}",
+        f"Grid {grid.name}" + (", what no other table shows" if len(cells) < len(mine) else ""),
         columns,
         lines,
         selection=results.selection,

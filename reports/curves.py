@@ -22,6 +22,8 @@ MOST_TRIALS = 216
 # Points of all lines together, as many as a reader could tell apart.
 _POINTS = 30_000
 _NAME_SIZE = 7.5
+# Solid lines in every colour, then dashed ones.
+_DASHES = ("-", (0, (4, 1.6)))
 # Inches: a panel's height, the room of its error axis, its width.
 _PANEL_HEIGHT, _LEFT, _PLOT = 2.9, 0.62, 4.75
 
@@ -112,10 +114,12 @@ def draw(panels: Mapping[str, Sequence[tuple[str, Sequence[Line]]]]) -> Figure:
             axes.grid(alpha=0.18, linewidth=0.6)
             ends = []
             for place, (name, lines) in enumerate(cells):
-                colour = COLOURS[place % len(COLOURS)]
+                colour, dash = COLOURS[place % len(COLOURS)], _DASHES[place // len(COLOURS)]
                 for line in lines:
                     mark = "." if len(line) == 1 else ""
-                    axes.plot(*zip(*line, strict=True), mark + "-", color=colour, linewidth=0.9, alpha=0.85)
+                    axes.plot(
+                        *zip(*line, strict=True), marker=mark, linestyle=dash, color=colour, linewidth=0.9, alpha=0.85
+                    )
                 ends.append((max(lines, key=len)[-1], name, colour))
             _clip(axes, [line for _, lines in cells for line in lines])
             _name_ends(axes, ends)

@@ -213,7 +213,7 @@ def assemble(
     rows, seeds = count_seeds(rows)
     if any(each.star for row in rows for each in row.entries):
         notes.insert(0, ("*", TIME_NOTE + "; never bold"))
-    caption = [part.about, *about, seeds, selection.sentence, _bold_sentence(rows, tests)]
+    caption = [part.about, *about, seeds, selection.sentence, _unselected(rows, selection), _bold_sentence(rows, tests)]
     return Table(
         part.name,
         layout,
@@ -227,6 +227,15 @@ def assemble(
         part.fixed,
         group_head,
     )
+
+
+def _unselected(rows: Sequence[Row], selection: Selection) -> str:
+    """What a caption says of trials that are done, but not on the split that selects."""
+    names = {name for row in rows for each in row.entries for _, name, state in each.absent if state == "done"}
+    if selection.rule != "best_val" or not names:
+        return ""
+    trials = "One finished trial has" if len(names) == 1 else f"{len(names):,} finished trials have"
+    return f"{trials} no validation split (`validation` in the grid file) and so no number under this rule."
 
 
 def add_note(notes: list[tuple[str, str]], text: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from orchestrator.database import queries
 from reports import ReportError, render
+from reports.analyses import generic
 from reports.columns import Column
 from reports.contradictions import contradiction_table, contradictions
 from reports.entries import Entry, Row, Table
@@ -18,6 +19,7 @@ from reports.interactions import losses, moments
 from reports.latex import latex
 from reports.published import compare, ledger
 from reports.results import GridInfo, Results, grid_reports, load
+from reports.slices import asked_layouts
 from reports.tables import asked, build
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def gather(
     rules: dict[str, str] = {}
     said_by: dict[str, str] = {}
     for name, report in reports.items():
-        rule = selection or report.get("selection") or "best_test"
+        rule = _rule(report, selection)
         for layout in asked([GridInfo(name, report, {})]):
             if rules.setdefault(layout, rule) != rule:
                 raise ReportError(
@@ -93,6 +95,13 @@ def gather(
     first = next(iter(loaded.values()))
     built = [table for rule, layouts in by_rule.items() for table in build(loaded[rule], layouts)]
     built = [table for table in built if table.rows or table.layout != "interactions"]
+    shown = {key for table in built for key in _trials(table)}
+    built += [
+        table
+        for grid in first.grids
+        if asked_layouts(grid)
+        if (table := generic(loaded[_rule(grid.report, selection)], grid, shown)).rows
+    ]
     with database.reading() as connection:
         terms = {(row.trial_id, row.epoch): row.losses for row in queries.losses(connection, moments(first))}
     built += losses(first, terms)
@@ -100,6 +109,16 @@ def gather(
         built += [compared for table in built if (compared := compare(table)) is not None]
         built.append(contradiction_table(contradictions(ledger())))
     return Gathered(first, _uniquely_named([overview(first), *built]))
+
+
+def _rule(report: Mapping[str, Any], selection: str | None) -> str:
+    return selection or report.get("selection") or "best_test"
+
+
+def _trials(table: Table) -> set[str]:
+    """The keys of the trials whose place a table has, with or without a number."""
+    entries = [each for row in table.rows for each in row.entries]
+    return {key for each in entries for key, *_ in (*each.samples, *each.absent)}
 
 
 def overview(results: Results) -> Table:

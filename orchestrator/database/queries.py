@@ -249,7 +249,7 @@ def attempts(connection: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:
 
 
 def export_statements() -> dict[str, Select[Any]]:
-    """One statement per tidy file: trials, accepted epochs, their losses, and their evaluations."""
+    """One statement per tidy file: the grids' trials by name, trials, accepted epochs, their losses and evaluations."""
     evaluations = [column for column in Evaluation.__table__.columns if column.name not in ("id", "epoch_id")]
     epochs = [
         column
@@ -257,6 +257,10 @@ def export_statements() -> dict[str, Select[Any]]:
         if column.name not in ("id", "trial_id", "attempt_id", "accepted", "epoch", "losses")
     ]
     return {
+        "grids": select(Trial.key, Grid.name.label("grid"), GridTrial.position, GridTrial.name.label("trial"))
+        .join(GridTrial, GridTrial.grid_id == Grid.id)
+        .join(Trial, Trial.id == GridTrial.trial_id)
+        .order_by(Grid.id, GridTrial.position),
         "trials": select(Trial.key, Trial.state, Trial.finished, Trial.config).order_by(Trial.id),
         "epochs": select(Trial.key, Epoch.epoch, *epochs)
         .join(Epoch, Epoch.trial_id == Trial.id)

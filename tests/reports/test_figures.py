@@ -224,3 +224,10 @@ def test_one_epoch_of_one_trial_is_a_figure_too():
     figure.savefig(buffer, format="svg")
     assert re.search(rb"<svg", buffer.getvalue())
     assert plane([Point("resnet18", (), 3.0, 20.0, None, False)]).axes
+
+
+def test_every_curve_of_a_panel_has_a_look_of_its_own():
+    cells = [(f"method {number}", [[(epoch, 50.0 - number - epoch) for epoch in range(1, 6)]]) for number in range(12)]
+    (axes,) = draw({"resnet18": cells}).axes
+    drawn = [line for line in axes.lines if len(line.get_xdata()) == 5]
+    assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == len(drawn) == 12

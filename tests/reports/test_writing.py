@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,23 @@ def test_every_caption_names_its_rule(database):
 def test_without_a_validation_split_best_val_has_nothing_to_show(database):
     (table,) = [table for table in gather(database, selection="best_val").tables if table.name == "table1"]
     assert not any(each.value for row in table.rows for each in row.entries[:5])
+    assert re.search(r" \d+ finished trials have no validation split .* no number under this rule\.", table.caption)
+
+
+def test_what_no_table_of_a_grid_has_room_for_gets_one(tmp_path):
+    def filling(filler):
+        report = {"tables": [1], "selection": "last"}
+        configs = [configuration(methods, seed=0) for methods in ((), ("pskd",), ("cskd",), ("label_smoothing",))]
+        filler.grid("mixed", report, trials(configs))
+        filler.grid("fitting", {"tables": [1], "selection": "last"}, trials([configuration(("byot",), seed=0)]))
+
+    with make_database(tmp_path / "results.db", filling) as database:
+        tables = {table.name: table for table in gather(database).tables}
+    assert [name for name in tables if name.startswith("grid-")] == ["grid-mixed"]
+    table = tables["grid-mixed"]
+    assert table.title == "Grid mixed, what no other table shows"
+    assert [row.labels[0] for row in table.rows] == ["CS-KD", "Label Smoothing"]
+    assert table.selection.rule == "last" and all(row.entries[0].value is not None for row in table.rows)
 
 
 def test_grids_whose_names_look_alike_keep_their_tables_apart(tmp_path):
@@ -136,11 +154,13 @@ def test_export_is_tidy_and_complete(database, tmp_path):
     frames = {}
     for format in ("csv", "parquet"):
         paths = export(database, tmp_path / format, format)
-        assert [path.name for path in paths] == [f"{n}.{format}" for n in ("trials", "epochs", "losses", "evaluations")]
+        names = ("grids", "trials", "epochs", "losses", "evaluations")
+        assert [path.name for path in paths] == [f"{name}.{format}" for name in names]
         read = pd.read_csv if format == "csv" else pd.read_parquet
         frames[format] = {path.stem: read(path) for path in paths}
-    trials_, epochs, losses, evaluations = frames["parquet"].values()
+    grids, trials_, epochs, losses, evaluations = frames["parquet"].values()
     assert len(trials_) == 77 and {"network", "seed", "methods", "width"} <= set(trials_.columns)
+    assert set(grids["key"]) == set(trials_["key"]) and not grids.duplicated(["grid", "trial"]).any()
     assert set(epochs["key"]) <= set(trials_["key"]) and not epochs.duplicated(["key", "epoch"]).any()
     assert not evaluations.duplicated(["key", "epoch", "network", "classifier", "split"]).any()
     assert not losses.duplicated(["key", "epoch", "term"]).any()
@@ -159,9 +179,9 @@ def test_an_empty_database_exports_headings(tmp_path):
         for format in ("csv", "parquet"):
             paths = export(database, tmp_path, format)
     heads = [next(csv.reader([path.with_suffix(".csv").read_text()])) for path in paths]
-    assert [head[0] for head in heads] == ["key"] * 4
-    assert heads[3][1:5] == ["epoch", "network", "classifier", "split"]
-    assert Evaluation.__tablename__ == paths[3].stem
+    assert [head[0] for head in heads] == ["key"] * 5
+    assert heads[4][1:5] == ["epoch", "network", "classifier", "split"]
+    assert Evaluation.__tablename__ == paths[4].stem
 
 
 def test_exports_larger_than_one_chunk_keep_their_types(database, tmp_path, monkeypatch):
