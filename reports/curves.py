@@ -24,6 +24,8 @@ _POINTS = 30_000
 _NAME_SIZE = 7.5
 # Solid lines in every colour, then dashed ones.
 _DASHES = ("-", (0, (4, 1.6)))
+# Where the key of a name and the name begin, in widths of the panel.
+_KEYS, _NAMES = 0.022, 0.068
 # Inches: a panel's height, the room of its error axis, its width.
 _PANEL_HEIGHT, _LEFT, _PLOT = 2.9, 0.62, 4.75
 
@@ -120,7 +122,7 @@ def draw(panels: Mapping[str, Sequence[tuple[str, Sequence[Line]]]]) -> Figure:
                     axes.plot(
                         *zip(*line, strict=True), marker=mark, linestyle=dash, color=colour, linewidth=0.9, alpha=0.85
                     )
-                ends.append((max(lines, key=len)[-1], name, colour))
+                ends.append((max(lines, key=len)[-1], name, {"color": colour, "linestyle": dash}))
             _clip(axes, [line for _, lines in cells for line in lines])
             _name_ends(axes, ends)
     return figure
@@ -132,7 +134,7 @@ def _longest(names: Sequence[str]) -> float:
     FigureCanvasAgg(figure)
     extents = [figure.text(0, 0, name, fontsize=_NAME_SIZE).get_window_extent() for name in names]
     # Letters are a little wider at other resolutions than the one measured at.
-    return 1.05 * max(extent.width for extent in extents) / figure.dpi + 0.03 * _PLOT + 0.15
+    return 1.05 * max(extent.width for extent in extents) / figure.dpi + _NAMES * _PLOT + 0.15
 
 
 def _clip(axes: Any, lines: Sequence[Line]) -> None:
@@ -145,8 +147,11 @@ def _clip(axes: Any, lines: Sequence[Line]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
 
 
-def _name_ends(axes: Any, ends: Sequence[tuple[tuple[int, float], str, str]]) -> None:
-    """Names beside the right edge, as near to their lines' ends as their height allows, joined by a thin line."""
+def _name_ends(axes: Any, ends: Sequence[tuple[tuple[int, float], str, Mapping[str, Any]]]) -> None:
+    """Names beside the right edge, as near to their lines' ends as their height allows, joined by a thin line.
+
+    Each has a piece of its line before it.
+    """
     frame = axes.get_window_extent()
     step = 11.5
     order = sorted(ends, key=lambda end: end[0][1])
@@ -154,9 +159,12 @@ def _name_ends(axes: Any, ends: Sequence[tuple[tuple[int, float], str, str]]) ->
     heights = spread_out(wanted, step, frame.y0, frame.y1)
     last = max(epoch for (epoch, _), _, _ in ends)
     blended = axes.get_yaxis_transform()
-    for ((epoch, error), title, colour), height in zip(order, heights, strict=True):
+    edge = axes.transData.inverted().transform(axes.transAxes.transform((1 + _KEYS, 0)))[0]
+    for ((epoch, error), title, look), height in zip(order, heights, strict=True):
         level = axes.transData.inverted().transform((frame.x0, height))[1]
-        axes.text(1.03, level, title, transform=blended, va="center", color=colour, fontsize=_NAME_SIZE)
-        edge = axes.transData.inverted().transform(axes.transAxes.transform((1.022, 0)))[0]
+        beside = {"transform": blended, "color": look["color"]}
+        axes.text(1 + _NAMES, level, title, va="center", fontsize=_NAME_SIZE, **beside)
+        key = (1 + _KEYS, 1 + _NAMES - 0.006)
+        axes.plot(key, [level, level], linestyle=look["linestyle"], linewidth=1.3, clip_on=False, **beside)
         style = "-" if epoch == last else ":"
-        axes.plot([epoch, edge], [error, level], style, color=colour, linewidth=0.6, alpha=0.7, clip_on=False)
+        axes.plot([epoch, edge], [error, level], style, color=look["color"], linewidth=0.6, alpha=0.7, clip_on=False)

@@ -129,16 +129,18 @@ def _label(
 ) -> None:
     """Every method's name at its point, every network's at its cluster, the front's and the signs' once."""
     pixels = axes.transData.transform
+    frame = axes.get_window_extent()
     at = pixels([(point.seconds, point.error) for point in found])
     texts = [titles.methods(titles.plain(point.methods)) for point in found]
     styles = [{"color": colours[point.network], "fontsize": 7.5} for point in found]
     anchors = list(at)
     for network in networks:
         mine = at[[place for place, point in enumerate(found) if point.network == network]]
-        anchors.append(np.array((mine[:, 0].mean(), mine[:, 1].max())))
+        # Above its cluster, and not beside a point as if it were that point's name; a lone one is the figure's heading.
+        cluster = np.array((mine[:, 0].mean(), mine[:, 1].max() + 16))
+        anchors.append(cluster if len(networks) > 1 else np.array((frame.x0 + 10, frame.y1 - 2)))
         texts.append(titles.network(network))
         styles.append({"color": colours[network], "fontsize": 10.5, "fontweight": "bold"})
-    frame = axes.get_window_extent()
     obstacles = [(x - 6, y - 6, x + 6, y + 6) for x, y in at]
     for point in found:
         if point.spread is not None:

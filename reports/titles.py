@@ -107,8 +107,12 @@ def methods(configured: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def parameters(given: Mapping[str, Any]) -> str:
-    """Hyperparameters in parentheses, nothing for none."""
-    return " (" + ", ".join(f"{name} {value(each)}" for name, each in sorted(given.items())) + ")" if given else ""
+    """Hyperparameters in parentheses, nothing for none; of a list with one value, its name in the singular."""
+    named = [
+        (name.removesuffix("s") if isinstance(each, list | tuple) and len(each) == 1 else name, each)
+        for name, each in sorted(given.items())
+    ]
+    return " (" + ", ".join(f"{name} {value(each)}" for name, each in named) + ")" if named else ""
 
 
 def value(each: Any) -> str:
