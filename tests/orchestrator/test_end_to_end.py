@@ -119,6 +119,8 @@ def watch(seen: Evidence, run: Run) -> None:
         "watch": ("watch", "--once"),
         "plan": ("plan", grid, "--json"),
         "report": ("report", "--format", "md"),
+        "export": ("export", "--out", "exported"),
+        "triage": ("triage", "--json"),
     }
     # At once, for the grid is a short one.
     processes = {name: place.start(*words, output=f"{name}.txt") for name, words in commands.items()}
@@ -166,7 +168,14 @@ def test_status_tells_of_a_running_grid(evidence):
 
 
 @pytest.mark.parametrize(
-    ("command", "words"), [("watch", "pskd"), ("plan", "resnet18/pskd/seed1"), ("report", "wrote")]
+    ("command", "words"),
+    [
+        ("watch", "pskd"),
+        ("plan", "resnet18/pskd/seed1"),
+        ("report", "wrote"),
+        ("export", "exported/epochs.csv"),
+        ("triage", "[]"),
+    ],
 )
 def test_others_read_while_it_runs(evidence, command, words):
     code, text = evidence.said[command]
