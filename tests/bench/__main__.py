@@ -20,13 +20,13 @@ from rich.table import Table
 
 from orchestrator.provenance import code_provenance
 from orchestrator.timing import device_facts
-from tests.bench import program, training
+from tests.bench import driving, program, training
 
 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", choices=["training", "starting", "planning", "scheduling", "recording", "reporting"])
+    parser.add_argument("--only", choices=["training", "starting", "planning", "scheduling", "driving", "recording", "reporting"])
     parser.add_argument("--images", type=int, default=1000, help="training images of an epoch")
     parser.add_argument("--width", type=int, default=64, help="64 is the published ResNet-18")
     parser.add_argument("--rounds", type=int, default=3)
@@ -41,6 +41,7 @@ def main() -> None:
         "starting": lambda: program.starting(max(3, options.rounds)),
         "planning": lambda: program.planning([sizes[0], sizes[1] // 2, sizes[1]]),
         "scheduling": lambda: program.scheduling(options.trials),
+        "driving": lambda: driving.driving(30 * options.scale),
         "recording": lambda: program.recording([sizes[0] // 5, sizes[0], sizes[0] * 2]),
         "reporting": lambda: program.reporting(sizes),
     }
