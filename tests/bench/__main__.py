@@ -26,7 +26,9 @@ from tests.bench import driving, program, training
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", choices=["training", "starting", "planning", "scheduling", "driving", "recording", "reporting"])
+    parser.add_argument(
+        "--only", choices=["training", "starting", "planning", "scheduling", "driving", "recording", "reporting"]
+    )
     parser.add_argument("--images", type=int, default=1000, help="training images of an epoch")
     parser.add_argument("--width", type=int, default=64, help="64 is the published ResNet-18")
     parser.add_argument("--rounds", type=int, default=3)
