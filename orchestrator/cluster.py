@@ -69,13 +69,14 @@ class Interrupted(Exception):
 class RunOptions:
     """Where and how the trials of `grid` run; nothing here changes what they compute.
 
-    `environment` is the launch's provenance; `checkpoint_seconds` the least time between two checkpoints of a trial;
-    `stall_seconds` the silence after which a trial counts as hung.
+    `data_root` and `checkpoints` are paths or URLs. `environment` is the launch's provenance; `checkpoint_seconds` the
+    least time between two checkpoints of a trial; `stall_seconds` the silence after which a trial counts as hung.
+    `wait_for_nodes`: a node may join that has what no node has yet.
     """
 
     grid: str
-    data_root: Path
-    checkpoints: Path
+    data_root: str | Path
+    checkpoints: str | Path
     logs: Path
     environment: dict[str, Any]
     address: str | None = None
@@ -86,6 +87,7 @@ class RunOptions:
     pack: bool = False
     trackers: tuple[str, ...] = ()
     dashboard: bool = True
+    wait_for_nodes: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,14 +111,28 @@ class Cluster:
     def refuse_infeasible(self, shapes: dict[Resources, list[Trial]]) -> None:
         """Tune would wait for ever for resources that no node has."""
         for shape, members in shapes.items():
-            if any(node.get("CPU", 0) >= shape.cpu and node.get("GPU", 0) >= shape.gpu for node in self.nodes):
+            if self._fits(shape):
                 continue
             have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in self.nodes)
+            where = "or run where such a node is (--address)"
+            if not self.private:
+                where = "or give --wait-for-nodes where such a node will join (or an autoscaler starts one)"
             raise SchedulerError(
                 f"{members[0].name} ({len(members)} such in all) asks for {shape.cpu:g} CPUs and {shape.gpu:g} GPUs, "
                 f"but no node has that much (nodes: {have or 'none'}); "
-                "change `resources` in the grid file, or run where such a node is (--address)"
+                f"change `resources` in the grid file, {where}"
             )
+
+    def awaited(self, shapes: dict[Resources, list[Trial]]) -> list[str]:
+        """A line for every request that no node can meet yet."""
+        return [
+            f"{len(members)} trials wait for a node with {shape.cpu:g} CPUs and {shape.gpu:g} GPUs"
+            for shape, members in shapes.items()
+            if not self._fits(shape)
+        ]
+
+    def _fits(self, shape: Resources) -> bool:
+        return any(node.get("CPU", 0) >= shape.cpu and node.get("GPU", 0) >= shape.gpu for node in self.nodes)
 
     def device_model(self, gpu: bool) -> str | None:
         """The model of the device that trials will get; None where only the cluster knows."""
@@ -130,7 +146,7 @@ class Cluster:
         """The shape that leaves no room for another trial beside it."""
         if shape.gpu:
             return self.whole_gpu(shape)
-        return replace(shape, cpu=max(node.get("CPU", 0) for node in self.nodes))
+        return replace(shape, cpu=max([shape.cpu, *(node.get("CPU", 0) for node in self.nodes)]))
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {"dataset": "digits", "width": 4, "subset": 5, "epochs":
 LEAST_GIB = 1.0
 
 
-def check_machine(data_root: Path) -> bool:
+def check_machine(data_root: str | Path) -> bool:
     """Print versions, devices, memory, disk and data sets; True when trials can run here."""
     console = Console(highlight=False)
 
@@ -179,12 +179,16 @@ def _devices() -> Iterator[str]:
         yield "no CUDA device: grids with `resources: {gpu: 1}` cannot run here"
 
 
-def _datasets(data_root: Path) -> Iterator[tuple[str, str | None]]:
+def _datasets(data_root: str | Path) -> Iterator[tuple[str, str | None]]:
+    from orchestrator.storage import is_url, missing_data
     from trainer.datasets import DATASETS
     from trainer.download import what_is_missing
 
     for name, spec in DATASETS.items():
-        problem = what_is_missing(name, data_root)
+        if is_url(data_root):
+            yield name, missing_data(name, str(data_root))
+            continue
+        problem = what_is_missing(name, Path(data_root))
         if problem and (spec.archive or spec.files):
             problem += "; a grid that needs it downloads it"
         yield name, problem

@@ -94,7 +94,7 @@ def _classify(error: BaseException) -> str:
         return DIVERGED
     if "DataError" in names:
         return DATA
-    if isinstance(error, ConnectionError | TimeoutError):
+    if isinstance(error, ConnectionError | TimeoutError) or "StorageError" in names:
         return INFRASTRUCTURE
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
         return INFRASTRUCTURE

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Ended attempts that may still have overlapped with an epoch that is reported later.
 REMEMBERED = 64
+# Between two looks whether the database's locks are still held: other drivers take what a lost one has left.
+PROOF_SECONDS = 20.0
 
 
 class CircuitOpen(Exception):
@@ -79,6 +81,14 @@ class Recorder:
         self.starved: list[Trial] = []
         self.reasons: dict[str, Failure] = {}
         self.repeated = ("", 0)
+        self.proved = time.monotonic()
+
+    def tick(self) -> None:
+        """Time has passed; raises Busy when another driver has taken the trials after a lost connection."""
+        self.observer.tick()
+        if time.monotonic() - self.proved > PROOF_SECONDS:
+            self.database.prove_lock()
+            self.proved = time.monotonic()
 
     def started(self, key: str, message: Mapping[str, Any]) -> None:
         """A worker has begun with a trial."""

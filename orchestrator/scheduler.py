@@ -18,6 +18,7 @@ from orchestrator.canary import Footprint, canaries, canary_shape, packed_share,
 from orchestrator.cluster import Cluster, Interrupted, RayEnded, RunOptions, SchedulerError, ray_cluster
 from orchestrator.failures import Failure
 from orchestrator.recorder import Observer, Recorder, Summary, retry_at_once
+from orchestrator.storage import absolute, joined
 from orchestrator.tuning import Abandoned, recording_callback, tracker_callbacks
 from orchestrator.worker import Job, run_job
 from trainer.results import EpochResult
@@ -58,7 +59,7 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
     """
     recorder = _recorder(database, trials, options, observer, "train")
     with ray_cluster(options) as cluster:
-        cluster.refuse_infeasible(_by_shape((trial.resources, trial) for trial in trials))
+        _refuse_infeasible(cluster, trials, options, observer)
         observer.ready(cluster.dashboard_url)
         if options.canaries:
             refused = _run_canaries(recorder, trials, options, cluster)
@@ -72,6 +73,15 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
         for shape, members in alone.items():
             _run_shape(recorder, cluster, shape, members, options, alone=True)
     return recorder.summary
+
+
+def _refuse_infeasible(cluster: Cluster, trials: Sequence[Trial], options: RunOptions, observer: Observer) -> None:
+    shapes = _by_shape((trial.resources, trial) for trial in trials)
+    if options.wait_for_nodes:
+        for line in cluster.awaited(shapes):
+            observer.note(line)
+    else:
+        cluster.refuse_infeasible(shapes)
 
 
 def _run_canaries(
@@ -150,7 +160,7 @@ def time_trials(
     """
     recorder = _recorder(database, trials, options, observer, "time")
     with ray_cluster(options) as cluster:
-        cluster.refuse_infeasible(_by_shape((trial.resources, trial) for trial in trials))
+        _refuse_infeasible(cluster, trials, options, observer)
         observer.ready(cluster.dashboard_url)
         shapes = _by_shape((cluster.whole_device(trial.resources), trial) for trial in trials)
         for shape, members in shapes.items():
@@ -269,7 +279,6 @@ def _measures(result: EpochResult) -> dict[str, float]:
 
 
 def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, timed: int | None) -> Job:
-    checkpoint = options.checkpoints.absolute() / f"{trial.key}.pt"
     return Job(
         key=trial.key,
         name=f"{options.grid}/{trial.name}",
@@ -277,8 +286,8 @@ def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, time
         # Its own threads, also where it is alone on all processors: their number changes bits.
         cpus=trial.resources.cpu,
         gpus=shape.gpu,
-        data_root=str(options.data_root.absolute()),
-        checkpoint=str(checkpoint) if timed is None else None,
+        data_root=absolute(options.data_root),
+        checkpoint=joined(absolute(options.checkpoints), f"{trial.key}.pt") if timed is None else None,
         checkpoint_seconds=options.checkpoint_seconds,
         log_folder=str(options.logs.absolute()),
         code_sha256=options.environment["code_sha256"],

@@ -30,6 +30,7 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
         def __init__(self) -> None:
             self.problem: Exception | None = None
             self.heard: dict[str, float] = {}
+            self.look_again = 0.0
 
         def __reduce__(self) -> tuple[Any, ...]:
             # Tune pickles its callbacks beside its own state, which is never read back.
@@ -78,8 +79,11 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
 
         def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
             with self.guarded():
-                recorder.observer.tick()
-                self.kill_stalled(trials)
+                recorder.tick()
+                # Not after every event: of ten thousand trials a look takes longer than all the rest.
+                if time.monotonic() >= self.look_again:
+                    self.kill_stalled(trials)
+                    self.look_again = time.monotonic() + min(1.0, options.stall_seconds / 10)
             if number := stop_signal():
                 self.problem = Interrupted(number)
             elif ended := cluster.ended():

@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestrator.failures import Failure, failure_of
 from orchestrator.provenance import code_digest, package_versions
+from orchestrator.staging import local_checkpoint, local_data
 from trainer.results import EpochResult
 
 log = logging.getLogger("trainer")
@@ -82,8 +83,10 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -
 
     device, started = _start(job, log_path)
     report(started)
+    config = TrainConfig(**job.config)
+    data_root = local_data(config, job.data_root, _progress(report))
 
-    with DeviceSampler(device) as sampler:
+    with local_checkpoint(job.checkpoint) as (checkpoint, put_back), DeviceSampler(device) as sampler:
         began = time.time()
 
         def on_epoch(result: EpochResult) -> None:
@@ -96,6 +99,8 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -
             errors = {e.classifier: round(e.metrics.top1_error, 2) for e in result.evaluations if e.split == "test"}
             seconds = result.train_seconds + result.eval_seconds + result.data_seconds
             log.info("epoch %d: %.2f s, top-1 error %s", result.epoch, seconds, errors)
+            # First, because what was reported is never trained again.
+            put_back()
             report(
                 {
                     "kind": "epoch",
@@ -112,21 +117,23 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -
         def on_teacher_epoch(result: EpochResult) -> None:
             nonlocal began
             log.info("teacher: epoch %d", result.epoch)
+            put_back()
             # The driver takes a silent trial for a hung one.
             report({"kind": "teacher"})
             sampler.mark()
             began = time.time()
 
         train(
-            TrainConfig(**job.config),
+            config,
             on_epoch,
             device=device,
-            data_root=Path(job.data_root),
-            checkpoint=Path(job.checkpoint) if job.checkpoint else None,
+            data_root=data_root,
+            checkpoint=checkpoint,
             checkpoint_seconds=job.checkpoint_seconds,
             stop_after=None if job.timed is None else job.warm_up + job.timed,
             report_teacher=on_teacher_epoch,
         )
+        put_back()
 
 
 def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -> None:
@@ -134,13 +141,15 @@ def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path
     from trainer.rehearsal import rehearse
 
     device, started = _start(job, log_path)
+    config = TrainConfig(**job.config)
     try:
-        found = rehearse(
-            TrainConfig(**job.config),
-            device=device,
-            data_root=Path(job.data_root),
-            folder=Path(job.checkpoint).parent if job.checkpoint else log_path.parent,
-        )
+        with local_checkpoint(job.checkpoint) as (checkpoint, _):
+            found = rehearse(
+                config,
+                device=device,
+                data_root=local_data(config, job.data_root, _progress(report)),
+                folder=checkpoint.parent if checkpoint else log_path.parent,
+            )
         started["environment"]["canary"] = found.to_dict()
         log.info("canary: %s", found)
     finally:
@@ -172,6 +181,16 @@ def _start(job: Job, log_path: Path) -> tuple[str, dict[str, Any]]:
         "began": time.time(),
         "environment": environment,
     }
+
+
+def _progress(report: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:
+    """What the fetching of data is told to: the log, and the driver, which takes a silent trial for a hung one."""
+
+    def say(line: str) -> None:
+        log.info("%s", line)
+        report({"kind": "data"})
+
+    return say
 
 
 def _log_path(job: Job) -> Path:

@@ -12,7 +12,7 @@ PACKAGES = ("trainer", "orchestrator", "reports")
 THIRD_PARTY = {
     *("torch", "torchvision", "numpy", "pydantic", "pydantic_core", "sklearn", "scipy", "PIL"),
     *("ray", "sqlalchemy", "alembic", "psycopg", "pandas", "pyarrow", "matplotlib", "jinja2"),
-    *("typer", "rich", "ruamel", "psutil", "pynvml"),
+    *("typer", "rich", "ruamel", "psutil", "pynvml", "fsspec"),
 }
 CATALOGUES = ("trainer.config", "trainer.datasets", "trainer.results", "trainer.networks", "trainer.problems")
 
@@ -85,6 +85,12 @@ def test_only_the_scheduler_imports_ray():
     paths = [path for path in modules("*/**/*.py") if path.parts[len(ROOT.parts)] in PACKAGES]
     scheduler = {ROOT / f"orchestrator/{name}.py" for name in ("scheduler", "cluster", "tuning")}
     assert not offenders([path for path in paths if path not in scheduler], "ray")
+
+
+def test_only_storage_imports_fsspec():
+    paths = [path for path in modules("*/**/*.py") if path.parts[len(ROOT.parts)] in PACKAGES]
+    assert not offenders([path for path in paths if path != ROOT / "orchestrator/storage.py"], "fsspec")
+    assert not offenders([ROOT / f"orchestrator/{name}.py" for name in ("storage", "staging")], "ray", "torch")
 
 
 def test_only_the_database_imports_sqlalchemy():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import http.client
+import math
 import os
 import shutil
 import tarfile
+import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -24,10 +26,12 @@ from trainer.folders import check_folder, list_folder
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
 
-__all__ = ["DataError", "prepare", "read_verified", "what_is_missing"]
+__all__ = ["DataError", "alone", "file_problem", "prepare", "read_verified", "what_is_missing"]
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 30
+# How often a process that waits for another one looks, and how often it says so.
+LOOK_SECONDS, TELL_SECONDS = 0.5, 60.0
 
 Progress = Callable[[str], None]
 
@@ -79,7 +83,7 @@ def _prepare(name: str, root: Path, progress: Progress) -> None:
     if spec.archive is None and not spec.files:
         raise DataError(f"{name}: {wrong}; {_where_to_get(spec, root)}")
     try:
-        with _alone(root / ".download" / f"{name}.lock", name, progress):
+        with alone(root / ".download" / f"{name}.lock", name, progress):
             # Another process may have fetched it while this one waited.
             wrong = _what_is_wrong(name, spec, root)
             if wrong is not None:
@@ -120,11 +124,12 @@ def _what_is_wrong(name: str, spec: DatasetSpec, root: Path) -> str | None:
         return None
     # Hashing releases the interpreter lock.
     with ThreadPoolExecutor() as executor:
-        found = executor.map(lambda file: _file_problem(root / file.path, file.md5), spec.files)
+        found = executor.map(lambda file: file_problem(root / file.path, file.md5), spec.files)
         return next((problem for problem in found if problem), None)
 
 
-def _file_problem(path: Path, md5: str) -> str | None:
+def file_problem(path: Path, md5: str) -> str | None:
+    """What is wrong with a published file, None if it is there and whole."""
     try:
         with path.open("rb") as opened:
             digest = hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -138,15 +143,20 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 @contextmanager
-def _alone(lock: Path, name: str, progress: Progress) -> Iterator[None]:
+def alone(lock: Path, name: str, progress: Progress) -> Iterator[None]:
     """Hold a lock that the system releases when this process ends, however it ends."""
     lock.parent.mkdir(parents=True, exist_ok=True)
+    told = -math.inf
     with lock.open("a") as opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress(f"{name}: waiting for another process that is downloading it")
-            fcntl.flock(opened, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() - told >= TELL_SECONDS:
+                    progress(f"{name}: waiting for another process that is fetching it")
+                    told = time.monotonic()
+                time.sleep(LOOK_SECONDS)
         yield
 
 
@@ -167,11 +177,11 @@ def _download(name: str, spec: DatasetSpec, root: Path, progress: Progress) -> N
             _unpack(archive, work)
         for file in spec.files:
             # SVHN's files are downloaded one by one: one that is there and whole stays.
-            if _file_problem(root / file.path, file.md5) is None:
+            if file_problem(root / file.path, file.md5) is None:
                 continue
             if file.url:
                 _fetch(name, file.url, file.md5, work / file.path, progress)
-            problem = _file_problem(work / file.path, file.md5)
+            problem = file_problem(work / file.path, file.md5)
             if problem:
                 raise _DownloadError(f"in the download, {problem}")
             (root / file.path).parent.mkdir(parents=True, exist_ok=True)

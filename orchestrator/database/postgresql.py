@@ -104,7 +104,7 @@ class LockedSession:
             wanted = [(lock, "") for lock in self._exclusive] + [(lock, "_shared") for lock in self._shared]
             for lock, kind in wanted:
                 if not connection.execute(text(f"SELECT pg_try_advisory_lock{kind}(:lock)"), {"lock": lock}).scalar():
-                    raise Busy(self._where, self._holder(connection, lock))
+                    raise Busy(self._where, holder_of(connection, lock))
             connection.commit()
         except BaseException:
             connection.invalidate()
@@ -125,22 +125,23 @@ class LockedSession:
         connection.invalidate()
         connection.close()
 
-    def _holder(self, connection: Connection, lock: int) -> Holder:
-        """Whoever holds a lock, from the name its session bears."""
-        name = connection.execute(
-            text(
-                "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
-                "JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() "
-                "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
-                "AND l.classid = CAST(:high AS bigint) AND l.objid = CAST(:low AS bigint) LIMIT 1"
-            ),
-            {"high": lock >> 32 & 0xFFFFFFFF, "low": lock & 0xFFFFFFFF},
-        ).scalar()
-        match = _SESSION.fullmatch(name or "")
-        if match is None:
-            return Holder()
-        started = datetime.fromtimestamp(int(match["started"]), UTC).replace(tzinfo=None)
-        return Holder(match["host"], int(match["pid"]), started, match["grid"])
+
+def holder_of(connection: Connection, lock: int) -> Holder:
+    """Whoever holds a lock, from the name its session bears."""
+    name = connection.execute(
+        text(
+            "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
+            "JOIN pg_database d ON d.oid = l.database AND d.datname = current_database() "
+            "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
+            "AND l.classid = CAST(:high AS bigint) AND l.objid = CAST(:low AS bigint) LIMIT 1"
+        ),
+        {"high": lock >> 32 & 0xFFFFFFFF, "low": lock & 0xFFFFFFFF},
+    ).scalar()
+    match = _SESSION.fullmatch(name or "")
+    if match is None:
+        return Holder()
+    started = datetime.fromtimestamp(int(match["started"]), UTC).replace(tzinfo=None)
+    return Holder(match["host"], int(match["pid"]), started, match["grid"])
 
 
 def _session_name(holder: Holder) -> str:

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import StatementError
 
 from orchestrator.database import answers, grids, records
-from orchestrator.database.errors import DatabaseError, describe, described, transient
+from orchestrator.database.errors import DatabaseError, Holder, describe, described, transient
 from orchestrator.database.lock import living_drivers
+from orchestrator.database.postgresql import holder_of
 from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
 
 if TYPE_CHECKING:
@@ -127,6 +128,17 @@ class Database:
             raise DatabaseError(f"{self.where}: only the holder of the driver's lock can tell which drivers are dead")
         own = self.driver.token
         return self._write(lambda connection: records.release_stale(connection, own))
+
+    def holder(self, token: int) -> Holder:
+        """Who the driver of a token is, as far as it is known."""
+        if self.path is not None:
+            return Holder()
+        return self._read(lambda connection: holder_of(connection, token))
+
+    def prove_lock(self) -> None:
+        """Take up a connection that broke, with its locks; raises Busy when another driver took them."""
+        if self._session is not None:
+            self._write(lambda connection: connection.execute(select(1)))
 
     def start_attempt(
         self,

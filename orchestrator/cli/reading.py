@@ -1,0 +1,158 @@
+"""The commands that read the database: how far the grids are, and what came of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.app import DONE, SOME_FAILED, AsJson, DatabaseOption, GridNames, app, errors
+
+
+@app.command(short_help="Show how far each grid is.", epilog="Example: `orchestrate status --grid table1`")
+def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
+    """Show how far each grid is: counts by state, the running trials, and the failures."""
+    with errors():
+        from orchestrator.database import open_database
+        from orchestrator.monitor import print_status, status_of
+
+        with open_database(db, readonly=True) as database:
+            found = status_of(database, grid)
+        if as_json:
+            typer.echo(json.dumps(found))
+        else:
+            print_status(found)
+
+
+@app.command(
+    short_help="Watch the tables fill up.",
+    epilog="Example: `orchestrate watch --grid quickstart` in a second terminal while a grid runs",
+)
+def watch(
+    db: DatabaseOption = "results.db",
+    grid: GridNames = None,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page that refreshes itself instead.")] = None,
+) -> None:
+    """Watch the tables fill up: methods by networks, with running cells, failures and the time left.
+
+    It reads the database alone, so it works from another terminal or machine.
+    """
+    with errors():
+        from orchestrator.monitor import watch_grids
+
+        watch_grids(db, grid, every=every, once=once, html=html)
+
+
+@app.command(
+    short_help="Write the tables and figures.",
+    epilog="Example: `orchestrate report --format tex --out tables --vs-paper`",
+)
+def report(
+    db: DatabaseOption = "results.db",
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report"),
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="md, tex, html, csv or json; may be repeated.", show_default="all of them"),
+    ] = None,
+    grid: GridNames = None,
+    selection: Annotated[
+        str | None,
+        typer.Option(
+            help="The epoch that counts: best_test (as the paper), best_val, last, or mean_last_K.",
+            show_default="what the grid file says",
+        ),
+    ] = None,
+    vs_paper: Annotated[bool, typer.Option("--vs-paper", help="Compare every number with the published one.")] = False,
+) -> None:
+    """Write the tables and the figure from the database: Markdown, LaTeX, one HTML page, CSV, JSON, PDF, SVG, PNG."""
+    with errors():
+        from orchestrator.database import open_database
+        from reports import write_report
+
+        with open_database(db, readonly=True) as database:
+            written = write_report(
+                database, out, formats=formats or None, grids=grid, selection=selection, vs_paper=vs_paper
+            )
+        typer.echo(f"wrote {len(written)} files to {out}/")
+        for path in written:
+            typer.echo(f"  {path}")
+
+
+@app.command(
+    short_help="Group the failures by cause, with the command that tries again.",
+    epilog="Example: `orchestrate triage --grid table1`",
+)
+def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
+    """Group the failures by cause, with one excerpt each and the command that tries them again."""
+    with errors():
+        from orchestrator.database import open_database
+        from orchestrator.monitor import print_triage, triage_of
+
+        with open_database(db, readonly=True) as database:
+            here = db == os.environ.get("ORCHESTRATE_DB", "results.db")
+            found = triage_of(database, grid, [] if here else ["--db", database.where])
+        if as_json:
+            typer.echo(json.dumps(found))
+        else:
+            print_triage(found)
+
+
+@app.command(
+    short_help="Say where a printed number comes from.",
+    epilog="Example: `orchestrate explain table1:resnet18/pskd/top1`",
+)
+def explain(
+    cell: Annotated[str, typer.Argument(metavar="TABLE:CELL", help="A number, as the LaTeX comments name it.")],
+    db: DatabaseOption = "results.db",
+) -> None:
+    """Say where a printed number comes from: trials, seeds, epoch, commit, device and log."""
+    with errors():
+        from orchestrator.database import open_database
+        from reports import explain as explain_cell
+
+        with open_database(db, readonly=True) as database:
+            typer.echo(explain_cell(database, cell))
+
+
+@app.command(
+    short_help="Check every number of a LaTeX file against the database.",
+    epilog="Example: `orchestrate verify paper.tex`",
+)
+def verify(
+    paper: Annotated[Path, typer.Argument(metavar="FILE", help="A LaTeX file that holds or includes our tables.")],
+    db: DatabaseOption = "results.db",
+) -> None:
+    """Recompute every number of a LaTeX file and fail on one that is stale, edited or contradictory."""
+    with errors():
+        from orchestrator.database import open_database
+        from reports import verify as verify_paper
+
+        with open_database(db, readonly=True) as database:
+            problems = verify_paper(database, paper)
+        for problem in problems:
+            typer.echo(str(problem), err=True)
+        typer.echo(f"{paper}: {len(problems)} problems" if problems else f"{paper}: every number is current")
+        raise typer.Exit(SOME_FAILED if problems else DONE)
+
+
+@app.command(
+    short_help="Write the database as tidy files.", epilog="Example: `orchestrate export --format parquet --out data`"
+)
+def export(
+    db: DatabaseOption = "results.db",
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("export"),
+    format: Annotated[str, typer.Option(help="csv or parquet.")] = "csv",
+) -> None:
+    """Write the database as tidy files: trials, epochs, losses and evaluations."""
+    with errors():
+        from orchestrator.database import open_database
+        from reports import export as export_data
+
+        with open_database(db, readonly=True) as database:
+            for path in export_data(database, out, format):
+                typer.echo(str(path))

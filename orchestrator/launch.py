@@ -1,0 +1,234 @@
+"""Running a grid from the command line: claims, data, the trials, and what other drivers have of the same grid."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from orchestrator.cluster import RunOptions
+    from orchestrator.database import Database, Driver
+    from orchestrator.grid import Grid, Trial
+    from orchestrator.plan import Plan
+
+# Between two looks at what other drivers do.
+LOOK_SECONDS = 5.0
+# A driver whose connection broke takes this long, at most, to be back with its claims.
+GRACE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many trials of the grid are failed, and how many another driver still has."""
+
+    failed: int
+    elsewhere: int
+
+
+@contextmanager
+def driven(db: str, grid: str, *, create: bool) -> Iterator[tuple[Database, Driver]]:
+    """The database, of the present version, and its lock; says what was migrated, and what is doubtful about it."""
+    from orchestrator.database import driver_lock, open_database
+
+    with open_database(db, create=create, migrate=True) as database, driver_lock(database, grid=grid) as driver:
+        if database.migrated:
+            typer.echo(database.migrated)
+        if database.warning:
+            typer.echo(f"warning: {database.warning}", err=True)
+        yield database, driver
+
+
+def run_options(
+    grid: str, db: str, data_root: str, address: str | None, checkpoints: str | None = None, **more: Any
+) -> RunOptions:
+    """Where and how to run; checkpoints and logs lie beside the database file unless a place is given."""
+    from orchestrator.cluster import RunOptions
+    from orchestrator.provenance import code_provenance
+
+    # Beside the database file, so that the two are found, moved and removed together.
+    beside = Path("results.db") if "://" in db else Path(db)
+    return RunOptions(
+        grid=grid,
+        data_root=data_root,
+        checkpoints=checkpoints or beside.with_name(f"{beside.stem}-checkpoints"),
+        logs=beside.with_name(f"{beside.stem}-logs"),
+        environment=code_provenance(),
+        address=address,
+        **more,
+    )
+
+
+def plan_of(grid: Grid, database: Database | None) -> Plan:
+    """What running a grid would do."""
+    from orchestrator.plan import make_plan
+
+    return make_plan(grid, database.states([trial.key for trial in grid.trials]) if database is not None else {})
+
+
+def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wait: bool) -> Outcome:
+    """Train every trial of a grid that is not done yet and that no other driver has.
+
+    With `wait`, the others' trials are waited for, and taken over when their driver gives them back or dies.
+
+    Raises as `orchestrator.scheduler.run_trials`; Busy; StorageError and DataError before Ray starts.
+    """
+    from orchestrator.display import announce_plan
+
+    with driven(db, grid.name, create=True) as (database, driver):
+        database.release_stale()
+        save_grid(database, grid)
+        if retry_failed:
+            database.retry([trial.key for trial in grid.trials])
+        plan = plan_of(grid, database)
+        announce_plan(plan)
+        if unfinished := [entry.trial for entry in plan.entries if entry.status not in ("done", "failed")]:
+            make_ready(unfinished, options)
+        tried: set[str] = set()
+        told: set[int] = set()
+        waited = False
+        ownerless_since: float | None = None
+        while True:
+            wanted = [entry.trial for entry in plan.pending if entry.trial.key not in tried]
+            claimed = database.claim([trial.key for trial in wanted], driver) if wanted else set()
+            others = _others(database, grid, driver)
+            if set(others) != told:
+                told = set(others)
+                typer.echo(_elsewhere(database, others, wait))
+            if claimed:
+                _train(database, driver, [trial for trial in wanted if trial.key in claimed], options)
+                tried |= claimed
+                plan = plan_of(grid, database)
+                continue
+            left = len(wanted) + others.total()
+            if not left or not wait:
+                break
+            waited = True
+            if not wanted:
+                ownerless_since = None
+            elif ownerless_since is None:
+                ownerless_since = time.monotonic()
+            elif time.monotonic() - ownerless_since > GRACE_SECONDS:
+                database.release_stale()
+            time.sleep(LOOK_SECONDS)
+            plan = plan_of(grid, database)
+        if waited:
+            announce_plan(plan)
+        return Outcome(plan.count("failed"), left)
+
+
+def _train(database: Database, driver: Driver, trials: Sequence[Trial], options: RunOptions) -> None:
+    try:
+        from orchestrator.display import run_display
+        from orchestrator.forecast import as_measured
+        from orchestrator.scheduler import run_trials
+
+        configs = {trial.name: trial.config.model_dump(mode="json") for trial in trials}
+        with run_display(options.grid, configs, as_measured(database.measured())) as observer:
+            run_trials(database, trials, options, observer)
+    finally:
+        database.release(driver)
+
+
+def _others(database: Database, grid: Grid, driver: Driver) -> Counter[int]:
+    """How many trials of a grid each living driver has, other than this one, by its token."""
+    states = database.states([trial.key for trial in grid.trials]).values()
+    return Counter(row.driver for row in states if row.driver not in (None, driver.token))
+
+
+def _elsewhere(database: Database, others: Counter[int], wait: bool) -> str:
+    """Who else trains how much of the grid, and what that means for this run."""
+    if not others:
+        return "the other run has ended or has none of this grid's trials any more"
+    listed = "; ".join(sorted(f"{count:,} by {database.holder(token)}" for token, count in others.items()))
+    meaning = "their end is waited for (--no-wait leaves them)" if wait else "they are left to it"
+    return f"{others.total():,} of this grid's trials belong to another run: {listed}; {meaning}"
+
+
+def time_grid(grid: Grid, db: str, options: RunOptions, *, warm_up: int, epochs: int) -> Outcome:
+    """Measure epoch times, one trial of each configuration, alone on its device and in random order.
+
+    Raises as `run_grid`.
+    """
+    from orchestrator.display import run_display
+
+    with driven(db, grid.name, create=True) as (database, _):
+        database.release_stale()
+        save_grid(database, grid)
+        trials = _one_seed_each(grid)
+        make_ready(trials, options)
+        typer.echo(f"timing {len(trials)} configurations, {warm_up} + {epochs} epochs each, one at a time")
+        from orchestrator.scheduler import time_trials
+
+        configs = {
+            trial.name: trial.config.model_dump(mode="json") | {"epochs": min(warm_up + epochs, trial.config.epochs)}
+            for trial in trials
+        }
+        with run_display(grid.name, configs) as observer:
+            summary = time_trials(database, trials, options, observer, warm_up=warm_up, timed=epochs)
+    return Outcome(len(summary.failed), 0)
+
+
+def save_grid(database: Database, grid: Grid) -> None:
+    """Store a grid and its trials."""
+    trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
+    database.save_grid(grid.name, str(grid.source), grid.text, grid.report, trials)
+
+
+def make_ready(trials: Sequence[Trial], options: RunOptions) -> None:
+    """Have storage and data sets in place before any trial starts, as far as this machine can tell.
+
+    Raises StorageError and DataError. What is missing here may be there on the nodes of a cluster, which look for
+    themselves.
+    """
+    from orchestrator.storage import check_writable, is_url, missing_data
+    from trainer.datasets import DataError
+    from trainer.download import prepare
+
+    if is_url(options.checkpoints):
+        check_writable(str(options.checkpoints))
+    elif options.address is None:
+        _check_folder(Path(options.checkpoints).absolute())
+    needed = {(trial.config.dataset, trial.config.ood_dataset): trial.config for trial in trials}
+    if is_url(options.data_root):
+        for name in sorted({name for names in needed for name in names if name}):
+            if problem := missing_data(name, str(options.data_root)):
+                raise DataError(f"{name}: {problem}; put it there, or choose another data root (--data-root)")
+        return
+    for config in needed.values():
+        try:
+            prepare(config, Path(options.data_root), progress=typer.echo)
+        except DataError as error:
+            if options.address is None:
+                raise
+            typer.echo(f"warning: on this machine, {error}. The nodes of the cluster look for their own", err=True)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder of checkpoints that no trial could write to, before any of them starts."""
+    from orchestrator.storage import StorageError
+
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}; choose another folder") from error
+    if not writable:
+        why = "read-only for this user" if there.is_dir() else "no folder"
+        raise StorageError(f"{folder} cannot be written: {there} is {why}; choose another with --checkpoints")
+
+
+def _one_seed_each(grid: Grid) -> list[Trial]:
+    """One trial of each configuration, whatever its seed, in random order: a drifting clock then favours none."""
+    first: dict[str, Trial] = {}
+    for trial in grid.trials:
+        first.setdefault(trial.config.model_copy(update={"seed": 0}).key(), trial)
+    return random.sample(list(first.values()), len(first))
