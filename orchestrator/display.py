@@ -62,7 +62,7 @@ def print_plan(plan: Plan, cost: Forecast | None = None) -> None:
         for entry in plan.entries:
             print(f"{entry.trial.key[:10]}  {entry.status:<11}  {entry.trial.name:<44}  {entry.reason}")
         print(plan.summary())
-        for line in cost_lines(cost):
+        for line in (*plan.together(), *cost_lines(cost)):
             print(line)
         return
     colours = {"new": "cyan", "interrupted": "yellow", "done": "green", "failed": "red", "running": "blue"}
@@ -74,7 +74,7 @@ def print_plan(plan: Plan, cost: Forecast | None = None) -> None:
         table.add_row(entry.trial.key[:10], escape(entry.trial.name), Text(entry.status, colour), escape(entry.reason))
     console.print(table)
     console.print(escape(plan.summary()))
-    for line in cost_lines(cost):
+    for line in (*plan.together(), *cost_lines(cost)):
         console.print(escape(line))
 
 
@@ -110,14 +110,20 @@ def size(count: float) -> str:
 
 @contextmanager
 def run_display(
-    grid: str, configs: Mapping[str, Mapping[str, Any]], known: Sequence[Measured] = (), console: Console | None = None
+    grid: str,
+    configs: Mapping[str, Mapping[str, Any]],
+    known: Sequence[Measured] = (),
+    console: Console | None = None,
+    *,
+    done_before: int = 0,
 ) -> Iterator[Observer]:
     """Show a run while it goes on; the observer is what the scheduler talks to.
 
-    `configs` are the configurations by trial name, `known` what was measured before.
+    `configs` are the configurations by trial name, `known` what was measured before; `done_before` other trials of
+    the grid are done already.
     """
     console = console or _Console(highlight=False)
-    board = _Board(grid, configs, known, console)
+    board = _Board(grid, configs, known, console, done_before)
     if not console.is_terminal:
         try:
             yield _plain(board, console)
@@ -161,9 +167,15 @@ class _Board:
     """The state behind both displays, and the live table itself."""
 
     def __init__(
-        self, grid: str, configs: Mapping[str, Mapping[str, Any]], known: Sequence[Measured], console: Console
+        self,
+        grid: str,
+        configs: Mapping[str, Mapping[str, Any]],
+        known: Sequence[Measured],
+        console: Console,
+        done_before: int,
     ) -> None:
         self.grid, self.configs, self.known, self.console = grid, configs, known, console
+        self.done_before = done_before
         self.epochs: dict[str, int] = {name: config["epochs"] for name, config in configs.items()}
         self.rows: dict[str, _Row] = {}
         self.dashboard: str | None = None
@@ -221,9 +233,13 @@ class _Board:
         ]
         return estimate(work, [*self.known, *measured], self.slots)
 
+    def progress(self) -> str:
+        """How much of the whole grid is done, as `21 of 28 done`."""
+        return f"{self.done_before + self.counts()['done']} of {self.done_before + len(self.epochs)} done"
+
     def conclusion(self) -> str:
         counts = self.counts()
-        words = [f"{counts['done']} of {len(self.epochs)} done"]
+        words = [self.progress()]
         named = {"failed": "failed", "running": "interrupted", "waiting": "not started"}
         words += [f"{counts[state]} {name}" for state, name in named.items() if counts[state]]
         return f"{self.grid}: {', '.join(words)} in {duration(time.monotonic() - self.began)}"
@@ -257,7 +273,7 @@ class _Board:
         counts, left = self.counts(), self.left()
         line = Text.assemble(
             (self.grid, "bold"),
-            f"  {counts['done']} of {len(self.epochs)} done, {counts['running']} running, {counts['waiting']} waiting",
+            f"  {self.progress()}, {counts['running']} running, {counts['waiting']} waiting",
             (f", {counts['failed']} failed" if counts["failed"] else "", "red"),
             f"  |  {duration(now - self.began)} so far, "
             + (f"about {interval(left)} left" if left is not None else "..."),

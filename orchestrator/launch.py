@@ -104,7 +104,8 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
                 told = set(others)
                 typer.echo(_elsewhere(database, others, wait))
             if claimed:
-                _train(database, driver, [trial for trial in wanted if trial.key in claimed], options)
+                trials = [trial for trial in wanted if trial.key in claimed]
+                _train(database, driver, trials, options, done_before=plan.count("done"))
                 tried |= claimed
                 plan = plan_of(grid, database)
                 continue
@@ -125,14 +126,17 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
         return Outcome(plan.count("failed"), left)
 
 
-def _train(database: Database, driver: Driver, trials: Sequence[Trial], options: RunOptions) -> None:
+def _train(
+    database: Database, driver: Driver, trials: Sequence[Trial], options: RunOptions, *, done_before: int
+) -> None:
     try:
         from orchestrator.display import run_display
         from orchestrator.forecast import as_measured
         from orchestrator.scheduler import run_trials
 
         configs = {trial.name: trial.config.model_dump(mode="json") for trial in trials}
-        with run_display(options.grid, configs, as_measured(database.measured())) as observer:
+        known = as_measured(database.measured())
+        with run_display(options.grid, configs, known, done_before=done_before) as observer:
             run_trials(database, trials, options, observer)
     finally:
         database.release(driver)

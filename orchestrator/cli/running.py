@@ -118,7 +118,8 @@ def plan(
             planned = plan_of(loaded, database)
             cost = _forecast(planned, database)
         if as_json:
-            typer.echo(json.dumps([_planned_dict(entry) for entry in planned.entries]))
+            trials = [_planned_dict(entry) for entry in planned.entries]
+            typer.echo(json.dumps({"trials": trials, "forecast": asdict(cost) if cost else None}))
         else:
             print_plan(planned, cost)
 
@@ -164,8 +165,8 @@ def _forecast(plan: Plan, database: Database | None) -> Forecast | None:
 
 def _slots_here(trials: Sequence[Trial]) -> int:
     """How many of the trials this machine runs at once, by the largest request among them."""
-    cpus = (os.cpu_count() or 1) / max(trial.resources.cpu for trial in trials)
-    gpu = max(trial.resources.gpu for trial in trials)
+    cpus = (os.cpu_count() or 1) / max(trial.resources.cpu * trial.resources.processes for trial in trials)
+    gpu = max(trial.resources.gpu * trial.resources.processes for trial in trials)
     return max(1, int(min(cpus, _gpus() / gpu) if gpu else cpus))
 
 

@@ -346,7 +346,10 @@ def test_json_is_json_whatever_the_names_are(recorded, here: Path):
     name = "odd ü.yaml"
     write_grid(here / name, {**GRID, "name": "odd"})
     recorded(name, failed=(0,))
-    plan = json.loads(orchestrate("plan", name, "--json").stdout)
+    found = json.loads(orchestrate("plan", name, "--json").stdout)
+    # Nothing is left to run, so that nothing is left to forecast.
+    assert found["forecast"] is None
+    plan = found["trials"]
     assert [entry["status"] for entry in plan] == ["failed", "done", "done", "done"]
     assert {"key", "name", "status", "reason", "config", "resources"} <= plan[0].keys()
     (status,) = json.loads(orchestrate("status", "--json").stdout)
@@ -431,7 +434,7 @@ def test_a_reader_that_stops_reading_is_no_error(here: Path):
 
 def would_run(path: str) -> dict[str, str]:
     """Name and reason of every trial that the next run would train."""
-    entries = json.loads(orchestrate("plan", path, "--json").stdout)
+    entries = json.loads(orchestrate("plan", path, "--json").stdout)["trials"]
     return {entry["name"]: entry["reason"] for entry in entries if entry["status"] not in ("done", "failed")}
 
 
@@ -453,6 +456,8 @@ def test_a_plan_follows_the_file(recorded, here: Path):
     assert list(would_run("first.yaml")) == [f"resnet18/pskd[alpha=0.7]/seed{seed}" for seed in (0, 1)]
     write_grid(here / "second.yaml", {**GRID, "name": "second", "grid": {"methods": ["pskd", "byot"], "seed": [1, 2]}})
     assert list(would_run("second.yaml")) == ["resnet18/pskd/seed2", "resnet18/byot/seed1", "resnet18/byot/seed2"]
+    forecast = json.loads(orchestrate("plan", "second.yaml", "--json").stdout)["forecast"]
+    assert forecast["left"]["device_seconds"] > 0 and forecast["networks"][0]["network"] == "resnet18"
 
 
 def test_a_network_file_system_is_warned_of(recorded, monkeypatch: pytest.MonkeyPatch):
@@ -467,3 +472,29 @@ def test_every_shipped_grid_can_be_planned():
     for path in SHIPPED:
         found = orchestrate("plan", path)
         assert found.exit_code == 0 and "to run" in found.output.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [("first.yaml", "is no folder"), ("first.yaml/c", "is no folder"), ("x" * 300, "File name too long")],
+)
+def test_a_folder_that_cannot_hold_checkpoints_is_refused_before_anything_starts(folder: str, why: str, here: Path):
+    message = refused("run", "first.yaml", "--checkpoints", folder)
+    assert message.startswith(f"error: {here / folder} cannot be written: ") and why in message
+    with open_database("results.db", readonly=True) as database:
+        assert {row.state for row in database.progress()} == {"pending"}
+        assert not any(database.attempts(row.key) for row in database.progress())
+
+
+def test_a_read_only_folder_of_checkpoints_is_refused(public_folder: Path, monkeypatch: pytest.MonkeyPatch, here: Path):
+    monkeypatch.chdir(public_folder)
+    write_grid(public_folder / "first.yaml", GRID)
+    (public_folder / "c").mkdir(mode=0o555)
+    (public_folder / "db").mkdir()
+    (public_folder / "db").chmod(0o777)
+    refused("run", "first.yaml", "--checkpoints", "first.yaml")
+    said = unprivileged(lambda: refused("run", "first.yaml", "--db", "db/results.db", "--checkpoints", "c/c"))
+    assert said == (
+        f"error: {public_folder}/c/c cannot be written: {public_folder}/c is read-only for this user; "
+        "choose another with --checkpoints\n"
+    )

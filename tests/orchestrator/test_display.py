@@ -136,3 +136,10 @@ def test_durations(seconds, text):
 
 def test_sizes():
     assert [size(count) for count in (900, 1536, 3 * 2**30, 5 * 2**40)] == ["900 B", "1.5 KiB", "3 GiB", "5 TiB"]
+
+
+def test_what_an_earlier_run_finished_counts(clock):
+    console = Console(file=StringIO(), width=110)
+    with run_display("table1", CONFIGS, console=console, done_before=24) as observer:
+        run(clock, observer)
+    assert "table1: 25 of 28 done, 1 failed, 1 interrupted, 1 not started" in console.file.getvalue()

@@ -147,7 +147,7 @@ def evidence() -> Iterator[Evidence]:
                 path.write_text(text)
         assert place.database.exists(), output
         triage, plan = place.run("triage", "--json")[1], place.run("plan", grid, "--json")[1]
-        yield Evidence(place, grid, code, output, json.loads(triage), json.loads(plan), attempts(place))
+        yield Evidence(place, grid, code, output, json.loads(triage), json.loads(plan)["trials"], attempts(place))
 
 
 def test_the_run_goes_on_to_its_end_and_says_that_some_failed(evidence):
