@@ -9,7 +9,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse_arguments(arguments)
         _evaluate(options) if options.evaluate else _train(options)
     except BadArguments as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(error)
         return BAD_INPUT
     except _Stop as stop:
-        print(f"error: {stop}", file=sys.stderr)
+        _complain(stop)
         return stop.code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`| head`): not an error, and nothing is left to say.
@@ -61,18 +61,28 @@ def _train(options: Namespace) -> None:
         device = _device(options)
         prepare(config, options.data_root, progress=_say)
         table = _EpochTable(config)
-        if not options.json:
+        first = _process_number() == 0
+        if first and not options.json:
             count = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
-            print(f"{_description(config)}, {count} on {device}", flush=True)
-        result = train(
-            config,
-            (lambda result: print(json.dumps(result.to_dict()), flush=True)) if options.json else table.print,
-            device=device,
-            data_root=options.data_root,
-            checkpoint=options.checkpoint,
-            report_teacher=lambda result: _say(_teacher_line(result, config.epochs)),
-        )
-    if not options.json:
+            where = f"{_process_count()} processes, {device}" if _process_count() > 1 else device
+            print(f"{_description(config)}, {count} on {where}", flush=True)
+
+        def report(result: EpochResult) -> None:
+            if first and options.json:
+                print(json.dumps(result.to_dict()), flush=True)
+            elif first:
+                table.print(result)
+
+        with _together(device):
+            result = train(
+                config,
+                report,
+                device=device,
+                data_root=options.data_root,
+                checkpoint=options.checkpoint,
+                report_teacher=lambda result: _say(_teacher_line(result, config.epochs)),
+            )
+    if first and not options.json:
         terms = ", ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
         print(f"\n{result.parameters:,} parameters; loss terms of the last epoch: {terms}\n")
         print("\n".join(_evaluation_table(config, result.evaluations)))
@@ -98,7 +108,10 @@ def _evaluate(options: Namespace) -> None:
         networks = build_networks(config, splits.train.num_classes, device)
         with fitting(options.evaluate):
             networks.load_state_dict(state["networks"])
-        evaluations = evaluate(config, networks, splits, device)
+        with _together(str(device)):
+            evaluations = evaluate(config, networks, splits, device)
+    if _process_number() > 0:
+        return
     if options.json:
         print(json.dumps([asdict(evaluation) for evaluation in evaluations]))
         return
@@ -141,9 +154,33 @@ def _device(options: Namespace) -> str:
         raise _Stop(f"--device: {device!r} is none; give cpu, cuda or cuda:N", BAD_INPUT)
     if device != "cpu" and not count:
         raise _Stop(f"--device: {device}: no CUDA device is available here; leave it out for the CPU", BAD_INPUT)
+    if device != "cpu" and _process_count() > 1:
+        if ":" in device:
+            raise _Stop(f"--device: {device}: each process has a GPU of its own; give cuda", BAD_INPUT)
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     if device != "cpu" and int(device.partition(":")[2] or 0) >= count:
         raise _Stop(f"--device: {device}: there is cuda:0 to cuda:{count - 1} here", BAD_INPUT)
     return device
+
+
+def _process_count() -> int:
+    """How many processes `torchrun` has started to train together."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _process_number() -> int:
+    return int(os.environ["RANK"]) if _process_count() > 1 else 0
+
+
+def _together(device: str) -> AbstractContextManager[None]:
+    if _process_count() == 1:
+        return nullcontext()
+    import torch
+
+    from trainer.distributed import stay_on_this_machine, together
+
+    stay_on_this_machine(os.environ["MASTER_ADDR"])
+    return together(torch.device(device))
 
 
 @contextmanager
@@ -152,6 +189,7 @@ def _foreseen() -> Iterator[None]:
     import torch
 
     from trainer.checkpoint import CheckpointError
+    from trainer.distributed import PeerLost
     from trainer.download import DataError
     from trainer.train import Diverged
 
@@ -159,6 +197,8 @@ def _foreseen() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
+    except PeerLost:
+        raise _Stop("another process of this training has ended; what it says is the reason", FAILED) from None
     except (CheckpointError, DataError) as error:
         raise _Stop(str(error), BAD_INPUT) from None
     except OSError as error:
@@ -169,9 +209,16 @@ def _foreseen() -> Iterator[None]:
         raise _Stop(f"{str(error).splitlines()[0]} Lower --batch-size or --width", FAILED) from None
 
 
+def _complain(error: Exception) -> None:
+    # By every process: `torchrun` ends the others when the first of them has ended, which may be any.
+    who = f"error in process {_process_number()}" if _process_count() > 1 else "error"
+    print(f"{who}: {error}", file=sys.stderr, flush=True)
+
+
 def _say(line: str) -> None:
-    # Standard output is for results.
-    print(line, file=sys.stderr, flush=True)
+    # Standard output is for results. Of several processes that say the same, one is enough.
+    if _process_number() == 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _description(config: TrainConfig) -> str:

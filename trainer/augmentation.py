@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainer.config import TrainConfig
 from trainer.datasets import dataset_spec, normalization_of
+from trainer.distributed import part_of, process_count
 from trainer.objective import Batch
 from trainer.reading import Images, ranks_within_class
 
@@ -33,7 +34,8 @@ class EpochLoader:
 
     `config.padding` pixels are added on each side (0: no crop): zeros before normalisation, or the image reflected.
     `class_pairs` adds to each image another of its class, with a crop and flip of its own; an image that is alone in
-    its class is paired with itself. The last batch may be smaller.
+    its class is paired with itself. The last batch may be smaller. Of several processes that train together, each
+    gets its part of every batch.
     """
 
     def __init__(self, images: Images, config: TrainConfig, device: torch.device, *, class_pairs: bool) -> None:
@@ -60,10 +62,13 @@ class EpochLoader:
         return (self._batch(views, start) for start in range(0, len(self._labels), self._config.batch_size))
 
     def _batch(self, views: list[View], start: int) -> Batch:
-        part = slice(start, start + self._config.batch_size)
+        count = min(self._config.batch_size, len(self._labels) - start)
+        own = part_of(count).images
+        part = slice(start + own.start, start + own.stop)
         looks = [self._look(View(*(values[part] for values in view))) for view in views]
         indices = views[0].indices[part]
-        return Batch(looks[0], self._labels[indices], indices, looks[1] if self._class_pairs else None)
+        pair_inputs = looks[1] if self._class_pairs else None
+        return Batch(looks[0], self._labels[indices], indices, pair_inputs, count if process_count() > 1 else None)
 
     def _look(self, view: View) -> Tensor:
         pixels = self._crops[view.indices, view.top, view.left]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trainer.config import TrainConfig
 from trainer.data import Splits, evaluation_batches
+from trainer.distributed import gathered, part_of, process_count
 from trainer.metrics import compute_metrics, ood_auroc
 from trainer.objective import Output
 from trainer.reading import Split
@@ -19,7 +20,10 @@ BATCH_SIZE = 500
 
 
 def evaluate(config: TrainConfig, networks: nn.ModuleList, splits: Splits, device: torch.device) -> list[Evaluation]:
-    """Evaluate every classifier of every network, and their ensemble (the mean of their softmax), on every split."""
+    """Evaluate every classifier of every network, and their ensemble (the mean of their softmax), on every split.
+
+    Several processes that train together share the images, and all return the metrics of the whole splits.
+    """
     named = {"test": splits.test, "validation": splits.validation}
     evaluations = []
     networks.eval()
@@ -46,6 +50,9 @@ def classifier_probabilities(
     """Softmax [N, K] of `main`, each head and, where there are heads, the `ensemble`; and the labels [N]."""
     collected: dict[str, list[Tensor]] = {}
     labels = []
+    count = len(images)
+    if process_count() > 1:
+        images = images.take(torch.arange(count)[part_of(count).images])
     for inputs, batch_labels in evaluation_batches(images, config, device, BATCH_SIZE):
         with autocast(config, device):
             output: Output = network(inputs)
@@ -55,10 +62,10 @@ def classifier_probabilities(
             wide = values if values.dtype == torch.float64 else values.float()
             collected.setdefault(classifier, []).append(wide.softmax(1))
         labels.append(batch_labels)
-    probabilities = {classifier: torch.cat(parts) for classifier, parts in collected.items()}
+    probabilities = {classifier: gathered(torch.cat(parts), count) for classifier, parts in collected.items()}
     if len(probabilities) > 1:
         probabilities["ensemble"] = torch.stack(list(probabilities.values())).mean(0)
-    return probabilities, torch.cat(labels)
+    return probabilities, gathered(torch.cat(labels), count)
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:

@@ -28,13 +28,20 @@ if TYPE_CHECKING:
 class Batch(NamedTuple):
     """One step's images: `inputs` [B, 3, H, W], `labels` [B], `indices` [B] into the training set.
 
-    `pair_inputs` [B, 3, H, W] holds another image of the same class for each, where a method asks for it.
+    `pair_inputs` [B, 3, H, W] holds another image of the same class for each, where a method asks for it. Where several
+    processes train together, these are one's part of a batch of `whole` images.
     """
 
     inputs: Tensor
     labels: Tensor
     indices: Tensor
     pair_inputs: Tensor | None = None
+    whole: int | None = None
+
+    @property
+    def images(self) -> int:
+        """The number of images of the whole batch."""
+        return len(self.labels) if self.whole is None else self.whole
 
 
 class Output(NamedTuple):
@@ -160,6 +167,15 @@ def predict(network: Module, inputs: Tensor) -> Tensor:
 
     with torch.no_grad():
         return network(inputs, heads=False).logits
+
+
+def of_whole_batch(values: Tensor, batch: Batch) -> Tensor:
+    """The rows of the whole batch from those [B, ...] of this process's part of it, in every process the same."""
+    if batch.whole is None:
+        return values
+    from trainer.distributed import gathered
+
+    return gathered(values, batch.whole)
 
 
 class Objective:

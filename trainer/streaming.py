@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from trainer.augmentation import draw_epoch, flips, normalizer
 from trainer.config import TrainConfig
 from trainer.datasets import DataError
+from trainer.distributed import part_of, process_count
 from trainer.objective import Batch
 from trainer.reading import ImageFiles, fitted, open_image
 
@@ -32,7 +33,8 @@ Key = tuple[list[int], list[str] | None]
 class StreamingLoader:
     """The same batches as `EpochLoader` gives, from files: `workers` processes read ahead.
 
-    Random numbers belong to an image's place in its epoch, so that the number of workers changes nothing.
+    Random numbers belong to an image's place in its epoch, so that the number of workers changes nothing, nor that of
+    processes that train together: each reads its part of every batch.
     """
 
     def __init__(
@@ -59,27 +61,28 @@ class StreamingLoader:
         """The batches of an epoch (0-based), every image once. An epoch ends before the next one begins."""
         views = draw_epoch(self._labels, self._config, epoch, class_pairs=self._class_pairs)
         size = self._config.batch_size
-        orders = [view.indices.split(size) for view in views]
-        # Views of a batch are decoded together: first the images, then their partners.
-        self._keys[:] = [
-            (
-                torch.cat(parts).tolist(),
-                [
-                    f"{self._config.seed}/{epoch}/{view}/{step * size + place}"
-                    for view, part in enumerate(parts)
-                    for place in range(len(part))
-                ],
-            )
-            for step, parts in enumerate(zip(*orders, strict=True))
-        ]
-        return self._batches(orders[0])
+        order = views[0].indices.split(size)
+        self._keys.clear()
+        for step, batch in enumerate(order):
+            own = part_of(len(batch)).images
+            places = range(step * size + own.start, step * size + own.stop)
+            # Views of a batch are decoded together: first the images, then their partners.
+            indices = torch.cat([view.indices[places.start : places.stop] for view in views])
+            seeds = [f"{self._config.seed}/{epoch}/{view}/{place}" for view in range(len(views)) for place in places]
+            self._keys.append((indices.tolist(), seeds))
+        return self._batches(order)
 
     def _batches(self, order: Sequence[Tensor]) -> Iterator[Batch]:
-        for indices, pixels in zip(order, _decoded(self._loader), strict=True):
+        for batch, pixels in zip(order, _decoded(self._loader), strict=True):
+            indices = batch[part_of(len(batch)).images]
             inputs = self._normalized(pixels.to(self._device, non_blocking=True))
             labels, partners = self._labels[indices].to(self._device), inputs[len(indices) :]
             yield Batch(
-                inputs[: len(indices)], labels, indices.to(self._device), partners if self._class_pairs else None
+                inputs[: len(indices)],
+                labels,
+                indices.to(self._device),
+                partners if self._class_pairs else None,
+                len(batch) if process_count() > 1 else None,
             )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,20 @@ from torch import nn
 from trainer.checkpoint import fitting, keep_newest, remove_checkpoint, resume_from, save_checkpoint
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, load_splits
+from trainer.distributed import (
+    Step,
+    added,
+    average_statistics,
+    from_the_first,
+    least,
+    part_of,
+    process_count,
+    process_number,
+    training_step,
+    watching_peers,
+)
 from trainer.evaluation import autocast, evaluate
+from trainer.memory import keep_freed_memory
 from trainer.networks import build_network
 from trainer.objective import Batch, Objective
 from trainer.results import EpochResult
@@ -68,14 +82,22 @@ def train(
     `report_teacher` is given its epochs. With `stop_after`, training ends after so many epochs of the configuration's
     schedule; without a checkpoint, as in measuring speed, so does the teacher's.
 
+    Within `trainer.distributed.together` several processes train the same networks. Each calls this function and is
+    given every epoch, which differ in what is measured of the process: seconds and memory. The first one alone reads
+    and writes the checkpoint (the others need not name it), and a training may go on with another number of processes.
+
     Raises:
         Diverged: a loss term or the output of a classifier is not finite.
         DataError: the data set is missing or damaged.
         CheckpointError: the checkpoint belongs to another configuration, a newer program, or is none.
         OSError: the checkpoint cannot be read or written.
+        PeerLost: another process that trains the same networks has ended.
     """
     run = _Run(torch.device(device), data_root, checkpoint, checkpoint_seconds, stop_after)
-    result, _ = _fit(config, run, report, report_teacher or (lambda result: None))
+    if run.device.type == "cpu":
+        keep_freed_memory()
+    with watching_peers():
+        result, _ = _fit(config, run, report, report_teacher or (lambda result: None))
     return result
 
 
@@ -134,11 +156,15 @@ def load_state(
 
 
 def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report) -> tuple[EpochResult, nn.ModuleList]:
-    device, checkpoint = run.device, run.checkpoint
+    device = run.device
+    checkpoint = run.checkpoint if process_number() == 0 else None
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     # Read first: a checkpoint that must not be overwritten is refused before any work.
     saved = resume_from(checkpoint, config) if checkpoint else None
+    if saved is not None:
+        del saved["config"]
+    saved = from_the_first(saved, device)
     splits = load_splits(config, run.data_root)
     num_classes = splits.train.num_classes
     networks = build_networks(config, num_classes, device)
@@ -157,13 +183,14 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
         method.setup(splits.train.labels.to(device), num_classes, len(networks), teacher)
 
     results: list[EpochResult] = []
-    if checkpoint and saved is not None:
-        with fitting(checkpoint):
+    if saved is not None:
+        with fitting(run.checkpoint) if run.checkpoint else nullcontext():
             load_state(saved, networks, optimizer, objective)
             results = [replace(EpochResult.from_dict(values), restored=True) for values in saved["results"]]
         del saved
     for result in results:
         report(result)
+    step = training_step(networks, objective)
 
     epochs = config.epochs if run.stop_after is None else min(run.stop_after, config.epochs)
     last_saved = time.monotonic()
@@ -173,14 +200,15 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
         rate = config.learning_rate_at(epoch)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        # Whatever draws random numbers in a network (dropout) depends on the seed and the epoch alone.
-        torch.manual_seed(_derived_seed(config.seed, "epoch", epoch))
+        # Whatever draws random numbers in a network (dropout) depends on the seed and the epoch alone; of several
+        # processes each draws for other images.
+        torch.manual_seed(_derived_seed(config.seed, "epoch", epoch) + process_number())
         for method in objective.methods:
             method.start_epoch(epoch, config.epochs)
 
         wait_for(device)
         started = time.perf_counter()
-        losses, images, data_seconds = train_epoch(config, networks, objective, optimizer, loader, epoch)
+        losses, images, data_seconds = train_epoch(config, networks, objective, optimizer, loader, epoch, step)
         wait_for(device)
         trained_at = time.perf_counter()
         evaluations = evaluate(config, networks, splits, device)
@@ -233,16 +261,20 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     loader: Loader,
     epoch: int,
+    step: Step | None = None,
 ) -> tuple[dict[str, float], int, float]:
     """Train on every batch; returns the mean of each loss term, the number of images and the seconds spent on data.
 
-    Nothing here waits for the device until the epoch is over.
+    `step` runs the objective on a batch where several processes train together. Nothing here waits for the device
+    until the epoch is over.
     """
     networks.train()
+    step = step or training_step(networks, objective)
     device = next(networks.parameters()).device
     names: list[str] = []
     sums = first_bad = torch.zeros(0)
     images = steps = 0
+    processes = process_count()
     asked = time.perf_counter()
     batches = loader.epoch(epoch)
     data_seconds = time.perf_counter() - asked
@@ -253,8 +285,11 @@ def train_epoch(
         if batch is None:
             break
         with autocast(config, device):
-            terms, outputs = objective(networks, batch)
+            terms, outputs = step(batch)
             loss = torch.stack(list(terms.values())).sum()
+        weight = 1.0 if batch.whole is None else part_of(batch.whole).weight
+        if weight != 1:
+            loss = weight * loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -267,9 +302,11 @@ def train_epoch(
             sums = torch.zeros_like(values)
             first_bad = torch.full_like(values, math.inf)
         steps += 1
-        sums += values * len(batch.labels)
+        sums += values * (weight * batch.images / processes)
         first_bad = torch.where(values.isfinite(), first_bad, first_bad.clamp(max=steps))
-        images += len(batch.labels)
+        images += batch.images
+    # Of all processes, so that all of them go on or none.
+    sums, first_bad = added(sums), least(first_bad)
     where = dict(zip(names, first_bad.tolist(), strict=True))
     term = min(where, key=where.__getitem__)
     if where[term] < math.inf:
@@ -277,6 +314,7 @@ def train_epoch(
             f"the loss term {term!r} is not finite at step {where[term]:.0f} of {steps} "
             f"in epoch {epoch + 1} of {config.epochs}"
         )
+    average_statistics(networks)
     return dict(zip(names, (sums / images).tolist(), strict=True)), images, data_seconds
 
 

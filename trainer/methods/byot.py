@@ -55,9 +55,9 @@ class BYOT(Method):
     def losses(
         self, networks: Sequence[Module], outputs: Sequence[Output], batch: Batch, targets: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        return summed(self._terms(output, target) for output, target in zip(outputs, targets, strict=True))
+        return summed(self._terms(output, batch, target) for output, target in zip(outputs, targets, strict=True))
 
-    def _terms(self, output: Output, targets: Tensor) -> dict[str, Tensor]:
+    def _terms(self, output: Output, batch: Batch, targets: Tensor) -> dict[str, Tensor]:
         chosen = [block - 1 for block in self.blocks or range(1, len(output.head_logits) + 1)]
         logits = stack([*(output.head_logits[head] for head in chosen), output.logits])
         teacher = log_softmax(logits[-1].detach(), self.temperature).exp()
@@ -70,5 +70,7 @@ class BYOT(Method):
             features = stack_alike([output.head_features[head] for head in chosen], output.features)
             deepest = wide(output.features.detach())
             active = features.detach().maximum(deepest) > 0
-            terms["byot/features"] = self.feature_weight * ((features - deepest) * active).square().sum()
+            # A sum over the whole batch, of which this may be a part, and not a mean as everything else.
+            weight = self.feature_weight * (batch.images / len(batch.labels))
+            terms["byot/features"] = weight * ((features - deepest) * active).square().sum()
         return terms

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from trainer.losses import one_hot, wide
-from trainer.objective import Batch, Method, Output
+from trainer.objective import Batch, Method, Output, of_whole_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,11 +44,12 @@ class PSKD(Method):
         return targets + self.weight * (previous - targets)
 
     def after_step(self, outputs: Sequence[Output], batch: Batch) -> None:
+        indices = of_whole_batch(batch.indices, batch)
         for network, output in enumerate(outputs):
-            predictions = wide(output.logits.detach()).softmax(-1)
+            predictions = of_whole_batch(wide(output.logits.detach()).softmax(-1), batch)
             # A float64 run keeps float64 predictions; the labels that were there until now are exact either way.
             self.tables[network] = self.tables[network].to(predictions.dtype)
-            self.tables[network].index_copy_(0, batch.indices, predictions)
+            self.tables[network].index_copy_(0, indices, predictions)
 
     def state_dict(self) -> dict[str, Any]:
         return {"tables": self.tables}

@@ -1,0 +1,346 @@
+"""Several processes train what one would: the same networks, tables, losses and metrics, up to rounding."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from tests.trainer.fake_datasets import fake_folder
+from tests.trainer.training import COMBINATIONS, assert_same, content, numbers, small, title
+from trainer.config import TrainConfig
+from trainer.data import epoch_loader, load_splits
+from trainer.datasets import DATASETS
+from trainer.distributed import PeerLost, from_the_first, gathered, part_of, process_number, together, training_step
+from trainer.objective import Batch, Objective, Output
+from trainer.results import EpochResult
+from trainer.train import Diverged, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
+# Heads whose classifiers, or all of whose parameters, no loss reads.
+UNREAD_HEADS: list[dict[str, dict[str, Any]]] = [{"byot": {"blocks": [2]}}, {"dmfl": {"variant": "released"}}]
+
+
+def in_processes(count: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What a function returns in each of `count` processes that train together."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trainer.train", "trainer.methods", "tests.trainer.training"])
+    folder.mkdir(exist_ok=True)
+    processes = [
+        context.Process(target=_member, args=(number, count, folder, function, arguments)) for number in range(count)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * count
+    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(count)]
+
+
+def _member(number: int, count: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    store = torch.distributed.FileStore(str(folder / "store"), count)
+    with together(CPU, number=number, count=count, store=store):
+        result = function(*arguments)
+        torch.save(result, folder / f"{number}.pt")
+
+
+class Plain(nn.Module):
+    """Linear stages on averaged colours, with a head on each but the last: no image changes another's outputs."""
+
+    def __init__(self, num_classes: int, heads: int, width: int = 6) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(nn.Linear(12 if i == 0 else width, width) for i in range(4))
+        self.heads = nn.ModuleList(nn.Linear(width, width) for _ in range(heads))
+        self.classifiers = nn.ModuleList(nn.Linear(width, num_classes) for _ in range(heads))
+        self.classifier = nn.Linear(width, num_classes)
+
+    def forward(self, inputs: Tensor, heads: bool = True) -> Output:
+        features, exits = adaptive_avg_pool2d(inputs, 2).flatten(1), []
+        for depth, stage in enumerate(self.stages):
+            features = stage(features).relu()
+            if heads and depth < len(self.heads):
+                exits.append(self.heads[depth](features))
+        logits = tuple(classifier(each) for classifier, each in zip(self.classifiers, exits, strict=False))
+        return Output(self.classifier(features), features, logits, tuple(exits))
+
+
+def plain_network(name: str, *, num_classes: int, heads: str | None, **_: Any) -> Plain:
+    return Plain(num_classes, 3 if heads else 0)
+
+
+def uneven(**fields: Any) -> TrainConfig:
+    """Batches of 9, 9, 9 and 3 images: two processes get 5 and 4, and both work on the last one."""
+    return small(**{"batch_size": 9, "precision": "float64", "learning_rate": 0.05} | fields)
+
+
+def plainly_trained(config: TrainConfig, data_root: Path, checkpoint: Path | None = None, **options: Any) -> Any:
+    """Everything that was learned and measured in this process, with a network without batch norm."""
+    seen: list[tuple[nn.ModuleList, Objective]] = []
+    reported: list[EpochResult] = []
+
+    def watched(networks: nn.ModuleList, objective: Objective) -> Any:
+        seen.append((networks, objective))
+        return training_step(networks, objective)
+
+    with patch("trainer.train.build_network", plain_network), patch("trainer.train.training_step", watched):
+        train(config, reported.append, data_root=data_root, checkpoint=checkpoint, **options)
+    networks, objective = seen[-1]
+    return {
+        "networks": dict(networks.state_dict()),
+        "methods": {method.name: method.state_dict() for method in objective.methods},
+        "results": [numbers(result) for result in reported],
+    }
+
+
+def all_trained(configs: list[TrainConfig], data_root: Path) -> list[Any]:
+    return [plainly_trained(config, data_root) for config in configs]
+
+
+def assert_close(one: Any, other: Any, path: str = "") -> None:
+    """As `assert_same`, up to rounding in float64."""
+    if isinstance(one, Tensor):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11, msg=lambda text: f"{path}: {text}")
+    elif isinstance(one, dict):
+        assert list(one) == list(other), path
+        for name in one:
+            assert_close(one[name], other[name], f"{path}/{name}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_close(a, b, f"{path}/{i}")
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, rel=1e-9, abs=1e-9), path
+    else:
+        assert one == other, path
+
+
+def test_every_method_gives_what_one_process_gives(data_root: Path, tmp_path: Path) -> None:
+    configs = [uneven(methods=methods) for methods in (*COMBINATIONS, *UNREAD_HEADS)]
+    # Heads that nothing trains at all.
+    configs.append(uneven(heads="bottleneck"))
+    configs.append(uneven(methods={"pskd": {}, "byot": {}}, validation=6, ood_dataset="folder:other"))
+    one = all_trained(configs, data_root)
+    first, second = in_processes(2, tmp_path / "two", all_trained, configs, data_root)
+    for config, alone, a, b in zip(configs, one, first, second, strict=True):
+        name = title(config.methods)
+        assert_close(a, alone, name)
+        assert_same(a, b, name)
+
+
+def test_more_processes_than_images_of_a_batch(data_root: Path, tmp_path: Path) -> None:
+    # Three batches of 13, 13 and 4 images; the last is worked on as a whole by each of three processes.
+    configs = [uneven(methods={"pskd": {}, "byot": {}, "cskd": {}}, batch_size=13)]
+    one = all_trained(configs, data_root)
+    for each in in_processes(3, tmp_path / "three", all_trained, configs, data_root):
+        assert_close(each, one)
+
+
+@given(st.integers(1, 400), st.integers(1, 9))
+def test_parts_make_up_the_batch(count: int, processes: int) -> None:
+    with patch("trainer.distributed.process_count", lambda: processes):
+        parts = [part_of(count, number) for number in range(processes)]
+        images = [list(range(count)[part.images]) for part in parts]
+    if count < 2 * processes:
+        assert images == [list(range(count))] * processes
+    else:
+        assert list(chain(*images)) == list(range(count))
+        assert max(map(len, images)) - min(map(len, images)) <= 1
+        assert min(map(len, images)) >= 2
+    # The average over the processes of the weighted means is the mean.
+    values = torch.arange(count, dtype=torch.float64).square()
+    mean = sum(part.weight * values[part.images].mean() for part in parts) / processes
+    torch.testing.assert_close(mean, values.mean())
+
+
+def batches(config: TrainConfig, data_root: Path, imagenet: Any) -> list[list[Any]]:
+    with patch.dict(DATASETS, imagenet=imagenet):
+        loader = epoch_loader(load_splits(config, data_root), config, CPU, class_pairs=True)
+        return [[*batch[:4], batch.images] for epoch in (0, 1) for batch in loader.epoch(epoch)]
+
+
+def parts_and_wholes(config: TrainConfig, data_root: Path, imagenet: Any) -> tuple[list[int], list[list[Any]]]:
+    own = batches(config, data_root, imagenet)
+    wholes = [[*(gathered(values, images) for values in values), images] for *values, images in own]
+    return [len(batch[1]) for batch in own], wholes
+
+
+@pytest.fixture
+def imagenet(tmp_path: Path) -> Iterator[Any]:
+    """The specification of a fake ImageNet of nine images below `tmp_path`."""
+    fake_folder(tmp_path / "imagenet", split="val", size=(24, 20))
+    yield replace(DATASETS["imagenet"], classes=3, train_images=9, test_images=3, size=14)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["in memory", "streamed"])
+def test_the_parts_of_a_batch_are_the_batch(streamed: bool, data_root: Path, tmp_path: Path, imagenet: Any) -> None:
+    config = small(dataset="imagenet", batch_size=5) if streamed else uneven()
+    root = tmp_path if streamed else data_root
+    alone = batches(config, root, imagenet)
+    for number, (sizes, wholes) in enumerate(
+        in_processes(2, tmp_path / "parts", parts_and_wholes, config, root, imagenet)
+    ):
+        assert sizes[:2] == ([[3, 2], [2, 2]] if streamed else [[5, 5], [4, 4]])[number]
+        for whole, batch in zip(wholes, alone, strict=True):
+            assert_same([values.contiguous() for values in whole[:4]], [values.contiguous() for values in batch[:4]])
+            assert whole[4] == batch[4]
+
+
+def streamed_training(data_root: Path, imagenet: Any) -> Any:
+    config = uneven(dataset="imagenet", methods={"pskd": {}, "cskd": {}}, batch_size=5)
+    with patch.dict(DATASETS, imagenet=imagenet):
+        return plainly_trained(config, data_root)
+
+
+def test_images_that_stay_in_files(tmp_path: Path, imagenet: Any) -> None:
+    alone = streamed_training(tmp_path, imagenet)
+    for each in in_processes(2, tmp_path / "two", streamed_training, tmp_path, imagenet):
+        assert_close(each, alone)
+
+
+def trained_with_batch_norm(config: TrainConfig, checkpoint: Path, data_root: Path, **options: Any) -> None:
+    train(config, lambda result: None, checkpoint=checkpoint, data_root=data_root, **options)
+
+
+def one_epoch(config: TrainConfig, checkpoint: Path, data_root: Path) -> None:
+    trained_with_batch_norm(config, checkpoint, data_root, stop_after=1)
+
+
+def test_one_epoch_and_one_more_are_two(data_root: Path, tmp_path: Path) -> None:
+    config = small(methods={"pskd": {}, "byot": {}, "dml": {}})
+    in_processes(2, tmp_path / "a", one_epoch, config, tmp_path / "run.pt", data_root)
+    assert len(content(tmp_path / "run.pt")["results"]) == 1
+    in_processes(2, tmp_path / "b", trained_with_batch_norm, config, tmp_path / "run.pt", data_root)
+    in_processes(2, tmp_path / "c", trained_with_batch_norm, config, tmp_path / "straight.pt", data_root)
+    assert_same(content(tmp_path / "run.pt"), content(tmp_path / "straight.pt"))
+    assert sorted(path.name for path in tmp_path.glob("*.pt*")) == ["run.pt", "straight.pt"]
+
+
+def plain_from_checkpoint(config: TrainConfig, checkpoint: Path, data_root: Path, stop_after: int | None) -> Any:
+    return plainly_trained(config, data_root, checkpoint, stop_after=stop_after)
+
+
+def test_a_training_goes_on_with_another_number_of_processes(data_root: Path, tmp_path: Path) -> None:
+    # A teacher of its own, which is in the student's checkpoint.
+    config = uneven(methods={"pskd": {}, "tfkd": {}}, epochs=3)
+    straight = plainly_trained(config, data_root)
+    checkpoint = tmp_path / "run.pt"
+    plain_from_checkpoint(config, checkpoint, data_root, 1)
+    in_processes(2, tmp_path / "two", plain_from_checkpoint, config, checkpoint, data_root, 2)
+    assert len(content(checkpoint)["results"]) == 2
+    assert_close(plain_from_checkpoint(config, checkpoint, data_root, None), straight)
+
+
+class SpoiledAtTheEnd(Plain):
+    """Gives NaN to the second process in the fourth step alone."""
+
+    calls = 0
+
+    def forward(self, inputs: Tensor, heads: bool = True) -> Output:
+        output = super().forward(inputs, heads)
+        self.calls += self.training
+        if self.calls == 4 and process_number() == 1:
+            output = output._replace(logits=output.logits * float("nan"))
+        return output
+
+
+def spoiled(config: TrainConfig, data_root: Path) -> str:
+    def network(name: str, *, num_classes: int, **_: Any) -> Plain:
+        return SpoiledAtTheEnd(num_classes, 0)
+
+    with patch("trainer.train.build_network", network), pytest.raises(Diverged) as raised:
+        train(config, lambda result: None, data_root=data_root)
+    return str(raised.value)
+
+
+def test_all_diverge_where_one_does(data_root: Path, tmp_path: Path) -> None:
+    first, second = in_processes(2, tmp_path / "two", spoiled, uneven(), data_root)
+    assert first == second == "the loss term 'cross_entropy' is not finite at step 4 of 4 in epoch 1 of 2"
+
+
+def left_alone(config: TrainConfig, folder: Path, data_root: Path) -> str:
+    def report(result: EpochResult) -> None:
+        if process_number() == 1:
+            # As the other expects, this result is there; then there is nobody any more.
+            torch.save("", folder / "1.pt")
+            os._exit(0)
+
+    with pytest.raises(PeerLost) as raised:
+        train(config, report, data_root=data_root)
+    torch.save(str(raised.value), folder / "0.pt")
+    os._exit(0)
+
+
+def test_a_lost_process_is_no_riddle(data_root: Path, tmp_path: Path) -> None:
+    said, _ = in_processes(2, tmp_path / "two", left_alone, uneven(), tmp_path / "two", data_root)
+    assert said.startswith("another process of this training has ended")
+
+
+def handed_over(sent: Any) -> Any:
+    with patch("trainer.distributed.CHUNK_BYTES", 1000):
+        assert from_the_first(None, CPU) is None
+        return from_the_first(sent if process_number() == 0 else None, CPU)
+
+
+def test_the_first_process_hands_a_checkpoint_to_all(tmp_path: Path) -> None:
+    sent = {"state": {0: {"momentum": torch.arange(5000.0)}}, "results": [{"a": None, "b": [1, 2.5]}], "none": {}}
+    for received in in_processes(2, tmp_path / "two", handed_over, sent):
+        assert_same(received, sent)
+
+
+def test_a_single_process_is_left_alone() -> None:
+    values = torch.ones(3)
+    assert gathered(values, 3) is values
+    assert from_the_first({"a": values}, CPU) == {"a": values}
+    objective = Objective([], 3)
+    with patch.object(Objective, "__call__", lambda self, networks, batch: (networks, batch)):
+        batch = Batch(values, values.long(), values.long())
+        assert training_step(nn.ModuleList(), objective)(batch)[1] is batch
+    assert batch.images == 3
+
+
+def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*command, "-m", "trainer", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_torchrun_trains_in_two_processes_and_prints_once(tmp_path: Path) -> None:
+    options = ("--dataset", "digits", "--width", "4", "--subset", "8", "--batch-size", "16", "--epochs", "2")
+    done = torchrun(*options, "--methods", "pskd", "--json", "--checkpoint", "run.pt", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["epoch"] for line in done.stdout.splitlines()] == [0, 1]
+    assert [result["images"] for result in content(tmp_path / "run.pt")["results"]] == [80, 80]
+
+
+def test_torchrun_says_what_is_wrong(tmp_path: Path) -> None:
+    done = torchrun("--dataset", "digits", "--width", "many", cwd=tmp_path)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert re.search(r"^error in process [01]: --width: ", done.stderr, re.MULTILINE)
+    assert 'Traceback (most recent call last):\n  File "' + str(ROOT) not in done.stderr
