@@ -232,7 +232,7 @@ def _run_shape(
     ):
         tune.Tuner(
             Trial,
-            param_space={"job": tune.grid_search(jobs)},
+            param_space={"job": tune.grid_search(_Jobs(jobs))},
             tune_config=tune.TuneConfig(
                 reuse_actors=canary or all(trained_images(trial) < SMALL_TRIAL_IMAGES for trial in trials),
                 trial_name_creator=lambda trial: trial.config["job"]["name"],
@@ -248,6 +248,13 @@ def _run_shape(
         ).fit()
     if callback.problem is not None:
         raise callback.problem
+
+
+class _Jobs(list[dict[str, Any]]):
+    """Jobs that are never copied: Tune would copy all of them for every single one."""
+
+    def __deepcopy__(self, memo: object) -> _Jobs:
+        return self
 
 
 def _trainable(config: dict[str, Any]) -> None:

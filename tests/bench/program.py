@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from tests.bench.training import row
 
@@ -94,12 +97,12 @@ def recording(sizes: Sequence[int]) -> Iterator[dict[str, object]]:
 
 def reporting(sizes: Sequence[int]) -> Iterator[dict[str, object]]:
     """`orchestrate report` on databases of many epoch rows."""
-    from tests.reports.synthetic import large_database
+    from tests.reports.big_database import fill
 
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             database = Path(folder) / "results.db"
-            large_database(database, size)
+            fill(database, -(-size // 300), 300)
             command = orchestrate("report", "--db", str(database), "--out", str(Path(folder) / "report"))
             bound = {"sense": "<=", "bound": 5.0} if size >= 1_000_000 else {}
             yield row(f"`orchestrate report` on {size:,} epoch rows, s", seconds_of(command, 1), **bound)
@@ -112,15 +115,54 @@ def scheduling(trials: int) -> Iterator[dict[str, object]]:
         for case in ("ours", "reuse", "fresh"):
             count = trials if case != "fresh" else max(4, trials // 8)
             command = [sys.executable, "-m", "tests.bench.trivial", case, str(count), str(Path(folder) / case)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+            if done.returncode:
+                raise RuntimeError(f"{' '.join(command)}:\n{done.stderr[-3000:]}")
             found[case] = json.loads(done.stdout.splitlines()[-1])["seconds"] / count
         yield row(f"{trials} trivial trials against Tune with actor reuse", found["ours"] / found["reuse"], "<=", 1.5)
         yield row(f"{trials} trivial trials against Tune as it comes", found["ours"] / found["fresh"], "<=", 0.15)
         yield row("milliseconds per trivial trial", 1000 * found["ours"])
 
 
-def _database_with(path: Path, *, trials: int, epochs: int) -> float:
-    """Record epochs of trials as a run does; returns committed epochs per second."""
+def recorded_sizes(*, trials: int, epochs: int) -> dict[str, float]:
+    """Bytes that an SQLite database grows by a trial, by an attempt and by an epoch of five classifiers."""
+    from orchestrator.provenance import code_provenance
+
+    environment = {**code_provenance(), "diff": None}
+    found: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "results.db"
+        _database_with(
+            path, trials=trials, epochs=epochs, environment=environment,
+            after=lambda what: found.update({what: _file_size(path)}),
+        )  # fmt: skip
+    return {
+        "empty": found["empty"],
+        "trial": (found["trials"] - found["empty"]) / trials,
+        "attempt": (found["attempts"] - found["trials"]) / trials,
+        "epoch": (found["epochs"] - found["attempts"]) / (trials * epochs),
+    }
+
+
+def _file_size(path: Path) -> int:
+    """What is in the file, with nothing left in its journal."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path.stat().st_size
+
+
+def _database_with(
+    path: Path,
+    *,
+    trials: int,
+    epochs: int,
+    environment: Mapping[str, Any] = {},
+    after: Callable[[str], None] = lambda what: None,
+) -> float:
+    """Record epochs of trials as a run does; returns committed epochs per second.
+
+    `after` hears when the tables, the trials, the attempts and the epochs are there.
+    """
     from orchestrator.database import driver_lock, open_database
     from trainer.config import TrainConfig
     from trainer.results import EpochResult, Evaluation, Metrics
@@ -131,14 +173,19 @@ def _database_with(path: Path, *, trials: int, epochs: int) -> float:
     losses = {"cross_entropy": 1.0, "byot/cross_entropy": 2.0, "byot/distillation": 3.0}
     configs = [TrainConfig(methods={"pskd": {}}, subset=1, seed=seed) for seed in range(trials)]
     with open_database(path, create=True) as database, driver_lock(database, grid="bench") as driver:
+        after("empty")
         rows = [(each.key(), each.model_dump(mode="json"), f"seed{each.seed}") for each in configs]
         database.save_grid("bench", "bench.yaml", "", {}, rows)
         database.claim([key for key, _, _ in rows], driver)
+        after("trials")
         where = dict.fromkeys(("host", "device", "device_uuid", "pid", "log"))
-        attempts = [database.start_attempt(key, environment={}, **where) for key, _, _ in rows]
+        attempts = [database.start_attempt(key, environment=environment, **where) for key, _, _ in rows]
+        after("attempts")
         started = time.perf_counter()
         for epoch in range(epochs):
             for attempt in attempts:
                 result = EpochResult(epoch, 0.1, 1.0, 0.5, 0.01, 50_000, losses, evaluations, 11_000_000)
                 database.record_epoch(attempt, result, "exclusive")
-        return trials * epochs / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        after("epochs")
+        return trials * epochs / seconds

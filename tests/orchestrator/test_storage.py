@@ -522,7 +522,7 @@ def test_a_grid_lives_in_a_bucket(s3: S3Server, s3_place: Place, tmp_path: Path)
     upload(tmp_path / "published", joined(s3_place.url, "data"))
     fixed = {"dataset": "folder:birds", "subset": None, "batch_size": 8}
     with workplace() as place:
-        grid = place.grid("bucket", {"methods": [{}, {"tfkd": {}}]}, epochs=4, fixed=fixed)
+        grid = place.grid("bucket", {"methods": [{}, {"tfkd": {}}]}, epochs=6, fixed=fixed)
         options = ["--no-dashboard", "--no-canary"]
         code, output = place.run("run", grid, *options, "--data-root", tmp_path / "published")
         assert code == 0, output
@@ -533,11 +533,13 @@ def test_a_grid_lives_in_a_bucket(s3: S3Server, s3_place: Place, tmp_path: Path)
         node = place.folder / "node"
         environment = {**s3.environment, "ORCHESTRATE_CACHE": str(node)}
         with ended(place.start("run", grid, *options, **environment)) as run:
-            assert wait_for(lambda: place.epochs() >= 1 or run.over()), run.text()
-            place.workers()[0].kill()
+            assert wait_for(lambda: (place.epochs() >= 1 and place.workers()) or run.over()), run.text()
+            for worker in place.workers()[:1]:
+                worker.kill()
             assert wait_for(lambda: place.epochs() >= 3 or run.over()), run.text()
             run.kill()
-        wait_for(lambda: not place.workers())
+            run.wait()
+        assert wait_for(lambda: not place.workers())
         code, output = place.run("run", grid, *options, **environment)
         assert code == 0, output
         assert differences(place.results(), expected) == []

@@ -1,0 +1,103 @@
+"""A Ray cluster on this machine whose nodes come and go, each with an address of its own.
+
+As a program it obeys the lines of its standard input and answers each: `add CPUS` starts a node and says the number of
+its raylet, `kill RAYLET` ends one as a power cut would; the end of the input ends the cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from tests.orchestrator.runs import ROOT, Workplace, is_worker
+
+MEMORY = {"object_store_memory": 100 * 2**20}
+
+
+class Nodes:
+    """A running cluster, without a node that could run anything at first."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.address, self.dashboard = self._answer().split()
+
+    def add(self, cpus: int) -> int:
+        """Start a node; the number of its raylet."""
+        return int(self._ask(f"add {cpus}"))
+
+    def kill(self, raylet: int) -> None:
+        """End all processes of a node."""
+        assert self._ask(f"kill {raylet}") == "killed"
+
+    def _ask(self, line: str) -> str:
+        assert self._process.stdin
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout
+        # Ray says a few things of its own.
+        for line in self._process.stdout:
+            if line.startswith("> "):
+                return line.removeprefix("> ").strip()
+        raise AssertionError("the cluster has ended")
+
+
+@contextmanager
+def ray_nodes(place: Workplace) -> Iterator[Nodes]:
+    """Start a cluster in a workplace."""
+    environment = {**os.environ, "PYTHONPATH": f"{place.code}:{ROOT}", "RAY_TMPDIR": str(place.folder)}
+    # As docs/lab-server.md has it for every node.
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.orchestrator.ray_nodes"], cwd=place.folder, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        try:
+            yield Nodes(process)
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+
+
+def workers_of(place: Workplace, raylet: int) -> list[psutil.Process]:
+    """The processes that train on the node of a raylet."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [process for process in psutil.Process(raylet).children() if is_worker(process)]
+    return []
+
+
+def main() -> None:
+    """Print the address of the cluster and of its dashboard, then obey."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": True, "node_ip_address": "127.0.0.2", **MEMORY},
+    )
+    print(f"> {cluster.address} {cluster.webui_url}", flush=True)
+    nodes = {}
+    for line in sys.stdin:
+        command, number = line.split()
+        if command == "add":
+            # And a folder: the code that a node unpacks when it joins must not replace that of another one.
+            place = {"node_ip_address": f"127.0.0.{3 + len(nodes)}", "temp_dir": f"{os.getcwd()}/n{len(nodes)}"}
+            node = cluster.add_node(num_cpus=int(number), **place, **MEMORY)
+            raylet = node.all_processes["raylet"][0].process.pid
+            nodes[raylet] = node
+            print(f"> {raylet}", flush=True)
+        else:
+            cluster.remove_node(nodes[int(number)], allow_graceful=False)
+            print("> killed", flush=True)
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
