@@ -190,7 +190,7 @@ def test_stale_marks_of_every_kind_are_cleared(database: Database) -> None:
         start(database, mine[0])
         assert database.release_stale() == 2
         assert database.release_stale() == 0
-    rows = database.states([running, claimed, done, unowned, *mine])
+        rows = database.states([running, claimed, done, unowned, *mine])
     assert [row.state for row in rows.values()] == ["pending", "pending", "done", "pending", "running"]
     assert [row.driver for row in rows.values()] == [None, None, None, None, driver.token]
     assert [row.outcome for row in database.attempts(done)] == ["done", "lost"]
