@@ -118,7 +118,7 @@ class Cluster:
             if not self.private:
                 where = "or give --wait-for-nodes where such a node will join (or an autoscaler starts one)"
             raise SchedulerError(
-                f"{members[0].name} ({len(members)} such in all) asks for {shape.cpu:g} CPUs and {shape.gpu:g} GPUs, "
+                f"{members[0].name} ({len(members)} such in all) asks for {_asked(shape)}, "
                 f"but no node has that much (nodes: {have or 'none'}); "
                 f"change `resources` in the grid file, {where}"
             )
@@ -126,13 +126,13 @@ class Cluster:
     def awaited(self, shapes: dict[Resources, list[Trial]]) -> list[str]:
         """A line for every request that no node can meet yet."""
         return [
-            f"{len(members)} trials wait for a node with {shape.cpu:g} CPUs and {shape.gpu:g} GPUs"
+            f"{len(members)} trials wait for a node with {_asked(shape)}"
             for shape, members in shapes.items()
             if not self._fits(shape)
         ]
 
     def _fits(self, shape: Resources) -> bool:
-        return any(node.get("CPU", 0) >= shape.cpu and node.get("GPU", 0) >= shape.gpu for node in self.nodes)
+        return sum(_places(node, shape) for node in self.nodes) >= shape.processes
 
     def device_model(self, gpu: bool) -> str | None:
         """The model of the device that trials will get; None where only the cluster knows."""
@@ -146,7 +146,18 @@ class Cluster:
         """The shape that leaves no room for another trial beside it."""
         if shape.gpu:
             return self.whole_gpu(shape)
-        return replace(shape, cpu=max([shape.cpu, *(node.get("CPU", 0) for node in self.nodes)]))
+        return replace(shape, cpu=max([shape.cpu, *(node.get("CPU", 0) // shape.processes for node in self.nodes)]))
+
+
+def _places(node: dict[str, float], shape: Resources) -> int:
+    """How many processes of this shape a node has room for."""
+    asked = {"CPU": shape.cpu, "GPU": shape.gpu}
+    return min(int(node.get(kind, 0) / amount) for kind, amount in asked.items() if amount)
+
+
+def _asked(shape: Resources) -> str:
+    each = f"{shape.cpu:g} CPUs and {shape.gpu:g} GPUs"
+    return f"{shape.processes} processes with {each} each" if shape.processes > 1 else each
 
 
 def _alive(process: psutil.Process) -> bool:

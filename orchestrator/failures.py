@@ -58,11 +58,11 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(kind, f"{message}\n{trace}", fingerprint(kind, type(error).__name__, place, message))
 
 
-def process_ended(report: str) -> Failure:
+def process_ended(report: str, which: str = "the trial's process") -> Failure:
     """The failure of a trial whose process vanished, from what Ray says of it."""
     # Tune writes every loss of a trial into one file.
     newest = re.split(r"^Failure # \d+ \(.*\)$", report, flags=re.MULTILINE)[-1].strip()
-    return infrastructure_failure(f"the trial's process ended: {_reason(newest)}", newest)
+    return infrastructure_failure(f"{which} ended: {_reason(newest)}", newest)
 
 
 def infrastructure_failure(message: str, details: str = "") -> Failure:

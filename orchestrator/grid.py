@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ TABLES = (1, 2, 3, 4, "tinyimagenet", "pskd", "dcm", "ood", "fidelity", "interac
 FIGURES = (2,)
 SELECTIONS = ("best_test", "best_val", "last")
 
+AMOUNTS = ("gpu", "cpu", "gpus_per_trial", "processes")
 # Of one trial; more is a slip of the pen.
 MAX_AMOUNT = 4096
 
@@ -35,10 +37,14 @@ _MEAN_LAST = re.compile(r"mean_last_[1-9][0-9]{0,5}")
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial asks of the cluster: GPUs (a fraction packs several trials on one) and CPU cores."""
+    """What one trial asks of the cluster.
+
+    It runs in so many `processes`, and each has its GPUs (a fraction packs several trials on one) and CPU cores.
+    """
 
     gpu: float = 1.0
     cpu: float = 1.0
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -135,14 +141,14 @@ def _resources(
     reader: Reader, node: Node | None, configs: dict[str, TrainConfig]
 ) -> tuple[Resources, dict[str, Resources]]:
     """What every trial asks for, and what those of single networks ask for instead."""
-    entries = reader.mapping(node, "resources", ("gpu", "cpu", "per_network"))
+    entries = reader.mapping(node, "resources", (*AMOUNTS, "per_network"))
     shared = _amounts(reader, entries, "resources", Resources())
     trained = {name for config in configs.values() for name in (config.network, config.peer)}
     per_network = {}
     listed = entries.get("per_network")
     for name, child in reader.mapping(listed, "resources.per_network", NETWORKS, "network").items():
         key = f"resources.per_network.{name}"
-        per_network[name] = _amounts(reader, reader.mapping(child, key, ("gpu", "cpu")), key, shared)
+        per_network[name] = _amounts(reader, reader.mapping(child, key, AMOUNTS), key, shared)
         if not reader.problems and name not in trained:
             reader.note(listed.places[name], key, "no trial of this grid trains this network")
     return shared, per_network
@@ -161,10 +167,32 @@ def _amounts(reader: Reader, entries: dict[str, Node], key: str, otherwise: Reso
             allowed = "0, a fraction" if name == "gpu" else "a fraction"
             what = f"{shown(node.plain())} is not an amount; give {allowed} from 0.01, or a whole number"
             reader.note(node.place, f"{key}.{name}", what)
-    return Resources(**found)
+    processes = otherwise.processes
+    for name, counted in (("processes", "processes"), ("gpus_per_trial", "GPUs")):
+        if (node := entries.get(name)) is None:
+            continue
+        if type(node.value) is int and 1 <= node.value <= MAX_AMOUNT:
+            processes = node.value
+        else:
+            what = f"{shown(node.plain())} is not a number of {counted}; give a whole number from 1"
+            reader.note(node.place, f"{key}.{name}", what)
+    if "gpus_per_trial" in entries:
+        found["gpu"] = 1.0
+        for name in ("gpu", "processes"):
+            if name in entries:
+                what = "is given by gpus_per_trial as well, which starts a process with one GPU for each; leave one out"
+                reader.note(entries[name].place, f"{key}.{name}", what)
+    elif processes > 1 and found["gpu"] not in (0, 1):
+        name = "gpu" if "gpu" in entries else "processes"
+        what = f"each of {processes} processes would get {found['gpu']:g} GPUs; it uses one (gpu: 1) or none (gpu: 0)"
+        reader.note(entries[name].place, f"{key}.{name}", what)
+    return Resources(**found, processes=processes)
 
 
 def _largest(config: TrainConfig, shared: Resources, per_network: dict[str, Resources]) -> Resources:
     """The resources for all networks of a trial together."""
     asked = [per_network.get(name, shared) for name in config.network_names]
-    return Resources(max(one.gpu for one in asked), max(one.cpu for one in asked))
+    gpu, processes = max(one.gpu for one in asked), max(one.processes for one in asked)
+    if processes > 1:
+        gpu = min(1.0, math.ceil(gpu))
+    return Resources(gpu, max(one.cpu for one in asked), processes)

@@ -75,6 +75,15 @@ class Plan:
         verdict = f"{_trials(pending)} to run" if pending else "nothing to run"
         return f"{_trials(len(self.entries))}: {listed}; {verdict}"
 
+    def together(self) -> list[str]:
+        """A line for each way in which trials run in several processes."""
+        shapes = Counter(entry.trial.resources for entry in self.entries if entry.trial.resources.processes > 1)
+        return [
+            f"{_trials(count)} in {shape.processes} processes each, a process with "
+            f"{_amount(shape.gpu, 'GPU')} and {_amount(shape.cpu, 'CPU')}"
+            for shape, count in shapes.items()
+        ]
+
     def _counts(self) -> Counter[str]:
         return Counter(entry.status for entry in self.entries)
 
@@ -102,6 +111,10 @@ def _judged(trial: Trial, known: State | None) -> tuple[Status, str]:
 
 def _first_line(text: str | None) -> str:
     return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
+
+
+def _amount(number: float, name: str) -> str:
+    return f"{number:g} {name}{'s' if number != 1 else ''}"
 
 
 def _epochs(number: int) -> str:

@@ -54,7 +54,7 @@ class Attempt:
     id: int
     host: str
     device: str
-    pid: int
+    pids: frozenset[int]
     began: float
     ended: float | None = None
 
@@ -97,7 +97,9 @@ class Recorder:
         environment = {**self.environment, **message["environment"]}
         attempt = self.database.start_attempt(key, purpose=self.purpose, environment=environment, **where)
         device = message["device_uuid"] or message["device"]
-        self.running[key] = Attempt(attempt, message["host"], device, message["pid"], message["began"])
+        # Those of all its processes on this host.
+        pids = frozenset(message.get("pids", [message["pid"]]))
+        self.running[key] = Attempt(attempt, message["host"], device, pids, message["began"])
         self.observer.started(self.trials[key].name, message["host"], message["device"])
 
     def epoch(self, key: str, message: Mapping[str, Any]) -> None:
@@ -105,7 +107,8 @@ class Recorder:
         attempt = self.running[key]
         result = EpochResult.from_dict(message["result"])
         neighbours = self._neighbours(attempt, message["began"], message["ended"])
-        quality = label(Timing(**message["timing"]), {other.pid for other in neighbours}, shared=bool(neighbours))
+        co_located = {pid for other in neighbours for pid in other.pids}
+        quality = label(Timing(**message["timing"]), co_located, shared=bool(neighbours))
         self.database.record_epoch(attempt.id, result, quality)
         self.observer.epoch(self.trials[key].name, result, quality)
 

@@ -109,7 +109,7 @@ def _run_canaries(
     # The trials are the audience's business, their canaries only where they fail.
     quiet = Observer(tick=recorder.observer.tick)
     rehearsals = _recorder(recorder.database, firsts, options, quiet, "canary", same_failure_limit=len(firsts) + 1)
-    requests = ((cluster.whole_gpu(trial.resources), trial) for trial in firsts)
+    requests = ((cluster.whole_gpu(replace(trial.resources, processes=1)), trial) for trial in firsts)
     for shape, members in _by_shape(requests).items():
         _run_shape(rehearsals, cluster, shape, members, options, alone=True, canary=True)
     refused = {
@@ -136,7 +136,7 @@ def _packed(trials: Sequence[Trial], database: Database, cluster: Cluster, obser
     packed = []
     for trial in trials:
         share = shares.get((canary_shape(trial.config.model_dump(mode="json")), trial.resources.cpu), 1.0)
-        if trial.resources.gpu == 1 and share < 1:
+        if (trial.resources.gpu, trial.resources.processes) == (1, 1) and share < 1:
             # Ray counts in ten-thousandths, and three times 0.3334 would be more than a GPU.
             share = math.floor(share * 10_000) / 10_000
             packed.append(replace(trial, resources=replace(trial.resources, gpu=share)))
@@ -210,6 +210,8 @@ def _run_shape(
     from ray.tune.trainable.function_trainable import wrap_function
 
     bundle = {"CPU": shape.cpu} | ({"GPU": shape.gpu} if shape.gpu else {})
+    # The process of a trial that runs in several needs nothing for itself.
+    bundles = [{}, *[bundle] * shape.processes] if shape.processes > 1 else [bundle]
 
     class Trial(wrap_function(_trainable, name="trial")):
         """Shows the trial's name in Ray's dashboard."""
@@ -219,7 +221,7 @@ def _run_shape(
 
         @classmethod
         def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            return tune.PlacementGroupFactory([bundle])
+            return tune.PlacementGroupFactory(bundles, strategy="PACK")
 
     # What the dashboard's column "Class" says.
     Trial.__qualname__ = "Trial"
@@ -270,7 +272,12 @@ def _trainable(config: dict[str, Any]) -> None:
                 gauges[name].set(value, tags={"trial": job.name})
         tune.report(message)
 
-    run_job(job, report)
+    if job.processes > 1 and not job.canary:
+        from orchestrator.gang import run_gang
+
+        run_gang(job, report)
+    else:
+        run_job(job, report)
 
 
 def _measures(result: EpochResult) -> dict[str, float]:
@@ -300,4 +307,5 @@ def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, time
         code_sha256=options.environment["code_sha256"],
         warm_up=warm_up,
         timed=timed,
+        processes=trial.resources.processes,
     )

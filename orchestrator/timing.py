@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,12 @@ def label(timing: Timing, co_located_pids: Collection[int] = (), shared: bool = 
     5. exclusive: none of these was there.
     """
     return _quality(timing.detail, frozenset(co_located_pids), shared)
+
+
+def worst(timings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of the timings of several processes, as plain values, the one that spoils a time the most (see `label`)."""
+    order = (FOREIGN_LOAD, THROTTLED, PACKED, UNKNOWN, EXCLUSIVE)
+    return min(timings, key=lambda timing: order.index(timing["quality"]))
 
 
 def device_facts(device: str, *, nvml: Any = None, root: Path = Path("/")) -> dict[str, Any]:

@@ -8,11 +8,14 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from orchestrator.failures import Failure, failure_of
 from orchestrator.provenance import code_digest, package_versions
@@ -27,7 +30,8 @@ class Job:
     """What a worker needs to run one trial; plain values, because it travels between machines.
 
     A timing pass has no checkpoint, stops after `warm_up` + `timed` epochs and reports the last `timed` of them. A
-    canary is a rehearsal: `checkpoint` is the file in whose folder it writes its own.
+    canary is a rehearsal: `checkpoint` is the file in whose folder it writes its own. `cpus` and `gpus` are those of
+    each of the `processes`.
     """
 
     key: str
@@ -43,6 +47,21 @@ class Job:
     warm_up: int = 0
     timed: int | None = None
     canary: bool = False
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process's place among those that train a trial together, see `orchestrator.gang`.
+
+    `companions` are the pids of the others on its host; `together(device)` is the context in which they train.
+    """
+
+    number: int
+    device: str
+    companions: tuple[int, ...]
+    log_path: Path
+    together: Callable[[str], AbstractContextManager[None]]
 
 
 def run_job(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
@@ -50,7 +69,11 @@ def run_job(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
 
     Raises RuntimeError after a failure was reported, so that its process is not used for another trial.
     """
-    failure = _attempt(job, report)
+    conclude(attempt(job, report), report)
+
+
+def conclude(failure: Failure | None, report: Callable[[dict[str, Any]], None]) -> None:
+    """Report how a trial ended; raises as `run_job`."""
     if failure is None:
         report({"kind": "done"})
         return
@@ -60,12 +83,14 @@ def run_job(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
     raise RuntimeError(failure.message)
 
 
-def _attempt(job: Job, report: Callable[[dict[str, Any]], None]) -> Failure | None:
+def attempt(job: Job, report: Callable[[dict[str, Any]], None], member: Member | None = None) -> Failure | None:
+    """Train or rehearse in this process, alone or as one of several, and report; the failure if there was one."""
     try:
-        log_path = _log_path(job)
-        with _logged_to(log_path):
+        if member is None:
+            member = Member(0, "cuda:0" if job.gpus > 0 else "cpu", (), new_log(job), lambda device: nullcontext())
+        with _logged_to(member.log_path):
             try:
-                (_rehearse if job.canary else _train)(job, report, log_path)
+                (_rehearse if job.canary else _train)(job, report, member)
             except Exception as error:
                 log.error("%s\n%s", job.name, failure_of(error).text)
                 raise
@@ -76,17 +101,21 @@ def _attempt(job: Job, report: Callable[[dict[str, Any]], None]) -> Failure | No
     return None
 
 
-def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -> None:
+def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -> None:
     from orchestrator.timing import DeviceSampler
     from trainer.config import TrainConfig
     from trainer.train import train
 
-    device, started = _start(job, log_path)
-    report(started)
+    report(_start(job, member))
     config = TrainConfig(**job.config)
     data_root = local_data(config, job.data_root, _progress(report))
 
-    with local_checkpoint(job.checkpoint) as (checkpoint, put_back), DeviceSampler(device) as sampler:
+    with (
+        member.together(member.device),
+        # Of several processes the first one alone reads and writes it.
+        local_checkpoint(job.checkpoint if member.number == 0 else None) as (checkpoint, put_back),
+        DeviceSampler(member.device, own_pids=lambda: _with_children(member.companions)) as sampler,
+    ):
         began = time.time()
 
         def on_epoch(result: EpochResult) -> None:
@@ -126,7 +155,7 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -
         train(
             config,
             on_epoch,
-            device=device,
+            device=member.device,
             data_root=data_root,
             checkpoint=checkpoint,
             checkpoint_seconds=job.checkpoint_seconds,
@@ -136,19 +165,21 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -
         put_back()
 
 
-def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path) -> None:
+def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -> None:
     from trainer.config import TrainConfig
     from trainer.rehearsal import rehearse
 
-    device, started = _start(job, log_path)
-    config = TrainConfig(**job.config)
+    started = _start(job, member)
+    # Of several processes, what one of them has to do.
+    share = -(-job.config["batch_size"] // job.processes)
+    config = TrainConfig(**{**job.config, "batch_size": share})
     try:
         with local_checkpoint(job.checkpoint) as (checkpoint, _):
             found = rehearse(
                 config,
-                device=device,
+                device=member.device,
                 data_root=local_data(config, job.data_root, _progress(report)),
-                folder=checkpoint.parent if checkpoint else log_path.parent,
+                folder=checkpoint.parent if checkpoint else member.log_path.parent,
             )
         started["environment"]["canary"] = found.to_dict()
         log.info("canary: %s", found)
@@ -157,13 +188,13 @@ def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], log_path: Path
         report(started)
 
 
-def _start(job: Job, log_path: Path) -> tuple[str, dict[str, Any]]:
-    """The device to use, and the message that tells where the trial runs."""
+def _start(job: Job, member: Member) -> dict[str, Any]:
+    """The message that tells where the trial runs."""
     import torch
 
     from orchestrator.timing import device_facts
 
-    device = "cuda:0" if job.gpus > 0 else "cpu"
+    device = member.device
     torch.set_num_threads(max(1, int(job.cpus)))
     facts = device_facts(device)
     digest = code_digest()
@@ -171,13 +202,13 @@ def _start(job: Job, log_path: Path) -> tuple[str, dict[str, Any]]:
     if environment["code_changed"]:
         log.warning("the trainer's code has changed since the launch: this trial runs code %s", digest[:12])
     log.info("%s: key %s on %s %s", job.name, job.key, socket.gethostname(), device)
-    return device, {
+    return {
         "kind": "started",
         "host": socket.gethostname(),
         "device": f"{device} ({facts['name']})" if facts.get("name") else device,
         "device_uuid": facts.get("uuid"),
         "pid": os.getpid(),
-        "log": str(log_path),
+        "log": str(member.log_path),
         "began": time.time(),
         "environment": environment,
     }
@@ -193,7 +224,7 @@ def _progress(report: Callable[[dict[str, Any]], None]) -> Callable[[str], None]
     return say
 
 
-def _log_path(job: Job) -> Path:
+def new_log(job: Job) -> Path:
     """A new file per attempt; the number is that of the files already there."""
     folder = Path(job.log_folder) / job.name.replace("/", "_")
     folder.mkdir(parents=True, exist_ok=True)
@@ -205,6 +236,15 @@ def _log_path(job: Job) -> Path:
             return path
         except FileExistsError:
             number += 1
+
+
+def _with_children(pids: Iterable[int]) -> set[int]:
+    """Processes and what they have started to read their data."""
+    found = set(pids)
+    for pid in pids:
+        with suppress(psutil.Error):
+            found |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    return found
 
 
 class _logged_to:

@@ -298,6 +298,25 @@ def test_resources_may_differ_by_network():
     assert trial.resources == Resources(gpu=2, cpu=1)
 
 
+def test_a_trial_may_run_in_several_processes_each_with_a_gpu_or_none():
+    grid = {"network": ["resnet18", "resnet50", "wrn28_10"]}
+    asked = {"gpus_per_trial": 4, "cpu": 8, "per_network": {"resnet18": {"gpus_per_trial": 1}, "resnet50": {"cpu": 2}}}
+    assert [trial.resources for trial in load({"grid": grid, "resources": asked}).trials] == [
+        Resources(gpu=1, cpu=8),
+        Resources(gpu=1, cpu=2, processes=4),
+        Resources(gpu=1, cpu=8, processes=4),
+    ]
+    (trial, *_) = load({"grid": grid, "resources": {"gpu": 0, "processes": 2}}).trials
+    assert trial.resources == Resources(gpu=0, cpu=1, processes=2)
+
+
+def test_two_networks_in_several_processes_use_one_gpu_each():
+    asked = {"gpu": 0.5, "cpu": 1, "per_network": {"wrn28_10": {"gpus_per_trial": 2}}}
+    pair = {"fixed": {"methods": ["dml"], "network": "resnet18", "peer": "wrn28_10"}, "grid": {"seed": [0]}}
+    (trial,) = load({**pair, "resources": asked}).trials
+    assert trial.resources == Resources(gpu=1, cpu=1, processes=2)
+
+
 def test_defaults_of_resources_and_report():
     grid = load({})
     assert grid.trials[0].resources == Resources(gpu=1, cpu=1)

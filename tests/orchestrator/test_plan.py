@@ -91,3 +91,10 @@ def test_a_hundred_thousand_trials_are_planned():
     assert plan.count("done") == 1000
     assert len(plan.pending) == plan.count("new") == 99_000
     assert plan.summary() == "100,000 trials: 99,000 new, 1,000 done; 99,000 trials to run"
+
+
+def test_the_plan_tells_of_trials_in_several_processes():
+    assert make_plan(GRID, {}).together() == []
+    asked = {"gpus_per_trial": 4, "cpu": 8, "per_network": {"resnet50": {"gpus_per_trial": 1}}}
+    grid = load({"grid": {"network": ["resnet18", "resnet50"], "seed": [0, 1]}, "resources": asked})
+    assert make_plan(grid, {}).together() == ["2 trials in 4 processes each, a process with 1 GPU and 8 CPUs"]

@@ -1,0 +1,159 @@
+"""A trial of several processes on a real Ray: its results, its failures, and what its death leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cluster import Cluster, SchedulerError
+from orchestrator.failures import failure_of
+from orchestrator.grid import Resources
+from tests.orchestrator.runs import Workplace, ended, wait_for, workplace
+
+TWO = {"gpu": 0, "cpu": 1, "processes": 2}
+
+# Fails in the second of two processes alone; the first one loses it.
+HALF = '''
+"""A training method that fails in one of several processes."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainer.objective import Method
+
+
+@dataclass
+class Half(Method):
+    name: ClassVar[str] = "half"
+    title: ClassVar[str] = "Half"
+    at: int = 1
+
+    def start_epoch(self, epoch, epochs):
+        from trainer.distributed import process_number
+
+        if epoch == self.at and process_number() == 1:
+            raise ValueError("the second half failed")
+'''
+
+
+def attempts(place: Workplace) -> list[tuple[Any, ...]]:
+    return place.ask("SELECT outcome, error_class, error_text FROM attempts WHERE purpose = 'train' ORDER BY id")
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Workplace]:
+    with workplace() as made:
+        (made.code / "trainer/methods/half.py").write_text(HALF)
+        yield made
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_trial_of_two_processes_and_one_whose_second_process_fails(place: Workplace) -> None:
+    grid = place.grid("pair", {"methods": [{"pskd": {}}, {"half": {}}]}, epochs=2, resources=TWO)
+    code, output = place.run("run", grid, "--no-dashboard")
+    assert code == 1, output
+    query = """
+        SELECT t.config, a.outcome, a.error_class, a.error_text, a.environment, a.log FROM attempts a
+        JOIN trials t ON t.id = a.trial_id WHERE a.purpose = 'train' ORDER BY a.id"""
+    found = {next(iter(json.loads(config)["methods"])): values for config, *values in place.ask(query)}
+    assert len(found) == len(attempts(place)) == 2, "neither is tried again"
+
+    outcome, _, _, environment, log = found["pskd"]
+    assert outcome == "done"
+    processes = json.loads(environment)["processes"]
+    assert len({process["pid"] for process in processes}) == 2
+    assert [process["device"].split()[0] for process in processes] == ["cpu", "cpu"]
+    assert "epoch 1" in Path(log).read_text()
+    assert "epoch 1" in Path(log).with_suffix(".process1.log").read_text()
+    assert place.epochs() == 2 + 1
+    assert place.ask("SELECT DISTINCT images FROM epochs") == [(200,)]
+
+    outcome, error_class, text, _, _ = found["half"]
+    assert (outcome, error_class) == ("failed", "code")
+    assert text.splitlines()[0] == "ValueError: the second half failed"
+    assert "in start_epoch" in text
+
+
+def running(place: Workplace, seed: int) -> list[int]:
+    """The pids of the processes that train a trial now, once it has an epoch; none before."""
+    query = """
+        SELECT a.environment FROM attempts a JOIN trials t ON t.id = a.trial_id
+        WHERE a.outcome IS NULL AND json_extract(t.config, '$.seed') = ? AND a.id IN (SELECT attempt_id FROM epochs)"""
+    rows = place.ask(query, seed)
+    return [process["pid"] for process in json.loads(rows[0][0])["processes"]] if rows else []
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_killed_process_ends_the_attempt_and_the_next_goes_on(place: Workplace) -> None:
+    place.clear()
+    # One after the other: there are two processors for two processes.
+    grid = place.grid("killed", {"seed": [0, 1]}, epochs=5, resources=TWO)
+    run = place.start("run", grid, "--no-dashboard", "--no-canary")
+    with ended(run):
+        for number in (0, 1):
+            assert wait_for(lambda number=number: running(place, number) or run.over()), run.text()
+            pids = running(place, number)
+            assert len(pids) == 2, run.text()
+            os.kill(pids[number], signal.SIGKILL)
+        assert run.code() == 0, run.text()
+    found = attempts(place)
+    for number in (0, 1):
+        reason = f"process {number} of the trial's 2 ended: it was killed or crashed"
+        (lost,) = [attempt for attempt in found if (attempt[2] or "").startswith(reason)]
+        assert lost[:2] == ("failed", "infrastructure")
+    assert sorted(attempt[0] for attempt in found) == ["done", "done", "failed", "failed"]
+    assert place.doubtful() == []
+
+
+def cluster(*nodes: dict[str, float]) -> Cluster:
+    return Cluster(list(nodes), None)
+
+
+def test_processes_may_be_spread_over_nodes_but_each_must_have_its_place() -> None:
+    shape = Resources(gpu=1, cpu=8, processes=4)
+    trial: Any = type("Trial", (), {"name": "imagenet/pskd"})
+    two_nodes = cluster({"CPU": 64, "GPU": 2}, {"CPU": 16, "GPU": 8})
+    two_nodes.refuse_infeasible({shape: [trial]})
+    with pytest.raises(SchedulerError, match="4 processes with 8 CPUs and 1 GPUs each"):
+        cluster({"CPU": 64, "GPU": 3}, {"CPU": 7, "GPU": 8}).refuse_infeasible({shape: [trial]})
+
+
+def test_measured_alone_the_processes_fill_the_machine() -> None:
+    shape = Resources(gpu=0, cpu=1, processes=3)
+    assert cluster({"CPU": 16.0}).whole_device(shape) == Resources(gpu=0, cpu=5, processes=3)
+    assert cluster({"CPU": 16.0, "GPU": 4.0}).whole_device(Resources(1, 2, 4)) == Resources(1, 2, 4)
+
+
+def test_only_what_says_that_another_was_lost_is_no_reason() -> None:
+    gang = pytest.importorskip("orchestrator.gang")
+    from trainer.distributed import PeerLost
+
+    assert gang._lost_another(failure_of(PeerLost("another process of this training has ended")))
+    assert not gang._lost_another(failure_of(ValueError("the second half failed")))
+
+
+def test_an_epoch_is_reported_when_all_have_told_it_and_its_time_is_as_bad_as_the_worst() -> None:
+    gang = pytest.importorskip("orchestrator.gang")
+    told: list[dict[str, Any]] = []
+    merged = gang._Merged(2, told.append)
+
+    def epoch(number: int, quality: str) -> dict[str, Any]:
+        return {"kind": "epoch", "result": {"epoch": number}, "timing": {"quality": quality, "detail": {}}}
+
+    merged.hear(1, epoch(0, "exclusive"))
+    merged.hear(1, {"kind": "teacher"})
+    merged.hear(1, epoch(1, "foreign load"))
+    assert told == []
+    merged.hear(0, epoch(0, "throttled"))
+    merged.hear(0, {"kind": "teacher"})
+    merged.hear(0, epoch(1, "exclusive"))
+    assert [message["kind"] for message in told] == ["epoch", "teacher", "epoch"]
+    assert [told[0]["timing"]["quality"], told[2]["timing"]["quality"]] == ["throttled", "foreign load"]
