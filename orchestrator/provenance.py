@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shlex
 import subprocess
@@ -25,7 +26,8 @@ def code_provenance() -> dict[str, Any]:
     diff = _git("diff", "HEAD", "--", "trainer", "orchestrator")
     status = _git("status", "--porcelain", "--", "trainer", "orchestrator")
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        # An image holds no history; whoever builds it says what went in.
+        "commit": _git("rev-parse", "HEAD") or os.environ.get("ORCHESTRATE_COMMIT") or None,
         "dirty": bool(status) if status is not None else None,
         "diff": diff[:DIFF_LIMIT] if diff else None,
         "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,

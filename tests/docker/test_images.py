@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from orchestrator import provenance
 from orchestrator.cluster import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,9 @@ def test_the_base_has_the_cuda_of_the_wheels():
 
 def test_the_program_does_not_run_as_root():
     last = DOCKERFILE.rpartition("\nFROM ")[2]
-    assert re.findall(r"^USER (\S+)$", last, re.MULTILINE) == ["orchestrate"]
+    # A number: of a name Kubernetes cannot tell whose it is.
+    assert re.findall(r"^USER (\S+)$", last, re.MULTILINE) == ["$UID"]
+    assert re.findall(r"^ARG UID=(\d+)$", DOCKERFILE, re.MULTILINE) == ["1000", "1000"]
     assert last.index("\nUSER ") > last.rindex("\nRUN ")
 
 
@@ -73,3 +76,11 @@ def test_kubernetes_mounts_what_it_declares():
         paths = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
         assert paths == {"/workspace", "/data", "/dev/shm"}
         assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == set(volumes)
+
+
+def test_the_commit_of_an_image_is_known_without_its_history(monkeypatch: pytest.MonkeyPatch):
+    name = re.search(r"^ENV .*?(\w+)=\$COMMIT", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    monkeypatch.setattr(provenance, "_git", lambda *arguments: None)
+    assert name and provenance.code_provenance()["commit"] is None
+    monkeypatch.setenv(name[1], "0123abc")
+    assert provenance.code_provenance()["commit"] == "0123abc"

@@ -125,7 +125,7 @@ def test_the_variant_must_be_named(tmp_path: Path):
 
 def submit(place: Place, driver: str) -> subprocess.Popen[str]:
     """Start the Slurm script as a batch job on one node, with `driver` for what `orchestrate` does."""
-    place.program("srun", 'if [ "$2" = bash ]; then exec "${@:2}"; fi')
+    place.program("srun", 'while [ "${1::2}" = -- ]; do shift; done; exec "$@"')
     place.program("scontrol")
     started = f'grep --quiet "^ray start" {place.folder}/calls'
     place.program("ray", f'case "$1" in start) exec sleep 600;; status) {started};; esac')
