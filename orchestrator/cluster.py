@@ -116,7 +116,9 @@ class Cluster:
             have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in self.nodes)
             where = "or run where such a node is (--address)"
             if not self.private:
-                where = "or give --wait-for-nodes where such a node will join (or an autoscaler starts one)"
+                where = (
+                    "or give --wait-for-nodes where such a node will join (an autoscaler starts one when it is asked)"
+                )
             raise SchedulerError(
                 f"{members[0].name} ({len(members)} such in all) asks for {_asked(shape)}, "
                 f"but no node has that much (nodes: {have or 'none'}); "

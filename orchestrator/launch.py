@@ -94,14 +94,14 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
             make_ready(unfinished, options)
         tried: set[str] = set()
         told: set[int] = set()
-        waited = False
+        shared = False
         ownerless_since: float | None = None
         while True:
             wanted = [entry.trial for entry in plan.pending if entry.trial.key not in tried]
             claimed = database.claim([trial.key for trial in wanted], driver) if wanted else set()
             others = _others(database, grid, driver)
             if set(others) != told:
-                told = set(others)
+                told, shared = set(others), True
                 typer.echo(_elsewhere(database, others, wait))
             if claimed:
                 trials = [trial for trial in wanted if trial.key in claimed]
@@ -112,7 +112,6 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
             left = len(wanted) + others.total()
             if not left or not wait:
                 break
-            waited = True
             if not wanted:
                 ownerless_since = None
             elif ownerless_since is None:
@@ -121,7 +120,7 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
                 database.release_stale()
             time.sleep(LOOK_SECONDS)
             plan = plan_of(grid, database)
-        if waited:
+        if shared:
             announce_plan(plan)
         return Outcome(plan.count("failed"), left)
 

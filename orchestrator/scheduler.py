@@ -7,6 +7,7 @@ business, never Ray's experiment state.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import tempfile
 from collections import Counter
@@ -217,7 +218,7 @@ def _run_shape(
         """Shows the trial's name in Ray's dashboard."""
 
         def __repr__(self) -> str:
-            return str(self.config["job"]["name"])
+            return str(json.loads(self.config["job"])["name"])
 
         @classmethod
         def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -226,7 +227,9 @@ def _run_shape(
     # What the dashboard's column "Class" says.
     Trial.__qualname__ = "Trial"
     callback = recording_callback(recorder, cluster, options, alone=alone)
-    jobs = [asdict(replace(_job(trial, shape, options, warm_up, timed), canary=canary)) for trial in trials]
+    described = (asdict(replace(_job(trial, shape, options, warm_up, timed), canary=canary)) for trial in trials)
+    # As strings, for Tune copies all of them in depth for every single one: minutes of work with a thousand dicts.
+    jobs = [json.dumps(job) for job in described]
     # What Tune itself writes is never read again.
     with (
         tempfile.TemporaryDirectory(prefix="orchestrate-tune-", ignore_cleanup_errors=True) as storage,
@@ -234,10 +237,10 @@ def _run_shape(
     ):
         tune.Tuner(
             Trial,
-            param_space={"job": tune.grid_search(_Jobs(jobs))},
+            param_space={"job": tune.grid_search(jobs)},
             tune_config=tune.TuneConfig(
                 reuse_actors=canary or all(trained_images(trial) < SMALL_TRIAL_IMAGES for trial in trials),
-                trial_name_creator=lambda trial: trial.config["job"]["name"],
+                trial_name_creator=lambda trial: json.loads(trial.config["job"])["name"],
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
@@ -252,18 +255,11 @@ def _run_shape(
         raise callback.problem
 
 
-class _Jobs(list[dict[str, Any]]):
-    """Jobs that are never copied: Tune would copy all of them for every single one."""
-
-    def __deepcopy__(self, memo: object) -> _Jobs:
-        return self
-
-
 def _trainable(config: dict[str, Any]) -> None:
     from ray import tune
     from ray.util.metrics import Gauge
 
-    job = Job(**config["job"])
+    job = Job(**json.loads(config["job"]))
     gauges = {name: Gauge(f"trial_{name}", description, tag_keys=("trial",)) for name, description in GAUGES.items()}
 
     def report(message: dict[str, Any]) -> None:

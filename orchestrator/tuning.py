@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +172,12 @@ def tracker_callbacks(options: RunOptions, observer: Observer) -> list[Any]:
 
 
 def _key(trial: Any) -> str:
-    return str(trial.config["job"]["key"])
+    return _key_of(trial.config["job"])
+
+
+@cache
+def _key_of(job: str) -> str:
+    return str(json.loads(job)["key"])
 
 
 def _error_text(trial: Any) -> str:

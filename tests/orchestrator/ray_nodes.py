@@ -1,7 +1,7 @@
 """A Ray cluster on this machine whose nodes come and go, each with an address of its own.
 
 As a program it obeys the lines of its standard input and answers each: `add CPUS` starts a node and says the number of
-its raylet, `kill RAYLET` ends one as a power cut would; the end of the input ends the cluster.
+its raylet; the end of the input ends the cluster.
 """
 
 from __future__ import annotations
@@ -29,17 +29,10 @@ class Nodes:
 
     def add(self, cpus: int) -> int:
         """Start a node; the number of its raylet."""
-        return int(self._ask(f"add {cpus}"))
-
-    def kill(self, raylet: int) -> None:
-        """End all processes of a node."""
-        assert self._ask(f"kill {raylet}") == "killed"
-
-    def _ask(self, line: str) -> str:
         assert self._process.stdin
-        self._process.stdin.write(line + "\n")
+        self._process.stdin.write(f"add {cpus}\n")
         self._process.stdin.flush()
-        return self._answer()
+        return int(self._answer())
 
     def _answer(self) -> str:
         assert self._process.stdout
@@ -74,6 +67,14 @@ def workers_of(place: Workplace, raylet: int) -> list[psutil.Process]:
     return []
 
 
+def cut_off(raylet: int) -> None:
+    """End all processes of a node at once, as a power cut would."""
+    node = psutil.Process(raylet)
+    for process in [node, *node.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def main() -> None:
     """Print the address of the cluster and of its dashboard, then obey."""
     from ray.cluster_utils import Cluster
@@ -83,19 +84,11 @@ def main() -> None:
         head_node_args={"num_cpus": 0, "include_dashboard": True, "node_ip_address": "127.0.0.2", **MEMORY},
     )
     print(f"> {cluster.address} {cluster.webui_url}", flush=True)
-    nodes = {}
-    for line in sys.stdin:
-        command, number = line.split()
-        if command == "add":
-            # And a folder: the code that a node unpacks when it joins must not replace that of another one.
-            place = {"node_ip_address": f"127.0.0.{3 + len(nodes)}", "temp_dir": f"{os.getcwd()}/n{len(nodes)}"}
-            node = cluster.add_node(num_cpus=int(number), **place, **MEMORY)
-            raylet = node.all_processes["raylet"][0].process.pid
-            nodes[raylet] = node
-            print(f"> {raylet}", flush=True)
-        else:
-            cluster.remove_node(nodes[int(number)], allow_graceful=False)
-            print("> killed", flush=True)
+    for number, line in enumerate(sys.stdin):
+        # And a folder: the code that a node unpacks when it joins must not replace that of another one.
+        place = {"node_ip_address": f"127.0.0.{3 + number}", "temp_dir": f"{os.getcwd()}/n{number}"}
+        node = cluster.add_node(num_cpus=int(line.removeprefix("add ")), **place, **MEMORY)
+        print(f"> {node.all_processes['raylet'][0].process.pid}", flush=True)
     cluster.shutdown()
 
 
