@@ -126,8 +126,8 @@ def test_an_epoch_depends_on_seed_and_epoch_alone() -> None:
     half_read = loader.epoch(1)
     next(half_read)
     for again in (loader, EpochLoader(images, config, CPU, class_pairs=True)):
-        assert all(map(torch.equal, expected, joined(list(again.epoch(2)))))
-    assert all(map(torch.equal, expected, joined(batches(images, 2, True, seed=1, batch_size=7))))
+        assert all(map(torch.equal, expected[:4], joined(list(again.epoch(2)))))
+    assert all(map(torch.equal, expected[:4], joined(batches(images, 2, True, seed=1, batch_size=7))))
     for epoch, seed in ((1, 1), (2, 2)):
         assert not torch.equal(expected.indices, joined(batches(images, epoch, seed=seed)).indices)
 
