@@ -31,6 +31,8 @@ ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # The state of all trials, which Tune writes again and again, is never read back.
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # Workers run at nice 15 otherwise, and any other process on the host would slow a timed epoch down.
     "RAY_worker_niceness": "0",

@@ -228,7 +228,7 @@ def _run_shape(
     Trial.__qualname__ = "Trial"
     callback = recording_callback(recorder, cluster, options, alone=alone)
     described = (asdict(replace(_job(trial, shape, options, warm_up, timed), canary=canary)) for trial in trials)
-    # As strings, for Tune copies all of them in depth for every single one: minutes of work with a thousand dicts.
+    # As strings: Tune copies all of them for every single one, in depth.
     jobs = [json.dumps(job) for job in described]
     # What Tune itself writes is never read again.
     with (

@@ -45,7 +45,6 @@ def train(config, report, **_):
         report(result)
     return result
 '''
-# Of each size one run, to tell what an epoch costs from what a trial costs.
 EVERY_SECONDS = 1.0
 WINDOWS = 10
 # What is computed from the figures: the paper's setting, 300 epochs of half a minute, on a large cluster.
@@ -162,6 +161,9 @@ def look(place: Workplace, driver: psutil.Process, seconds: float) -> Sample:
 
 def summarize(samples: list[Sample], trials: int, epochs: int) -> dict[str, Any]:
     """What a trial costs in each part of a run, the parts being of equal numbers of epochs."""
+    # In the last ones Ray has ended.
+    while samples[-1].ray_cpu < samples[len(samples) // 2].ray_cpu:
+        samples = samples[:-1]
     ready = next(sample for sample in samples if sample.epochs)
     last = samples[-1]
     windows = []

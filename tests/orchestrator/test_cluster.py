@@ -1,0 +1,97 @@
+"""One grid on a cluster of several nodes that join late and die, and from a job that was submitted to it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.orchestrator.ray_nodes import Nodes, cut_off, ray_nodes, workers_of
+from tests.orchestrator.runs import Results, Workplace, differences, ended, wait_for, workplace
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+EPOCHS = 10
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Workplace]:
+    with workplace() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def grid(place: Workplace) -> Path:
+    return place.grid("cluster", {"methods": [{}, {"byot": {}, "pskd": {}}], "seed": [0, 1]}, epochs=EPOCHS)
+
+
+@pytest.fixture(scope="module")
+def expected(place: Workplace, grid: Path) -> Results:
+    """The results of a run on a private Ray that nothing disturbed."""
+    code, output = place.run("run", grid, "--no-dashboard", "--no-canary")
+    assert code == 0, output
+    results = place.results()
+    place.clear()
+    return results
+
+
+@pytest.fixture(scope="module")
+def nodes(place: Workplace, expected: Results) -> Iterator[Nodes]:
+    with ray_nodes(place) as cluster:
+        yield cluster
+
+
+def test_what_no_node_can_hold_is_refused_unless_a_node_will_join(place: Workplace, grid: Path, nodes: Nodes) -> None:
+    code, output = place.run("run", grid, "--address", nodes.address)
+    assert code == 2
+    assert "asks for 1 CPUs and 0 GPUs, but no node has that much (nodes: " in output
+    assert "or give --wait-for-nodes where such a node will join" in output
+    assert "Traceback" not in output
+
+
+def test_trials_follow_the_nodes(place: Workplace, grid: Path, nodes: Nodes, expected: Results) -> None:
+    shared = place.folder / "shared"
+    options = ["--wait-for-nodes", "--no-canary", "--checkpoints", f"file://{shared}"]
+    with ended(place.start("run", grid, *options, RAY_ADDRESS=nodes.address)) as run:
+        assert wait_for(lambda: "4 trials wait for a node with 1 CPUs" in run.text() or run.over()), run.text()
+        nodes.add(1)
+        assert wait_for(lambda: place.epochs() >= 1 or run.over()), run.text()
+        late = nodes.add(1)
+        there = "SELECT count(*) FROM epochs e JOIN attempts a ON a.id = e.attempt_id WHERE a.pid = ?"
+
+        def trained_there() -> bool:
+            """Whether an epoch of the late node is recorded."""
+            return any(place.ask(there, process.pid) > [(0,)] for process in workers_of(place, late))
+
+        assert wait_for(lambda: trained_there() or run.over()), run.text()
+        cut_off(late)
+        assert run.code() == 0, run.text()
+    assert differences(place.results(), expected) == []
+    assert place.doubtful() == []
+    lost = place.ask("SELECT trial_id, error_class FROM attempts WHERE outcome = 'failed'")
+    assert [error_class for _, error_class in lost] == ["infrastructure"]
+    # It went on from its checkpoint: no epoch was trained twice.
+    assert place.ask("SELECT count(*) FROM epochs WHERE accepted IS NULL") == [(0,)]
+    assert sorted(path.name for path in shared.iterdir()) == sorted(f"{key}.pt" for key in expected)
+    assert "Traceback" not in run.text()
+
+
+def test_a_grid_runs_as_a_submitted_job(place: Workplace, grid: Path, nodes: Nodes, expected: Results) -> None:
+    place.clear()
+    # The node of before, with a processor.
+    submit = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "job", "submit"]
+    program = [sys.executable, str(place.command), "run", str(grid), "--db", str(place.database), "--address", "auto"]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [*submit, "--address", f"http://{nodes.dashboard}", "--", *program, "--no-canary"],
+        env={**variables, "RAY_AUTH_MODE": "token", "PYTHONPATH": str(place.code)},
+        cwd=place.folder, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 of 4 done" in done.stdout
+    assert differences(place.results(), expected) == []
+    assert place.doubtful() == []
