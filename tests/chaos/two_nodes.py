@@ -4,6 +4,7 @@
 """
 
 import os
+import socket
 import sys
 
 MEMORY = {"object_store_memory": 100 * 2**20}
@@ -15,7 +16,12 @@ def main() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **MEMORY})
+    with socket.socket() as probe:
+        # The usual one may be another Ray's.
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    head = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": port, **MEMORY}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     _, second = (cluster.add_node(num_cpus=1, **MEMORY) for _ in range(2))
     print(cluster.address, flush=True)
     for line in sys.stdin:
