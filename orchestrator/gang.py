@@ -151,6 +151,17 @@ def _epoch(messages: Sequence[Message]) -> Message:
     return {**messages[0], "timing": worst([message["timing"] for message in messages])}
 
 
+def _device(own: Place, places: Sequence[Place]) -> tuple[str, str]:
+    """The device of a process, and the value of CUDA_VISIBLE_DEVICES that it is named after; empty on a CPU.
+
+    Each sees the GPUs of all on its host, or NCCL could not copy from one to another.
+    """
+    if not own.gpus:
+        return "cpu", ""
+    visible = sorted({gpu for place in places if place.host == own.host for gpu in place.gpus})
+    return f"cuda:{visible.index(own.gpus[0])}", ",".join(visible)
+
+
 class _Process:
     """One process of a trial."""
 
@@ -190,13 +201,12 @@ class _Process:
     def run(self, places: Sequence[Place], meeting: tuple[str, int], log_path: Path) -> Iterator[Message]:
         """Train; yields what there is to be told, and at last the failure if there was one."""
         own = places[self.number]
-        # Each sees the GPUs of all on its host, or NCCL could not copy from one to another.
-        gpus = sorted({gpu for place in places if place.host == own.host for gpu in place.gpus})
-        if own.gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        device, visible = _device(own, places)
+        if visible:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible
         member = Member(
             number=self.number,
-            device=f"cuda:{gpus.index(own.gpus[0])}" if own.gpus else "cpu",
+            device=device,
             companions=tuple(place.pid for place in places if place.host == own.host and place.pid != own.pid),
             log_path=log_path if self.number == 0 else log_path.with_suffix(f".process{self.number}.log"),
             together=partial(self._together, meeting),

@@ -14,7 +14,10 @@ import pytest
 from orchestrator.cluster import Cluster, SchedulerError
 from orchestrator.failures import failure_of
 from orchestrator.grid import Resources
+from orchestrator.worker import Job, attempt
 from tests.orchestrator.runs import Workplace, ended, wait_for, workplace
+from trainer.config import TrainConfig
+from trainer.rehearsal import Rehearsal
 
 TWO = {"gpu": 0, "cpu": 1, "processes": 2}
 
@@ -130,6 +133,29 @@ def test_measured_alone_the_processes_fill_the_machine() -> None:
     shape = Resources(gpu=0, cpu=1, processes=3)
     assert cluster({"CPU": 16.0}).whole_device(shape) == Resources(gpu=0, cpu=5, processes=3)
     assert cluster({"CPU": 16.0, "GPU": 4.0}).whole_device(Resources(1, 2, 4)) == Resources(1, 2, 4)
+
+
+def test_every_process_sees_the_gpus_of_its_host_and_uses_its_own() -> None:
+    gang = pytest.importorskip("orchestrator.gang")
+    places = [gang.Place(host, "10.0.0.1", 1, gpus) for host, gpus in (("a", ("3",)), ("a", ("1",)), ("b", ("0",)))]
+    assert [gang._device(place, places) for place in places] == [("cuda:1", "1,3"), ("cuda:0", "1,3"), ("cuda:0", "0")]
+    assert gang._device(gang.Place("a", "10.0.0.1", 1, ()), places) == ("cpu", "")
+
+
+def test_a_canary_rehearses_what_one_process_has_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rehearsed: list[TrainConfig] = []
+
+    def rehearse(config: TrainConfig, **_: Any) -> Rehearsal:
+        rehearsed.append(config)
+        return Rehearsal(1.0, 1.0, None, None, 1, 1)
+
+    monkeypatch.setattr("trainer.rehearsal.rehearse", rehearse)
+    config = TrainConfig(dataset="digits", batch_size=250).model_dump(mode="json")
+    job = Job("key", "grid/name", config, 1, 0, str(tmp_path), None, 0, str(tmp_path), "", canary=True, processes=4)
+    told: list[dict[str, Any]] = []
+    assert attempt(job, told.append) is None
+    assert [config.batch_size for config in rehearsed] == [63]
+    assert told[-1]["environment"]["canary"]["parameters"] == 1
 
 
 def test_only_what_says_that_another_was_lost_is_no_reason() -> None:
