@@ -155,7 +155,11 @@ def test_a_slurm_job_runs_the_grid_on_its_own_cluster_and_ends_as_it_ends(place:
     assert place.calls("scontrol") == []
 
 
-def test_a_slurm_job_whose_time_is_up_ends_the_driver_and_queues_again(place: Place):
+@pytest.mark.parametrize(("state", "requeued"), [("RUNNING", True), ("COMPLETING", False)])
+def test_a_slurm_job_whose_time_is_up_ends_the_driver_and_queues_again_unless_cancelled(
+    place: Place, state: str, requeued: bool
+):
+    place.program("squeue", f"echo {state}")
     note = "file=$SLURM_SUBMIT_DIR/driver; trap 'echo ended >>$file; exit 143' TERM; touch $file"
     job = submit(place, f"{note}; while :; do sleep 0.1; done")
     deadline = time.monotonic() + 60
@@ -167,4 +171,4 @@ def test_a_slurm_job_whose_time_is_up_ends_the_driver_and_queues_again(place: Pl
     assert job.returncode == 143, output
     # It was waited for: what it had to record is recorded.
     assert (place.folder / "driver").read_text() == "ended\n"
-    assert place.calls("scontrol") == [f"requeue {os.getpid()}"]
+    assert place.calls("scontrol") == ([f"requeue {os.getpid()}"] if requeued else [])
