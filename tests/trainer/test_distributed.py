@@ -20,7 +20,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, batch_norm
 
 from tests.trainer.fake_datasets import fake_folder
 from tests.trainer.training import COMBINATIONS, assert_same, content, numbers, small, title
@@ -95,7 +95,13 @@ def uneven(**fields: Any) -> TrainConfig:
 
 
 def plainly_trained(config: TrainConfig, data_root: Path, checkpoint: Path | None = None, **options: Any) -> Any:
-    """Everything that was learned and measured in this process, with a network without batch norm."""
+    """As `learned`, with a network without batch norm."""
+    with patch("trainer.train.build_network", plain_network):
+        return learned(config, data_root, checkpoint, **options)
+
+
+def learned(config: TrainConfig, data_root: Path, checkpoint: Path | None = None, **options: Any) -> Any:
+    """Everything that was learned and measured in this process."""
     seen: list[tuple[nn.ModuleList, Objective]] = []
     reported: list[EpochResult] = []
 
@@ -103,7 +109,7 @@ def plainly_trained(config: TrainConfig, data_root: Path, checkpoint: Path | Non
         seen.append((networks, objective))
         return training_step(networks, objective)
 
-    with patch("trainer.train.build_network", plain_network), patch("trainer.train.training_step", watched):
+    with patch("trainer.train.training_step", watched):
         train(config, reported.append, data_root=data_root, checkpoint=checkpoint, **options)
     networks, objective = seen[-1]
     return {
@@ -146,6 +152,33 @@ def test_every_method_gives_what_one_process_gives(data_root: Path, tmp_path: Pa
         name = title(config.methods)
         assert_close(a, alone, name)
         assert_same(a, b, name)
+
+
+def of_halves(norm: nn.BatchNorm2d, inputs: Tensor) -> Tensor:
+    """Batch norm in training, as two processes do it: each half of a batch by its own mean and variance."""
+    if not norm.training:
+        return ORIGINAL_BATCH_NORM(norm, inputs)
+    before, after, outputs = [norm.running_mean.clone(), norm.running_var.clone()], [], []
+    for half in inputs.tensor_split(2) if len(inputs) >= 4 else [inputs]:
+        statistics = [values.clone() for values in before]
+        outputs.append(batch_norm(half, *statistics, norm.weight, norm.bias, True, norm.momentum, norm.eps))
+        after.append(torch.stack(statistics))
+    norm.running_mean[:], norm.running_var[:] = torch.stack(after).mean(0)
+    norm.num_batches_tracked += 1
+    return torch.cat(outputs)
+
+
+ORIGINAL_BATCH_NORM = nn.BatchNorm2d.forward
+
+
+def test_batch_norm_of_the_parts_is_all_that_differs(data_root: Path, tmp_path: Path) -> None:
+    config = uneven(methods={"pskd": {}, "cskd": {}, "dml": {}}, learning_rate=0.01)
+    with patch("torch.nn.BatchNorm2d.forward", of_halves):
+        halves = learned(config, data_root)
+    for each in in_processes(2, tmp_path / "two", learned, config, data_root):
+        assert_close(each, halves)
+    whole = learned(config, data_root)
+    assert whole["results"][0]["losses"] != pytest.approx(halves["results"][0]["losses"], rel=1e-3)
 
 
 def test_more_processes_than_images_of_a_batch(data_root: Path, tmp_path: Path) -> None:
