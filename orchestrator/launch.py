@@ -97,9 +97,11 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
         shared = False
         ownerless_since: float | None = None
         while True:
+            # In this order: when nobody else has any, the plan shows what the others made of theirs.
+            others = _others(database, grid, driver)
+            plan = plan_of(grid, database)
             wanted = [entry.trial for entry in plan.pending if entry.trial.key not in tried]
             claimed = database.claim([trial.key for trial in wanted], driver) if wanted else set()
-            others = _others(database, grid, driver)
             if set(others) != told:
                 told, shared = set(others), True
                 typer.echo(_elsewhere(database, others, wait))
@@ -107,7 +109,6 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
                 trials = [trial for trial in wanted if trial.key in claimed]
                 _train(database, driver, trials, options, done_before=plan.count("done"))
                 tried |= claimed
-                plan = plan_of(grid, database)
                 continue
             left = len(wanted) + others.total()
             if not left or not wait:
@@ -119,7 +120,6 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
             elif time.monotonic() - ownerless_since > GRACE_SECONDS:
                 database.release_stale()
             time.sleep(LOOK_SECONDS)
-            plan = plan_of(grid, database)
         if shared:
             announce_plan(plan)
         return Outcome(plan.count("failed"), left)
