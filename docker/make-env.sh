@@ -16,12 +16,17 @@ fi
 secret() {
     od -An -vtx1 -N32 /dev/urandom | tr -d ' \n'
 }
+# The program runs as you, but never as root.
+user=$(id -u)
+if [ "$user" = 0 ]; then
+    user=1000
+fi
 umask 077
 cat >"$file" <<END
 VARIANT=$variant
 COMPOSE_PROFILES=$variant
 COMMIT=$(git -C "$(dirname "$0")" rev-parse HEAD 2>/dev/null || true)
-USER_ID=$(id -u)
+USER_ID=$user
 HOST_NAME=$(uname -n)
 RAY_AUTH_TOKEN=$(secret)
 POSTGRES_PASSWORD=$(secret)

@@ -111,6 +111,7 @@ def test_the_secrets_are_new_and_for_the_owner_alone(tmp_path: Path):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         written.append(dict(line.split("=", 1) for line in file.read_text().splitlines()))
     assert written[0]["VARIANT"] == written[0]["COMPOSE_PROFILES"] == "cpu"
+    assert int(written[0]["USER_ID"]) == (os.getuid() or 1000)
     secrets = [value for each in written for name, value in each.items() if name.endswith(("TOKEN", "PASSWORD"))]
     assert len(set(secrets)) == len(secrets) == 6
     assert all(len(secret) == 64 for secret in secrets)
