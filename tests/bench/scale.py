@@ -161,9 +161,8 @@ def look(place: Workplace, driver: psutil.Process, seconds: float) -> Sample:
 
 def summarize(samples: list[Sample], trials: int, epochs: int) -> dict[str, Any]:
     """What a trial costs in each part of a run, the parts being of equal numbers of epochs."""
-    # In the last ones Ray has ended.
-    while samples[-1].ray_cpu < samples[len(samples) // 2].ray_cpu:
-        samples = samples[:-1]
+    # After the last trial Ray ends.
+    samples = [sample for sample in samples if sample.trials_done < trials]
     ready = next(sample for sample in samples if sample.epochs)
     last = samples[-1]
     windows = []
