@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator.cluster import Cluster, SchedulerError
@@ -93,26 +94,33 @@ def running(place: Workplace, seed: int) -> list[int]:
     return [process["pid"] for process in json.loads(rows[0][0])["processes"]] if rows else []
 
 
+def owners(place: Workplace) -> list[int]:
+    """The pids of the processes that watch a trial's processes."""
+    return [process.pid for process in place.workers() if process.cmdline()[0].startswith("ray::Trial")]
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_killed_process_ends_the_attempt_and_the_next_goes_on(place: Workplace) -> None:
     place.clear()
-    # One after the other: there are two processors for two processes.
-    grid = place.grid("killed", {"seed": [0, 1]}, epochs=5, resources=TWO)
+    grid = place.grid("killed", {"seed": [0, 1, 2]}, epochs=5, resources=TWO)
     run = place.start("run", grid, "--no-dashboard", "--no-canary")
     with ended(run):
-        for number in (0, 1):
+        for number in (0, 1, 2):
             assert wait_for(lambda number=number: running(place, number) or run.over()), run.text()
             pids = running(place, number)
             assert len(pids) == 2, run.text()
-            os.kill(pids[number], signal.SIGKILL)
+            # The first process, the second, and the trial's own, which watches them.
+            (victim,) = pids[number : number + 1] or owners(place)
+            os.kill(victim, signal.SIGKILL)
+            assert wait_for(lambda pids=pids: not any(map(psutil.pid_exists, pids))), "all end with the one"
         assert run.code() == 0, run.text()
     found = attempts(place)
-    for number in (0, 1):
-        reason = f"process {number} of the trial's 2 ended: it was killed or crashed"
+    for who in ("process 0 of the trial's 2", "process 1 of the trial's 2", "the trial's process"):
+        reason = f"{who} ended: it was killed or crashed"
         (lost,) = [attempt for attempt in found if (attempt[2] or "").startswith(reason)]
         assert lost[:2] == ("failed", "infrastructure")
-    assert sorted(attempt[0] for attempt in found) == ["done", "done", "failed", "failed"]
+    assert sorted(attempt[0] for attempt in found) == ["done"] * 3 + ["failed"] * 3
     assert place.doubtful() == []
 
 
