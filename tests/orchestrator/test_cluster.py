@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,15 +83,23 @@ def test_trials_follow_the_nodes(place: Workplace, grid: Path, nodes: Nodes, exp
 
 def test_a_grid_runs_as_a_submitted_job(place: Workplace, grid: Path, nodes: Nodes, expected: Results) -> None:
     place.clear()
-    # The node of before, with a processor.
+    nodes.add(1)
     submit = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "job", "submit"]
     program = [sys.executable, str(place.command), "run", str(grid), "--db", str(place.database), "--address", "auto"]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run(
-        [*submit, "--address", f"http://{nodes.dashboard}", "--", *program, "--no-canary"],
-        env={**variables, "RAY_AUTH_MODE": "token", "PYTHONPATH": str(place.code)},
-        cwd=place.folder, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    done: Any = None
+
+    def accepted() -> bool:
+        """Submit; on a busy machine the head's agent may not be there yet."""
+        nonlocal done
+        done = subprocess.run(
+            [*submit, "--address", f"http://{nodes.dashboard}", "--", *program, "--no-canary"],
+            env={**variables, "RAY_AUTH_MODE": "token", "PYTHONPATH": str(place.code)},
+            cwd=place.folder, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        return "No available agent" not in done.stderr
+
+    assert wait_for(accepted), done.stderr
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 of 4 done" in done.stdout
     assert differences(place.results(), expected) == []
