@@ -18,7 +18,7 @@ import tests.orchestrator
 from tests.chaos.disturbances import recover, two_nodes
 from tests.orchestrator.runs import Results, Run, Workplace, differences, ended, wait_for, workplace
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 EPOCHS, WAITS_IN = 4, 2
 METHODS = [{}, {"byot": {}, "dmfl": {}, "pskd": {}}, {"tfkd": {}}]

@@ -14,7 +14,7 @@ import pytest
 from tests.orchestrator.ray_nodes import Nodes, cut_off, ray_nodes, workers_of
 from tests.orchestrator.runs import Results, Workplace, differences, ended, wait_for, workplace
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 EPOCHS = 10
 

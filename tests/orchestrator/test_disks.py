@@ -14,7 +14,7 @@ import pytest
 
 from tests.orchestrator.runs import Results, Run, Workplace, differences, ended, wait_for, workplace
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 EPOCHS, WAITS_IN = 4, 2
 

@@ -58,6 +58,7 @@ def place() -> Iterator[Workplace]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_trial_of_two_processes_and_one_whose_second_process_fails(place: Workplace) -> None:
     grid = place.grid("pair", {"methods": [{"pskd": {}}, {"half": {}}]}, epochs=2, resources=TWO)
@@ -100,6 +101,7 @@ def owners(place: Workplace) -> list[int]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_process_ends_the_attempt_and_the_next_goes_on(place: Workplace) -> None:
     place.clear()

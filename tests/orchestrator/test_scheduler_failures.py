@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.orchestrator.runs import Workplace, ended, wait_for, workplace
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # What is wrong with a trial, and how its attempts end.
 ATTEMPTS = {

@@ -16,7 +16,7 @@ from orchestrator.grid import load_grid
 from tests.orchestrator.databases.postgresql_server import Server
 from tests.orchestrator.runs import Run, Workplace, ended, wait_for, workplace
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 EPOCHS = 5
 SHARED, OWN = [{}, {"pskd": {}}], [{"label_smoothing": {}}]

@@ -516,6 +516,7 @@ def test_the_doctor_looks_at_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_grid_lives_in_a_bucket(s3: S3Server, s3_place: Place, tmp_path: Path) -> None:
     fake_folder(tmp_path / "published/birds", per_class=8)
