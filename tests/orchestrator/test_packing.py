@@ -21,7 +21,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         '"include_dashboard": options.dashboard',
         '"include_dashboard": False, "num_cpus": 64, "num_gpus": 1',
     )
-    edit(workplace, "worker.py", 'device = "cuda:0" if job.gpus > 0 else "cpu"', 'device = "cpu"')
+    edit(workplace, "worker.py", '"cuda:0" if job.gpus > 0 else "cpu"', '"cpu"')
     return workplace
 
 
