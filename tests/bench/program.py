@@ -67,9 +67,11 @@ def planning(sizes: Sequence[int]) -> Iterator[dict[str, object]]:
                 f"  weight_decay: [1e-4, 5e-4]\n  seed: {list(range(size // 160))}\n"
             )
             code = (
-                "import resource, sys\n"
+                "import re, sys\nfrom pathlib import Path\n"
                 "try:\n    from orchestrator.cli import main; main()\n"
-                "finally:\n    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)"
+                # Not ru_maxrss: that starts with what this process had when it forked.
+                "finally:\n    peak = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())\n"
+                "    print(int(peak[1]) * 1024, file=sys.stderr)"
             )
             command = [sys.executable, "-c", code, "plan", str(grid), "--db", str(Path(folder) / "none.db")]
             started = time.perf_counter()
