@@ -136,7 +136,8 @@ def verify(
             problems = verify_paper(database, paper)
         for problem in problems:
             typer.echo(str(problem), err=True)
-        typer.echo(f"{paper}: {len(problems)} problems" if problems else f"{paper}: every number is current")
+        found = f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "every number is current"
+        typer.echo(f"{paper}: {found}")
         raise typer.Exit(SOME_FAILED if problems else DONE)
 
 
