@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.estimate import Estimate, Measured, Work, estimate
+from orchestrator.quantities import duration, interval, size
 from orchestrator.recorder import Observer
 
 if TYPE_CHECKING:
@@ -29,25 +30,6 @@ if TYPE_CHECKING:
 # A long run in a log file should be read, not scrolled: a trial's epochs are this many seconds apart there.
 PLAIN_SECONDS = 10.0
 SHOWN_ENDED = 6
-
-
-def duration(seconds: float) -> str:
-    """`4 s`, `3 min 20 s`, `5 h 02 min` or `2 d 3 h`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
-def interval(left: Estimate) -> str:
-    """`5 min 02 s (4 min 10 s to 7 min 30 s)`."""
-    if duration(left.low) == duration(left.high):
-        return duration(left.seconds)
-    return f"{duration(left.seconds)} ({duration(left.low)} to {duration(left.high)})"
 
 
 def announce_plan(plan: Plan) -> None:
@@ -97,15 +79,6 @@ def cost_lines(cost: Forecast | None) -> list[str]:
         disk = "" if cost.disk_bytes is None else f", {size(cost.disk_bytes)} of checkpoints"
         lines.append(f"about {interval(left)}, {once}; {left.device_seconds / 3600:.3g} device-hours{disk}")
     return lines
-
-
-def size(count: float) -> str:
-    """`900 B`, `1.5 MiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} TiB"
 
 
 @contextmanager

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.estimate import Estimate, Measured, Work, estimate, setting
-from orchestrator.plan import Plan, State
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan, State
 
 
 class MeasuredTrial(Protocol):

@@ -18,9 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.display import duration, interval
 from orchestrator.estimate import Estimate, Measured, Work, estimate
 from orchestrator.forecast import as_measured
+from orchestrator.quantities import duration, interval
 
 if TYPE_CHECKING:
     from orchestrator.database import Database, FailureRow

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from orchestrator.grid import Grid, Trial
+if TYPE_CHECKING:
+    from orchestrator.grid import Grid, Trial
 
 Status = Literal["new", "interrupted", "done", "failed", "running"]
 

@@ -118,6 +118,14 @@ def test_starting_loads_neither_torch_nor_ray(module):
     assert done.stdout.strip() == "[]"
 
 
+def test_looking_at_grids_does_not_load_what_checks_them():
+    # `status` and `watch` must not be felt: the checks of a grid file cost as much as everything else they load.
+    heavy = ("orchestrator.grid", "orchestrator.scheduler", "trainer.config")
+    code = f"import sys, orchestrator.monitor, orchestrator.database; print([n for n in {heavy} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_folder_of_tests_is_a_package():
     folders = {path.parent for path in (ROOT / "tests").rglob("*.py")}
     assert not [folder for folder in folders if not (folder / "__init__.py").exists()]

@@ -1,6 +1,6 @@
 """The trainer against bare loops of the same network, an ordinary loop, and the machine's own matrix rate.
 
-Everything compared is measured in turns within one process, because machines are noisy; figures are medians.
+Everything compared is measured in turns within one process, because machines are noisy; figures are medians over the turns.
 """
 
 from __future__ import annotations
@@ -188,8 +188,8 @@ def matrix_product(size: int = 4096) -> tuple[Callable[[], None], float]:
     return (lambda: torch.mm(left, right)), 2.0 * size**3
 
 
-def in_turns(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each task over `rounds` turns, after one turn to warm up."""
+def in_turns(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each task in each of `rounds` turns, after one turn to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(rounds + 1):
         for name, task in tasks.items():
@@ -197,7 +197,12 @@ def in_turns(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, f
             task()
             if turn:
                 seconds[name].append(time.perf_counter() - started)
-    return {name: median(values) for name, values in seconds.items()}
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], name: str, other: str) -> float:
+    """How many times as long one task takes as the other: the median over the turns, so that drifts cancel."""
+    return median(ours / theirs for ours, theirs in zip(seconds[name], seconds[other], strict=True))
 
 
 def measure(images: int, width: int, rounds: int) -> Iterator[dict[str, object]]:
@@ -214,18 +219,18 @@ def measure(images: int, width: int, rounds: int) -> Iterator[dict[str, object]]
     seconds = in_turns(tasks, rounds)
     work = run.step_flops() / 8 * run.images
     what = f"ResNet-18 width {width}, all three methods, {run.images} images"
-    yield row(f"trainer epoch against a bare loop ({what})", seconds["bare"] / seconds["trainer"], ">=", 0.95)
-    rate = work / seconds["trainer"] / (operations / seconds["product"])
+    yield row(f"trainer epoch against a bare loop ({what})", ratio(seconds, "bare", "trainer"), ">=", 0.95)
+    rate = ratio(seconds, "product", "trainer") * work / operations
     yield row(f"arithmetic rate against a bf16 matrix product ({what})", rate, ">=", 0.75)
     yield row(
-        f"trainer epoch against an ordinary float32 loop ({what})", seconds["ordinary"] / seconds["trainer"], ">=", 2.4
+        f"trainer epoch against an ordinary float32 loop ({what})", ratio(seconds, "ordinary", "trainer"), ">=", 2.4
     )
-    yield row("trainer images per second", run.images / seconds["trainer"])
-    yield row("bf16 matrix product, GFLOP/s", operations / seconds["product"] / 1e9)
+    yield row("trainer images per second", run.images / median(seconds["trainer"]))
+    yield row("bf16 matrix product, GFLOP/s", operations / median(seconds["product"]) / 1e9)
 
     seconds = in_turns({"evaluation": run.evaluate, "forward": run.forward_only}, rounds)
     yield row(
-        "evaluation with all metrics against the forward pass", seconds["evaluation"] / seconds["forward"], "<=", 1.15
+        "evaluation with all metrics against the forward pass", ratio(seconds, "evaluation", "forward"), "<=", 1.15
     )
 
     runs = {name: Run(methods, images, width) for name, methods in METHODS.items()}
@@ -235,14 +240,14 @@ def measure(images: int, width: int, rounds: int) -> Iterator[dict[str, object]]
         if name != "baseline":
             allowed = 1.02 if name == "PS-KD" else each.step_flops() / base + 0.05
             yield row(
-                f"{name}: epoch against the baseline's", seconds[name] / seconds["baseline"], "<=", round(allowed, 3)
+                f"{name}: epoch against the baseline's", ratio(seconds, name, "baseline"), "<=", round(allowed, 3)
             )
 
     sizes = [images // 2, images, images * 2]
     sized = {str(size): Run({}, size, width) for size in sizes}
     seconds = in_turns({name: each.train_epoch for name, each in sized.items()}, rounds)
     for size in sizes:
-        yield row(f"milliseconds per image, epoch of {size} images", 1000 * seconds[str(size)] / size)
+        yield row(f"milliseconds per image, epoch of {size} images", 1000 * median(seconds[str(size)]) / size)
 
 
 def row(what: str, value: float, sense: str = "", bound: float | None = None) -> dict[str, object]:

@@ -8,9 +8,10 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from orchestrator.display import duration, run_display, size
+from orchestrator.display import run_display
 from orchestrator.estimate import Measured
 from orchestrator.failures import Failure
+from orchestrator.quantities import duration, size
 from tests.orchestrator.databases.samples import result
 
 CONFIGS = {f"resnet18/pskd/seed{seed}": {"network": "resnet18", "epochs": 3, "seed": seed} for seed in range(4)}

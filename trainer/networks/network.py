@@ -66,7 +66,8 @@ class Network(nn.Module):
 
 def pool(maps: Tensor) -> Tensor:
     """Global average pooling, [B, D, H, W] to [B, D]."""
-    return maps.mean((2, 3))
+    # Pixels before channels, as they lie in memory: the gradient comes in the same order.
+    return maps.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
 def initialise(module: M) -> M:
