@@ -1,6 +1,6 @@
 """The trainer against bare loops of the same network, an ordinary loop, and the machine's own matrix rate.
 
-Everything compared is measured in turns within one process, because machines are noisy; figures are medians over the turns.
+Everything compared is measured in turns within one process, because machines are noisy; figures are medians over turns.
 """
 
 from __future__ import annotations
