@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 
-# The names of glibc's malloc.h; limits are ints there.
+# The names of glibc's malloc.h; a threshold of -1 is never reached, however much is free.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-NEVER = 2**31 - 1
+NEVER = -1
 
 
 def keep_freed_memory() -> None:

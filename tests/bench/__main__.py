@@ -22,14 +22,17 @@ from orchestrator.provenance import code_provenance
 from orchestrator.timing import device_facts
 from tests.bench import driving, program, training
 
+PARTS = (
+    *("training", "evaluating", "methods", "sizes"),
+    *("starting", "planning", "scheduling", "driving", "recording", "reporting"),
+)
+
 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument(
-        "--only", choices=["training", "starting", "planning", "scheduling", "driving", "recording", "reporting"]
-    )
-    parser.add_argument("--images", type=int, default=1000, help="training images of an epoch")
+    parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--images", type=int, default=1024, help="training images of an epoch; batches are of 128")
     parser.add_argument("--width", type=int, default=64, help="64 is the published ResNet-18")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=100, help="trivial trials through Ray")
@@ -37,9 +40,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/bench.json"))
     options = parser.parse_args()
 
+    trained = (options.images, options.width, options.rounds)
     sizes = [round(size * options.scale) for size in (10_000, 100_000, 1_000_000)]
     parts: dict[str, Callable[[], Iterator[dict[str, object]]]] = {
-        "training": lambda: training.measure(options.images, options.width, options.rounds),
+        "training": lambda: training.alone(training.loops, *trained),
+        "evaluating": lambda: training.alone(training.evaluation, *trained),
+        "methods": lambda: training.alone(training.methods, *trained),
+        "sizes": lambda: training.alone(training.sizes, *trained),
         "starting": lambda: program.starting(max(3, options.rounds)),
         "planning": lambda: program.planning([sizes[0], sizes[1] // 2, sizes[1]]),
         "scheduling": lambda: program.scheduling(options.trials),
@@ -50,11 +57,10 @@ def main() -> None:
     console = Console()
     rows = []
     started = time.perf_counter()
-    for name, measure in parts.items():
-        if options.only in (None, name):
-            for row in measure():
-                rows.append({"part": name, **row})
-                console.print(f"{name}: {row['what']}: {row['value']:.3f}", highlight=False)
+    for name in PARTS if options.only is None else [options.only]:
+        for row in parts[name]():
+            rows.append({"part": name, **row})
+            console.print(f"{name}: {row['what']}: {row['value']:.3f}", highlight=False)
     report = {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - started,

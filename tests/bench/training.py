@@ -8,10 +8,14 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,6 +24,7 @@ from trainer.config import TrainConfig
 from trainer.data import epoch_loader, evaluation_batches, load_splits
 from trainer.evaluation import BATCH_SIZE, autocast, evaluate
 from trainer.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
+from trainer.networks.heads import ReLUPatchConv2d
 from trainer.objective import Batch, Objective
 from trainer.train import build_networks, train_epoch
 
@@ -31,6 +36,7 @@ METHODS = {
     "all three": {"byot": {}, "dmfl": {}, "pskd": {}},
 }
 CPU = torch.device("cpu")
+Part = Callable[[int, int, int], list[dict[str, object]]]
 
 
 class Run:
@@ -38,9 +44,10 @@ class Run:
 
     def __init__(self, methods: dict[str, dict], images: int, width: int, **fields: object) -> None:
         self.config = TrainConfig(
-            dataset="synthetic", subset=max(1, images // 100), width=width, methods=methods, epochs=1000, **fields
+            dataset="synthetic", subset=-(-images // 100), width=width, methods=methods, epochs=1000, **fields
         )
-        self.splits = load_splits(self.config, Path("data"))
+        splits = load_splits(self.config, Path("data"))
+        self.splits = replace(splits, train=splits.train.take(torch.arange(images)))
         self.networks = build_networks(self.config, self.splits.train.num_classes, CPU)
         self.objective = Objective(self.config.build_methods(), self.splits.train.num_classes)
         for method in self.objective.methods:
@@ -138,10 +145,15 @@ class Pictures(Dataset):
 def ordinary_loop(run: Run) -> Callable[[], None]:
     """What most people write: float32, NCHW, a DataLoader with PIL transforms, `.item()` at every step.
 
-    The loss is the same objective as the trainer's, so that only the loop differs.
+    The loss is the same objective as the trainer's, and the network has PyTorch's layers only.
     """
     config = run.config.model_copy(update={"precision": "float32"})
     network = build_networks(config, 100, CPU)[0].to(memory_format=torch.contiguous_format)
+    for head in network.heads:
+        for name, layer in head.body.named_children():
+            if isinstance(layer, ReLUPatchConv2d):
+                plain = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride)
+                setattr(head.body, name, nn.Sequential(nn.ReLU(inplace=True), plain))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
     objective = Objective(config.build_methods(), 100)
     for method in objective.methods:
@@ -205,8 +217,14 @@ def ratio(seconds: dict[str, list[float]], name: str, other: str) -> float:
     return median(ours / theirs for ours, theirs in zip(seconds[name], seconds[other], strict=True))
 
 
-def measure(images: int, width: int, rounds: int) -> Iterator[dict[str, object]]:
-    """Every training figure, as rows of a table."""
+def alone(part: Part, images: int, width: int, rounds: int) -> Iterator[dict[str, object]]:
+    """One part of the figures, measured in a process of its own, as a training is: no other part shapes its memory."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        yield from process.submit(part, images, width, rounds).result()
+
+
+def loops(images: int, width: int, rounds: int) -> list[dict[str, object]]:
+    """The whole trainer against less and more than it."""
     keep_freed_memory()
     run = Run(METHODS["all three"], images, width)
     product, operations = matrix_product(4096 if width >= 64 else 1024)
@@ -217,37 +235,49 @@ def measure(images: int, width: int, rounds: int) -> Iterator[dict[str, object]]
         "ordinary": ordinary_loop(run),
     }
     seconds = in_turns(tasks, rounds)
-    work = run.step_flops() / 8 * run.images
+    rate = ratio(seconds, "product", "trainer") * run.step_flops() / 8 * run.images / operations
     what = f"ResNet-18 width {width}, all three methods, {run.images} images"
-    yield row(f"trainer epoch against a bare loop ({what})", ratio(seconds, "bare", "trainer"), ">=", 0.95)
-    rate = ratio(seconds, "product", "trainer") * work / operations
-    yield row(f"arithmetic rate against a bf16 matrix product ({what})", rate, ">=", 0.75)
-    yield row(
-        f"trainer epoch against an ordinary float32 loop ({what})", ratio(seconds, "ordinary", "trainer"), ">=", 2.4
-    )
-    yield row("trainer images per second", run.images / median(seconds["trainer"]))
-    yield row("bf16 matrix product, GFLOP/s", operations / median(seconds["product"]) / 1e9)
+    slower = ratio(seconds, "ordinary", "trainer")
+    return [
+        row(f"trainer epoch against a bare loop ({what})", ratio(seconds, "bare", "trainer"), ">=", 0.95),
+        row(f"arithmetic rate against a bf16 matrix product ({what})", rate, ">=", 0.75),
+        row(f"trainer epoch against an ordinary float32 loop ({what})", slower, ">=", 2.4),
+        row("trainer images per second", run.images / median(seconds["trainer"])),
+        row("bf16 matrix product, GFLOP/s", operations / median(seconds["product"]) / 1e9),
+    ]
 
+
+def evaluation(images: int, width: int, rounds: int) -> list[dict[str, object]]:
+    """The evaluation with all metrics against its forward passes."""
+    keep_freed_memory()
+    run = Run(METHODS["all three"], images, width)
     seconds = in_turns({"evaluation": run.evaluate, "forward": run.forward_only}, rounds)
-    yield row(
-        "evaluation with all metrics against the forward pass", ratio(seconds, "evaluation", "forward"), "<=", 1.15
-    )
+    slower = ratio(seconds, "evaluation", "forward")
+    return [row("evaluation with all metrics against the forward pass", slower, "<=", 1.15)]
 
+
+def methods(images: int, width: int, rounds: int) -> list[dict[str, object]]:
+    """An epoch with each method against the baseline's."""
+    keep_freed_memory()
     runs = {name: Run(methods, images, width) for name, methods in METHODS.items()}
     seconds = in_turns({name: each.train_epoch for name, each in runs.items()}, rounds)
-    base = runs["baseline"].step_flops()
-    for name, each in runs.items():
-        if name != "baseline":
-            allowed = 1.02 if name == "PS-KD" else each.step_flops() / base + 0.05
-            yield row(
-                f"{name}: epoch against the baseline's", ratio(seconds, name, "baseline"), "<=", round(allowed, 3)
-            )
+    base = runs.pop("baseline").step_flops()
+    allowed = {name: 1.02 if name == "PS-KD" else each.step_flops() / base + 0.05 for name, each in runs.items()}
+    return [
+        row(f"{name}: epoch against the baseline's", ratio(seconds, name, "baseline"), "<=", round(allowed[name], 3))
+        for name in runs
+    ]
 
-    sizes = [images // 2, images, images * 2]
-    sized = {str(size): Run({}, size, width) for size in sizes}
-    seconds = in_turns({name: each.train_epoch for name, each in sized.items()}, rounds)
-    for size in sizes:
-        yield row(f"milliseconds per image, epoch of {size} images", 1000 * median(seconds[str(size)]) / size)
+
+def sizes(images: int, width: int, rounds: int) -> list[dict[str, object]]:
+    """The baseline's epoch at three sizes."""
+    keep_freed_memory()
+    runs = {size: Run({}, size, width) for size in (images // 2, images, images * 2)}
+    seconds = in_turns({str(size): run.train_epoch for size, run in runs.items()}, rounds)
+    return [
+        row(f"milliseconds per image, epoch of {size} images", 1000 * median(seconds[str(size)]) / size)
+        for size in runs
+    ]
 
 
 def row(what: str, value: float, sense: str = "", bound: float | None = None) -> dict[str, object]:
