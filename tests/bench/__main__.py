@@ -23,7 +23,7 @@ from orchestrator.timing import device_facts
 from tests.bench import driving, program, training
 
 PARTS = (
-    *("training", "evaluating", "methods", "sizes"),
+    *("training", "evaluating", "methods", "operations", "sizes"),
     *("starting", "planning", "scheduling", "driving", "recording", "reporting"),
 )
 
@@ -46,6 +46,7 @@ def main() -> None:
         "training": lambda: training.alone(training.loops, *trained),
         "evaluating": lambda: training.alone(training.evaluation, *trained),
         "methods": lambda: training.alone(training.methods, *trained),
+        "operations": lambda: training.alone(training.operations, *trained),
         "sizes": lambda: training.alone(training.sizes, *trained),
         "starting": lambda: program.starting(max(3, options.rounds)),
         "planning": lambda: program.planning([sizes[0], sizes[1] // 2, sizes[1]]),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -17,6 +18,7 @@ from statistics import median
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -278,6 +280,42 @@ def sizes(images: int, width: int, rounds: int) -> list[dict[str, object]]:
         row(f"milliseconds per image, epoch of {size} images", 1000 * median(seconds[str(size)]) / size)
         for size in runs
     ]
+
+
+def operations(images: int, width: int, rounds: int) -> list[dict[str, object]]:
+    """What the operations of an epoch take, by kind, as shares of all of them."""
+    keep_freed_memory()
+    rows = []
+    for name in ("baseline", "all three"):
+        run = Run(METHODS[name], images, width)
+        run.train_epoch()
+        clock = _Clock()
+        for _ in range(rounds):
+            with clock:
+                run.train_epoch()
+        whole = sum(clock.seconds.values())
+        rows += [row(f"{name}: share of {kind}", seconds / whole) for kind, seconds in sorted(clock.seconds.items())]
+    return rows
+
+
+class _Clock(TorchDispatchMode):
+    """Adds up the seconds of operations on a CPU, by kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        started = time.perf_counter()
+        result = function(*args, **(kwargs or {}))
+        self.seconds[self._kind(function.overloadpacket.__name__)] += time.perf_counter() - started
+        return result
+
+    @staticmethod
+    def _kind(name: str) -> str:
+        if name in ("mm", "addmm") or "convolution" in name:
+            return "convolutions and matrix products"
+        return "batch norms" if "batch_norm" in name else "everything else"
 
 
 def row(what: str, value: float, sense: str = "", bound: float | None = None) -> dict[str, object]:
