@@ -6,6 +6,7 @@ In a process on its own, everything here leaves its arguments as they are.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import re
@@ -195,6 +196,10 @@ def together(
     Without these they are taken from the environment, as `torchrun` sets it. A process on a GPU speaks NCCL, one on a
     CPU gloo.
     """
+    # DistributedDataParallel loads this, and what its functions take as the default group is the one there is by then:
+    # it would be kept for good, see below.
+    import torch.distributed.nn.functional
+
     meeting: dict[str, Any] = {"store": store, "rank": number, "world_size": count} if store is not None else {}
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -202,7 +207,9 @@ def together(
     else:
         dist.init_process_group("gloo", **meeting)
     yield
-    # Not after an error: it would wait for processes that may be gone.
+    # Not after an error: it would wait for processes that may be gone. Nothing else may hold the group, or its threads
+    # go on, and one that lets go of a tensor while the interpreter ends aborts the process.
+    gc.collect()
     dist.destroy_process_group()
 
 
