@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from orchestrator.provenance import ROOT
+from orchestrator.quantities import counted
 from orchestrator.timing import device_facts
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Cluster:
         for shape, members in shapes.items():
             if self._fits(shape):
                 continue
-            have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in self.nodes)
+            have = "; ".join(_amounts(node.get("CPU", 0), node.get("GPU", 0)) for node in self.nodes)
             where = "or run where such a node is (--address)"
             if not self.private:
                 where = (
@@ -130,7 +131,7 @@ class Cluster:
     def awaited(self, shapes: dict[Resources, list[Trial]]) -> list[str]:
         """A line for every request that no node can meet yet."""
         return [
-            f"{len(members)} trials wait for a node with {_asked(shape)}"
+            f"waiting for a node with {_asked(shape)}: {counted(len(members), 'trial')}"
             for shape, members in shapes.items()
             if not self._fits(shape)
         ]
@@ -160,8 +161,12 @@ def _places(node: dict[str, float], shape: Resources) -> int:
 
 
 def _asked(shape: Resources) -> str:
-    each = f"{shape.cpu:g} CPUs and {shape.gpu:g} GPUs"
+    each = _amounts(shape.cpu, shape.gpu)
     return f"{shape.processes} processes with {each} each" if shape.processes > 1 else each
+
+
+def _amounts(cpus: float, gpus: float) -> str:
+    return f"{counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}"
 
 
 def _alive(process: psutil.Process) -> bool:

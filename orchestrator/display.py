@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.estimate import Estimate, Measured, Work, estimate
-from orchestrator.quantities import duration, interval, size
+from orchestrator.quantities import counted, duration, interval, size
 from orchestrator.recorder import Observer
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def cost_lines(cost: Forecast | None) -> list[str]:
             seconds = f"{each.fastest:.3g} to {seconds}"
         memory = "" if each.peak_memory_bytes is None else f", peak memory {size(each.peak_memory_bytes)}"
         sources = [(each.trained, "trial"), (each.rehearsed, "canary run")]
-        source = " and ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in sources if count)
+        source = " and ".join(counted(count, word) for count, word in sources if count)
         lines.append(f"{each.network}: {seconds}{memory} (measured on {source})")
     left = cost.left
     if left.seconds:

@@ -162,13 +162,14 @@ def time_grid(grid: Grid, db: str, options: RunOptions, *, warm_up: int, epochs:
     Raises as `run_grid`.
     """
     from orchestrator.display import run_display
+    from orchestrator.quantities import counted
 
     with driven(db, grid.name, create=True) as (database, _):
         database.release_stale()
         save_grid(database, grid)
         trials = _one_seed_each(grid)
         make_ready(trials, options)
-        typer.echo(f"timing {len(trials)} configurations, {warm_up} + {epochs} epochs each, one at a time")
+        typer.echo(f"timing {counted(len(trials), 'configuration')}, {warm_up} + {epochs} epochs each, one at a time")
         from orchestrator.scheduler import time_trials
 
         configs = {

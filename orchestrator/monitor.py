@@ -20,7 +20,7 @@ from rich.text import Text
 
 from orchestrator.estimate import Estimate, Measured, Work, estimate
 from orchestrator.forecast import as_measured
-from orchestrator.quantities import duration, interval
+from orchestrator.quantities import counted, duration, interval
 
 if TYPE_CHECKING:
     from orchestrator.database import Database, FailureRow
@@ -94,7 +94,7 @@ def print_triage(failures: Sequence[dict[str, Any]]) -> None:
         count = len(failure["trials"])
         console.print(
             f"[red bold]{escape(failure['error_class'] or 'unknown')}[/] in {escape(failure['grid'])}: "
-            f"{count} trial{'s' if count != 1 else ''}  [dim](fingerprint {failure['fingerprint']})[/]"
+            f"{counted(count, 'trial')}  [dim](fingerprint {failure['fingerprint']})[/]"
         )
         console.print(f"  {escape(failure['error'] or '')}", style="bold")
         shown = ", ".join(failure["trials"][:5]) + (f" and {count - 5} more" if count > 5 else "")

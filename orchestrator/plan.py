@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from orchestrator.quantities import counted
+
 if TYPE_CHECKING:
     from orchestrator.grid import Grid, Trial
 
@@ -73,15 +75,15 @@ class Plan:
         counts = self._counts()
         listed = ", ".join(f"{counts[status]:,} {words}" for status, words in OUTLOOK.items() if counts[status])
         pending = counts["new"] + counts["interrupted"]
-        verdict = f"{_trials(pending)} to run" if pending else "nothing to run"
-        return f"{_trials(len(self.entries))}: {listed}; {verdict}"
+        verdict = f"{counted(pending, 'trial')} to run" if pending else "nothing to run"
+        return f"{counted(len(self.entries), 'trial')}: {listed}; {verdict}"
 
     def together(self) -> list[str]:
         """A line for each way in which trials run in several processes."""
         shapes = Counter(entry.trial.resources for entry in self.entries if entry.trial.resources.processes > 1)
         return [
-            f"{_trials(count)} in {shape.processes} processes each, a process with "
-            f"{_amount(shape.gpu, 'GPU')} and {_amount(shape.cpu, 'CPU')}"
+            f"{counted(count, 'trial')} in {shape.processes} processes each, a process with "
+            f"{counted(shape.gpu, 'GPU')} and {counted(shape.cpu, 'CPU')}"
             for shape, count in shapes.items()
         ]
 
@@ -97,10 +99,10 @@ def make_plan(grid: Grid, states: Mapping[str, State]) -> Plan:
 def _judged(trial: Trial, known: State | None) -> tuple[Status, str]:
     if known is None:
         return "new", "never ran"
-    progress = f"{known.epochs} of {_epochs(trial.config.epochs)}"
+    progress = f"{known.epochs} of {counted(trial.config.epochs, 'epoch')}"
     failure = ": ".join(part for part in (known.error_class, _first_line(known.error)) if part)
     if known.state == "done":
-        return "done", f"all {_epochs(trial.config.epochs)} recorded"
+        return "done", f"all {counted(trial.config.epochs, 'epoch')} recorded"
     if known.state == "failed":
         return "failed", f"{failure or 'without a message'}; after {progress}; --retry-failed tries it again"
     if known.driver is not None:
@@ -112,15 +114,3 @@ def _judged(trial: Trial, known: State | None) -> tuple[Status, str]:
 
 def _first_line(text: str | None) -> str:
     return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
-
-
-def _amount(number: float, name: str) -> str:
-    return f"{number:g} {name}{'s' if number != 1 else ''}"
-
-
-def _epochs(number: int) -> str:
-    return f"{number} epoch{'s' if number != 1 else ''}"
-
-
-def _trials(number: int) -> str:
-    return f"{number:,} trial{'s' if number != 1 else ''}"

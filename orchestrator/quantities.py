@@ -1,4 +1,4 @@
-"""Seconds and bytes as a person reads them."""
+"""Numbers, seconds and bytes as a person reads them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestrator.estimate import Estimate
+
+
+def counted(number: float, noun: str) -> str:
+    """`1 trial`, `2,000 trials`, `0.5 GPUs`."""
+    return f"{number:,.12g} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -34,14 +34,27 @@ app = typer.Typer(
 
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="The grid file (YAML).", show_default=False)]
 DatabaseOption = Annotated[
-    str, typer.Option("--db", envvar="ORCHESTRATE_DB", help="The results database: an SQLite file or a PostgreSQL URL.")
+    str,
+    typer.Option(
+        "--db",
+        metavar="FILE|URL",
+        envvar="ORCHESTRATE_DB",
+        help="The results database: an SQLite file or a PostgreSQL URL.",
+    ),
 ]
 DataRoot = Annotated[
     str,
-    typer.Option(envvar="ORCHESTRATE_DATA", help="The folder that holds the data sets: a path or a URL (s3://...)."),
+    typer.Option(
+        metavar="DIR|URL",
+        envvar="ORCHESTRATE_DATA",
+        help="The folder that holds the data sets: a path or a URL (s3://...).",
+    ),
 ]
 Address = Annotated[
-    str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster (`auto`, host:port); a private Ray without.")
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", envvar="RAY_ADDRESS", help="A Ray cluster (`auto`, host:port); a private Ray without."
+    ),
 ]
 GridNames = Annotated[
     list[str] | None,

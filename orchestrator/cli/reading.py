@@ -34,9 +34,11 @@ def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: A
 def watch(
     db: DatabaseOption = "results.db",
     grid: GridNames = None,
-    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    every: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="Seconds between two looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write a page that refreshes itself instead.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page that refreshes itself instead.")
+    ] = None,
 ) -> None:
     """Watch the tables fill up: methods by networks, with running cells, failures and the time left.
 
@@ -54,15 +56,21 @@ def watch(
 )
 def report(
     db: DatabaseOption = "results.db",
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")] = Path("report"),
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="md, tex, html, csv or json; may be repeated.", show_default="all of them"),
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="md, tex, html, csv or json; may be repeated.",
+            show_default="all of them",
+        ),
     ] = None,
     grid: GridNames = None,
     selection: Annotated[
         str | None,
         typer.Option(
+            metavar="RULE",
             help="The epoch that counts: best_test (as the paper), best_val, last, or mean_last_K.",
             show_default="what the grid file says",
         ),
@@ -146,8 +154,8 @@ def verify(
 )
 def export(
     db: DatabaseOption = "results.db",
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("export"),
-    format: Annotated[str, typer.Option(help="csv or parquet.")] = "csv",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")] = Path("export"),
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="csv or parquet.")] = "csv",
 ) -> None:
     """Write the database as tidy files: trials, epochs, losses and evaluations."""
     with errors():

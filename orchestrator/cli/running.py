@@ -40,24 +40,30 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try the grid's failed trials again.")] = False,
     checkpoints: Annotated[
         str | None,
-        typer.Option(help="Folder of the checkpoints: a path or a URL.", show_default="beside the database"),
+        typer.Option(
+            metavar="DIR|URL", help="Folder of the checkpoints: a path or a URL.", show_default="beside the database"
+        ),
     ] = None,
     checkpoint_seconds: Annotated[
-        float, typer.Option(min=0, help="Least time between two checkpoints of a trial; 0 writes one every epoch.")
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Least time between two checkpoints of a trial; 0 writes one every epoch."
+        ),
     ] = 0.0,
     stall_seconds: Annotated[
-        float, typer.Option(min=1, help="A trial that is silent for so long is killed and tried again.")
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="A trial that is silent for so long is killed and tried again."),
     ] = 3600.0,
     canary: Annotated[
         bool, typer.Option(help="Rehearse each new kind of longer trial for a few steps before the grid.")
     ] = True,
     pack: Annotated[
         Literal["auto"] | None,
-        typer.Option(help="Share GPUs among trials as far as their canaries suggest."),
+        typer.Option(metavar="auto", help="Share GPUs among trials as far as their canaries suggest."),
     ] = None,
     log_to: Annotated[
         list[str] | None,
-        typer.Option(help="Tell epochs to a tracker as well: tensorboard, mlflow or wandb; may be repeated."),
+        typer.Option(metavar="TRACKER", help="Tell epochs to tensorboard, mlflow or wandb as well; may be repeated."),
     ] = None,
     dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard.")] = True,
     wait: Annotated[
@@ -134,8 +140,8 @@ def time_command(
     db: DatabaseOption = "results.db",
     data_root: DataRoot = "data",
     address: Address = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs to measure.")] = 3,
-    warm_up: Annotated[int, typer.Option(min=0, help="Epochs to train before measuring.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Epochs to measure.")] = 3,
+    warm_up: Annotated[int, typer.Option(min=0, metavar="N", help="Epochs to train before measuring.")] = 1,
 ) -> None:
     """Measure epoch times, each method and network alone on its device, in random order.
 

@@ -49,7 +49,7 @@ def nodes(place: Workplace, expected: Results) -> Iterator[Nodes]:
 def test_what_no_node_can_hold_is_refused_unless_a_node_will_join(place: Workplace, grid: Path, nodes: Nodes) -> None:
     code, output = place.run("run", grid, "--address", nodes.address)
     assert code == 2
-    assert "asks for 1 CPUs and 0 GPUs, but no node has that much (nodes: " in output
+    assert "asks for 1 CPU and 0 GPUs, but no node has that much (nodes: " in output
     assert "or give --wait-for-nodes where such a node will join" in output
     assert "Traceback" not in output
 
@@ -58,7 +58,9 @@ def test_trials_follow_the_nodes(place: Workplace, grid: Path, nodes: Nodes, exp
     shared = place.folder / "shared"
     options = ["--wait-for-nodes", "--no-canary", "--checkpoints", f"file://{shared}"]
     with ended(place.start("run", grid, *options, RAY_ADDRESS=nodes.address)) as run:
-        assert wait_for(lambda: "4 trials wait for a node with 1 CPUs" in run.text() or run.over()), run.text()
+        assert wait_for(lambda: "waiting for a node with 1 CPU and 0 GPUs: 4 trials" in run.text() or run.over()), (
+            run.text()
+        )
         nodes.add(1)
         assert wait_for(lambda: place.epochs() >= 1 or run.over()), run.text()
         late = nodes.add(1)

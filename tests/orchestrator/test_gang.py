@@ -135,7 +135,7 @@ def test_processes_may_be_spread_over_nodes_but_each_must_have_its_place() -> No
     trial: Any = type("Trial", (), {"name": "imagenet/pskd"})
     two_nodes = cluster({"CPU": 64, "GPU": 2}, {"CPU": 16, "GPU": 8})
     two_nodes.refuse_infeasible({shape: [trial]})
-    with pytest.raises(SchedulerError, match="4 processes with 8 CPUs and 1 GPUs each"):
+    with pytest.raises(SchedulerError, match="4 processes with 8 CPUs and 1 GPU each"):
         cluster({"CPU": 64, "GPU": 3}, {"CPU": 7, "GPU": 8}).refuse_infeasible({shape: [trial]})
 
 
