@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter
 
 from reports import titles
 from reports.drawing import COLOURS, INK, STYLE, Drawing
@@ -33,6 +33,11 @@ class Point(NamedTuple):
     error: float
     spread: float | None
     shared: bool
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The errors at the lower and the upper end of its bar; the point itself where it has none."""
+        return self.error - (self.spread or 0.0), self.error + (self.spread or 0.0)
 
 
 def points(part: Slice) -> list[Point]:
@@ -79,7 +84,12 @@ def plane(found: Sequence[Point]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 5.0), layout="none")
         canvas = FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.085, 0.1, 0.895, 0.87))
+        signs = ["hollow: device shared"] * _any_shared(found)
+        signs += ["bars: ± standard deviation over seeds"] * any(point.spread is not None for point in found)
+        # What the signs mean stands above the plane, where no point and no bar can be under it.
+        right, top = 0.98, 0.94 if signs else 0.97
+        axes = figure.add_axes((0.095, 0.1, right - 0.095, top - 0.1))
+        figure.text(right, top + 0.012, "; ".join(signs), ha="right", va="bottom", color=INK, fontsize=7, alpha=0.7)
         networks = list(dict.fromkeys(point.network for point in found))
         colours = {network: COLOURS[place % len(COLOURS)] for place, network in enumerate(networks)}
         for point in found:
@@ -108,8 +118,8 @@ def plane(found: Sequence[Point]) -> Figure:
 
 
 def _scale(axes: Any, found: Sequence[Point]) -> None:
-    """Room around the points; a logarithmic time axis where networks differ by a factor."""
-    times, errors = [point.seconds for point in found], [point.error for point in found]
+    """Room around the points and their bars; a logarithmic time axis where networks differ by a factor."""
+    times, ends = [point.seconds for point in found], [end for point in found for end in point.ends]
     if min(times) > 0 and max(times) / min(times) > 3:
         axes.set_xscale("log")
         axes.set_xlim(min(times) / 1.25, max(times) * 1.5)
@@ -119,15 +129,27 @@ def _scale(axes: Any, found: Sequence[Point]) -> None:
         room = (max(times) - min(times)) or max(times) or 1.0
         axes.set_xlim(min(times) - 0.25 * room, max(times) + 0.4 * room)
         axes.xaxis.set_major_locator(MaxNLocator(7))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    room = (max(errors) - min(errors)) or 1.0
-    axes.set_ylim(min(errors) - 0.18 * room, max(errors) + 0.22 * room)
+    room = (max(ends) - min(ends)) or 1.0
+    axes.set_ylim(min(ends) - 0.18 * room, max(ends) + 0.22 * room)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_Plain())
+
+
+class _Plain(Formatter):
+    """Numbers without exponents, every one along an axis with as many decimals as those in sight need."""
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        low, high = sorted(self.axis.get_view_interval())
+        shown = [f"{value:.6f}".rstrip("0") for value in values if low <= value <= high]
+        decimals = max((len(text.partition(".")[2]) for text in shown), default=0)
+        # Not -0 for what rounds to 0.
+        return [self.fix_minus(f"{round(value, 6) + 0.0:.{decimals}f}") for value in values]
 
 
 def _label(
     axes: Any, found: Sequence[Point], networks: Sequence[str], colours: Mapping[str, str], front: Sequence[Point]
 ) -> None:
-    """Every method's name at its point, every network's at its cluster, the front's and the signs' once."""
+    """Every method's name at its point, every network's at its cluster, the front's once."""
     pixels = axes.transData.transform
     frame = axes.get_window_extent()
     at = pixels([(point.seconds, point.error) for point in found])
@@ -137,14 +159,15 @@ def _label(
     for network in networks:
         mine = at[[place for place, point in enumerate(found) if point.network == network]]
         # Above its cluster, and not beside a point as if it were that point's name; a lone one is the figure's heading.
-        cluster = np.array((mine[:, 0].mean(), mine[:, 1].max() + 16))
+        top = max(point.ends[1] for point in found if point.network == network)
+        cluster = np.array((mine[:, 0].mean(), pixels((found[0].seconds, top))[1] + 16))
         anchors.append(cluster if len(networks) > 1 else np.array((frame.x0 + 10, frame.y1 - 2)))
         texts.append(titles.network(network))
         styles.append({"color": colours[network], "fontsize": 10.5, "fontweight": "bold"})
     obstacles = [(x - 6, y - 6, x + 6, y + 6) for x, y in at]
     for point in found:
         if point.spread is not None:
-            (x, low), (_, high) = pixels([(point.seconds, point.error + sign * point.spread) for sign in (-1, 1)])
+            (x, low), (_, high) = pixels([(point.seconds, end) for end in point.ends])
             obstacles.append((x - 1, low, x + 1, high))
     segments = list(pairwise(pixels([(point.seconds, point.error) for point in front]))) if front else []
     for one, two in segments:
@@ -154,12 +177,6 @@ def _label(
         longest = max(segments, key=lambda ends: np.hypot(*(ends[1] - ends[0])))
         anchors.append((longest[0] + longest[1]) / 2)
         texts.append("Pareto front")
-        styles.append({"color": INK, "fontsize": 7, "alpha": 0.7})
-    signs = ["hollow: device shared"] * _any_shared(found)
-    signs += ["bars: ± standard deviation over seeds"] * any(point.spread is not None for point in found)
-    if signs:
-        anchors.append(np.array((frame.x1 - 10, frame.y1 - 2)))
-        texts.append("; ".join(signs))
         styles.append({"color": INK, "fontsize": 7, "alpha": 0.7})
 
     artists = [axes.text(0, 0, text, va="bottom", **style) for text, style in zip(texts, styles, strict=True)]

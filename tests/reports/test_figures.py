@@ -69,8 +69,66 @@ def test_every_point_and_network_is_named_once():
     texts = sorted(text for _, text in boxes_of(plane(points)))
     expected = [titles.methods(titles.plain(point.methods)) for point in points]
     expected += ["ResNet-18", "ResNet-50", "ResNeXt-50", "Pareto front"]
-    expected += ["hollow: device shared; bars: ± standard deviation over seeds"]
     assert texts == sorted(expected)
+
+
+SCATTERED = [
+    Point("resnet18", methods, 2.0 + 0.13 * place, 20.0 + place, 8.0 - place, place == 3)
+    for place, methods in enumerate(ABLATION)
+]
+
+
+@pytest.mark.parametrize("points", [SCATTERED, SCATTERED[:1], published()], ids=["scattered", "one", "published"])
+def test_bars_are_whole_and_under_no_text(points):
+    figure = plane(points)
+    boxes = boxes_of(figure)
+    (axes,), frame = figure.axes, figure.axes[0].get_window_extent()
+    for point in points:
+        if point.spread is None:
+            continue
+        (x, low), (_, high) = axes.transData.transform(
+            [(point.seconds, point.error - point.spread), (point.seconds, point.error + point.spread)]
+        )
+        assert frame.y0 < low < high < frame.y1, point
+        for text, box in boxes.items():
+            assert not (box.x0 < x < box.x1 and box.y0 < high and low < box.y1), (text, point)
+
+
+def test_what_bars_and_hollow_marks_mean_stands_above_the_plane():
+    figure = plane(SCATTERED)
+    (signs,) = figure.texts
+    box, (width, height) = signs.get_window_extent(), figure.canvas.get_width_height()
+    assert signs.get_text() == "hollow: device shared; bars: ± standard deviation over seeds"
+    assert box.y0 > figure.axes[0].get_window_extent().y1 and box.x0 > 0 and box.x1 < width and box.y1 < height
+    for points, expected in {
+        (SCATTERED[0],): "bars: ± standard deviation over seeds",
+        (SCATTERED[3]._replace(spread=None),): "hollow: device shared",
+        (SCATTERED[0]._replace(spread=None),): "",
+    }.items():
+        assert [text.get_text() for text in plane(points).texts] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("times", "ticks"),
+    [
+        ((2.84, 3.02), ["2.80", "2.85", "2.90", "2.95", "3.00", "3.05"]),
+        ((2.0, 9.0), ["2", "3", "5", "7", "10"]),
+        ((0.6, 30.0), ["0.5", "0.7", "1.0", "1.5", "2.0", "3.0", "5.0", "7.0", "10.0", "15.0", "20.0", "30.0"]),
+        ((20.0, 200.0), ["20", "30", "50", "70", "100", "150", "200", "300"]),
+        ((70_000.0, 90_000.0), ["65000", "70000", "75000", "80000", "85000", "90000", "95000"]),
+    ],
+)
+def test_the_numbers_along_an_axis_have_equally_many_decimals(times, ticks):
+    figure = plane([Point("resnet18", (), time, 2.4 + place, None, False) for place, time in enumerate(times)])
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    found = [
+        label.get_text()
+        for at, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        if low <= at <= high
+    ]
+    assert found == ticks
+    assert len({len(label.get_text().partition(".")[2]) for label in axes.get_yticklabels()}) == 1
 
 
 def test_shared_times_are_hollow_and_colour_and_marker_have_one_meaning_each():
