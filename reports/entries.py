@@ -230,12 +230,21 @@ def assemble(
 
 
 def _unselected(rows: Sequence[Row], selection: Selection) -> str:
-    """What a caption says of trials that are done, but not on the split that selects."""
-    names = {name for row in rows for each in row.entries for _, name, state in each.absent if state == "done"}
-    if selection.rule != "best_val" or not names:
+    """What a caption says of trials that are done, but lack the split or the epochs that the rule asks for."""
+    entries = [each for row in rows for each in row.entries if each.quantity != "epoch_seconds"]
+    # A trial may lack a second network's number, say, and have others: that is not the rule's doing.
+    without = {key for each in entries for key, _, state in each.absent if state == "done"}
+    without -= {found.key for each in entries for found in each.samples}
+    if selection.rule == "best_val":
+        lacking = "no validation split (`validation` in the grid file)"
+    elif selection.last > 1:
+        lacking = f"fewer than {selection.last:,} epochs"
+    else:
         return ""
-    trials = "One finished trial has" if len(names) == 1 else f"{len(names):,} finished trials have"
-    return f"{trials} no validation split (`validation` in the grid file) and so no number under this rule."
+    if not without:
+        return ""
+    trials = "One finished trial has" if len(without) == 1 else f"{len(without):,} finished trials have"
+    return f"{trials} {lacking} and so no number under this rule."
 
 
 def add_note(notes: list[tuple[str, str]], text: str) -> str:

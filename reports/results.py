@@ -216,13 +216,17 @@ def _picks(
     newest: Mapping[int, int],
     done: Iterable[int],
 ) -> dict[int, queries.Pick]:
-    """The selected epochs of every done trial, after the first network's main classifier where that decides."""
+    """The selected epochs of every done trial, after the first network's main classifier where that decides.
+
+    A trial without them is left out: without an evaluation on the split that selects, or with fewer epochs than are
+    averaged, since their mean is not what the rule promises.
+    """
     if rule.last:
-        ends = {trial: newest[trial] for trial in done if trial in newest}
+        ends = {trial: newest[trial] for trial in done if newest.get(trial, -1) + 1 >= rule.last}
     else:
         ends = queries.best_epochs(connection, done, _split(rule))
     return {
-        trial: queries.Pick(trial, queries.EVERY_NETWORK, max(0, end - rule.last + 1) if rule.last else end, end)
+        trial: queries.Pick(trial, queries.EVERY_NETWORK, end - rule.last + 1 if rule.last else end, end)
         for trial, end in ends.items()
     }
 

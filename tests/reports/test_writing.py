@@ -123,6 +123,40 @@ def test_without_a_validation_split_best_val_has_nothing_to_show(database):
     assert re.search(r" \d+ finished trials have no validation split .* no number under this rule\.", table.caption)
 
 
+@pytest.mark.parametrize("given", ["on the command line", "in the grid file"])
+def test_trials_with_fewer_epochs_than_are_averaged_have_no_number(tmp_path, given):
+    def filling(filler):
+        short, long, *others = trials(ablation([0, 1]))
+        short[2].update(epochs=4)
+        long[2].update(epochs=5)
+        others[0][2].update(state="running", epochs=5)
+        others[1][2].update(state="failed", error_class="infrastructure", epochs=5)
+        report = {"tables": [1]} | ({"selection": "mean_last_5"} if given == "in the grid file" else {})
+        filler.grid("g", report, [short, long, *others])
+
+    asked = "mean_last_5" if given == "on the command line" else None
+    with make_database(tmp_path / "results.db", filling) as database:
+        table = {table.name: table for table in gather(database, selection=asked).tables}["table1"]
+    baseline, byot = table.rows[:2]
+    assert [(found.seed, found.epoch) for found in baseline.entries[0].samples] == [(1, 4)]
+    assert [state for *_, state in baseline.entries[0].absent] == ["done"]
+    # The time to the end of the selected epochs is as missing as what they measured.
+    assert baseline.entries[5].n == 1 and not any(each.samples for each in byot.entries)
+    said = " One finished trial has fewer than 5 epochs and so no number under this rule."
+    assert said in table.caption and "(mean_last_5)" in table.caption
+
+
+def test_a_number_that_only_one_network_has_is_not_what_the_rule_lacks(tmp_path):
+    def filling(filler):
+        filler.grid("g", {}, trials([configuration(), configuration(["dml"], peer="resnet18")], epochs=5))
+
+    with make_database(tmp_path / "results.db", filling) as database:
+        for rule, lacking in (("mean_last_5", False), ("mean_last_6", True)):
+            (table,) = [t for t in gather(database, selection=rule).tables if t.name == "grid-g"]
+            assert ("2 finished trials have fewer than 6 epochs" in table.caption) == lacking
+            assert ("no number under this rule" in table.caption) == lacking
+
+
 def test_what_no_table_of_a_grid_has_room_for_gets_one(tmp_path):
     def filling(filler):
         report = {"tables": [1], "selection": "last"}
