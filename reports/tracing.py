@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -11,27 +11,31 @@ from reports import ReportError
 from reports.columns import Column
 from reports.entries import Entry, Row, Table
 from reports.printing import words
+from reports.results import Results
 from reports.writing import gather
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
 
 
-def explain(database: Database, address: str, *, selection: str | None = None) -> str:
-    """Everything about one number, named table:row/column as in `table1:resnet18/pskd/top1`: trials, seeds, epochs,
-    attempts, devices, commits and logs.
+def explain(
+    database: Database, address: str, *, grids: Sequence[str] | None = None, selection: str | None = None
+) -> str:
+    """Everything about one number, named table:row/column as in `table1:resnet18/pskd/top1`: grids, selection rule,
+    trials, seeds, epochs, attempts, devices, commits and logs.
 
-    Methods may be named in any order. Raises ReportError for an address that no table has.
+    The number is that of a report with the same `grids` and `selection`. Methods may be named in any order. Raises
+    ReportError for an address that no table has, for an unknown grid or rule, and for grids that disagree about a rule.
     """
     name, _, place = address.partition(":")
     if not place:
         raise ReportError(
             f"{address!r} does not name a number; write table:row/column, as in table1:resnet18/pskd/top1"
         )
-    tables = gather(database, selection=selection, vs_paper=name.endswith("-vs-paper")).tables
-    table = next((table for table in tables if table.name == name), None)
+    gathered = gather(database, grids=grids, selection=selection, vs_paper=name.endswith("-vs-paper"))
+    table = next((table for table in gathered.tables if table.name == name), None)
     if table is None:
-        raise ReportError(_unknown("table", name, (table.name for table in tables)))
+        raise ReportError(_unknown("table", name, (table.name for table in gathered.tables)))
     places = {f"{row.key}/{column.key}": (row, column, each) for row, column, each in entries_of(table)}
     found = {_any_order(known): known for known in places}.get(_any_order(place))
     if found is None:
@@ -41,12 +45,22 @@ def explain(database: Database, address: str, *, selection: str | None = None) -
     lines = [
         f"{name}:{found}",
         f"  {' '.join(filter(None, [row.group, *row.labels]))}: {column.heading} = {said}",
+        f"  {_grids(gathered.results, each)}",
         f"  {table.selection.sentence if table.selection else 'No epoch is selected for it.'}",
     ]
     if each.value is not None and each.samples:
         lines.append(f"  value {each.value!r}" + (f", ± {each.spread!r}" if each.spread is not None else ""))
     lines.append(f"  {each.n} of {each.planned} seeds" + (f", {each.diverged} diverged" if each.diverged else ""))
     return "\n".join([*lines, *_origins(database, each)])
+
+
+def _grids(results: Results, each: Entry) -> str:
+    """Which grids ask for the trials behind an entry, of those that were read: another choice is another number."""
+    keys = {found.key for found in each.samples} | {key for key, *_ in each.absent}
+    behind = {name for cell in results.cells if any(trial.key in keys for trial in cell.trials) for name in cell.grids}
+    read = [grid.name for grid in results.grids]
+    asking = [name for name in read if name in behind]
+    return f"Grids of its trials: {', '.join(asking) or 'none'}. Grids read: {', '.join(read) or 'none'}."
 
 
 def entries_of(table: Table) -> Iterator[tuple[Row, Column, Entry]]:

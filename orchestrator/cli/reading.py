@@ -11,6 +11,15 @@ import typer
 
 from orchestrator.cli.app import DONE, SOME_FAILED, AsJson, DatabaseOption, GridNames, app, errors
 
+SelectionRule = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="The epoch that counts: best_test (as the paper), best_val, last, or mean_last_K.",
+        show_default="what the grid file says",
+    ),
+]
+
 
 @app.command(short_help="Show how far each grid is.", epilog="Example: `orchestrate status --grid table1`")
 def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
@@ -67,14 +76,7 @@ def report(
         ),
     ] = None,
     grid: GridNames = None,
-    selection: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RULE",
-            help="The epoch that counts: best_test (as the paper), best_val, last, or mean_last_K.",
-            show_default="what the grid file says",
-        ),
-    ] = None,
+    selection: SelectionRule = None,
     vs_paper: Annotated[bool, typer.Option("--vs-paper", help="Compare every number with the published one.")] = False,
 ) -> None:
     """Write the tables and the figure from the database: Markdown, LaTeX, one HTML page, CSV, JSON, PDF, SVG, PNG."""
@@ -117,14 +119,19 @@ def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: A
 def explain(
     cell: Annotated[str, typer.Argument(metavar="TABLE:CELL", help="A number, as the LaTeX comments name it.")],
     db: DatabaseOption = "results.db",
+    grid: GridNames = None,
+    selection: SelectionRule = None,
 ) -> None:
-    """Say where a printed number comes from: trials, seeds, epoch, commit, device and log."""
+    """Say where a printed number comes from: grids, selection rule, trials, seeds, epoch, commit, device and log.
+
+    Give the --grid and --selection that `report` was given: the same place may hold another number without them.
+    """
     with errors():
         from orchestrator.database import open_database
         from reports import explain as explain_cell
 
         with open_database(db, readonly=True) as database:
-            typer.echo(explain_cell(database, cell))
+            typer.echo(explain_cell(database, cell, grids=grid, selection=selection))
 
 
 @app.command(

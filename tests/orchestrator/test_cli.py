@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import typer
@@ -336,6 +337,17 @@ def test_a_held_database_is_an_exit_code_of_3(name: str, recorded):
     assert f"results.db is in use by `orchestrate` for other, process {os.getpid()} on " in message
 
 
+def test_explain_takes_the_grid_and_the_rule_that_the_report_had(recorded):
+    recorded()
+    options = {option for parameter in COMMANDS["explain"].params for option in parameter.opts}
+    assert {"--grid", "--selection"} <= options
+    cell = "grid-first:resnet18/pskd/top1"
+    assert "Selection: the last epoch (last)." in orchestrate("explain", cell, "--selection", "last").output
+    assert "Grids read: first." in orchestrate("explain", cell, "--grid", "first").output
+    assert "no grid 'second'" in refused("explain", cell, "--grid", "second")
+    assert "unknown selection 'lats'" in refused("explain", cell, "--selection", "lats")
+
+
 def test_verify_fails_where_a_number_is_stale(recorded):
     recorded()
     assert orchestrate("verify", "paper.tex").exit_code == 1
@@ -458,6 +470,42 @@ def test_a_plan_follows_the_file(recorded, here: Path):
     assert list(would_run("second.yaml")) == ["resnet18/pskd/seed2", "resnet18/byot/seed1", "resnet18/byot/seed2"]
     forecast = json.loads(orchestrate("plan", "second.yaml", "--json").stdout)["forecast"]
     assert forecast["left"]["device_seconds"] > 0 and forecast["networks"][0]["network"] == "resnet18"
+
+
+def test_trials_that_a_file_no_longer_lists_are_told(recorded, here: Path):
+    recorded()
+    assert orchestrate("plan", "first.yaml").stderr == ""
+    write_grid(here / "first.yaml", {**GRID, "grid": {**GRID["grid"], "seed": [1, 2]}})
+    note = (
+        "note: not in first.yaml any more: 2 trials of grid first with results (resnet18/baseline/seed0, "
+        "resnet18/pskd/seed0). They leave its tables, and are there again when the file lists them\n"
+    )
+    assert orchestrate("plan", "first.yaml").stderr == note
+    with patch("orchestrator.launch._train"):
+        assert orchestrate("run", "first.yaml", "--data-root", here).stderr == note
+        # The database has what the file lists now.
+        assert orchestrate("run", "first.yaml", "--data-root", here).stderr == ""
+    assert json.loads(orchestrate("status", "--json").stdout)["grids"][0]["trials"] == 4
+
+
+def test_an_interrupted_trial_without_its_checkpoint_is_told(here: Path):
+    key = load_grid(here / "first.yaml").trials[0].key
+    with patch("orchestrator.launch._train"):
+        assert orchestrate("run", "first.yaml").stderr == ""
+        with open_database("results.db") as database:
+            attempt = start(database, key)
+            database.record_epoch(attempt, result(0), "exclusive")
+            database.finish_attempt(attempt, "interrupted", trial_state="pending")
+        assert orchestrate("run", "first.yaml", "--checkpoints", "elsewhere").stderr == (
+            "warning: no checkpoint in elsewhere of 1 interrupted trial: training starts again from the first epoch. If "
+            "the run before had another --checkpoints, stop this one and give it again\n"
+        )
+        for name in (f"{key}.pt", f"{key}.pt.previous"):
+            (here / "results-checkpoints").mkdir(exist_ok=True)
+            (here / "results-checkpoints" / name).touch()
+            assert orchestrate("run", "first.yaml").stderr == ""
+            (here / "results-checkpoints" / name).unlink()
+        assert "results-checkpoints of 1 interrupted trial" in orchestrate("run", "first.yaml").stderr
 
 
 def test_a_network_file_system_is_warned_of(recorded, monkeypatch: pytest.MonkeyPatch):

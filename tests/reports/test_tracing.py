@@ -211,6 +211,32 @@ def test_explain_names_trials_seeds_epochs_commit_device_and_log(database):
     assert len(re.findall(r"key [0-9a-f]{64}", text)) == 3
 
 
+def test_explain_explains_the_number_of_the_report_that_it_is_told_of(tmp_path):
+    def filling(filler):
+        filler.grid("mine", {"tables": [1]}, trials(ablation([0])))
+        filler.grid("longer", {"tables": [1]}, trials(ablation([0], epochs=400), epochs=8))
+
+    address = "table1:resnet18/pskd/top1"
+    with make_database(tmp_path / "results.db", filling) as database:
+        for grids, selection, of, read, epoch, rule in (
+            (None, None, "mine", "mine, longer", 5, "best_test"),
+            (["longer"], None, "longer", "longer", 7, "best_test"),
+            (None, "last", "mine", "mine, longer", 6, "last"),
+            (["longer"], "last", "longer", "longer", 8, "last"),
+        ):
+            text = explain(database, address, grids=grids, selection=selection)
+            assert f"  Grids of its trials: {of}. Grids read: {read}.\n" in text
+            assert f"({rule}).\n" in text and f"seed 0, epoch {epoch} (" in text
+            printed = {
+                each[0]: each[2].value
+                for table in gather(database, grids=grids, selection=selection).tables
+                for each in table.numbers()
+            }
+            assert f"  value {printed[address]!r}\n" in text
+        with pytest.raises(ReportError, match="no grid 'lonfer'; did you mean 'longer'"):
+            explain(database, address, grids=["lonfer"])
+
+
 def test_explain_takes_methods_in_any_order(database):
     one, two = (explain(database, f"table1:resnet18/{name}/top1") for name in ("pskd+byot+dmfl", "dmfl+PSKD+byot"))
     assert one == two
