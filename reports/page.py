@@ -28,7 +28,13 @@ def html(tables: Sequence[Table], drawings: Sequence[Drawing], title: str, subti
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("report.html")
     figures = [
-        {"name": each.name, "title": each.title, "caption": each.caption, "svg": each.inline()} for each in drawings
+        {
+            "name": each.name,
+            "title": _told_apart(each.title, each.name, "figure2"),
+            "caption": each.caption,
+            "svg": each.inline(),
+        }
+        for each in drawings
     ]
     # The comparison with the papers is long: it comes last.
     own = sum(not table.layout.endswith(("-vs-paper", "-doubts")) for table in tables)
@@ -36,16 +42,20 @@ def html(tables: Sequence[Table], drawings: Sequence[Drawing], title: str, subti
     return page.render(title=title, subtitle=subtitle, tables=shown, figures=figures, figures_before=own) + "\n"
 
 
+def _told_apart(title: str, name: str, layout: str) -> str:
+    """A title, of a layout's second setting with the grid that its name ends in: two links must not read alike."""
+    own, first = name.removesuffix("-vs-paper"), layout.removesuffix("-vs-paper")
+    return f"{title} ({own.removeprefix(f'{first}-')})" if own.startswith(f"{first}-") else title
+
+
 def _table(table: Table) -> dict[str, Any]:
     groups = [
         {"title": group, "rows": [_row(table, row) for row in rows]}
         for group, rows in groupby(table.rows, key=lambda row: row.group)
     ]
-    second = table.name.removeprefix(f"{table.layout}-")
-    heading = heading_of(table) + (f" ({second})" if second not in (table.name, "vs-paper") else "")
     return {
         "id": table.name,
-        "title": heading,
+        "title": _told_apart(heading_of(table), table.name, table.layout),
         "caption": table.caption,
         "stub": table.label_heads,
         "columns": table.columns,

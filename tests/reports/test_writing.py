@@ -184,6 +184,26 @@ def test_grids_whose_names_look_alike_keep_their_tables_apart(tmp_path):
     assert {"grid-a-b.md", "grid-a-b-2.md", "curves-a-b.svg", "curves-a-b-2.svg"} <= {path.name for path in written}
 
 
+def test_no_two_headings_of_the_page_read_alike(tmp_path):
+    fields = {"heads": "native", "dataset": "digits", "width": 8}
+
+    def filling(filler):
+        for name, epochs in {"quickstart": 5, "longer": 10}.items():
+            filler.grid(name, {"tables": [1, 2], "figures": [2]}, trials(ablation([0], epochs=epochs, **fields)))
+
+    with make_database(tmp_path / "results.db", filling) as database:
+        write_report(database, tmp_path, formats=["html"], vs_paper=True)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    headings = re.findall("<h2>(.*)</h2>", page)
+    assert sorted(headings) == sorted(re.findall('<a href="#[^"]+">(.*?)</a>', page))
+    assert len(set(headings)) == len(headings)
+    assert {heading for heading in headings if heading.startswith("Figure 2")} == {
+        "Figure 2. Top-1 error against time per epoch",
+        "Figure 2. Top-1 error against time per epoch (longer)",
+    }
+    assert "Table 1. PS-KD, BYOT and DMFL: against the published values (longer)" in headings
+
+
 def test_export_is_tidy_and_complete(database, tmp_path):
     frames = {}
     for format in ("csv", "parquet"):
