@@ -20,6 +20,7 @@ import psutil
 
 from orchestrator.provenance import ROOT
 from orchestrator.quantities import counted
+from orchestrator.storage import absolute, joined
 from orchestrator.timing import device_facts
 
 if TYPE_CHECKING:
@@ -91,6 +92,10 @@ class RunOptions:
     trackers: tuple[str, ...] = ()
     dashboard: bool = True
     wait_for_nodes: bool = False
+
+    def checkpoint(self, key: str) -> str:
+        """The path or URL of a trial's checkpoint."""
+        return joined(absolute(self.checkpoints), f"{key}.pt")
 
 
 @dataclass(frozen=True)

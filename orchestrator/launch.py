@@ -53,15 +53,21 @@ def run_options(
     """Where and how to run; checkpoints and logs lie beside the database file unless a place is given."""
     from orchestrator.cluster import RunOptions
     from orchestrator.provenance import code_provenance
+    from orchestrator.storage import absolute
 
     # Beside the database file, so that the two are found, moved and removed together.
     beside = Path("results.db") if "://" in db else Path(db)
+    # What another run must be told to find the same, from whatever folder; see `orchestrator.monitor.rerun`.
+    places = {"--data-root": absolute(data_root), "--address": address}
+    folder = checkpoints or beside.with_name(f"{beside.stem}-checkpoints")
+    if checkpoints or "://" in db:
+        places["--checkpoints"] = absolute(folder)
     return RunOptions(
         grid=grid,
         data_root=data_root,
-        checkpoints=checkpoints or beside.with_name(f"{beside.stem}-checkpoints"),
+        checkpoints=folder,
         logs=beside.with_name(f"{beside.stem}-logs"),
-        environment=code_provenance(),
+        environment=code_provenance() | {"places": places},
         address=address,
         **more,
     )
@@ -90,6 +96,8 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
             database.retry([trial.key for trial in grid.trials])
         plan = plan_of(grid, database)
         announce_plan(plan)
+        if line := _without_checkpoint(database, plan, options):
+            typer.echo(f"warning: {line}", err=True)
         if unfinished := [entry.trial for entry in plan.entries if entry.status not in ("done", "failed")]:
             make_ready(unfinished, options)
         tried: set[str] = set()
@@ -107,7 +115,7 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
                 typer.echo(_elsewhere(database, others, wait))
             if claimed:
                 trials = [trial for trial in wanted if trial.key in claimed]
-                _train(database, driver, trials, options, done_before=plan.count("done"))
+                _train(database, driver, trials, options, plan)
                 tried |= claimed
                 continue
             left = len(wanted) + others.total()
@@ -125,9 +133,7 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
         return Outcome(plan.count("failed"), left)
 
 
-def _train(
-    database: Database, driver: Driver, trials: Sequence[Trial], options: RunOptions, *, done_before: int
-) -> None:
+def _train(database: Database, driver: Driver, trials: Sequence[Trial], options: RunOptions, plan: Plan) -> None:
     try:
         from orchestrator.display import run_display
         from orchestrator.forecast import as_measured
@@ -135,10 +141,29 @@ def _train(
 
         configs = {trial.name: trial.config.model_dump(mode="json") for trial in trials}
         known = as_measured(database.measured())
-        with run_display(options.grid, configs, known, done_before=done_before) as observer:
+        with run_display(options.grid, configs, known, plan=plan) as observer:
             run_trials(database, trials, options, observer)
     finally:
         database.release(driver)
+
+
+def _without_checkpoint(database: Database, plan: Plan, options: RunOptions) -> str | None:
+    """Says which trials with epochs start again from their first one; None where only the nodes could tell."""
+    from orchestrator.quantities import counted
+    from orchestrator.storage import is_url
+
+    if options.address is not None or is_url(options.checkpoints):
+        return None
+    begun = [key for key, state in database.states([entry.trial.key for entry in plan.pending]).items() if state.epochs]
+    lost = sum(
+        not any(Path(options.checkpoint(key) + suffix).exists() for suffix in ("", ".previous")) for key in begun
+    )
+    if not lost:
+        return None
+    return (
+        f"no checkpoint in {options.checkpoints} of {counted(lost, 'interrupted trial')}: training starts again from "
+        "the first epoch. If the run before had another --checkpoints, stop this one and give it again"
+    )
 
 
 def _others(database: Database, grid: Grid, driver: Driver) -> Counter[int]:
@@ -181,10 +206,32 @@ def time_grid(grid: Grid, db: str, options: RunOptions, *, warm_up: int, epochs:
     return Outcome(len(summary.failed), 0)
 
 
+def leaving(database: Database | None, grid: Grid) -> str | None:
+    """What the database has of a grid that its file no longer lists, for the tables leave it out; None for nothing."""
+    from orchestrator.quantities import counted
+
+    if database is None:
+        return None
+    listed = {trial.key for trial in grid.trials}
+    names = {key: name for key, name in database.grid_keys(grid.name) if key not in listed}
+    begun = [names[key] for key, state in database.states(names).items() if state.epochs]
+    if not begun:
+        return None
+    shown = ", ".join(begun[:3]) + (f" and {len(begun) - 3} more" if len(begun) > 3 else "")
+    return (
+        f"not in {grid.source} any more: {counted(len(begun), 'trial')} of grid {grid.name} with results ({shown}). "
+        "They leave its tables, and are there again when the file lists them"
+    )
+
+
 def save_grid(database: Database, grid: Grid) -> None:
-    """Store a grid and its trials."""
+    """Store a grid and its trials; says which with results are no longer of it."""
+    if line := leaving(database, grid):
+        typer.echo(f"note: {line}", err=True)
+    from orchestrator.storage import absolute
+
     trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
-    database.save_grid(grid.name, str(grid.source), grid.text, grid.report, trials)
+    database.save_grid(grid.name, absolute(grid.source), grid.text, grid.report, trials)
 
 
 def make_ready(trials: Sequence[Trial], options: RunOptions) -> None:

@@ -19,7 +19,7 @@ from orchestrator.canary import Footprint, canaries, canary_shape, packed_share,
 from orchestrator.cluster import Cluster, Interrupted, RayEnded, RunOptions, SchedulerError, ray_cluster
 from orchestrator.failures import Failure
 from orchestrator.recorder import Observer, Recorder, Summary, retry_at_once
-from orchestrator.storage import absolute, joined
+from orchestrator.storage import absolute
 from orchestrator.tuning import Abandoned, recording_callback, tracker_callbacks
 from orchestrator.worker import Job, run_job
 from trainer.results import EpochResult
@@ -297,9 +297,9 @@ def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, time
         cpus=trial.resources.cpu,
         gpus=shape.gpu,
         data_root=absolute(options.data_root),
-        checkpoint=joined(absolute(options.checkpoints), f"{trial.key}.pt") if timed is None else None,
+        checkpoint=options.checkpoint(trial.key) if timed is None else None,
         checkpoint_seconds=options.checkpoint_seconds,
-        log_folder=str(options.logs.absolute()),
+        log_folder=absolute(options.logs),
         code_sha256=options.environment["code_sha256"],
         warm_up=warm_up,
         timed=timed,

@@ -164,9 +164,13 @@ class TrainConfig(BaseModel):
             settled["normalization"] = "dataset"
         if self.milestones is not None and self.milestones == self.settled_milestones(None):
             settled["milestones"] = None
-        images = dataset.train_images
-        if images is not None and self.validation >= images:
-            found.append((("validation",), f"{self.validation} leaves nothing of the {images:,} training images"))
+        images, most = dataset.train_images, dataset.largest_class
+        # Every class keeps one.
+        if images is not None and dataset.classes is not None and self.validation > images - dataset.classes:
+            few = f"{self.validation} leaves too few of the {images:,} training images for {dataset.classes} classes"
+            found.append((("validation",), few))
+        if most is not None and self.subset is not None and self.subset > most:
+            found.append((("subset",), f"{self.subset} is more than the {most:,} training images of any class"))
 
         try:
             settled["heads"] = heads = _settled_heads(self.network, self.peer, self.heads, methods)

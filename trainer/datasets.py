@@ -36,11 +36,11 @@ class Archive:
 class DatasetSpec:
     """What is known of a data set before its files are opened.
 
-    `classes`, `train_images` and `test_images` are None where only the files can tell. `size` is the side of the
-    square images in pixels. `flip` says whether a mirrored image keeps its label. The data set is either `files`, or
-    a `folder` of image files, both below the data root, or is made in memory. `archive` is where they come from;
-    without one, `source` tells people where to look. `streamed` images are read from disk in every epoch; others are
-    kept in memory.
+    `classes`, `train_images`, `test_images` and `largest_class` (the training images of the class that has most) are
+    None where only the files can tell. `size` is the side of the square images in pixels. `flip` says whether a
+    mirrored image keeps its label. The data set is either `files`, or a `folder` of image files, both below the data
+    root, or is made in memory. `archive` is where they come from; without one, `source` tells people where to look.
+    `streamed` images are read from disk in every epoch; others are kept in memory.
     """
 
     classes: int | None
@@ -50,6 +50,7 @@ class DatasetSpec:
     std: RGB = CIFAR_STD
     flip: bool = True
     test_images: int | None = None
+    largest_class: int | None = None
     files: tuple[DataFile, ...] = ()
     folder: str | None = None
     archive: Archive | None = None
@@ -63,6 +64,7 @@ DATASETS: dict[str, DatasetSpec] = {
         50_000,
         32,
         test_images=10_000,
+        largest_class=5_000,
         files=(
             DataFile("cifar-10-batches-py/data_batch_1", "c99cafc152244af753f735de768cd75f"),
             DataFile("cifar-10-batches-py/data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec"),
@@ -78,6 +80,7 @@ DATASETS: dict[str, DatasetSpec] = {
         50_000,
         32,
         test_images=10_000,
+        largest_class=500,
         files=(
             DataFile("cifar-100-python/train", "16019d7e3df5f24257cddd939b257f8d"),
             DataFile("cifar-100-python/test", "f0ef6b0ae62326f3e7ffdfab6717acfc"),
@@ -90,6 +93,7 @@ DATASETS: dict[str, DatasetSpec] = {
         32,
         flip=False,
         test_images=26_032,
+        largest_class=13_861,
         files=(
             DataFile(
                 "train_32x32.mat",
@@ -110,6 +114,7 @@ DATASETS: dict[str, DatasetSpec] = {
         IMAGENET_MEAN,
         IMAGENET_STD,
         test_images=10_000,
+        largest_class=500,
         folder="tiny-imagenet-200",
         archive=Archive("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"),
     ),
@@ -120,14 +125,19 @@ DATASETS: dict[str, DatasetSpec] = {
         IMAGENET_MEAN,
         IMAGENET_STD,
         test_images=50_000,
+        largest_class=1_300,
         folder="imagenet",
         source="https://image-net.org (ILSVRC 2012, for registered users)",
         streamed=True,
     ),
     # scikit-learn's handwritten digits: 1,797 images in all.
-    "digits": DatasetSpec(10, 1_437, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), flip=False, test_images=360),
+    "digits": DatasetSpec(
+        10, 1_437, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), flip=False, test_images=360, largest_class=146
+    ),
     # Random images with a pattern per class: made in memory, for speed measurements and tests.
-    "synthetic": DatasetSpec(100, 10_000, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), test_images=2_000),
+    "synthetic": DatasetSpec(
+        100, 10_000, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), test_images=2_000, largest_class=100
+    ),
 }
 
 FOLDER_PREFIX = "folder:"

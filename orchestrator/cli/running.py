@@ -117,10 +117,12 @@ def plan(
     with errors():
         from orchestrator.display import print_plan
         from orchestrator.grid import load_grid
-        from orchestrator.launch import plan_of
+        from orchestrator.launch import leaving, plan_of
 
         loaded = load_grid(grid)
         with existing(db) as database:
+            if line := leaving(database, loaded):
+                typer.echo(f"note: {line}", err=True)
             planned = plan_of(loaded, database)
             cost = _forecast(planned, database)
         if as_json:

@@ -485,7 +485,6 @@ def test_trials_that_a_file_no_longer_lists_are_told(recorded, here: Path):
         assert orchestrate("run", "first.yaml", "--data-root", here).stderr == note
         # The database has what the file lists now.
         assert orchestrate("run", "first.yaml", "--data-root", here).stderr == ""
-    assert json.loads(orchestrate("status", "--json").stdout)["grids"][0]["trials"] == 4
 
 
 def test_an_interrupted_trial_without_its_checkpoint_is_told(here: Path):
@@ -497,8 +496,8 @@ def test_an_interrupted_trial_without_its_checkpoint_is_told(here: Path):
             database.record_epoch(attempt, result(0), "exclusive")
             database.finish_attempt(attempt, "interrupted", trial_state="pending")
         assert orchestrate("run", "first.yaml", "--checkpoints", "elsewhere").stderr == (
-            "warning: no checkpoint in elsewhere of 1 interrupted trial: training starts again from the first epoch. If "
-            "the run before had another --checkpoints, stop this one and give it again\n"
+            "warning: no checkpoint in elsewhere of 1 interrupted trial: training starts again from the first epoch. "
+            "If the run before had another --checkpoints, stop this one and give it again\n"
         )
         for name in (f"{key}.pt", f"{key}.pt.previous"):
             (here / "results-checkpoints").mkdir(exist_ok=True)

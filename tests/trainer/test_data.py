@@ -104,6 +104,7 @@ def test_tiny_imagenet_takes_its_test_labels_from_the_annotations(
 def test_digits_are_blocks_of_grey_in_a_stratified_split() -> None:
     found = splits(dataset="digits")
     assert_published("digits", found.train, found.test)
+    assert found.train.labels.bincount().max() == DATASETS["digits"].largest_class
     for images, per_class in ((found.train, (139, 147)), (found.test, (34, 38))):
         counts = Counter(images.labels.tolist())
         assert per_class[0] <= min(counts.values()) <= max(counts.values()) <= per_class[1]
@@ -122,6 +123,7 @@ def test_the_digits_split_is_the_same_everywhere() -> None:
 def test_synthetic_images_are_the_same_everywhere() -> None:
     found = splits(dataset="synthetic")
     assert_published("synthetic", found.train, found.test)
+    assert found.train.labels.bincount().max() == DATASETS["synthetic"].largest_class
     assert set(Counter(found.train.labels.tolist()).values()) == {100}
     digest = hashlib.sha256(found.train.pixels.numpy().tobytes() + found.test.pixels.numpy().tobytes())
     assert digest.hexdigest()[:16] == "47f02ddc1445eacf"
@@ -145,7 +147,7 @@ def test_the_real_cifar100_is_what_torchvision_reads() -> None:
     found = splits(Path(root), validation=5000, subset=100)
     whole, test = read_dataset("cifar100", Path(root))
     assert_published("cifar100", whole, test)
-    for images, per_class in ((whole, 500), (test, 100)):
+    for images, per_class in ((whole, DATASETS["cifar100"].largest_class), (test, 100)):
         assert set(Counter(images.labels.tolist()).values()) == {per_class}
     with warnings.catch_warnings():
         # torchvision reads numpy 1 pickles in a way that numpy 2 warns about.
@@ -190,11 +192,12 @@ def test_validation_images_are_fixed_and_disjoint_from_training(
     assert Counter(other.train.labels.tolist()) == {0: 3, 1: 3, 2: 3, 3: 3}
 
 
-def test_too_many_validation_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_cifar100(tmp_path, monkeypatch, per_class=3)
-    assert len(splits(tmp_path, validation=8).train) == 4
-    with pytest.raises(DataError, match=r"cifar100: validation: 9 of 12 images leave some class without any"):
-        splits(tmp_path, validation=9)
+def test_too_many_validation_images_of_a_folder_are_refused(tmp_path: Path) -> None:
+    fake_folder(tmp_path / "insects")
+    insects = {"dataset": "folder:insects"}
+    assert len(splits(tmp_path, validation=6, **insects).train) == 3
+    with pytest.raises(DataError, match=r"insects: validation: 7 of 9 images leave some class without any"):
+        splits(tmp_path, validation=7, **insects)
 
 
 @settings(deadline=None, max_examples=60)
