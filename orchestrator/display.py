@@ -75,9 +75,10 @@ def cost_lines(cost: Forecast | None) -> list[str]:
         lines.append(f"{each.network}: {seconds}{memory} (measured on {source})")
     left = cost.left
     if left.seconds:
-        once = "one after the other" if cost.slots == 1 else f"{cost.slots} at once on this machine"
+        once = ", one after the other" if cost.slots == 1 else f", {cost.slots} at once on this machine"
+        once = once if cost.trials > 1 else ""
         disk = "" if cost.disk_bytes is None else f", {size(cost.disk_bytes)} of checkpoints"
-        lines.append(f"about {interval(left)}, {once}; {left.device_seconds / 3600:.3g} device-hours{disk}")
+        lines.append(f"about {interval(left)}{once}; {left.device_seconds / 3600:.3g} device-hours{disk}")
     return lines
 
 

@@ -44,8 +44,9 @@ class NetworkCost:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The cost of everything that a run would do. `disk_bytes` is for checkpoints, None where no canary wrote one."""
+    """What the `trials` of a run would cost. `disk_bytes` is for checkpoints, None where no canary wrote one."""
 
+    trials: int
     left: Estimate
     slots: int
     networks: list[NetworkCost]
@@ -68,6 +69,7 @@ def forecast(plan: Plan, states: Mapping[str, State], measured: Sequence[Measure
     measured = [row for row in measured if setting(row.config) in settings]
     networks = {each.config["network"]: None for each in work}
     return Forecast(
+        trials=len(work),
         left=left,
         slots=max(1, min(slots, len(work))),
         networks=[cost for network in networks if (cost := _cost(network, measured)) is not None],

@@ -201,8 +201,9 @@ def _headline(grid: dict[str, Any]) -> str:
     rest = ""
     if grid["seconds_left"]:
         left = Estimate(grid["seconds_left_low"], grid["seconds_left"], grid["seconds_left_high"], 0.0)
-        slots = counts.get("running", 0)
-        rest = f"; about {interval(left)} left" + ("" if slots else " for one trial after the other")
+        # Where nothing runs now, nobody knows how many will at once.
+        turns = not counts.get("running") and counts["interrupted"] + counts["pending"] > 1
+        rest = f"; about {interval(left)} left" + (" for one trial after the other" if turns else "")
     return f"[bold]{escape(grid['name'])}[/]: {', '.join(words)}{rest}"
 
 

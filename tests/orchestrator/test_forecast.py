@@ -66,6 +66,18 @@ def test_the_cost_of_a_grid_after_its_canaries():
     ]
 
 
+def test_only_several_trials_come_one_after_the_other():
+    states = {trial.key: State("done", 30) for trial in GRID.trials[:6]}
+    measured = [row(GRID.trials[6], 6.0)]
+    assert cost_lines(forecast(make_plan(GRID, states), states, measured, 1))[-1] == (
+        "about 6 min 00 s (5 min 35 s to 6 min 27 s), one after the other; 0.1 device-hours"
+    )
+    states[GRID.trials[7].key] = State("done", 30)
+    assert cost_lines(forecast(make_plan(GRID, states), states, measured, 2))[-1] == (
+        "about 3 min 00 s (2 min 51 s to 3 min 09 s); 0.05 device-hours"
+    )
+
+
 def test_a_trained_epoch_says_more_than_a_canary():
     trial = GRID.trials[0]
     measured = [row(trial, 90.0, "canary", peak_memory_bytes=5 * GIB), row(GRID.trials[1], 12.0)]

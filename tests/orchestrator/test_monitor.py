@@ -117,6 +117,23 @@ def test_what_a_dead_driver_left_is_interrupted_and_not_running(db, capsys, monk
     assert "  the next `orchestrate run` continues what was interrupted" in lines
 
 
+@pytest.mark.parametrize(("waiting", "rest"), [(2, " left for one trial after the other"), (1, " left")])
+def test_the_time_left_of_one_trial_is_just_that(waiting, rest, tmp_path, capsys):
+    where = str(tmp_path / "results.db")
+    with open_database(where, create=True) as database:
+        trials = [
+            (key, config("resnet18", "pskd", seed), f"resnet18/pskd/seed{seed}") for seed, key in enumerate("abc")
+        ]
+        database.save_grid("g", "g.yaml", "", {}, trials[: waiting + 1])
+        done = start(database, "a")
+        for epoch in range(4):
+            database.record_epoch(done, result(epoch, train_seconds=9.4), "exclusive")
+        database.finish_attempt(done, "done", trial_state="done")
+        print_status(status_of(database, None))
+    headline = capsys.readouterr().out.splitlines()[0]
+    assert re.fullmatch(rf"g: 1 of {waiting + 1} trials done, {waiting} pending; about [^;]*\){rest}", headline)
+
+
 def test_an_excerpt_is_the_end_of_the_log_or_of_the_traceback(tmp_path):
     where, log = str(tmp_path / "results.db"), tmp_path / "a.log"
     with open_database(where, create=True) as database:
