@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from sqlalchemy.exc import StatementError
 
@@ -14,7 +15,7 @@ _LATER = "is locked by another program (an open sqlite3 shell, a backup?); end i
 _FULL = "cannot grow: its disk is full. Nothing was half written; make room and run the command again"
 _READ_ONLY = "cannot be written: the file, its folder or its disk is read-only"
 _CANNOT_OPEN = "cannot be opened: the file or its folder is read-only for this user, or not there any more"
-_DAMAGED = "is damaged or not a database; restore it from a backup copy (results.db.backup-...)"
+_DAMAGED = "is damaged or not a database; restore it from"
 
 _SQLITE = {
     5: _LATER,  # SQLITE_BUSY
@@ -85,6 +86,8 @@ def describe(error: Exception, where: str) -> DatabaseError:
     said = " ".join(str(_of_driver(error)).split())
     sqlite_code, sqlstate = _codes(error)
     known = _SQLITE.get(sqlite_code) or _POSTGRESQL.get(sqlstate) or _POSTGRESQL.get(sqlstate[:2])
+    if known == _DAMAGED:
+        known = f"{known} {_newest_backup(Path(where))}"
     if known:
         return DatabaseError(f"{where} {known} ({said})")
     if getattr(error, "connection_invalidated", False) or _unreachable(error):
@@ -109,6 +112,19 @@ def _codes(error: Exception) -> tuple[int, str]:
     """SQLite's primary error code (0 for none) and the SQLSTATE ("" for none)."""
     original = _of_driver(error)
     return getattr(original, "sqlite_errorcode", 0) & 0xFF, getattr(original, "sqlstate", None) or ""
+
+
+def _newest_backup(path: Path) -> str:
+    """The newest of the copies that migrations have kept beside a file, in words."""
+    try:
+        names = [each.name for each in path.parent.iterdir() if each.name.startswith(f"{path.name}.backup-")]
+    except OSError:
+        names = []
+    # A name ends in the time of its copy; one that was not finished ends otherwise.
+    kept = sorted((name for name in names if name.endswith("Z")), key=lambda name: name.rpartition("-")[2])
+    if not kept:
+        return "a copy of your own: no migration has kept one beside it"
+    return f"the newest backup copy beside it, {path.with_name(kept[-1])}"
 
 
 def _unreachable(error: Exception) -> bool:

@@ -122,8 +122,6 @@ def sqlite_engine(path: Path, *, readonly: bool) -> Engine:
 
     return engine
 
-    return engine
-
 
 def set_journal(engine: Engine, path: Path) -> str | None:
     """Choose the journal for the file's disk; the warning to show when it is a network file system.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -174,11 +175,17 @@ def test_a_damaged_file_is_told(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(5000)
         file.write(b"\xff" * 30_000)
-    with pytest.raises(DatabaseError, match=r"is damaged or not a database; restore it from a backup"):  # noqa: SIM117
+    with pytest.raises(DatabaseError, match=r"is damaged or not a database; restore it from a copy of"):  # noqa: SIM117
         with open_database(path) as database:
             database.progress()
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(DatabaseError, match="is damaged or not a database"):
+    # Its own copies, by their times and not their versions; not those of another database, nor half a copy.
+    newest = f"{path}.backup-9-20260102T000000Z"
+    others = [f"{path}.backup-10-20251231T235959Z", f"{path}.backup-10-20260103T000000Z.partial"]
+    for copy in (newest, *others, path.with_name("a.db.backup-9-20260104T000000Z")):
+        Path(copy).touch()
+    words = f"is damaged or not a database; restore it from the newest backup copy beside it, {newest} ("
+    with pytest.raises(DatabaseError, match=re.escape(words)):
         open_database(path)
 
 
