@@ -7,18 +7,17 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.estimate import Estimate, Measured, Work, estimate
-from orchestrator.quantities import counted, duration, interval, size
+from orchestrator.board import Board, Row
+from orchestrator.estimate import Measured
+from orchestrator.quantities import counted, interval, size
 from orchestrator.recorder import Observer
 
 if TYPE_CHECKING:
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
 
 # A long run in a log file should be read, not scrolled: a trial's epochs are this many seconds apart there.
 PLAIN_SECONDS = 10.0
-SHOWN_ENDED = 6
+# Between a checkpoint's epochs, which come one after the other, and the next one.
+QUIET_SECONDS = 1.0
 
 
 def announce_plan(plan: Plan) -> None:
@@ -89,15 +89,15 @@ def run_display(
     known: Sequence[Measured] = (),
     console: Console | None = None,
     *,
-    done_before: int = 0,
+    plan: Plan | None = None,
 ) -> Iterator[Observer]:
     """Show a run while it goes on; the observer is what the scheduler talks to.
 
-    `configs` are the configurations by trial name, `known` what was measured before; `done_before` other trials of
-    the grid are done already.
+    `configs` are the configurations by trial name, `known` what was measured before. `plan` is that of the whole
+    grid before the run: it says what became of the grid's other trials, and how far these are.
     """
     console = console or _Console(highlight=False)
-    board = _Board(grid, configs, known, console, done_before)
+    board = Board(grid, configs, known, console, plan)
     if not console.is_terminal:
         try:
             yield _plain(board, console)
@@ -118,152 +118,12 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-@dataclass
-class _Row:
-    """One trial that was heard of."""
-
-    device: str
-    began: float
-    last: float = 0.0
-    epoch: int = 0
-    new_epochs: int = 0
-    error: float | None = None
-    quality: str = ""
-    state: str = "running"
-    note: str = ""
-    printed: float = 0.0
-
-    def seconds_per_epoch(self) -> float | None:
-        return (self.last - self.began) / self.new_epochs if self.new_epochs else None
-
-
-class _Board:
-    """The state behind both displays, and the live table itself."""
-
-    def __init__(
-        self,
-        grid: str,
-        configs: Mapping[str, Mapping[str, Any]],
-        known: Sequence[Measured],
-        console: Console,
-        done_before: int,
-    ) -> None:
-        self.grid, self.configs, self.known, self.console = grid, configs, known, console
-        self.done_before = done_before
-        self.epochs: dict[str, int] = {name: config["epochs"] for name, config in configs.items()}
-        self.rows: dict[str, _Row] = {}
-        self.dashboard: str | None = None
-        self.ready = False
-        self.began = time.monotonic()
-        self.slots = 1
-        self._left: Estimate | None = None
-        self._estimate_again = 0.0
-
-    def start(self, name: str, host: str, device: str) -> None:
-        self.rows[name] = _Row(f"{device.split(' ')[0]} on {host}", time.monotonic())
-        self.slots = max(self.slots, self.counts()["running"])
-
-    def record(self, name: str, result: EpochResult, quality: str) -> _Row:
-        row = self.rows[name]
-        row.epoch, row.quality = result.epoch + 1, quality
-        row.new_epochs += not result.restored
-        if result.restored:
-            row.began = time.monotonic()
-        row.last = time.monotonic()
-        tests = [e for e in result.evaluations if e.split == "test" and e.classifier == "main"]
-        row.error = tests[0].metrics.top1_error if tests else None
-        return row
-
-    def end(self, name: str, state: str, note: str = "") -> None:
-        row = self.rows.setdefault(name, _Row("", time.monotonic()))
-        row.state, row.note = state, note
-
-    def counts(self) -> dict[str, int]:
-        states = [row.state for row in self.rows.values()]
-        found = {state: states.count(state) for state in ("done", "running", "failed")}
-        return found | {"waiting": len(self.epochs) - sum(found.values())}
-
-    def left(self) -> Estimate | None:
-        """The time that the rest takes; kept for a while where the grid is so large that asking takes long."""
-        began = time.monotonic()
-        if began >= self._estimate_again:
-            self._left = self._estimate()
-            self._estimate_again = (now := time.monotonic()) + 20 * (now - began)
-        return self._left
-
-    def _estimate(self) -> Estimate | None:
-        paces = {name: row.seconds_per_epoch() for name, row in self.rows.items()}
-        measured = [Measured(self.configs[name], pace) for name, pace in paces.items() if pace and name in self.configs]
-        ended = {name for name, row in self.rows.items() if row.state != "running"}
-        # The running ones first: they hold the slots.
-        order = sorted((name for name in self.epochs if name not in ended), key=lambda name: name not in self.rows)
-        work = [
-            Work(
-                self.configs[name],
-                self.epochs[name] - (self.rows[name].epoch if name in self.rows else 0),
-                paces.get(name),
-            )
-            for name in order
-        ]
-        return estimate(work, [*self.known, *measured], self.slots)
-
-    def progress(self) -> str:
-        """How much of the whole grid is done, as `21 of 28 done`."""
-        return f"{self.done_before + self.counts()['done']} of {self.done_before + len(self.epochs)} done"
-
-    def conclusion(self) -> str:
-        counts = self.counts()
-        words = [self.progress()]
-        named = {"failed": "failed", "running": "interrupted", "waiting": "not started"}
-        words += [f"{counts[state]} {name}" for state, name in named.items() if counts[state]]
-        return f"{self.grid}: {', '.join(words)} in {duration(time.monotonic() - self.began)}"
-
-    def __rich__(self) -> RenderableType:
-        now = time.monotonic()
-        table = Table(box=None, pad_edge=False, expand=True)
-        table.add_column("trial", ratio=3, no_wrap=True, overflow="ellipsis")
-        table.add_column("where", ratio=2, no_wrap=True, overflow="ellipsis")
-        table.add_column("epoch", justify="right", no_wrap=True)
-        table.add_column("", width=12)
-        table.add_column("top-1 error", justify="right", no_wrap=True)
-        table.add_column("time left", justify="right", no_wrap=True)
-        running = [(name, row) for name, row in self.rows.items() if row.state == "running"]
-        ended = [(name, row) for name, row in self.rows.items() if row.state != "running"][-SHOWN_ENDED:]
-        room = max(4, self.console.height - len(ended) - 8)
-        for name, row in ended + running[:room]:
-            total = self.epochs.get(name, row.epoch)
-            pace = row.seconds_per_epoch()
-            last = Text("done", "green") if row.state == "done" else Text(row.state, "red")
-            if row.state == "running":
-                last = Text(duration(pace * (total - row.epoch)) if pace else "...")
-            table.add_row(
-                escape(name),
-                escape(row.note or row.device),
-                f"{row.epoch}/{total}",
-                ProgressBar(total=total, completed=row.epoch, width=12),
-                "" if row.error is None else f"{row.error:.2f} %",
-                last,
-            )
-        counts, left = self.counts(), self.left()
-        line = Text.assemble(
-            (self.grid, "bold"),
-            f"  {self.progress()}, {counts['running']} running, {counts['waiting']} waiting",
-            (f", {counts['failed']} failed" if counts["failed"] else "", "red"),
-            f"  |  {duration(now - self.began)} so far, "
-            + (f"about {interval(left)} left" if left is not None else "..."),
-        )
-        more = [Text(f"... and {len(running) - room} more running", "dim")] if len(running) > room else []
-        address = [Text(f"Ray dashboard: {self.dashboard}", "dim")] if self.dashboard else []
-        if not self.ready:
-            return Group(line, Text("starting Ray ...", "dim"))
-        if not self.rows:
-            return Group(line, *address, Text("starting the first trials ...", "dim"))
-        return Group(line, *address, table, *more)
-
-
-def _lively(board: _Board, live: Live) -> Observer:
+def _lively(board: Board, live: Live) -> Observer:
     def ready(url: str | None) -> None:
-        board.ready, board.dashboard = True, url
+        board.ready = True
+        if url:
+            # Above the table, because a line that has to be drawn again may be left behind by a resize.
+            note(f"Ray dashboard: {url}")
 
     def note(text: str) -> None:
         live.console.print(f"[dim]{escape(text)}[/]")
@@ -287,7 +147,7 @@ def _lively(board: _Board, live: Live) -> Observer:
     )
 
 
-def _plain(board: _Board, console: Console) -> Observer:
+def _plain(board: Board, console: Console) -> Observer:
     def say(text: str) -> None:
         console.print(escape(text), soft_wrap=True)
 
@@ -299,16 +159,30 @@ def _plain(board: _Board, console: Console) -> Observer:
         board.start(name, host, device)
         say(f"{name}: started on {host}, {device}")
 
+    def resumed(name: str, row: Row) -> None:
+        if row.restored:
+            say(f"{name}: goes on after epoch {row.restored}/{board.epochs.get(name, row.restored)}")
+            row.restored = 0
+
+    def tick() -> None:
+        now = time.monotonic()
+        for name, row in board.rows.items():
+            if now - row.last > QUIET_SECONDS:
+                resumed(name, row)
+
     def epoch(name: str, result: EpochResult, quality: str) -> None:
         row = board.record(name, result, quality)
+        if result.restored:
+            return
+        resumed(name, row)
         now, total = time.monotonic(), board.epochs.get(name, result.epoch + 1)
-        if row.epoch < total and now - row.printed < PLAIN_SECONDS:
+        if result.epoch + 1 < total and now - row.printed < PLAIN_SECONDS:
             return
         row.printed = now
         error = "" if row.error is None else f", top-1 error {row.error:.2f} %"
         left = board.left()
         rest = "" if left is None else f"; about {interval(left)} left for the grid"
-        say(f"{name}: epoch {row.epoch}/{total}{error}{rest}")
+        say(f"{name}: epoch {result.epoch + 1}/{total}{error}{rest}")
 
     def finished(name: str) -> None:
         board.end(name, "done")
@@ -330,4 +204,5 @@ def _plain(board: _Board, console: Console) -> Observer:
         finished=finished,
         retried=retried,
         failed=failed,
+        tick=tick,
     )

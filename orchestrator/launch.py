@@ -226,10 +226,10 @@ def leaving(database: Database | None, grid: Grid) -> str | None:
 
 def save_grid(database: Database, grid: Grid) -> None:
     """Store a grid and its trials; says which with results are no longer of it."""
-    if line := leaving(database, grid):
-        typer.echo(f"note: {line}", err=True)
     from orchestrator.storage import absolute
 
+    if line := leaving(database, grid):
+        typer.echo(f"note: {line}", err=True)
     trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
     database.save_grid(grid.name, absolute(grid.source), grid.text, grid.report, trials)
 

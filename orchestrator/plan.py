@@ -12,7 +12,7 @@ from orchestrator.quantities import counted
 if TYPE_CHECKING:
     from orchestrator.grid import Grid, Trial
 
-Status = Literal["new", "interrupted", "done", "failed", "running"]
+Status = Literal["new", "interrupted", "done", "failed", "running", "waiting"]
 
 # What becomes of each in the next run, in the order of the summary.
 OUTLOOK: dict[Status, str] = {
@@ -21,6 +21,7 @@ OUTLOOK: dict[Status, str] = {
     "done": "done",
     "failed": "failed (--retry-failed tries them again)",
     "running": "running elsewhere",
+    "waiting": "waiting elsewhere",
 }
 
 
@@ -43,11 +44,12 @@ class State(Protocol):
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial, how far it is, and a sentence that says why it would run or not."""
+    """A trial, how far it is, and a sentence that says why it would run or not; `epochs` are recorded."""
 
     trial: Trial
     status: Status
     reason: str
+    epochs: int = 0
 
     @property
     def would_run(self) -> bool:
@@ -93,7 +95,8 @@ class Plan:
 
 def make_plan(grid: Grid, states: Mapping[str, State]) -> Plan:
     """Compare a grid with what the database knows of its trials, by key; a trial it does not know is new."""
-    return Plan([PlannedTrial(trial, *_judged(trial, states.get(trial.key))) for trial in grid.trials])
+    known = ((trial, states.get(trial.key)) for trial in grid.trials)
+    return Plan([PlannedTrial(trial, *_judged(trial, state), state.epochs if state else 0) for trial, state in known])
 
 
 def _judged(trial: Trial, known: State | None) -> tuple[Status, str]:
@@ -105,8 +108,10 @@ def _judged(trial: Trial, known: State | None) -> tuple[Status, str]:
         return "done", f"all {counted(trial.config.epochs, 'epoch')} recorded"
     if known.state == "failed":
         return "failed", f"{failure or 'without a message'}; after {progress}; --retry-failed tries it again"
+    if known.driver is not None and known.state == "running":
+        return "running", f"another driver trains it; {progress}"
     if known.driver is not None:
-        return "running", f"another driver has it; {progress}"
+        return "waiting", f"another driver has it and will start it; {progress}"
     if not known.attempts and not known.epochs:
         return "new", "never ran"
     return "interrupted", f"stopped after {progress}" + (f"; last error: {failure}" if failure else "")

@@ -44,7 +44,11 @@ def is_url(location: str | Path) -> bool:
 
 def absolute(location: str | Path) -> str:
     """A location that means the same in every folder."""
-    return str(location).rstrip("/") if is_url(location) else str(Path(location).absolute())
+    if is_url(location):
+        return str(location).rstrip("/")
+    path = Path(location).absolute()
+    # Links only where there is a "..": what one leads to may be called otherwise on another node.
+    return str(path.resolve() if ".." in path.parts else path)
 
 
 def joined(location: str | Path, name: str) -> str:

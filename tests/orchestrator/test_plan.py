@@ -38,10 +38,11 @@ FIRST, SECOND = GRID.trials
         (
             State("running", 7, driver=12),
             "running",
-            "another driver has it; 7 of 30 epochs",
+            "another driver trains it; 7 of 30 epochs",
             False,
         ),
-        (State("pending", 0, 0, driver=12), "running", "another driver has it", False),
+        (State("pending", 0, 0, driver=12), "waiting", "has it and will start it; 0 of 30 epochs", False),
+        (State("pending", 7, driver=12), "waiting", "has it and will start it; 7 of 30 epochs", False),
         (State("running", 7), "interrupted", "stopped after 7 of 30 epochs", True),
         (State("done", 30), "done", "all 30 epochs recorded", False),
         (
@@ -71,6 +72,13 @@ def test_the_summary_counts():
     plan = make_plan(GRID, mixed)
     assert plan.summary() == "2 trials: 1 to continue, 1 failed (--retry-failed tries them again); 1 trial to run"
     assert [plan.count(status) for status in ("new", "interrupted", "failed", "done")] == [0, 1, 1, 0]
+
+
+def test_what_another_driver_trains_and_what_waits_there_are_two_things():
+    elsewhere = {FIRST.key: State("running", 3, driver=12), SECOND.key: State("pending", 0, 0, driver=12)}
+    plan = make_plan(GRID, elsewhere)
+    assert plan.summary() == "2 trials: 1 running elsewhere, 1 waiting elsewhere; nothing to run"
+    assert [entry.epochs for entry in plan.entries] == [3, 0]
 
 
 def test_states_of_other_grids_do_not_matter():

@@ -91,6 +91,10 @@ def test_urls_stay_and_paths_become_absolute(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     assert absolute("s3://bucket/folder/") == "s3://bucket/folder"
     assert absolute(Path("data")) == absolute("data") == str(tmp_path / "data")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    assert absolute("link/data") == str(tmp_path / "link" / "data")
+    assert absolute("link/../data") == str(tmp_path / "far" / "data")
     assert joined("s3://bucket/folder/", "x.pt") == "s3://bucket/folder/x.pt"
     assert joined("/data", "x.pt") == "/data/x.pt"
 
