@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 EXCERPT_LINES = 12
 
 
+class PageError(Exception):
+    """The page cannot be written; the message says where, why, and what to do."""
+
+
 def status_of(database: Database, grids: Sequence[str] | None) -> list[dict[str, Any]]:
     """One entry per grid, as plain values: counts by state, the trials with their progress, seconds left."""
     known = [grid.name for grid in database.grids()]
@@ -108,7 +112,10 @@ def print_triage(failures: Sequence[dict[str, Any]]) -> None:
 
 
 def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: bool, html: Path | None) -> None:
-    """Show the matrix of methods and networks again and again until Ctrl-C, or write it as a page."""
+    """Show the matrix of methods and networks again and again until Ctrl-C, or write it as a page.
+
+    Raises DatabaseError where the database cannot be read, PageError where the page cannot be written.
+    """
     from orchestrator.database import open_database
 
     console = Console(highlight=False)
@@ -293,7 +300,7 @@ th:first-child, td:first-child {{ text-align: left }}
 
 
 def _write_page(path: Path, grids: Sequence[dict[str, Any]], every: float) -> None:
-    """The same matrices as a page; written whole or not at all."""
+    """The same matrices as a page; written whole or not at all. Raises PageError where that fails."""
     body = []
     for grid in grids:
         networks, rows = _matrix(grid)
@@ -312,5 +319,10 @@ def _write_page(path: Path, grids: Sequence[dict[str, Any]], every: float) -> No
         written=time.strftime("%Y-%m-%d %H:%M:%S"),
     )
     temporary = path.with_name(f"{path.name}.{os.getpid()}.writing")
-    temporary.write_text(page)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise PageError(f"cannot write {path}: {error.strerror}; name another file with --html") from error

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+import typer
 
 # In the order of the help.
 from orchestrator.cli import running, reading, upkeep  # isort: skip
-from orchestrator.cli.app import DONE, app, stop_printing
+from orchestrator.cli.app import BAD_INPUT, DONE, Output, OutputError, app, stop_printing
 
 __all__ = ["app", "main", "reading", "running", "upkeep"]
 
 
 def main() -> None:
     """Run the command line; every error a person can mend ends as one message and an exit code."""
+    # There is none where a shell has closed it (`>&-`).
+    sys.stdout = Output(sys.stdout or open(os.devnull, "w"))  # noqa: SIM115
     try:
-        app()
-    finally:
         try:
+            app()
+        finally:
             sys.stdout.flush()
-        except BrokenPipeError:
-            stop_printing()
-            raise SystemExit(DONE) from None
+    except BrokenPipeError:
+        stop_printing()
+        raise SystemExit(DONE) from None
+    except OutputError as error:
+        stop_printing()
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(BAD_INPUT) from None

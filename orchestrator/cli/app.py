@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -101,6 +101,7 @@ def _exit_code(error: Exception) -> int | None:
     """The exit code of an error that was expected; None for a bug."""
     from orchestrator.database import Busy, DatabaseError
     from orchestrator.grid import GridError
+    from orchestrator.monitor import PageError
     from orchestrator.recorder import CircuitOpen
     from orchestrator.scheduler import Interrupted, RayEnded, SchedulerError
     from orchestrator.storage import StorageError
@@ -115,12 +116,49 @@ def _exit_code(error: Exception) -> int | None:
     if isinstance(error, CircuitOpen | RayEnded):
         return SOME_FAILED
     if isinstance(
-        error, GridError | DatabaseError | DataError | SchedulerError | StorageError | TrackerError | ReportError
+        error,
+        GridError | DatabaseError | DataError | PageError | SchedulerError | StorageError | TrackerError | ReportError,
     ):
         return BAD_INPUT
     return None
 
 
+class OutputError(Exception):
+    """Standard output cannot be written (a full disk behind `>`); the message says why, and what to do."""
+
+
+class Output:
+    """Standard output whose failures are told from those of all other files; whatever else is asked, the stream knows.
+
+    A reader that went away stays a BrokenPipeError.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with _told():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _told():
+            self._stream.flush()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        message = f"standard output cannot be written: {error.strerror}; make room there, or send it elsewhere"
+        raise OutputError(message) from error
+
+
 def stop_printing() -> None:
-    """The reader of our output went away (`| head`): not an error, and nothing is left to say."""
+    """Nothing can be said any more, because the reader went away (`| head`) or the disk is full; drop the rest."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -441,6 +441,35 @@ def test_a_reader_that_stops_reading_is_no_error(here: Path):
         assert (process.wait(), process.stderr.read()) == (0, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, a disk that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("plan", "first.yaml"), ("status",), ("status", "--json"), ("plan", "--help")])
+def test_a_full_disk_behind_standard_output_is_one_line(arguments: tuple[str, ...], unbuffered: str, recorded):
+    recorded()
+    program = [sys.executable, "-c", "from orchestrator.cli import main; main()", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, env=environment, text=True)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: standard output cannot be written: No space left on device; make room there, or send it elsewhere\n",
+    )
+
+
+def test_a_closed_standard_output_is_no_error(recorded):
+    recorded()
+    command = f"{sys.executable} -c 'from orchestrator.cli import main; main()' status >&-"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_page_that_cannot_be_written_is_one_line(recorded):
+    recorded()
+    assert refused("watch", "--once", "--html", "none/a.html") == (
+        "error: cannot write none/a.html: No such file or directory; name another file with --html\n"
+    )
+
+
 # What a change of the file leads to
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.database import DatabaseError, driver_lock, open_database
-from orchestrator.monitor import EXCERPT_LINES, print_status, status_of, triage_of, watch_grids
+from orchestrator.monitor import EXCERPT_LINES, PageError, print_status, status_of, triage_of, watch_grids
 from tests.orchestrator.databases.samples import result, start
 
 CELLS = [(network, method) for method in ("baseline", "pskd") for network in ("resnet18", "resnet50")]
@@ -176,6 +176,15 @@ def test_the_page_says_the_same_and_refreshes_itself(db, tmp_path, capsys):
         ("pending", "waiting"),
     ]
     assert [path.name for path in tmp_path.glob("watch*")] == ["watch.html"]
+
+
+@pytest.mark.parametrize(("name", "why"), [("none/a.html", "No such file or directory"), ("folder", "Is a directory")])
+def test_a_page_that_cannot_be_written_says_so_and_leaves_nothing(name, why, db, tmp_path):
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(PageError, match=re.escape(f"cannot write {tmp_path / name}: {why}; name another file with")):
+        watch_grids(db, None, every=1, once=True, html=tmp_path / name)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_ctrl_c_ends_the_watching(db, tmp_path, monkeypatch):
