@@ -9,11 +9,17 @@ if TYPE_CHECKING:
     from reports.exporting import export
     from reports.tracing import explain
     from reports.verification import verify
-    from reports.writing import write_report
+    from reports.writing import earlier_files, write_report
 
-__all__ = ["ReportError", "explain", "export", "verify", "write_report"]
+__all__ = ["ReportError", "earlier_files", "explain", "export", "verify", "write_report"]
 
-_HOMES = {"write_report": "writing", "export": "exporting", "explain": "tracing", "verify": "verification"}
+_HOMES = {
+    "write_report": "writing",
+    "earlier_files": "writing",
+    "export": "exporting",
+    "explain": "tracing",
+    "verify": "verification",
+}
 
 
 class ReportError(ValueError):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from reports.drawing import Drawing
 
 FORMATS = ("md", "tex", "html", "csv", "json")
+# In a report's folder: the names of all files that reports have written there.
+CONTENTS = ".orchestrate-report"
 Named = TypeVar("Named", "Table", "Drawing")
 _STATES = ("done", "running", "pending", "failed", "diverged")
 
@@ -67,9 +69,29 @@ def write_report(
     drawings = _drawings(database, gathered.results) if draws else []
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _write(gathered, drawings, out, chosen, grids)
+        written = _write(gathered, drawings, out, chosen, grids)
+        names = "".join(f"{path.name}\n" for path in sorted({*written, *_contents(out)}))
+        (out / CONTENTS).write_text(f"# Files that `orchestrate report` wrote here\n{names}", encoding="utf-8")
+        return written
     except OSError as error:
         raise ReportError(f"cannot write to {out}: {error.strerror or error}; choose another folder") from error
+
+
+def earlier_files(out: Path, written: Iterable[Path]) -> list[Path]:
+    """The files in a report's folder that earlier reports wrote and the last one, which wrote `written`, did not.
+
+    Files of any other origin are never among them: reports keep a list of theirs.
+    """
+    return sorted(_contents(out).difference(written))
+
+
+def _contents(out: Path) -> set[Path]:
+    """What reports have written into a folder, as far as it is still there."""
+    try:
+        names = (out / CONTENTS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return set()
+    return {out / name for name in names if Path(name).name == name and (out / name).is_file()}
 
 
 def gather(

@@ -79,10 +79,13 @@ def report(
     selection: SelectionRule = None,
     vs_paper: Annotated[bool, typer.Option("--vs-paper", help="Compare every number with the published one.")] = False,
 ) -> None:
-    """Write the tables and the figure from the database: Markdown, LaTeX, one HTML page, CSV, JSON, PDF, SVG, PNG."""
+    """Write the tables and the figure from the database: Markdown, LaTeX, one HTML page, CSV, JSON, PDF, SVG, PNG.
+
+    Files of earlier reports stay in the folder; those that are not of this report are listed at the end.
+    """
     with errors():
         from orchestrator.database import open_database
-        from reports import write_report
+        from reports import earlier_files, write_report
 
         with open_database(db, readonly=True) as database:
             written = write_report(
@@ -91,6 +94,10 @@ def report(
         typer.echo(f"wrote {len(written)} files to {out}/")
         for path in written:
             typer.echo(f"  {path}")
+        if earlier := earlier_files(out, written):
+            typer.echo("not of this report, but of earlier ones into the same folder (--out names another):")
+            for path in earlier:
+                typer.echo(f"  {path}")
 
 
 @app.command(

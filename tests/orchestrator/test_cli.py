@@ -463,6 +463,21 @@ def test_a_closed_standard_output_is_no_error(recorded):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_report_tells_the_files_of_an_earlier_one(recorded):
+    recorded()
+    assert "not of this report" not in orchestrate("report", "--format", "json").stdout
+    assert (
+        orchestrate("report", "--format", "csv").stdout
+        == """wrote 2 files to report/
+  report/overview.csv
+  report/grid-first.csv
+not of this report, but of earlier ones into the same folder (--out names another):
+  report/grid-first.json
+  report/overview.json
+"""
+    )
+
+
 def test_a_page_that_cannot_be_written_is_one_line(recorded):
     recorded()
     assert refused("watch", "--once", "--html", "none/a.html") == (

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from orchestrator.database.models import Evaluation
-from reports import ReportError, export, write_report
-from reports.writing import gather
+from reports import ReportError, earlier_files, export, write_report
+from reports.writing import CONTENTS, gather
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def test_a_report_is_one_file_per_table_and_format_and_the_figures(small, tmp_pa
     expected = {f"{name}.{each}" for name in [*tables, "published-doubts"] for each in ("md", "tex", "csv", "json")}
     expected |= {f"{name}.{each}" for name in ("figure2", "curves-quickstart") for each in ("pdf", "svg", "png")}
     assert {path.name for path in written} == expected | {"report.html"}
-    assert sorted(written) == sorted(out.iterdir())
+    assert sorted([*written, out / CONTENTS]) == sorted(out.iterdir()) and earlier_files(out, written) == []
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 2 and 'id="table1:resnet18/pskd"' in page
     assert "8 of 8 trials done" in page
@@ -62,6 +62,34 @@ def test_writing_twice_gives_the_same_files(small, tmp_path):
     one, two = (write_report(small, tmp_path / name, formats=["md", "tex", "html", "csv", "json"]) for name in "ab")
     for first, second in zip(one, two, strict=True):
         assert first.read_bytes() == second.read_bytes(), first.name
+
+
+def test_what_an_earlier_report_left_is_told_and_stays(small, tmp_path):
+    (tmp_path / "notes.md").write_text("mine")
+    (tmp_path / "table9.tex").write_text("mine")
+    first = write_report(small, tmp_path, formats=["md", "csv"])
+    assert earlier_files(tmp_path, first) == []
+    (tmp_path / "table2.csv").write_text("edited")
+    (tmp_path / "losses.csv").unlink()
+    second = write_report(small, tmp_path, formats=["md"])
+    left = earlier_files(tmp_path, second)
+    assert [path.name for path in left] == ["interactions.csv", "overview.csv", "table1.csv", "table2.csv"]
+    assert (tmp_path / "table2.csv").read_text() == "edited" and (tmp_path / "notes.md").read_text() == "mine"
+    # They are still told after a third one, until they are written again.
+    assert earlier_files(tmp_path, write_report(small, tmp_path, formats=["md"])) == left
+    third = write_report(small, tmp_path, formats=["csv"])
+    assert {path.suffix for path in earlier_files(tmp_path, third)} == {".md", ".pdf", ".svg", ".png"}
+    assert tmp_path / "notes.md" not in earlier_files(tmp_path, third)
+
+
+def test_a_spoiled_list_of_files_names_nothing_outside_of_the_folder(small, tmp_path):
+    out = tmp_path / "report"
+    out.mkdir()
+    (tmp_path / "mine.md").write_text("mine")
+    (out / "folder").mkdir()
+    (out / CONTENTS).write_bytes(b"\xff\n../mine.md\n..\n\nfolder\n/etc/passwd\na\0b\n")
+    written = write_report(small, out, formats=["csv"])
+    assert earlier_files(out, written) == []
 
 
 def test_a_folder_that_is_none_is_refused(small, tmp_path):
