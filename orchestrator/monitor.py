@@ -6,7 +6,7 @@ import html as html_lib
 import os
 import shlex
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,29 +20,36 @@ from rich.text import Text
 
 from orchestrator.estimate import Estimate, Measured, Work, estimate
 from orchestrator.forecast import as_measured
-from orchestrator.quantities import counted, duration, interval
+from orchestrator.quantities import duration, interval
+from orchestrator.triage import rerun, selected
 
 if TYPE_CHECKING:
-    from orchestrator.database import Database, FailureRow
+    from orchestrator.database import Database, GridRow
 
-EXCERPT_LINES = 12
+# What a trial has to say under the rules for which its last and best epochs suffice.
+BEST = "best_top1_error"
+SHOWN_RULES = {"best_test": BEST, "last": "top1_error"}
 
 
 class PageError(Exception):
     """The page cannot be written; the message says where, why, and what to do."""
 
 
-def status_of(database: Database, grids: Sequence[str] | None) -> list[dict[str, Any]]:
-    """One entry per grid, as plain values: counts by state, the trials with their progress, seconds left."""
-    known = [grid.name for grid in database.grids()]
-    return [_grid_status(database, name) for name in _selected(known, grids)]
+def status_of(database: Database, grids: Sequence[str] | None, options: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One entry per grid, as plain values: counts by state, the trials with their progress, seconds left.
+
+    `options` belong to the command that continues what was interrupted.
+    """
+    known = {grid.name: grid for grid in database.grids()}
+    return [_grid_status(database, known[name], options) for name in selected(list(known), grids)]
 
 
-def print_status(grids: Sequence[dict[str, Any]]) -> None:
-    """Counts of every grid, then its running, interrupted and failed trials."""
+def print_status(grids: Sequence[dict[str, Any]], options: Sequence[str] = ()) -> None:
+    """Counts of every grid, then its running, interrupted and failed trials; `options` belong to other commands."""
     console = Console(highlight=False, soft_wrap=True)
     if not grids:
-        console.print("no grid was run yet; `orchestrate run grids/quickstart.yaml` runs the first")
+        first = shlex.join(["orchestrate", "run", "grids/quickstart.yaml", *options])
+        console.print(f"no grid was run yet; `{escape(first)}` runs the first")
     for grid in grids:
         console.print(_headline(grid))
         for trial in grid["trials"]:
@@ -52,63 +59,11 @@ def print_status(grids: Sequence[dict[str, Any]]) -> None:
                 console.print(f"  interrupted {escape(trial['name'])}: {escape(_progress_text(trial))}")
             elif trial["state"] == "failed":
                 console.print(f"  [red]failed [/] {escape(trial['name'])}: {escape(trial['error_class'] or 'unknown')}")
-        if any(map(_interrupted, grid["trials"])):
-            console.print("  the next `orchestrate run` continues what was interrupted")
+        if grid["continue"]:
+            console.print(f"  `{escape(grid['continue'])}` continues what was interrupted")
         if grid["counts"].get("failed"):
-            console.print(f"  `orchestrate triage --grid {escape(grid['name'])}` says why they failed")
-
-
-def triage_of(database: Database, grids: Sequence[str] | None, options: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The failures that still stand, grouped by cause, as plain values; `options` belong to the retry command."""
-    from orchestrator.failures import REMEDIES
-
-    names = _selected([grid.name for grid in database.grids()], grids)
-    sources = {grid.name: grid.source for grid in database.grids()}
-    return [
-        {
-            "grid": name,
-            "error_class": failure.error_class,
-            "error": failure.error,
-            "fingerprint": failure.fingerprint,
-            "trials": list(failure.trial_names),
-            "log": failure.log,
-            "excerpt": _excerpt(failure),
-            "remedy": REMEDIES.get(failure.error_class or "", ""),
-            "retry": shlex.join(["orchestrate", "run", sources[name], "--retry-failed", *options]),
-        }
-        for name in names
-        for failure in database.failures(name)
-    ]
-
-
-def _excerpt(failure: FailureRow) -> list[str]:
-    """The end of the log, or where it cannot be read from here, of the traceback."""
-    with suppress(OSError), open(failure.log or "", errors="replace") as log:
-        if lines := deque(log, maxlen=EXCERPT_LINES):
-            return [line.rstrip("\n") for line in lines]
-    return (failure.error_text or "").strip().splitlines()[-EXCERPT_LINES:]
-
-
-def print_triage(failures: Sequence[dict[str, Any]]) -> None:
-    """One block per cause: what it is, whom it hit, an excerpt, the log and the command that tries again."""
-    console = Console(highlight=False, soft_wrap=True)
-    if not failures:
-        console.print("no failed trials")
-    for failure in failures:
-        count = len(failure["trials"])
-        console.print(
-            f"[red bold]{escape(failure['error_class'] or 'unknown')}[/] in {escape(failure['grid'])}: "
-            f"{counted(count, 'trial')}  [dim](fingerprint {failure['fingerprint']})[/]"
-        )
-        console.print(f"  {escape(failure['error'] or '')}", style="bold")
-        shown = ", ".join(failure["trials"][:5]) + (f" and {count - 5} more" if count > 5 else "")
-        console.print(f"  trials:  {escape(shown)}")
-        if failure["log"]:
-            console.print(f"  log:     {escape(failure['log'])}")
-        console.print(f"  remedy:  {escape(failure['remedy'])}")
-        console.print(f"  retry:   {escape(failure['retry'])}")
-        for line in failure["excerpt"]:
-            console.print(f"    | {escape(line)}", style="dim")
+            triage = shlex.join(["orchestrate", "triage", "--grid", grid["name"], *options])
+            console.print(f"  `{escape(triage)}` says why they failed")
 
 
 def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: bool, html: Path | None) -> None:
@@ -140,19 +95,8 @@ def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: boo
                 time.sleep(every)
 
 
-def _selected(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    if not wanted:
-        return list(known)
-    missing = [name for name in wanted if name not in known]
-    if missing:
-        from orchestrator.database import DatabaseError
-
-        raise DatabaseError(f"no grid named {missing[0]!r} in this database (it holds: {', '.join(known) or 'none'})")
-    return list(wanted)
-
-
-def _grid_status(database: Database, name: str) -> dict[str, Any]:
-    rows = database.progress(name)
+def _grid_status(database: Database, grid: GridRow, options: Sequence[str]) -> dict[str, Any]:
+    rows = database.progress(grid.name)
     trials = []
     for row in rows:
         left = None
@@ -179,7 +123,17 @@ def _grid_status(database: Database, name: str) -> dict[str, Any]:
         )
     counts = Counter(trial["state"] for trial in trials)
     known = as_measured(database.measured(["canary"]))
-    return {"name": name, "counts": dict(counts), "trials": trials, **_seconds_left(trials, known)}
+    again = None
+    if interrupted := next(filter(_interrupted, trials), None):
+        again = rerun(grid.source, database.attempts(interrupted["key"])[-1].environment, options)
+    return {
+        "name": grid.name,
+        "counts": dict(counts),
+        "selection": grid.report.get("selection", "best_test"),
+        "continue": again,
+        "trials": trials,
+        **_seconds_left(trials, known),
+    }
 
 
 def _seconds_left(trials: Sequence[dict[str, Any]], known: Sequence[Measured]) -> dict[str, float | None]:
@@ -243,8 +197,15 @@ def _matrix(grid: dict[str, Any]) -> tuple[list[str], list[tuple[str, list[list[
     return networks, [(label, [cells.get(network, []) for network in networks]) for label, cells in rows.items()]
 
 
-def _cell(trials: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """What a cell says and its state: the best top-1 error when done, else how far it is."""
+def _rule(grid: dict[str, Any]) -> str:
+    """The rule by which a done trial's error is chosen, and that of the reports where they follow another."""
+    if grid["selection"] in SHOWN_RULES:
+        return str(grid["selection"])
+    return f"best_test; in reports {grid['selection']}"
+
+
+def _cell(trials: Sequence[dict[str, Any]], selection: str) -> tuple[str, str]:
+    """What a cell says and its state: the top-1 error by the rule when done, else how far it is."""
     if not trials:
         return "", "none"
     states = Counter(trial["state"] for trial in trials)
@@ -257,7 +218,7 @@ def _cell(trials: Sequence[dict[str, Any]]) -> tuple[str, str]:
         error = "" if running["top1_error"] is None else f" {running['top1_error']:.2f} %"
         left = "" if running["seconds_left"] is None else f", {duration(running['seconds_left'])} left"
         return f"{running['epochs_done']}/{running['epochs_total']}{error}{left}{seeds}", "running"
-    errors = [trial["best_top1_error"] for trial in trials if trial["state"] == "done"]
+    errors = [trial[SHOWN_RULES.get(selection, BEST)] for trial in trials if trial["state"] == "done"]
     if errors:
         return f"{sum(errors) / len(errors):.2f} %{seeds}", "done" if len(errors) == len(trials) else "running"
     started = max(trial["epochs_done"] for trial in trials)
@@ -272,11 +233,11 @@ def _matrices(grids: Sequence[dict[str, Any]]) -> RenderableType:
     for grid in grids:
         networks, rows = _matrix(grid)
         table = Table(box=None, pad_edge=False)
-        table.add_column("top-1 error", no_wrap=True)
+        table.add_column(f"top-1 error ({_rule(grid)})", no_wrap=True)
         for network in networks:
             table.add_column(escape(network), justify="right")
         for label, cells in rows:
-            texts = [_cell(cell) for cell in cells]
+            texts = [_cell(cell, grid["selection"]) for cell in cells]
             table.add_row(escape(label), *(Text(text, STYLES[state]) for text, state in texts))
         parts += [Text.from_markup(_headline(grid)), table, Text("")]
     return Group(*parts) if parts else Text("no grid was run yet")
@@ -307,11 +268,12 @@ def _write_page(path: Path, grids: Sequence[dict[str, Any]], every: float) -> No
         heads = "".join(f"<th>{html_lib.escape(network)}</th>" for network in networks)
         lines = []
         for label, cells in rows:
-            texts = [_cell(cell) for cell in cells]
+            texts = [_cell(cell, grid["selection"]) for cell in cells]
             values = "".join(f'<td class="{state}">{html_lib.escape(text)}</td>' for text, state in texts)
             lines.append(f"<tr><td>{html_lib.escape(label)}</td>{values}</tr>")
         name, _, rest = html_lib.escape(Text.from_markup(_headline(grid)).plain).partition(": ")
-        body.append(f"<h2>{name}</h2><p>{rest}</p><table><tr><th>top-1 error</th>{heads}</tr>{''.join(lines)}</table>")
+        top = f"<tr><th>{html_lib.escape(f'top-1 error ({_rule(grid)})')}</th>{heads}</tr>"
+        body.append(f"<h2>{name}</h2><p>{rest}</p><table>{top}{''.join(lines)}</table>")
     page = PAGE.format(
         every=max(1, round(every)),
         title=html_lib.escape(", ".join(grid["name"] for grid in grids) or "orchestrate"),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.app import DONE, SOME_FAILED, AsJson, DatabaseOption, GridNames, app, errors
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
 
 SelectionRule = Annotated[
     str | None,
@@ -29,11 +32,12 @@ def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: A
         from orchestrator.monitor import print_status, status_of
 
         with open_database(db, readonly=True) as database:
-            found = status_of(database, grid)
+            options = _database_option(db, database)
+            found = status_of(database, grid, options)
         if as_json:
             typer.echo(json.dumps(found))
         else:
-            print_status(found)
+            print_status(found, options)
 
 
 @app.command(
@@ -108,11 +112,10 @@ def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: A
     """Group the failures by cause, with one excerpt each and the command that tries them again."""
     with errors():
         from orchestrator.database import open_database
-        from orchestrator.monitor import print_triage, triage_of
+        from orchestrator.triage import print_triage, triage_of
 
         with open_database(db, readonly=True) as database:
-            here = db == os.environ.get("ORCHESTRATE_DB", "results.db")
-            found = triage_of(database, grid, [] if here else ["--db", database.where])
+            found = triage_of(database, grid, _database_option(db, database))
         if as_json:
             typer.echo(json.dumps(found))
         else:
@@ -149,18 +152,30 @@ def verify(
     paper: Annotated[Path, typer.Argument(metavar="FILE", help="A LaTeX file that holds or includes our tables.")],
     db: DatabaseOption = "results.db",
 ) -> None:
-    """Recompute every number of a LaTeX file and fail on one that is stale, edited or contradictory."""
+    """Recompute every number of ours in a LaTeX file, and in what it names in \\input or \\include, and fail on one
+    that is stale, edited, contradictory or in a row of another name.
+
+    Checked is what carries the comment that `report` wrote behind it, and empty cells, row labels and missing files.
+    Rows and columns may go, and others be added: numbers without our comment are not checked, nor are headings,
+    footnotes and other text. A note names a caption that differs from the database's.
+    """
     with errors():
         from orchestrator.database import open_database
+        from orchestrator.quantities import counted
         from reports import verify as verify_paper
 
         with open_database(db, readonly=True) as database:
-            problems = verify_paper(database, paper)
-        for problem in problems:
-            typer.echo(str(problem), err=True)
-        found = f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "every number is current"
-        typer.echo(f"{paper}: {found}")
-        raise typer.Exit(SOME_FAILED if problems else DONE)
+            found = verify_paper(database, paper)
+        for each in (*found.problems, *found.notes):
+            typer.echo(str(each), err=True)
+        what = f"{counted(found.numbers, 'number')} in {counted(found.files, 'file')}"
+        typer.echo(
+            f"{paper}: {counted(len(found.problems), 'problem')} in {what}"
+            if found.problems
+            else f"{paper}: {what}: all current, in rows of their names. Not checked: captions, headings, other text, "
+            "and numbers without our comment"
+        )
+        raise typer.Exit(SOME_FAILED if found.problems else DONE)
 
 
 @app.command(
@@ -179,3 +194,8 @@ def export(
         with open_database(db, readonly=True) as database:
             for path in export_data(database, out, format):
                 typer.echo(str(path))
+
+
+def _database_option(db: str, database: Database) -> list[str]:
+    """What another command has to be told to read the same database; nothing where it does so anyway."""
+    return [] if db == os.environ.get("ORCHESTRATE_DB", "results.db") else ["--db", database.where]

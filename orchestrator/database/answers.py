@@ -109,9 +109,9 @@ def failures(connection: Connection, grid: str | None) -> list[FailureRow]:
     rows = []
     for found in causes.values():
         attempt, _, fingerprint, error_class, line, log = max(found.values())
-        error_text = connection.scalar(select(Attempt.error_text).where(Attempt.id == attempt))
+        rest = connection.execute(select(Attempt.error_text, Attempt.environment).where(Attempt.id == attempt)).one()
         names = tuple(entry[1] for entry in found.values())
-        rows.append(FailureRow(fingerprint, error_class, line, len(found), names, tuple(found), log, error_text))
+        rows.append(FailureRow(fingerprint, error_class, line, len(found), names, tuple(found), log, *rest))
     return sorted(rows, key=lambda row: -row.count)
 
 

@@ -62,7 +62,7 @@ class AttemptRow:
 
 @dataclass(frozen=True)
 class FailureRow:
-    """The trials that wait after failures with one fingerprint; `log` and `error_text` are of the newest."""
+    """The trials that wait after failures with one fingerprint; the last three are of the newest."""
 
     fingerprint: str | None
     error_class: str | None
@@ -72,6 +72,7 @@ class FailureRow:
     keys: tuple[str, ...]
     log: str | None
     error_text: str | None
+    environment: dict[str, Any]
 
 
 @dataclass(frozen=True)

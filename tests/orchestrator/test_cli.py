@@ -411,6 +411,8 @@ def test_the_retry_command_is_for_the_same_database(recorded):
     _, name, *arguments = shlex.split(failure["retry"])
     parsed = COMMANDS[name].make_context(name, arguments).params
     assert (parsed["db"], parsed["grid"], parsed["retry_failed"]) == ("other one.db", Path("first.yaml"), True)
+    told = orchestrate("status", "--db", "other one.db").output
+    assert "`orchestrate triage --grid first --db 'other one.db'` says why they failed" in told
     text = orchestrate("triage", "--db", "other one.db").output
     assert "code in first: 2 trials" in text and "retry:   " + failure["retry"] in text
     assert text.count("  log:     /logs/1.log\n") == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.database import DatabaseError, driver_lock, open_database
-from orchestrator.monitor import EXCERPT_LINES, PageError, print_status, status_of, triage_of, watch_grids
+from orchestrator.monitor import PageError, print_status, status_of, watch_grids
 from tests.orchestrator.databases.samples import result, start
 
 CELLS = [(network, method) for method in ("baseline", "pskd") for network in ("resnet18", "resnet50")]
@@ -59,7 +59,7 @@ def test_the_matrix_is_table_1_as_it_fills_up(db, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     headline, heads, baseline, pskd, *_ = printed(capsys, db)
     assert headline.startswith("table1: 2 of 8 trials done, 1 running, 4 pending, 1 failed; about ")
-    assert heads.split() == ["top-1", "error", "resnet18", "resnet50"]
+    assert heads.split() == ["top-1", "error", "(best_test)", "resnet18", "resnet50"]
     assert re.fullmatch(r"baseline +25\.00 % \(2/2 seeds\) +out_of_memory \(0/2 seeds\)", baseline)
     assert re.fullmatch(r"pskd +2/4 25\.50 %, 40 s left \(0/2 seeds\) +waiting", pskd)
 
@@ -97,6 +97,9 @@ def test_status_names_what_runs_and_what_failed(db, capsys, monkeypatch):
     assert "  running resnet18/pskd/seed0: epoch 2/4, top-1 error 25.50 %, 40 s left, on node1, cuda:0 (H200)" in lines
     assert "  failed  resnet50/baseline/seed0: out_of_memory" in lines
     assert "  `orchestrate triage --grid table1` says why they failed" in lines
+    with open_database(db, readonly=True) as database:
+        print_status(status_of(database, ["table1"]), ["--db", "my results.db"])
+    assert "`orchestrate triage --grid table1 --db 'my results.db'` says why" in capsys.readouterr().out
 
 
 def test_what_a_dead_driver_left_is_interrupted_and_not_running(db, capsys, monkeypatch):
@@ -106,15 +109,17 @@ def test_what_a_dead_driver_left_is_interrupted_and_not_running(db, capsys, monk
             database.claim(["resnet18pskd1", "resnet50pskd0"], driver)
             attempt = start(database, "resnet18pskd1")
             database.record_epoch(attempt, result(0, error=33.0, train_seconds=19.4), "exclusive")
-            assert status_of(database, None)[0]["counts"]["running"] == 2
+            (grid,) = status_of(database, None)
+            # Nothing is to be continued while somebody trains it.
+            assert (grid["counts"]["running"], grid["continue"]) == (2, None)
         # As after a SIGKILL: the lock is free, and nobody has given anything back.
-        (grid,) = status_of(database, None)
+        (grid,) = status_of(database, None, ["--db", "x.db"])
         assert (grid["counts"]["running"], grid["counts"]["pending"]) == (1, 4)
         print_status([grid])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("table1: 2 of 8 trials done, 1 running, 1 interrupted, 3 pending, 1 failed; about ")
     assert any(line.startswith("  interrupted resnet18/pskd/seed1: epoch 1/4, top-1 error 33.00 %") for line in lines)
-    assert "  the next `orchestrate run` continues what was interrupted" in lines
+    assert "  `orchestrate run grids/table1.yaml --db x.db` continues what was interrupted" in lines
 
 
 @pytest.mark.parametrize(("waiting", "rest"), [(2, " left for one trial after the other"), (1, " left")])
@@ -134,30 +139,37 @@ def test_the_time_left_of_one_trial_is_just_that(waiting, rest, tmp_path, capsys
     assert re.fullmatch(rf"g: 1 of {waiting + 1} trials done, {waiting} pending; about [^;]*\){rest}", headline)
 
 
-def test_an_excerpt_is_the_end_of_the_log_or_of_the_traceback(tmp_path):
-    where, log = str(tmp_path / "results.db"), tmp_path / "a.log"
-    with open_database(where, create=True) as database:
-        trials = [(key, config("resnet18", "pskd", seed), f"t/{key}") for seed, key in enumerate("ab")]
-        database.save_grid("g", "g.yaml", "", {}, trials)
-        for key, place in (("a", str(log)), ("b", str(tmp_path / "gone.log"))):
-            attempt = start(database, key, log=place)
-            why = {"error_class": "code", "error_text": f"ValueError: {key}\nline\nlast of {key}", "fingerprint": key}
-            database.finish_attempt(attempt, "failed", trial_state="failed", **why)
-        log.write_text("".join(f"line {number} [x]\n" for number in range(100)))
-        excerpts = {failure["fingerprint"]: failure["excerpt"] for failure in triage_of(database, None)}
-    assert excerpts == {
-        "a": [f"line {number} [x]" for number in range(100 - EXCERPT_LINES, 100)],
-        "b": ["ValueError: b", "line", "last of b"],
-    }
-
-
 def test_nothing_was_run_yet(tmp_path, capsys):
     where = str(tmp_path / "empty.db")
     with open_database(where, create=True) as database:
         assert status_of(database, None) == []
-        print_status([])
-    assert "no grid was run yet" in capsys.readouterr().out
+        print_status([], ["--db", where])
+    assert f"`orchestrate run grids/quickstart.yaml --db {where}` runs the first" in capsys.readouterr().out
     assert printed(capsys, where) == ["no grid was run yet"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "heading", "shown"),
+    [
+        ("best_test", "top-1 error (best_test)", "10.00 %"),
+        ("last", "top-1 error (last)", "12.00 %"),
+        ("mean_last_2", "top-1 error (best_test; in reports mean_last_2)", "10.00 %"),
+    ],
+)
+def test_the_rule_of_the_grid_is_followed_or_the_other_one_is_named(tmp_path, capsys, selection, heading, shown):
+    where = str(tmp_path / "rule.db")
+    with open_database(where, create=True) as database:
+        trials = [("k", config("resnet18", "pskd", 0, epochs=3), "resnet18/pskd/seed0")]
+        database.save_grid("g", "g.yaml", "", {"selection": selection}, trials)
+        attempt = start(database, "k")
+        for epoch, error in enumerate((30.0, 10.0, 12.0)):
+            database.record_epoch(attempt, result(epoch, error=error), "exclusive")
+        database.finish_attempt(attempt, "done", trial_state="done")
+    _, heads, row, *_ = printed(capsys, where)
+    assert heads.startswith(heading) and re.fullmatch(rf"pskd +{shown}", row)
+    watch_grids(where, None, every=1, once=True, html=tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert f"<th>{heading}</th>" in page and f">{shown}</td>" in page
 
 
 def test_the_page_says_the_same_and_refreshes_itself(db, tmp_path, capsys):
