@@ -142,8 +142,7 @@ class _Plain(Formatter):
         low, high = sorted(self.axis.get_view_interval())
         shown = [f"{value:.6f}".rstrip("0") for value in values if low <= value <= high]
         decimals = max((len(text.partition(".")[2]) for text in shown), default=0)
-        # Not -0 for what rounds to 0.
-        return [self.fix_minus(f"{round(value, 6) + 0.0:.{decimals}f}") for value in values]
+        return [self.fix_minus(f"{value:.{decimals}f}") for value in values]
 
 
 def _label(

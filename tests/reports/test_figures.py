@@ -131,6 +131,25 @@ def test_the_numbers_along_an_axis_have_equally_many_decimals(times, ticks):
     assert len({len(label.get_text().partition(".")[2]) for label in axes.get_yticklabels()}) == 1
 
 
+def test_a_bar_below_zero_has_its_numbers_with_a_minus_sign():
+    (axes,) = plane([Point("resnet18", (), 2.0, 3.0, 8.0, False)]).axes
+    low, high = axes.get_ylim()
+    shown = [
+        label.get_text()
+        for at, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+        if low <= at <= high
+    ]
+    assert shown == [
+        *("\N{MINUS SIGN}" + number for number in ("7.5", "5.0", "2.5")),
+        "0.0",
+        "2.5",
+        "5.0",
+        "7.5",
+        "10.0",
+        "12.5",
+    ]
+
+
 def test_shared_times_are_hollow_and_colour_and_marker_have_one_meaning_each():
     points = published()
     lines = [line for line in plane(points).axes[0].lines if line.get_marker() not in ("", "None", "_")]
