@@ -137,19 +137,23 @@ class Board:
 
     def __rich__(self) -> RenderableType:
         now, counts, left = time.monotonic(), self.counts(), self.left()
-        line = Text.assemble(
+        state = Text.assemble(
             (self.grid, "bold"),
             f"  {self.progress()}, {counts['running']} running, {counts['waiting']} waiting",
             (f", {counts['failed']} failed" if counts["failed"] else "", "red"),
             *(f", {words}" for words in self.elsewhere()),
-            f"  |  {duration(now - self.began)} so far, "
-            + (f"about {interval(left)} left" if left is not None else "..."),
         )
-        if not self.ready:
-            return Group(line, Text("starting Ray ...", "dim"))
-        if not self.rows:
-            return Group(line, Text("starting the first trials ...", "dim"))
-        return Group(line, *self._table())
+        clock = f"{duration(now - self.began)} so far, "
+        clock += f"about {interval(left)} left" if left is not None else "..."
+        line = Text("  |  ").join([state, Text(clock)])
+        head = [line] if len(line) <= self.console.width else [state, Text(clock)]
+        if self.rows:
+            shown = self._table()
+        else:
+            shown = [Text("starting the first trials ..." if self.ready else "starting Ray ...", "dim")]
+        # The empty line is where the cursor stands: what the terminal echoes at the end of a full one (^C) would begin
+        # another line, and leave a copy of the first.
+        return Group(*head, *shown, Text())
 
     def _table(self) -> list[RenderableType]:
         """The trials that run and those that ended last, as many as there is room for."""
@@ -159,7 +163,7 @@ class Board:
         columns, for_names = _columns(cells, self.console.width)
         lines = max(-(-len(name) // for_names) for name in cells)
         room = max(4 // lines, (self.console.height - 8) // lines - len(ended), 1)
-        table = Table(box=None, pad_edge=False, expand=True)
+        table = Table(box=None, pad_edge=False)
         table.add_column("trial", overflow="fold", min_width=for_names)
         for heading, width in columns.items():
             right = heading not in (WHERE, BAR)

@@ -127,7 +127,9 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
                 return
             errors = {e.classifier: round(e.metrics.top1_error, 2) for e in result.evaluations if e.split == "test"}
             seconds = result.train_seconds + result.eval_seconds + result.data_seconds
-            log.info("epoch %d: %.2f s, top-1 error %s", result.epoch, seconds, errors)
+            # As the trainer's own command marks what an earlier attempt trained.
+            mark = "  (from the checkpoint)" if result.restored else ""
+            log.info("epoch %d: %.2f s, top-1 error %s%s", result.epoch, seconds, errors, mark)
             # First, because what was reported is never trained again.
             put_back()
             report(

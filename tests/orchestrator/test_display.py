@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from orchestrator.board import Board
 from orchestrator.display import run_display
 from orchestrator.estimate import Measured
 from orchestrator.failures import Failure
@@ -261,3 +262,15 @@ def test_names_are_folded_where_nothing_else_can_go(clock):
     parts = [line.split(" ")[0] for line in rows]
     assert ["".join(parts[:3]), "".join(parts[3:])] == NAMES
     assert re.fullmatch(r"resnet18/by +1/12  25\.00 %  11 min 00 s", rows[0])
+
+
+@pytest.mark.parametrize(("width", "heads"), [(110, 1), (80, 2), (60, 2)])
+def test_the_head_is_one_line_or_two_and_the_cursor_stands_below_the_table(clock, width, heads):
+    console = Console(file=StringIO(), width=width, height=30, legacy_windows=False)
+    board = Board("table1", CONFIGS, [Measured(CONFIGS[ONE], 1000.0)], console, None)
+    board.start(ONE, "node1", "cpu")
+    lines = ["".join(part.text for part in line).rstrip() for line in console.render_lines(board, pad=False)]
+    clock_text = "0 s so far, about 3 h 20 min (3 h 01 min to 3 h 40 min) left"
+    state = "table1  0 of 4 done, 1 running, 3 waiting"
+    assert lines[:heads] == ([f"{state}  |  {clock_text}"] if heads == 1 else [state, clock_text])
+    assert lines[heads].startswith("trial ") and lines[-1] == ""
