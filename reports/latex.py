@@ -1,4 +1,4 @@
-"""Tables as LaTeX, with a comment behind every number that `verify` can check."""
+"""Tables as LaTeX, with a comment behind every place of a table that `verify` can check."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ KEY_DIGITS = 12
 def latex(table: Table, grids: Sequence[str] | None = None) -> str:
     """A `table` environment per page (booktabs, threeparttable), one entry per line.
 
-    A line ends in a comment that names its number, its full precision, and the trials behind it; the first lines say
-    which `grids` were read (None for all). `verify` reads both.
+    A line ends in a comment that names its place, the number in full precision and the trials behind it, or why there
+    is none; the first lines say which `grids` were read (None for all). `verify` reads both.
     """
     chunks = _pages(table)
-    numbers = sum(1 for _ in table.numbers())
+    numbers = sum(entry.value is not None for row in table.rows for entry in row.entries)
     selection = table.selection.rule if table.selection else "none"
     head = [
         "% Needs \\usepackage{booktabs,threeparttable,graphicx}.",
@@ -136,11 +136,13 @@ def latex_entry(entry: Entry, column: Column, row: Row) -> str:
 
 
 def _comment(address: str, entry: Entry, table: Table) -> str:
-    if not entry.samples or entry.value is None:
-        return ""
+    known = f" % {address} = {entry.state if entry.value is None else repr(entry.value)}"
     selection = f" selection={table.selection.rule}" if table.selection else ""
+    if not entry.samples or entry.value is None:
+        # A place without a number is named too: a number that somebody writes there would look like one of ours.
+        return known + selection
     trials = ",".join(dict.fromkeys(each.key[:KEY_DIGITS] for each in entry.samples))
-    return f" % {address} = {entry.value!r} n={entry.n} quantity={entry.quantity}{selection} trials={trials}"
+    return f"{known} n={entry.n} quantity={entry.quantity}{selection} trials={trials}"
 
 
 def _width(table: Table) -> int:

@@ -155,9 +155,9 @@ def verify(
     """Recompute every number of ours in a LaTeX file, and in what it names in \\input or \\include, and fail on one
     that is stale, edited, contradictory or in a row of another name.
 
-    Checked is what carries the comment that `report` wrote behind it, and empty cells, row labels and missing files.
-    Rows and columns may go, and others be added: numbers without our comment are not checked, nor are headings,
-    footnotes and other text. A note names a caption that differs from the database's.
+    Checked: every cell with the comment that `report` wrote behind it, also an empty one; the labels of their rows; and
+    that every file is there. Not checked: numbers without our comment (rows and columns may go, and others be added),
+    headings, footnotes and other text. A caption that differs from the database's is noted.
     """
     with errors():
         from orchestrator.database import open_database
