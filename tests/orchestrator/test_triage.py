@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.database import open_database
+from orchestrator.grid import load_grid
+from orchestrator.launch import run_options, save_grid
 from orchestrator.triage import EXCERPT_LINES, print_triage, rerun, triage_of
 from tests.orchestrator.databases.samples import start
 from tests.orchestrator.test_monitor import config
@@ -90,3 +92,28 @@ def test_the_retry_command_is_that_of_the_newest_failure(folder: Path, capsys: p
         "  run as:  orchestrate run k.yaml --checkpoints ../kck (add its --checkpoints and --data-root, if any)"
         in lines
     )
+
+
+def test_what_was_run_in_one_folder_is_found_from_another(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder / "grids")
+    Path("k.yaml").write_text("name: k\nfixed: {dataset: digits}\n")
+    grid = load_grid(Path("k.yaml"))
+    with open_database("../k.db", create=True) as database:
+        save_grid(database, grid)
+        options = run_options(grid.name, "../k.db", "../data", None, "../kck")
+        attempt = start(database, grid.trials[0].key, environment=options.environment)
+        database.finish_attempt(attempt, "failed", error_class="code", error_text="no", trial_state="failed")
+    monkeypatch.chdir(folder)
+    with open_database("k.db", readonly=True) as database:
+        (found,) = triage_of(database, None, ["--db", "k.db"])
+    assert found["retry"] == "orchestrate run grids/k.yaml --retry-failed --db k.db --checkpoints kck"
+    monkeypatch.chdir(folder / "grids")
+    with open_database("../k.db", readonly=True) as database:
+        (found,) = triage_of(database, None, ["--db", "../k.db"])
+    assert found["retry"] == (
+        f"orchestrate run k.yaml --retry-failed --db ../k.db --data-root {folder}/data --checkpoints {folder}/kck"
+    )
+    # Beside a file of the database they are found anyway; beside a server's, by the folder.
+    assert "--checkpoints" not in run_options("g", "k.db", "data", None).environment["places"]
+    on_server = run_options("g", "postgresql://server/x", "data", None).environment["places"]
+    assert on_server["--checkpoints"] == str(folder / "grids/results-checkpoints")
