@@ -53,7 +53,7 @@ class Grid(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
-    source: Mapped[str] = mapped_column(Text, doc="path of the file, as given")
+    source: Mapped[str] = mapped_column(Text, doc="path of the file")
     text: Mapped[str] = mapped_column(Text, doc="the file's text")
     report: Mapped[dict[str, Any]] = mapped_column(doc="its report section: tables, figures, selection")
     created: Mapped[datetime]
@@ -105,7 +105,9 @@ class Attempt(Base):
     device: Mapped[str | None] = mapped_column(String(255), doc="cpu or cuda:0, with the model's name")
     device_uuid: Mapped[str | None] = mapped_column(String(80))
     pid: Mapped[int | None]
-    environment: Mapped[dict[str, Any]] = mapped_column(doc="commit, dirty, diff, versions, driver, command line")
+    environment: Mapped[dict[str, Any]] = mapped_column(
+        doc="commit, dirty, diff, versions, driver, command line, places"
+    )
     started: Mapped[datetime]
     ended: Mapped[datetime | None]
     outcome: Mapped[str | None] = mapped_column(String(16))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 from pathlib import Path
 
@@ -88,7 +89,10 @@ def _settle_version(engine: Engine, where: str, path: Path | None, create: bool,
         return None
     if version == 0:
         if not create:
-            raise DatabaseError(f"{where} is empty; `orchestrate run GRID` makes its tables, or name another with --db")
+            raise DatabaseError(
+                f"{where} is empty; `orchestrate run GRID --db {shlex.quote(where)}` makes its tables, "
+                "or name another with --db"
+            )
         with engine.connect() as connection:
             connection = connection.execution_options(write=True)
             with connection.begin():
@@ -101,7 +105,7 @@ def _settle_version(engine: Engine, where: str, path: Path | None, create: bool,
     if not migrate:
         raise DatabaseError(
             f"{where} is of version {version}, and this `orchestrate` needs {schema.VERSION}; "
-            "run `orchestrate migrate`, which keeps a backup copy of a file"
+            f"run `orchestrate migrate --db {shlex.quote(where)}`, which keeps a backup copy of a file"
         )
     try:
         return _migrate_file(engine, path) if path is not None else _migrate_server(engine, where, version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import stat
 from datetime import UTC, datetime
@@ -58,7 +59,7 @@ def check_file(path: Path, *, create: bool, readonly: bool) -> None:
     if kind is None:
         if not create or readonly:
             raise DatabaseError(
-                f"{path} does not exist; `orchestrate run GRID --db {path}` makes it, "
+                f"{path} does not exist; `orchestrate run GRID --db {shlex.quote(str(path))}` makes it, "
                 "--db or ORCHESTRATE_DB name another"
             )
         if not path.parent.is_dir():
@@ -80,7 +81,7 @@ def check_file(path: Path, *, create: bool, readonly: bool) -> None:
     if not readonly and not _writable(path):
         raise DatabaseError(
             f"{path} cannot be written: the file or its folder is read-only for this user (a database needs both). "
-            "`orchestrate status` and `orchestrate report` still read it"
+            f"`orchestrate status --db {shlex.quote(str(path))}` and `report` still read it"
         )
 
 

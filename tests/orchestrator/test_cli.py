@@ -405,6 +405,12 @@ def test_names_are_never_commands(here: Path):
     assert "<b>[red]" not in page
 
 
+def test_a_command_in_a_message_is_for_the_same_database(here: Path):
+    assert "`orchestrate run GRID --db 'my results.db'` makes it" in refused("status", "--db", "my results.db")
+    (here / "my results.db").touch()
+    assert "`orchestrate run GRID --db 'my results.db'` makes its tables" in refused("status", "--db", "my results.db")
+
+
 def test_the_retry_command_is_for_the_same_database(recorded):
     recorded(failed=(0, 1), db="other one.db")
     (failure,) = json.loads(orchestrate("triage", "--json", "--db", "other one.db").stdout)

@@ -373,7 +373,7 @@ def test_wrong_urls_are_told_without_the_password(postgresql: Server) -> None:
 def test_another_programs_server_database_is_refused(postgresql: Server) -> None:
     url = postgresql.new_database()
     schema = url.rpartition("%3D")[2]
-    with pytest.raises(DatabaseError, match="is empty; `orchestrate run GRID` makes its tables"):
+    with pytest.raises(DatabaseError, match=r"is empty; `orchestrate run GRID --db .*` makes its tables"):
         open_database(url, readonly=True)
     postgresql.execute(f"CREATE TABLE {schema}.bookmarks (id int)")
     with pytest.raises(DatabaseError, match="belongs to another program: it has the tables bookmarks but not"):

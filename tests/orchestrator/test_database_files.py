@@ -163,7 +163,7 @@ def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None
 def test_an_empty_file_is_told_from_a_database(path: Path) -> None:
     path.touch()
     for options in ({}, {"readonly": True}):
-        with pytest.raises(DatabaseError, match="is empty; `orchestrate run GRID` makes its tables"):
+        with pytest.raises(DatabaseError, match=r"is empty; `orchestrate run GRID --db .*` makes its tables"):
             open_database(path, **options)
     with open_database(path, create=True) as database:
         assert database.grids() == []

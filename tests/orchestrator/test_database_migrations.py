@@ -183,7 +183,7 @@ def test_an_older_file_is_migrated_only_when_asked_and_after_a_backup(tmp_path: 
     next_version()
     for options in ({}, {"readonly": True}, {"readonly": True, "migrate": True}, {"create": True}):
         with pytest.raises(
-            DatabaseError, match="is of version 1, and this `orchestrate` needs 2; run `orchestrate migrate`"
+            DatabaseError, match="is of version 1, and this `orchestrate` needs 2; run `orchestrate migrate --db "
         ):
             open_database(path, **options)
     with open_database(path, migrate=True) as database:
@@ -215,7 +215,7 @@ def test_the_command_line_migrates_when_asked_to(tmp_path: Path, next_version: C
 
     for reader in (["status"], ["watch", "--once"], ["triage"], ["report"], ["export"], ["explain", "table1:x/y/z"]):
         code, text = orchestrate(*reader)
-        assert code == 2 and "run `orchestrate migrate`, which keeps a backup copy" in text
+        assert code == 2 and f"run `orchestrate migrate --db {path}`, which keeps a backup copy" in text
     holder = Holder("elsewhere", 7, datetime(2026, 1, 1), "table1")
     with file_lock(path, holder):
         code, text = orchestrate("migrate")
@@ -235,7 +235,7 @@ def test_a_server_database_is_migrated_in_one_transaction(postgresql: Server, ne
     with open_database(url, create=True) as database:
         save(database, 3)
     next_version()
-    with pytest.raises(DatabaseError, match="needs 2; run `orchestrate migrate`"):
+    with pytest.raises(DatabaseError, match="needs 2; run `orchestrate migrate --db "):
         open_database(url)
     with open_database(url, migrate=True) as database:
         assert database.migrated.endswith("was migrated from version 1 to 2 in one transaction, without a backup copy")
