@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import combinations, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -254,20 +255,23 @@ def _holds(tokens: Sequence[str], wanted: Sequence[str]) -> bool:
     return any(tokens[place : place + len(wanted)] == wanted for place in range(len(tokens) - len(wanted) + 1))
 
 
-def _name(row: Row) -> list[str]:
-    return _tokens(escape(" ".join(row.labels)))
+@cache
+def _name(labels: tuple[str, ...]) -> list[str]:
+    return _tokens(escape(" ".join(labels)))
 
 
 def _names(said: Sequence[str], current: Current) -> bool:
     """Whether a label holds the name of its row, and that of no other row of the table."""
-    own = _name(current.row)
-    others = (other for row in current.table.rows if not _holds(own, other := _name(row)))
-    return _holds(said, own) and not any(_holds(said, other) for other in others)
+    own = _name(current.row.labels)
+    others = (_name(row.labels) for row in current.table.rows)
+    return said == own or (
+        _holds(said, own) and not any(_holds(said, other) and not _holds(own, other) for other in others)
+    )
 
 
 def _is_called(line: Line, current: Current) -> bool:
     """Whether a row without our comments goes by exactly the name of one of ours: others are the author's own."""
-    return _tokens(" ".join(line.cells[: len(current.row.labels)])) == _name(current.row)
+    return _tokens(" ".join(line.cells[: len(current.row.labels)])) == _name(current.row.labels)
 
 
 def _notes(header: Header, paper: Manuscript, known: Mapping[str, Current]) -> Iterator[Problem]:
