@@ -209,7 +209,7 @@ def test_triage_groups_by_cause_and_says_how_to_go_on(evidence):
         fault = evidence.fault_of(failure["trials"][0])
         assert failure["error"].startswith(REASONS[fault])
         assert failure["remedy"]
-        assert failure["retry"] == f"orchestrate run {evidence.grid} --retry-failed"
+        assert failure["retry"] == f"orchestrate run {evidence.grid.name} --retry-failed"
         assert Path(failure["log"]).exists()
         assert any(line.strip() for line in failure["excerpt"])
     assert "sabotage.py" in "\n".join(by_class["code"]["excerpt"])
