@@ -57,7 +57,7 @@ def run_options(
 
     # Beside the database file, so that the two are found, moved and removed together.
     beside = Path("results.db") if "://" in db else Path(db)
-    # What another run must be told to find the same, from whatever folder; see `orchestrator.monitor.rerun`.
+    # What another run must be told to find the same, from whatever folder; see `orchestrator.triage.rerun`.
     places = {"--data-root": absolute(data_root), "--address": address}
     folder = checkpoints or beside.with_name(f"{beside.stem}-checkpoints")
     if checkpoints or "://" in db:
