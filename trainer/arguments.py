@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +14,7 @@ from trainer.config import TrainConfig
 from trainer.datasets import DATASETS, FOLDER_PREFIX
 from trainer.networks import NETWORKS
 from trainer.objective import METHODS
+from trainer.paths import PathError, user_path
 from trainer.problems import unknown
 
 USAGE = """\
@@ -97,6 +98,13 @@ def _methods(text: str) -> Any:
         ) from None
 
 
+def _path(text: str) -> Path:
+    try:
+        return user_path(text)
+    except PathError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
 class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise BadArguments(message.removeprefix("argument "))
@@ -115,14 +123,14 @@ def _parser() -> ArgumentParser:
     run = parser.add_argument_group("where and how it runs")
     run.add_argument("--device", metavar="DEVICE", default="cpu", help="cpu (default), cuda or cuda:N")
     run.add_argument(
-        "--data-root", metavar="FOLDER", type=Path, default=Path("data"), help="of the data sets (default: data)"
+        "--data-root", metavar="FOLDER", type=_path, default=Path("data"), help="of the data sets (default: data)"
     )
     run.add_argument(
-        "--checkpoint", metavar="FILE", type=Path, help="keep the training here after every epoch, and go on from it"
+        "--checkpoint", metavar="FILE", type=_path, help="keep the training here after every epoch, and go on from it"
     )
-    run.add_argument("--evaluate", metavar="CHECKPOINT", type=Path, help="train nothing, evaluate these networks")
+    run.add_argument("--evaluate", metavar="CHECKPOINT", type=_path, help="train nothing, evaluate these networks")
     run.add_argument(
-        "--config", metavar="FILE", type=Path, help="a JSON file with fields of the configuration; options come first"
+        "--config", metavar="FILE", type=_path, help="a JSON file with fields of the configuration; options come first"
     )
     run.add_argument("--json", action="store_true", help="print an object per epoch, or a list of evaluations")
     run.add_argument("-h", "--help", action="help", help="print this")
