@@ -254,9 +254,17 @@ def make_ready(trials: Sequence[Trial], options: RunOptions) -> None:
             if problem := missing_data(name, str(options.data_root)):
                 raise DataError(f"{name}: {problem}; put it there, or choose another data root (--data-root)")
         return
+    said: set[str] = set()
+
+    def say_once(line: str) -> None:
+        # One data set may be needed beside several others.
+        if line not in said:
+            said.add(line)
+            typer.echo(line)
+
     for config in needed.values():
         try:
-            prepare(config, Path(options.data_root), progress=typer.echo)
+            prepare(config, Path(options.data_root), progress=say_once)
         except DataError as error:
             if options.address is None:
                 raise

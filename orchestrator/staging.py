@@ -160,6 +160,8 @@ def _fetch(name: str, url: str, root: Path, say: Say) -> None:
                 list_folder(name, work)
                 (root / spec.folder).parent.mkdir(parents=True, exist_ok=True)
                 os.rename(work / spec.folder, root / spec.folder)
+                for note in list_folder(name, root).notes:
+                    say(note)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         say(f"{name}: ready in {root}")

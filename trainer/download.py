@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.datasets import DataError, DataFile, DatasetSpec, dataset_spec
-from trainer.folders import check_folder, list_folder
+from trainer.folders import base_folder, check_folder, expected_layout, list_folder
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
@@ -77,7 +77,7 @@ def read_verified(name: str, root: Path, file: DataFile) -> bytes:
 
 def _prepare(name: str, root: Path, progress: Progress) -> None:
     spec = dataset_spec(name)
-    wrong = _what_is_wrong(name, spec, root)
+    wrong = _what_is_wrong(name, spec, root, progress)
     if wrong is None:
         return
     if spec.archive is None and not spec.files:
@@ -104,23 +104,30 @@ def _where_to_get(spec: DatasetSpec, root: Path) -> str:
         todo = f"download {' and '.join(str(file.url) for file in spec.files)} into {root}"
     else:
         source = f" (from {spec.source})" if spec.source else ""
-        layout = f"{root / str(spec.folder)}/train/CLASS/ and val/CLASS/"
-        todo = f"put its images{source} into {layout}"
+        todo = f"put its images{source} into {expected_layout(root / str(spec.folder))}"
     return f"{todo}, or choose another data root (--data-root)"
 
 
-def _what_is_wrong(name: str, spec: DatasetSpec, root: Path) -> str | None:
-    """Why a data set would have to be downloaded, None if it is there; DataError for what no download can mend."""
+def _what_is_wrong(name: str, spec: DatasetSpec, root: Path, progress: Progress | None = None) -> str | None:
+    """Why a data set would have to be downloaded, None if it is there; DataError for what no download can mend.
+
+    `progress` is told what is left out of a folder that is there.
+    """
     for package, needed_by in (("sklearn", "digits"), ("scipy", "svhn")):
         if name == needed_by and find_spec(package) is None:
             raise DataError(f"{name}: needs scikit-learn, which is not installed here: pip install scikit-learn")
     if spec.folder:
-        if not (root / spec.folder).is_dir():
-            return f"{root / spec.folder} is missing"
+        base = base_folder(name, root)
+        if not base.is_dir():
+            if os.path.lexists(base):
+                raise DataError(f"{name}: {base} is not a folder; put the images into {expected_layout(base)}")
+            return f"{base} is missing"
         if spec.streamed:
             check_folder(name, root)
-        else:
-            list_folder(name, root)
+            return None
+        for note in list_folder(name, root).notes:
+            if progress:
+                progress(note)
         return None
     # Hashing releases the interpreter lock.
     with ThreadPoolExecutor() as executor:

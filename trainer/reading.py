@@ -19,6 +19,9 @@ from trainer.datasets import DataError, DatasetSpec, dataset_spec
 from trainer.download import read_verified
 from trainer.folders import folder_fingerprint, list_folder
 
+# The kinds of Pillow's pixels with 8 bits or fewer in each channel, which it converts to RGB rightly.
+PLAIN_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+
 
 @dataclass(frozen=True)
 class Images:
@@ -178,17 +181,27 @@ def _load(files: ImageFiles) -> Images:
 
 
 def open_image(path: str) -> Any:
-    """A PNG or JPEG file as a PIL image in RGB; grey is repeated in all three channels.
+    """Return a PNG or JPEG file as a PIL image in RGB; grey is repeated in all three channels.
 
-    Raises DataError with the path when the file is not an image or is damaged.
+    Of 16 bits the high ones are kept, which is how Pillow reads 16-bit colours. Transparency is dropped, so that the
+    colours below it show; the orientation of EXIF is not applied; of several frames it is the first.
+
+    Raises DataError with the path when the file is not an image, is damaged, or holds values without a known range.
     """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            if image.mode in PLAIN_MODES:
+                return image.convert("RGB")
+            # Pillow's own conversion would turn all but the darkest 256 of the 65,536 levels into white.
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            mode = image.mode
     except Exception as error:  # The decoders raise whatever their format's parser stumbles over.
         raise DataError(f"{path}: cannot be read as an image ({error}); replace or delete it") from None
+    values = {"F": "fractions", "I": "32-bit numbers"}.get(mode, f"colours of mode {mode!r}")
+    raise DataError(f"{path}: holds {values}, whose range is not known; convert it to 8 or 16 bits, or delete it")
 
 
 def fitted(image: Any, size: int, margin: float = 1.0) -> Tensor:

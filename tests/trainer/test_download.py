@@ -258,7 +258,8 @@ def test_a_folder_comes_out_of_a_zip(tmp_path: Path, server: Server, monkeypatch
 def test_imagenet_has_to_be_brought(tmp_path: Path) -> None:
     assert refused(TrainConfig(dataset="imagenet"), tmp_path) == (
         f"imagenet: {tmp_path}/imagenet is missing; put its images (from https://image-net.org (ILSVRC 2012, for "
-        f"registered users)) into {tmp_path}/imagenet/train/CLASS/ and val/CLASS/, or choose another "
+        f"registered users)) into {tmp_path}/imagenet/train/CLASS/ and {tmp_path}/imagenet/test/CLASS/ "
+        f"(or {tmp_path}/imagenet/val/CLASS/), or choose another "
         "data root (--data-root)"
     )
 
