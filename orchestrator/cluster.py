@@ -41,6 +41,8 @@ ENVIRONMENT = {
     # Without it a trial that asked for no GPU sees them all.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # CUDA numbers the fastest GPU first otherwise, and everything else goes by the bus: nvidia-smi, NVML and Ray.
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     # Started as a Ray job, this driver has a working directory of its own to give to its workers.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }

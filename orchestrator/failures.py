@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
+import resource
 import traceback
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +15,40 @@ INFRASTRUCTURE, OUT_OF_MEMORY, DIVERGED, DATA, CODE = "infrastructure", "out_of_
 
 # Not the program's doing: a full or vanished disk, too many open files, a stale network handle.
 _MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE, errno.ENFILE}
+
+# What CUDA, cuDNN, cuBLAS, PyTorch and the C library say where memory was missing. A library's handle is not made
+# ("NOT_INITIALIZED") where its first allocation fails, which is how it shows that other trials have filled the device.
+_MEMORY = re.compile(
+    r"out of memory|not enough memory|Cannot allocate memory|can't allocate memory|bad_alloc|can't start new thread"
+    r"|failed to map segment|(CUBLAS|CUDNN|CUSOLVER|CUSPARSE|CUFFT)_(STATUS_)?(\w+_)?(ALLOC_FAILED|ALLOCATION_FAILED)"
+    r"|(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_NOT_INITIALIZED",
+    re.IGNORECASE,
+)
+# The program's own doing, also where another library passes it on: a wrong index, a kernel for another card.
+_PROGRAM = re.compile(
+    r"illegal memory access|device-side assert triggered|misaligned address|illegal instruction|no kernel image"
+)
+# A GPU, its driver or its link that fails whatever program uses it.
+_HARDWARE = re.compile(
+    r"uncorrectable (ECC|NVLink)|ECC_UNCORRECTABLE|NVLINK_UNCORRECTABLE|hardware stack error|unspecified launch failure"
+    r"|device\(?s?\)? (is/are|are|is) busy or unavailable|system not yet initialized|GPU is lost|fallen off the bus"
+    r"|driver shutting down|driver on your system is too old|driver version is insufficient|unsupported display driver"
+    r"|no CUDA-capable device|No CUDA GPUs are available|Unexpected error from cudaGetDeviceCount|GPU requires reset"
+    r"|CUDA (error: )?unknown|contained (error|exception)|launch timed out|MPS (server|client|control)",
+    re.IGNORECASE,
+)
+# A machine's sockets, links or shared memory, as NCCL, gloo and PyTorch's loaders tell of them. NCCL's "invalid usage"
+# and "invalid argument" are the program's.
+_SURROUNDINGS = re.compile(
+    r"nccl(System|Remote|Internal|UnhandledCuda)Error|NCCL error.*(unhandled (system|cuda) error|remote process exited)"
+    r"|shared memory segment|out of shared memory|DataLoader worker .*(is killed by signal|exited unexpectedly)"
+    r"|[Cc]onnection (closed by|reset by|refused)|Timed out waiting|collective operation timeout"
+)
+_LOST_RANK = re.compile(
+    r"^PeerLost:|remote process exited|ncclRemoteError|[Cc]onnection (closed|reset) by (remote )?peer"
+)
+# What an extension says that has no word for a failed allocation.
+_WORDLESS = re.compile(r"error return without exception set|returned NULL without setting an exception")
 
 REMEDIES = {
     INFRASTRUCTURE: "the machine or its storage failed; it was retried and can be again",
@@ -48,14 +84,31 @@ class Failure:
         return self.text.splitlines()[0] if self.text else self.error_class
 
 
-def failure_of(error: BaseException) -> Failure:
-    """Classify an exception that ended a trial."""
+def failure_of(error: BaseException, gpu: str = "") -> Failure:
+    """Classify an exception that ended a trial.
+
+    `gpu` names the device of the trial, if it had one: a fault of the hardware is of that device, so that the message
+    names it, and faults of different GPUs are different causes.
+    """
     kind = _classify(error)
-    message = f"{type(error).__name__}: {error}".strip()
+    first, _, rest = f"{type(error).__name__}: {error}".strip().partition("\n")
+    faulty = gpu if kind == INFRASTRUCTURE and _HARDWARE.search(str(error)) else ""
+    if faulty:
+        first += f" ({faulty})"
+    if limit := _address_space_limit(error):
+        first += f" (the address space is limited to {limit / 2**30:.1f} GiB, see `ulimit -v`)"
+    message = f"{first}\n{rest}".strip()
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].name}" if frames else ""
     trace = "".join(traceback.format_exception(error))
-    return Failure(kind, f"{message}\n{trace}", fingerprint(kind, type(error).__name__, place, message))
+    # A broken GPU fails wherever the program happens to be.
+    cause = (faulty,) if faulty else (fingerprint(type(error).__name__, place, message),)
+    return Failure(kind, f"{message}\n{trace}", _digest((kind, *cause)))
+
+
+def tells_of_a_lost_rank(failure: Failure) -> bool:
+    """Return whether a rank says no more than that it has lost another one, whose own failure is the reason."""
+    return _LOST_RANK.search(failure.message) is not None
 
 
 def process_ended(report: str, which: str = "the trial's process") -> Failure:
@@ -72,8 +125,11 @@ def infrastructure_failure(message: str, details: str = "") -> Failure:
 
 def fingerprint(*parts: str) -> str:
     """16 hex digits, equal for messages that differ only in numbers, addresses or paths."""
-    text = "\0".join(re.sub(r"/\S+|0x[0-9a-f]+|[0-9a-f]{12,}|\d+(\.\d+)?", "#", part) for part in parts)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _digest([re.sub(r"/\S+|0x[0-9a-f]+|[0-9a-f]{12,}|\d+(\.\d+)?", "#", part) for part in parts])
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _reason(report: str) -> str:
@@ -87,8 +143,8 @@ def _reason(report: str) -> str:
 
 
 def _classify(error: BaseException) -> str:
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names or "out of memory" in str(error).lower():
+    names, text = {cls.__name__ for cls in type(error).__mro__}, str(error)
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in names or _address_space_limit(error):
         return OUT_OF_MEMORY
     if "Diverged" in names:
         return DIVERGED
@@ -96,6 +152,21 @@ def _classify(error: BaseException) -> str:
         return DATA
     if isinstance(error, ConnectionError | TimeoutError) or "StorageError" in names:
         return INFRASTRUCTURE
-    if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
-        return INFRASTRUCTURE
+    if isinstance(error, OSError):
+        if error.errno == errno.ENOMEM:
+            return OUT_OF_MEMORY
+        return INFRASTRUCTURE if error.errno in _MACHINE_ERRORS else CODE
+    # Of a library's own words only: a ValueError may quote anything.
+    if isinstance(error, RuntimeError | ImportError | AssertionError) and not _PROGRAM.search(text):
+        if _MEMORY.search(text):
+            return OUT_OF_MEMORY
+        if _HARDWARE.search(text) or _SURROUNDINGS.search(text):
+            return INFRASTRUCTURE
     return CODE
+
+
+def _address_space_limit(error: BaseException) -> int:
+    """Return the limit in bytes on this process's address space where it explains an error without words; else 0."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    wordless = isinstance(error, SystemError) and _WORDLESS.search(str(error))
+    return limit if wordless and limit != resource.RLIM_INFINITY else 0

@@ -22,7 +22,7 @@ from ray.exceptions import RayError
 from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.failures import Failure, failure_of, process_ended
+from orchestrator.failures import Failure, failure_of, infrastructure_failure, process_ended, tells_of_a_lost_rank
 from orchestrator.timing import worst
 from orchestrator.worker import Job, Member, attempt, conclude, new_log
 
@@ -78,6 +78,7 @@ def _watched(job: Job, actors: Sequence[Any], report: Callable[[Message], None])
     }
     merged = _Merged(len(actors), report)
     failures: list[Failure] = []
+    concluded: set[int] = set()
     deadline = None
     while streams:
         ready, _ = ray.wait(list(streams), timeout=deadline and max(0.0, deadline - time.monotonic()))
@@ -88,23 +89,25 @@ def _watched(job: Job, actors: Sequence[Any], report: Callable[[Message], None])
             message = ray.get(next(ready[0]))
         except StopIteration:
             del streams[ready[0]]
-            continue
+            if number in concluded:
+                continue
+            lost = f"process {number} of the trial's {len(actors)} ended without a word, its training unfinished"
+            message = {"failure": infrastructure_failure(lost)}
         except RayError as error:
             del streams[ready[0]]
             message = {"failure": process_ended(str(error), f"process {number} of the trial's {len(actors)}")}
+        if "kind" not in message:
+            concluded.add(number)
+        if "finished" in message:
+            continue
         if "failure" not in message:
             merged.hear(number, message)
-        elif not _lost_another(message["failure"]):
+        elif not tells_of_a_lost_rank(message["failure"]):
             return message["failure"]
         else:
             failures.append(message["failure"])
             deadline = deadline or time.monotonic() + REASON_SECONDS
     return failures[0] if failures else None
-
-
-def _lost_another(failure: Failure) -> bool:
-    """Whether a process only tells that it has lost another one; see `trainer.distributed.PeerLost`."""
-    return failure.text.startswith("PeerLost:")
 
 
 class _Merged:
@@ -199,7 +202,7 @@ class _Process:
         return address, port
 
     def run(self, places: Sequence[Place], meeting: tuple[str, int], log_path: Path) -> Iterator[Message]:
-        """Train; yields what there is to be told, and at last the failure if there was one."""
+        """Train; yields what there is to be told, and at last that it has `finished` or the `failure`."""
         own = places[self.number]
         device, visible = _device(own, places)
         if visible:
@@ -215,10 +218,11 @@ class _Process:
 
         def train() -> None:
             try:
-                if failure := attempt(self.job, told.put, member):
-                    told.put({"failure": failure})
-            finally:
-                told.put(None)
+                failure = attempt(self.job, told.put, member)
+            except BaseException as error:
+                failure = failure_of(error)
+            told.put({"failure": failure} if failure else {"finished": True})
+            told.put(None)
 
         threading.Thread(target=train, daemon=True).start()
         while (message := told.get()) is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, process_ended
+from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infrastructure_failure, process_ended
 from orchestrator.timing import Timing, label
 from trainer.results import EpochResult
 
@@ -57,6 +57,7 @@ class Attempt:
     pids: frozenset[int]
     began: float
     ended: float | None = None
+    epochs: int = 0
 
 
 class Recorder:
@@ -96,7 +97,7 @@ class Recorder:
         where = {name: message[name] for name in ("host", "device", "device_uuid", "pid", "log")}
         environment = {**self.environment, **message["environment"]}
         attempt = self.database.start_attempt(key, purpose=self.purpose, environment=environment, **where)
-        device = message["device_uuid"] or message["device"]
+        device = message.get("device_id") or message["device_uuid"] or message["device"]
         # Those of all its processes on this host.
         pids = frozenset(message.get("pids", [message["pid"]]))
         self.running[key] = Attempt(attempt, message["host"], device, pids, message["began"])
@@ -107,9 +108,11 @@ class Recorder:
         attempt = self.running[key]
         result = EpochResult.from_dict(message["result"])
         neighbours = self._neighbours(attempt, message["began"], message["ended"])
-        co_located = {pid for other in neighbours for pid in other.pids}
-        quality = label(Timing(**message["timing"]), co_located, shared=bool(neighbours))
+        on_device = [other for other in neighbours if other.device == attempt.device]
+        co_located, on_host = ({pid for other in group for pid in other.pids} for group in (on_device, neighbours))
+        quality = label(Timing(**message["timing"]), co_located, shared=bool(on_device), host_pids=on_host)
         self.database.record_epoch(attempt.id, result, quality)
+        attempt.epochs = max(attempt.epochs, result.epoch + 1)
         self.observer.epoch(self.trials[key].name, result, quality)
 
     def failing(self, key: str, failure: Failure) -> None:
@@ -117,7 +120,13 @@ class Recorder:
         self.reasons[key] = failure
 
     def done(self, key: str) -> None:
-        """The trial is complete."""
+        """The trial is complete, unless epochs of it are missing: then it has failed, whatever its process said."""
+        attempt, wanted = self.running.get(key), self.trials[key].config.epochs
+        epochs = attempt.epochs if attempt else 0
+        if self.purpose == "train" and epochs < wanted:
+            missing = f"the trial's process ended after {epochs} of {wanted} epochs without saying why"
+            self.refuse(key, infrastructure_failure(missing))
+            return
         self._end(key, "done", None, "done")
         self.repeated = ("", 0)
         self.summary.done.append(self.trials[key].name)
@@ -153,18 +162,18 @@ class Recorder:
             )
 
     def refuse(self, key: str, failure: Failure) -> None:
-        """A trial fails before it starts, as its canary has."""
+        """A trial fails for a reason that its own process has not told: its canary's, or epochs that are missing."""
         self._end(key, "failed", failure, "failed")
         self.summary.failed[self.trials[key].name] = failure
         self.observer.failed(self.trials[key].name, failure)
 
     def _neighbours(self, own: Attempt, began: float, ended: float) -> list[Attempt]:
-        """Our own trials that used the same device at any time between two instants."""
+        """Our own trials that ran on the same host at any time between two instants."""
         return [
             other
             for other in (*self.running.values(), *self.ended)
             if other is not own
-            and (other.host, other.device) == (own.host, own.device)
+            and other.host == own.host
             and other.began < ended
             and (other.ended is None or other.ended > began)
         ]

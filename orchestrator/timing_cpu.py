@@ -47,6 +47,9 @@ class Snapshot:
 class CpuLoad:
     """The CPU time that others took from the CPUs that this process may use.
 
+    `asked` are the processors that the trial asks for: with fewer it is no measure of it. Not `fine` is for the
+    processor beside a GPU, where shares of a core do not matter, so that the rounding of the counters does not either.
+
     Not others are: this process and its descendants, the pids it is told, and Ray's daemons (the raylet it descends
     from, the driver that started that, whatever serves the same Ray session, idle workers). Busy workers of the same
     Ray count as others and are listed by pid: only the driver knows whose they are. `root` is where proc and sys lie.
@@ -55,8 +58,10 @@ class CpuLoad:
         OSError: the system has no such counters.
     """
 
-    def __init__(self, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic):
-        self._root, self._clock, self._me = root, clock, os.getpid()
+    def __init__(
+        self, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic, asked: float = 0, fine: bool = True
+    ):
+        self._root, self._clock, self._me, self._asked, self._fine = root, clock, os.getpid(), asked, fine
         self._serves_ray: dict[tuple[int, int], bool] = {}
         self._cpus = allowed_cpus(root, self._me)
         self._throttle_files = [*_quota_files(root, self._me), *_thermal_files(root, self._cpus)]
@@ -103,7 +108,9 @@ class CpuLoad:
         unknown = None
         if self._virtual:
             unknown = "/proc/stat is that of a container (lxcfs), not of the machine"
-        elif error > HIDDEN_CORES:
+        elif len(after.work) < math.floor(self._asked):
+            unknown = f"the trial asks for {self._asked:g} processors and may use {len(after.work)}"
+        elif error > HIDDEN_CORES and self._fine:
             unknown = f"{seconds:.3f} s are too short for the kernel's CPU counters"
         elif rest < -(error * per_core + 0.1 * own):
             unknown = "the kernel's CPU counters leave out this process"
@@ -115,6 +122,7 @@ class CpuLoad:
             "foreign_cores": round(max(rest, 0) / per_core, 4),
             "stolen_cores": round(stolen / per_core, 4),
             "foreign_limit": round(FOREIGN_CORES + error, 4),
+            "idle_cores": round(max(len(after.work) - (own + max(rest, 0)) / per_core - error, 0), 4),
             "foreign_pids": [process["pid"] for process in listed],
             "processes": listed,
             "throttled": _throttles(before, after, seconds),

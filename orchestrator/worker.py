@@ -85,6 +85,7 @@ def conclude(failure: Failure | None, report: Callable[[dict[str, Any]], None]) 
 
 def attempt(job: Job, report: Callable[[dict[str, Any]], None], member: Member | None = None) -> Failure | None:
     """Train or rehearse in this process, alone or as one of several, and report; the failure if there was one."""
+    failure = None
     try:
         if member is None:
             member = Member(0, "cuda:0" if job.gpus > 0 else "cpu", (), new_log(job), lambda device: nullcontext())
@@ -92,13 +93,12 @@ def attempt(job: Job, report: Callable[[dict[str, Any]], None], member: Member |
             try:
                 (_rehearse if job.canary else _train)(job, report, member)
             except Exception as error:
-                log.error("%s\n%s", job.name, failure_of(error).text)
+                log.error("%s\n%s", job.name, failure_of(error, _gpu_name(member.device)).text)
                 raise
     except Exception as error:
-        return failure_of(error)
-    finally:
-        _clean_up()
-    return None
+        failure = failure_of(error, _gpu_name(member.device) if member else "")
+    _clean_up(failed=failure is not None)
+    return failure
 
 
 def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -> None:
@@ -114,7 +114,12 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
         member.together(member.device),
         # Of several processes the first one alone reads and writes it.
         local_checkpoint(job.checkpoint if member.number == 0 else None) as (checkpoint, put_back),
-        DeviceSampler(member.device, own_pids=lambda: _with_children(member.companions)) as sampler,
+        DeviceSampler(
+            member.device,
+            uuid=_uuid(member.device),
+            cpus=job.cpus * (1 + len(member.companions)),
+            own_pids=lambda: _with_children(member.companions),
+        ) as sampler,
     ):
         began = time.time()
 
@@ -198,7 +203,7 @@ def _start(job: Job, member: Member) -> dict[str, Any]:
 
     device = member.device
     torch.set_num_threads(max(1, int(job.cpus)))
-    facts = device_facts(device)
+    facts = device_facts(device, uuid=_uuid(device))
     digest = code_digest()
     environment = {"versions": package_versions(), "device": facts, "code_changed": digest != job.code_sha256}
     if environment["code_changed"]:
@@ -209,11 +214,48 @@ def _start(job: Job, member: Member) -> dict[str, Any]:
         "host": socket.gethostname(),
         "device": f"{device} ({facts['name']})" if facts.get("name") else device,
         "device_uuid": facts.get("uuid"),
+        # Without a UUID the GPUs of a host would all be cuda:0, and trials on different ones would seem to share one.
+        "device_id": facts.get("uuid") or (_gpu_name(device) or device),
         "pid": os.getpid(),
         "log": str(member.log_path),
         "began": time.time(),
         "environment": environment,
     }
+
+
+def _uuid(device: str) -> str | None:
+    """Return the UUID of the GPU that PyTorch calls cuda:i, as NVML has it; None for a CPU, or where PyTorch is mute.
+
+    PyTorch has it from CUDA, so that it is right in every order of the GPUs and within every limit to some of them.
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return None
+    visible = _visible(device)
+    if visible.startswith("MIG-"):
+        # CUDA may give the whole GPU's for a slice.
+        return visible
+    import torch
+
+    with suppress(Exception):
+        # A driver that does not work fails the trial in its own words, once it trains.
+        uuid = str(torch.cuda.get_device_properties(int(index or 0)).uuid)
+        return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+    return None
+
+
+def _visible(device: str) -> str:
+    """Return the name or number that CUDA_VISIBLE_DEVICES has for cuda:i; the number i where nothing is set."""
+    index = int(device.partition(":")[2] or 0)
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return names[index] if index < len(names) and names[index] else str(index)
+
+
+def _gpu_name(device: str) -> str:
+    """Return what tells a GPU from every other one, for people who look for a broken one; empty for a CPU."""
+    if not device.startswith("cuda"):
+        return ""
+    return f"{_uuid(device) or f'GPU {_visible(device)}'} on {socket.gethostname()}"
 
 
 def _progress(report: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:
@@ -272,14 +314,27 @@ class _logged_to:
         self.handlers[0].close()
 
 
-def _clean_up() -> None:
-    """Leave nothing behind for the next trial in this process."""
+def _clean_up(*, failed: bool) -> None:
+    """Leave nothing behind for the next trial in this process.
+
+    A process whose trial `failed` ends, so that its device is left alone: after most errors CUDA answers every call
+    with the same error, which would take the place of the reason.
+    """
     gc.collect()
     _leave_packages_alone()
+    if "torch._dynamo" in sys.modules and not failed:
+        # Compiled networks are counted per process, and after eight of a kind the compiler gives up in silence.
+        sys.modules["torch._dynamo"].reset()
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+    # Asked in this order: whether CUDA is available asks the driver.
+    if failed or torch is None or not torch.cuda.is_initialized() or not torch.cuda.is_available():
+        return
+    try:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+    except Exception as error:
+        # The trial is complete; the next one in this process meets the error itself.
+        log.warning("the GPU's memory could not be given back: %s", error)
 
 
 @cache

@@ -1,8 +1,12 @@
 """Failure classes and fingerprints."""
 
 import errno
+import resource
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from orchestrator.failures import failure_of, fingerprint, infrastructure_failure, process_ended
 
@@ -38,6 +42,137 @@ def test_class(error, expected):
     failure = failure_of(error)
     assert failure.error_class == expected
     assert failure.message.startswith(type(error).__name__)
+
+
+NCCL = "NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.hpp:268, "
+ASYNC = (
+    "\nCUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be "
+    "incorrect.\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\nCompile with `TORCH_USE_CUDA_DSA` to enable "
+    "device-side assertions.\n"
+)
+# As the libraries word them, with the class that decides what happens next.
+MESSAGES = [
+    ("infrastructure", "CUDA error: uncorrectable ECC error encountered" + ASYNC),
+    ("infrastructure", "CUDA error: uncorrectable NVLink error detected during the execution" + ASYNC),
+    ("infrastructure", "CUDA error: unspecified launch failure" + ASYNC),
+    ("infrastructure", "CUDA error: hardware stack error" + ASYNC),
+    ("infrastructure", "CUDA error: unknown error" + ASYNC),
+    ("infrastructure", "CUDA error: all CUDA-capable devices are busy or unavailable"),
+    ("infrastructure", "CUDA error: CUDA-capable device(s) is/are busy or unavailable" + ASYNC),
+    ("infrastructure", "CUDA error: no CUDA-capable device is detected" + ASYNC),
+    ("infrastructure", "CUDA error: the launch timed out and was terminated" + ASYNC),
+    ("infrastructure", "No CUDA GPUs are available"),
+    (
+        "infrastructure",
+        "Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling NumCudaDevices() "
+        "that might have already set an error? Error 802: system not yet initialized",
+    ),
+    (
+        "infrastructure",
+        "The NVIDIA driver on your system is too old (found version 12040). Please update your GPU driver by "
+        "downloading and installing a new version from the URL: http://www.nvidia.com/Download/index.aspx",
+    ),
+    ("infrastructure", "CUDA error: CUDA driver version is insufficient for CUDA runtime version" + ASYNC),
+    (
+        "infrastructure",
+        NCCL + "unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.21.5\nncclSystemError: "
+        "System call (e.g. socket, malloc) or external library call failed or device error. \nLast error:\n"
+        "Error while creating shared memory segment /dev/shm/nccl-LeXlEJ (size 9637888)",
+    ),
+    (
+        "infrastructure",
+        NCCL + "remote process exited or there was a network error, NCCL version 2.21.5\nncclRemoteError: A call "
+        "failed possibly due to a network error or a remote process exiting prematurely.\nLast error:\n"
+        "socketProgressOpt: Call to recv from 172.16.0.9<33759> failed : Connection reset by peer",
+    ),
+    (
+        "infrastructure",
+        NCCL + "internal error, NCCL version 2.14.3\nncclInternalError: Internal check failed.\nLast error:\n"
+        "Net : Connection closed by remote peer user<50260>",
+    ),
+    ("infrastructure", "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.2]:41"),
+    (
+        "infrastructure",
+        "DataLoader worker (pid 4711) is killed by signal: Bus error. It is possible that dataloader's workers are out "
+        "of shared memory. Please try to raise your shared memory limit.",
+    ),
+    ("out_of_memory", "CUDA error: out of memory" + ASYNC),
+    ("out_of_memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ("out_of_memory", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    ("out_of_memory", "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+    ("out_of_memory", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ("out_of_memory", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    (
+        "out_of_memory",
+        NCCL + "unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.21.5\n"
+        "ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 2 'out of memory'",
+    ),
+    (
+        "out_of_memory",
+        "[enforce fail at alloc_cpu.cpp:75] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 132426121216 bytes. Error code 12 (Cannot allocate memory)",
+    ),
+    ("out_of_memory", "can't start new thread"),
+    ("code", "CUDA error: an illegal memory access was encountered" + ASYNC),
+    ("code", "CUDA error: device-side assert triggered" + ASYNC),
+    ("code", "CUDA error: misaligned address" + ASYNC),
+    ("code", "CUDA error: no kernel image is available for execution on the device" + ASYNC),
+    ("code", "CUDA error: invalid device ordinal" + ASYNC),
+    ("code", "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`"),
+    ("code", "cuDNN error: CUDNN_STATUS_BAD_PARAM"),
+    (
+        "code",
+        NCCL + "unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.21.5\n"
+        "ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\n"
+        "Cuda failure 'an illegal memory access was encountered'",
+    ),
+    (
+        "code",
+        NCCL + "invalid usage (run with NCCL_DEBUG=WARN for details), NCCL version 2.21.5\nncclInvalidUsage: This "
+        "usually reflects invalid usage of NCCL library.\nLast error:\nDuplicate GPU detected : rank 1 and rank 0",
+    ),
+    ("code", "The size of tensor a (64) must match the size of tensor b (32) at non-singleton dimension 1"),
+]
+
+
+@pytest.mark.parametrize(("expected", "message"), MESSAGES)
+def test_class_of_what_the_libraries_say(expected, message):
+    kind = torch.distributed.DistBackendError if message.startswith("NCCL") else torch.AcceleratorError
+    for error in (RuntimeError(message), kind(message)):
+        assert failure_of(error, "GPU-1 on host").error_class == expected
+
+
+def test_a_fault_of_the_hardware_names_its_gpu_and_is_a_cause_of_its_own():
+    def fault(message, gpu):
+        return failure_of(RuntimeError(message), gpu)
+
+    ecc, launch = MESSAGES[0][1], MESSAGES[2][1]
+    one, other = fault(ecc, "GPU-aa11bb22cc33dd44 on n1"), fault(ecc, "GPU-ff11bb22cc33dd55 on n1")
+    assert one.message == ("RuntimeError: CUDA error: uncorrectable ECC error encountered (GPU-aa11bb22cc33dd44 on n1)")
+    assert one.fingerprint != other.fingerprint
+    assert one.fingerprint == fault(launch, "GPU-aa11bb22cc33dd44 on n1").fingerprint
+    # What is not the GPU's fault is one cause on all of them.
+    assert "GPU-" not in fault("bad shape", "GPU-aa11bb22cc33dd44 on n1").message
+    assert fault("bad shape", "GPU-a on n1").fingerprint == fault("bad shape", "GPU-b on n1").fingerprint
+    assert fault("CUDA error: out of memory", "GPU-a").fingerprint == fault("CUDA error: out of memory", "").fingerprint
+
+
+def test_a_limit_on_the_address_space_explains_an_error_without_words():
+    program = """
+import resource
+from orchestrator.failures import failure_of
+error = SystemError("error return without exception set")
+print(failure_of(error).error_class)
+resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
+print(failure_of(error).error_class, failure_of(error).message, sep="|")
+print(failure_of(SystemError("bad argument to internal function")).error_class)
+"""
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY, "this test needs no limit around it"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    message = (
+        "SystemError: error return without exception set (the address space is limited to 6.0 GiB, see `ulimit -v`)"
+    )
+    assert said.splitlines() == ["code", f"out_of_memory|{message}", "code"]
 
 
 def test_text_holds_message_then_traceback():

@@ -7,19 +7,23 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
+from orchestrator import gang
 from orchestrator.cluster import Cluster, SchedulerError
-from orchestrator.failures import failure_of
+from orchestrator.failures import Failure, failure_of, tells_of_a_lost_rank
 from orchestrator.grid import Resources
 from orchestrator.worker import Job, attempt
 from tests.orchestrator.runs import Workplace, ended, wait_for, workplace
 from trainer.config import TrainConfig
+from trainer.distributed import PeerLost
 from trainer.rehearsal import Rehearsal
 
+MORE = ", NCCL version 2.21.5\nncclRemoteError: A call failed possibly due to a network error."
 TWO = {"gpu": 0, "cpu": 1, "processes": 2}
 
 # Fails in the second of two processes alone; the first one loses it.
@@ -146,7 +150,6 @@ def test_measured_alone_the_processes_fill_the_machine() -> None:
 
 
 def test_every_process_sees_the_gpus_of_its_host_and_uses_its_own() -> None:
-    gang = pytest.importorskip("orchestrator.gang")
     places = [gang.Place(host, "10.0.0.1", 1, gpus) for host, gpus in (("a", ("3",)), ("a", ("1",)), ("b", ("0",)))]
     assert [gang._device(place, places) for place in places] == [("cuda:1", "1,3"), ("cuda:0", "1,3"), ("cuda:0", "0")]
     assert gang._device(gang.Place("a", "10.0.0.1", 1, ()), places) == ("cpu", "")
@@ -168,16 +171,78 @@ def test_a_canary_rehearses_what_one_process_has_to_do(tmp_path: Path, monkeypat
     assert told[-1]["environment"]["canary"]["parameters"] == 1
 
 
-def test_only_what_says_that_another_was_lost_is_no_reason() -> None:
-    gang = pytest.importorskip("orchestrator.gang")
-    from trainer.distributed import PeerLost
+@pytest.mark.parametrize(
+    ("error", "follows"),
+    [
+        (PeerLost("another process of this training has ended"), True),
+        (
+            RuntimeError(f"NCCL error in: NCCLUtils.hpp:268, remote process exited or there was a network error{MORE}"),
+            True,
+        ),
+        (RuntimeError("[pair.cc:534] Connection closed by peer [10.0.0.2]:4"), True),
+        (RuntimeError("NCCL error in: NCCLUtils.hpp:268, unhandled system error, NCCL version 2.21.5"), False),
+        (ValueError("the second half failed"), False),
+    ],
+)
+def test_only_what_says_that_another_was_lost_is_no_reason(error: Exception, follows: bool) -> None:
+    assert tells_of_a_lost_rank(failure_of(error)) == follows
 
-    assert gang._lost_another(failure_of(PeerLost("another process of this training has ended")))
-    assert not gang._lost_another(failure_of(ValueError("the second half failed")))
+
+class Streams:
+    """Ranks whose messages are written down beforehand, in the place of Ray's streams of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *ranks: list[Any]) -> None:
+        self.messages = [iter(rank) for rank in ranks]
+        monkeypatch.setattr(gang, "ray", self)
+        monkeypatch.setattr(gang, "new_log", lambda job: Path("log"))
+
+    def failure(self) -> Failure | None:
+        actors = [
+            SimpleNamespace(place=Remote(i), open_meeting=Remote(i), run=Remote(i)) for i in range(len(self.messages))
+        ]
+        return gang._watched(SimpleNamespace(), actors, lambda message: None)
+
+    def get(self, value: Any) -> Any:
+        return value
+
+    def wait(self, streams: list[Any], timeout: float | None) -> tuple[list[Any], list[Any]]:
+        return streams[:1], streams[1:]
+
+
+class Remote:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def options(self, **_: Any) -> Remote:
+        return self
+
+
+def test_a_stream_that_ends_without_a_word_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(*ranks: list[Any]) -> Failure | None:
+        streams = Streams(monkeypatch, *ranks)
+        monkeypatch.setattr(Remote, "remote", lambda self, *_: streams.messages[self.number], raising=False)
+        return streams.failure()
+
+    assert ends([{"finished": True}], [{"finished": True}]) is None
+    lost = ends([{"finished": True}], [])
+    assert lost and lost.error_class == "infrastructure"
+    assert lost.message == "process 1 of the trial's 2 ended without a word, its training unfinished"
+    told = ends([{"failure": failure_of(PeerLost("gone"))}], [{"failure": failure_of(ValueError("no"))}])
+    assert told and told.message == "ValueError: no"
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), RuntimeError("CUDA error: unknown error")])
+def test_whatever_ends_a_rank_is_told(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def attempt(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(gang, "attempt", attempt)
+    rank = gang._Process(SimpleNamespace(name="t"), 0)
+    (message,) = rank.run([gang.Place("a", "127.0.0.1", 1, ())], ("127.0.0.1", 1), Path("log"))
+    assert message["failure"].message.startswith(type(error).__name__)
 
 
 def test_an_epoch_is_reported_when_all_have_told_it_and_its_time_is_as_bad_as_the_worst() -> None:
-    gang = pytest.importorskip("orchestrator.gang")
     told: list[dict[str, Any]] = []
     merged = gang._Merged(2, told.append)
 

@@ -27,7 +27,7 @@ class Notes:
 
 
 QUIET = {"seconds": 1.0, "samples": 2, "foreign_pids": [], "throttled": [], "unknown": None}
-TRIALS = {key: SimpleNamespace(key=key, name=f"net/{key}") for key in "abcdef"}
+TRIALS = {key: SimpleNamespace(key=key, name=f"net/{key}", config=SimpleNamespace(epochs=1)) for key in "abcdef"}
 
 
 @pytest.fixture
@@ -67,11 +67,12 @@ def test_an_epoch_beside_another_trial_on_the_device_is_packed(recorder, notes):
     recorder.epoch("a", epoch(0, 0, 10))
     recorder.started("b", started(began=12, pid=2))
     recorder.epoch("a", epoch(1, 10, 20))
+    recorder.epoch("b", epoch(0, 12, 20))
     recorder.done("b")
     recorder.running["a"].began = 0
     ended = recorder.ended[-1].ended
     recorder.epoch("a", epoch(2, ended + 1, ended + 9))
-    assert [quality for _, _, quality in notes.epochs] == ["exclusive", "packed", "exclusive"]
+    assert [quality for attempt, _, quality in notes.epochs if attempt == 1] == ["exclusive", "packed", "exclusive"]
 
 
 def test_another_device_is_no_neighbour(recorder, notes):
@@ -79,6 +80,28 @@ def test_another_device_is_no_neighbour(recorder, notes):
     recorder.started("b", started("cuda:1", began=0, pid=2))
     recorder.epoch("a", epoch(0, 0, 10))
     assert notes.epochs[0][2] == "exclusive"
+
+
+def test_gpus_without_uuids_are_still_different_ones(recorder, notes):
+    recorder.started("a", started("cuda:0", began=0) | {"device_id": "GPU 0 on h"})
+    recorder.started("b", started("cuda:0", began=0, pid=2) | {"device_id": "GPU 1 on h"})
+    recorder.epoch("a", epoch(0, 0, 10))
+    assert notes.epochs[0][2] == "exclusive"
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_a_trial_that_lacks_epochs_is_never_done(recorder, notes, epochs):
+    recorder.trials = {"a": SimpleNamespace(key="a", name="net/a", config=SimpleNamespace(epochs=3))}
+    if epochs:
+        recorder.started("a", started())
+    for number in range(epochs):
+        recorder.epoch("a", epoch(number, number, number + 1))
+    recorder.done("a")
+    assert notes.ended == [(1, "failed", "failed", "infrastructure")]
+    assert recorder.summary.done == []
+    assert recorder.summary.failed["net/a"].message == (
+        f"the trial's process ended after {epochs} of 3 epochs without saying why"
+    )
 
 
 def test_a_failure_is_recorded_with_its_class(recorder, notes):
@@ -149,6 +172,7 @@ def test_a_success_in_between_closes_the_circuit(recorder):
     for key in "abcdef":
         recorder.started(key, started())
         if key in "ce":
+            recorder.epoch(key, epoch(0, 0, 1))
             recorder.done(key)
         else:
             recorder.failing(key, Failure("code", "ValueError: x", "1" * 16))

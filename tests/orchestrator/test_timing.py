@@ -426,6 +426,11 @@ class FakeNvml:
         self.slow_call: int | None = None
         self.clock = 1980
         self.errors: dict[str, int] = {}
+        # What an old driver does not have.
+        self.mps: list[int] = []
+        self.held: dict[int, int] | None = None
+        self.ran: list[SimpleNamespace] | None = None
+        self.forbidden: set[str] = set()
 
     def __getattr__(self, name):
         if name.startswith(("NVML", "nvmlClocksEventReason", "nvmlMemory_v2")):
@@ -450,9 +455,31 @@ class FakeNvml:
         return len(self.uuids)
 
     def nvmlDeviceGetHandleByIndex(self, index):
+        if self.uuids[index] in self.forbidden:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
         return self.uuids[index]
 
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, handle):
+        return [SimpleNamespace(pid=pid, usedGpuMemory=100 * 2**20) for pid in self.mps]
+
+    def nvmlDeviceGetFieldValues(self, handle, fields):
+        assert handle != MIG
+        if self.held is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return [
+            SimpleNamespace(nvmlReturn=pynvml.NVML_SUCCESS, value=SimpleNamespace(ullVal=self.held.get(field, 0)))
+            for field in fields
+        ]
+
+    def nvmlDeviceGetProcessUtilization(self, handle, since):
+        new = [sample for sample in self.ran or () if sample.timeStamp > since]
+        if not new:
+            # What the real one says where there is nothing new, or where it cannot tell.
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED if self.ran is None else pynvml.NVML_ERROR_NOT_FOUND)
+        return new
+
     def nvmlDeviceGetHandleByUUID(self, uuid):
+        assert uuid not in self.forbidden
         if uuid not in (*self.uuids, MIG):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
         return uuid
@@ -510,21 +537,24 @@ def nvml(monkeypatch):
 @pytest.fixture
 def host(tmp_path):
     """A root on which this process sees all of the machine's pids."""
-    (tmp_path / "proc/self/ns").mkdir(parents=True)
-    (tmp_path / "proc/self/ns/pid").symlink_to("pid:[4026531836]")
-    return tmp_path
+    return gpu_host(tmp_path, "pid:[4026531836]")
 
 
 @pytest.fixture
 def container(tmp_path):
-    (tmp_path / "proc/self/ns").mkdir(parents=True)
-    (tmp_path / "proc/self/ns/pid").symlink_to("pid:[4026532999]")
-    return tmp_path
+    return gpu_host(tmp_path, "pid:[4026532999]")
 
 
-def gpu_sampler(nvml, root, device="cuda:0", **options):
+def gpu_host(root, namespace):
+    Machine(root)
+    (root / "proc/self/ns").mkdir(parents=True)
+    (root / "proc/self/ns/pid").symlink_to(namespace)
+    return root
+
+
+def gpu_sampler(nvml, root, uuid=GPU, **options):
     """Samples at marks alone, so that every sample is the test's own."""
-    return DeviceSampler(device, nvml=nvml, root=root, **{"interval": 3600.0, **options})
+    return DeviceSampler("cuda:0", uuid=uuid, nvml=nvml, root=root, **{"interval": 3600.0, **options})
 
 
 def wait_for_samples(nvml: FakeNvml, count: int) -> None:
@@ -674,7 +704,6 @@ def test_what_a_gpu_does_not_tell_is_left_out(nvml, host):
 
 
 def test_a_gpu_that_does_not_list_this_process_is_unknown(nvml, host):
-    """CUDA and NVML may number the GPUs differently, and then it is another GPU that is seen."""
     for pids in ({}, {4242: 100}, {4242: 100, 4243: 100}):
         nvml.pids = pids
         with gpu_sampler(nvml, host) as sampler:
@@ -685,11 +714,8 @@ def test_a_gpu_that_does_not_list_this_process_is_unknown(nvml, host):
         assert "--pid=host" in timing.detail["unknown"]
 
 
-def test_in_a_container_the_only_process_on_the_gpu_is_this_one(nvml, container, monkeypatch):
+def test_in_a_container_the_only_process_on_the_gpu_is_this_one(nvml, container):
     nvml.pids = {31337: 900}
-    with gpu_sampler(nvml, container) as sampler:
-        assert sampler.mark().quality == "unknown"  # which of the two GPUs is it?
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", GPU)
     with gpu_sampler(nvml, container) as sampler:
         assert sampler.mark().quality == "exclusive"
         nvml.pids = {31337: 900, 31338: 200}
@@ -723,24 +749,150 @@ def test_in_a_container_hidden_processes_show_by_their_memory(nvml, container):
         (MIG, "cuda:0", MIG),
     ],
 )
-def test_the_gpu_is_the_one_that_cuda_makes_visible(nvml, host, monkeypatch, visible, device, uuid):
+def test_the_gpu_is_the_one_that_cuda_makes_visible(nvml, monkeypatch, visible, device, uuid):
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert device_facts(device, nvml=nvml)["uuid"] == uuid
-    with gpu_sampler(nvml, host, device) as sampler:
-        assert sampler.mark().detail["uuid"] == uuid
     assert nvml.open == 0
+
+
+@pytest.mark.parametrize(("uuid", "pids"), [(GPU, [ME]), (OTHER_GPU, []), (MIG, [ME])])
+def test_a_trial_looks_at_the_gpu_that_torch_names(nvml, host, monkeypatch, uuid, pids):
+    """Whatever the order of the GPUs, and though a job may not ask for those of others."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    nvml.forbidden = {GPU, OTHER_GPU} - {uuid}
+    with gpu_sampler(nvml, host, uuid) as sampler:
+        detail = sampler.mark().detail
+    assert (detail["uuid"], detail["seen_pids"]) == (uuid, pids)
+    assert device_facts("cuda:0", uuid=uuid, nvml=nvml)["name"] == "NVIDIA H200"
+    assert nvml.open == 0
+
+
+def test_a_driver_skips_the_gpus_of_other_jobs(nvml, monkeypatch):
+    nvml.forbidden = {GPU}
+    # CUDA's numbers are those within the job.
+    assert device_facts("cuda:0", nvml=nvml)["uuid"] == OTHER_GPU
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-2222")
+    assert device_facts("cuda:0", nvml=nvml)["uuid"] == OTHER_GPU
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert device_facts("cuda:0", nvml=nvml)["name"] is None
+
+
+def test_without_a_uuid_it_is_not_known_which_gpu_it_is(nvml, host):
+    with gpu_sampler(nvml, host, None) as sampler:
+        timing = sampler.mark()
+    assert timing.quality == "unknown"
+    assert "UUID of cuda:0 is not known" in timing.detail["unknown"]
+
+
+COUNTERS = {
+    "software thermal slowdown": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN,
+    "hardware thermal slowdown": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN,
+    "power brake": pynvml.NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN,
+}
+
+
+@pytest.mark.parametrize("reason", COUNTERS)
+def test_what_the_driver_counts_goes_before_samples(nvml, host, reason):
+    now = [0.0]
+    nvml.held = {COUNTERS[reason]: 5 * 10**9}
+    # A slowdown that passes, in the one sample that there is.
+    nvml.reasons = pynvml.nvmlClocksEventReasonHwSlowdown
+    with gpu_sampler(nvml, host, clock=lambda: now[0]) as sampler:
+        qualities = []
+        for seconds_held in (0.0, 0.04, 0.06):
+            now[0] += 1.0
+            nvml.held[COUNTERS[reason]] += round(seconds_held * 1e9)
+            qualities.append((sampler.mark()).detail["throttled"])
+    assert qualities == [[], [], [reason]]
+
+
+def test_a_kernel_between_two_samples_is_seen(nvml, host):
+    def ran(pid, second, busy=30):
+        return SimpleNamespace(pid=pid, timeStamp=int(second * 1e6), smUtil=busy)
+
+    # What the trial before this one ran here, as the driver tells of it within a second.
+    nvml.ran = [ran(4000, 100)]
+    with gpu_sampler(nvml, host) as sampler:
+        nvml.ran += [ran(4000, 100.8), ran(ME, 101.5), ran(4241, 101.5, busy=0)]
+        alone = sampler.mark()
+        nvml.ran += [ran(4242, 102.5)]
+        beside = sampler.mark()
+        after = sampler.mark()
+    assert [timing.quality for timing in (alone, beside, after)] == ["exclusive", "foreign load", "exclusive"]
+    assert beside.detail["foreign_pids"] == [4242]
+    assert label(beside, {4242}) == "packed"
+
+
+def test_the_server_of_mps_is_nobody_and_its_clients_are_seen(nvml, host):
+    machine = Machine(host)
+    machine.start(300, "nvidia-cuda-mps", parent=1)
+    machine.start(4242, "python", parent=1)
+    nvml.pids, nvml.mps = {300: 30, ME: 900}, [ME]
+    with gpu_sampler(nvml, host) as sampler:
+        assert sampler.mark().quality == "exclusive"
+        nvml.mps = [ME, 4242]
+        timing = sampler.mark()
+    assert timing.quality == "foreign load"
+    assert timing.detail["foreign_pids"] == [4242]
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "quality"),
+    [
+        (1.0, 0.0, "exclusive"),
+        (1.0, 1.5, "exclusive"),  # a core and a half is idle
+        (1.0, 2.5, "foreign load"),
+        (1.9, 1.5, "foreign load"),
+        (3.9, 0.0, "exclusive"),  # its own
+    ],
+)
+def test_a_gpu_alone_on_a_busy_processor_is_not_exclusive(nvml, host, own, others, quality):
+    machine = Machine(host)
+    machine.start(500, "python", parent=1)
+    with gpu_sampler(nvml, host, clock=lambda: machine.now) as sampler:
+        timing = epoch(machine, sampler, **{f"p{ME}": own, "p500": others})
+        quiet = epoch(machine, sampler)
+    assert timing.quality == label(timing) == quality
+    assert timing.detail["processor"]["foreign_cores"] == pytest.approx(others, abs=0.01)
+    assert timing.detail["foreign_pids"] == [], "those of the GPU"
+    assert quiet.quality == "exclusive"
+    if quality == "foreign load":
+        # A trial of ours on another GPU: the same at every repetition of the grid.
+        assert label(timing, host_pids={500}) == "packed"
+    else:
+        assert label(timing, host_pids={500}) == "exclusive"
+
+
+def test_a_processor_that_is_held_back_holds_the_gpu_back(nvml, host):
+    machine = Machine(host)
+    machine.write(f"proc/{ME}/cgroup", "0::/job\n")
+    machine.write("sys/fs/cgroup/job/cpu.stat", "throttled_usec 0\n")
+    with gpu_sampler(nvml, host, clock=lambda: machine.now) as sampler:
+        machine.write("sys/fs/cgroup/job/cpu.stat", "throttled_usec 3000000\n")
+        timing = epoch(machine, sampler)
+    assert timing.quality == "throttled"
+    assert timing.detail["throttled"] == ["CPU quota"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+@pytest.mark.parametrize(("asked", "quality"), [(0.5, "exclusive"), (4, "exclusive"), (5, "unknown"), (8, "unknown")])
+def test_fewer_processors_than_it_asked_for_are_no_measure_of_a_trial(nvml, host, device, asked, quality):
+    machine = Machine(host)
+    uuid = GPU if device != "cpu" else None
+    clock = {"clock": lambda: machine.now}
+    with DeviceSampler(device, uuid=uuid, cpus=asked, nvml=nvml, root=host, interval=3600.0, **clock) as sampler:
+        timing = epoch(machine, sampler)
+    assert timing.quality == quality
+    if quality == "unknown":
+        assert timing.detail["unknown"] == f"the trial asks for {asked} processors and may use 4"
 
 
 @pytest.mark.parametrize(
     ("visible", "device"), [("", "cuda:0"), ("0", "cuda:1"), ("7", "cuda:0"), ("GPU-", "cuda:0"), ("MIG-x", "cuda:0")]
 )
-def test_a_gpu_that_is_not_visible_is_unknown(nvml, host, monkeypatch, visible, device):
+def test_a_gpu_that_is_not_visible_is_unknown(nvml, monkeypatch, visible, device):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with gpu_sampler(nvml, host, device) as sampler:
-        timing = sampler.mark()
-    assert timing.quality == "unknown"
-    assert timing.detail["unknown"]
     assert device_facts(device, nvml=nvml)["name"] is None
     assert nvml.open == 0
 

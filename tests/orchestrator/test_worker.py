@@ -3,30 +3,81 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pytest
+import torch
 
 from orchestrator.provenance import code_digest
 from orchestrator.worker import Job, attempt
 from trainer.config import TrainConfig
 
 
-def test_the_log_of_a_resumed_trial_marks_the_epochs_of_its_checkpoint(tmp_path: Path, monkeypatch):
-    # It is for a process that trains and nothing else.
-    monkeypatch.setattr("orchestrator.worker._leave_packages_alone", lambda: None)
-    config = TrainConfig(dataset="digits", epochs=2, width=4, stages=2, batch_size=256, subset=20)
+def small_job(folder: Path, epochs: int = 1, **more: Any) -> Job:
+    config = TrainConfig(dataset="digits", epochs=epochs, width=4, stages=2, batch_size=256, subset=20)
     job = Job(
         key=config.key(),
         name="g/small",
         config=config.model_dump(mode="json"),
         cpus=1,
         gpus=0,
-        data_root=str(tmp_path),
-        checkpoint=str(tmp_path / "small.pt"),
+        data_root=str(folder),
+        checkpoint=str(folder / "small.pt"),
         checkpoint_seconds=0.0,
-        log_folder=str(tmp_path / "logs"),
+        log_folder=str(folder / "logs"),
         code_sha256=code_digest(),
     )
+    return replace(job, **more)
+
+
+class BrokenCuda:
+    """CUDA after a sticky error: whoever asks it for anything is given the same error again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, initialized: bool = True) -> None:
+        self.asked: list[str] = []
+        monkeypatch.setattr("orchestrator.worker._leave_packages_alone", lambda: None)
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialized)
+        for name in ("is_available", "empty_cache", "reset_peak_memory_stats"):
+            monkeypatch.setattr(torch.cuda, name, partial(self.fail, name))
+
+    def fail(self, name: str) -> bool:
+        self.asked.append(name)
+        if name == "is_available":
+            return True
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_failure_keeps_its_reason_whatever_cuda_says_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cuda = BrokenCuda(monkeypatch)
+
+    def breaks(message: dict[str, Any]) -> None:
+        if message["kind"] == "epoch":
+            raise ValueError("the program's own mistake")
+
+    failure = attempt(small_job(tmp_path), breaks)
+    assert failure and failure.message == "ValueError: the program's own mistake"
+    assert cuda.asked == []
+
+
+def test_a_complete_trial_stays_complete_whatever_cuda_says_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cuda = BrokenCuda(monkeypatch)
+    assert attempt(small_job(tmp_path), lambda message: None) is None
+    assert cuda.asked == ["is_available", "empty_cache"]
+
+
+def test_a_trial_on_the_cpu_does_not_wake_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cuda = BrokenCuda(monkeypatch, initialized=False)
+    assert attempt(small_job(tmp_path), lambda message: None) is None
+    assert cuda.asked == []
+
+
+def test_the_log_of_a_resumed_trial_marks_the_epochs_of_its_checkpoint(tmp_path: Path, monkeypatch):
+    # It is for a process that trains and nothing else.
+    monkeypatch.setattr("orchestrator.worker._leave_packages_alone", lambda: None)
+    job = small_job(tmp_path, epochs=2)
 
     def stops(message: dict[str, Any]) -> None:
         if message["kind"] == "epoch":
