@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from orchestrator.storage import StorageError, Store, is_url, joined
+from trainer import paths
 from trainer.datasets import DataError, dataset_spec
 from trainer.download import alone, file_problem, prepare
 from trainer.folders import list_folder
@@ -46,21 +47,11 @@ def local_data(config: TrainConfig, data_root: str, say: Say) -> Path:
 
 
 def node_folder() -> Path:
-    """Where this node keeps what it fetched: ORCHESTRATE_CACHE, or a folder of this user among the temporary files.
-
-    Raises StorageError when the folder is another user's or cannot be made.
-    """
-    given = os.environ.get("ORCHESTRATE_CACHE")
-    folder = Path(given) if given else Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}"
+    """Return the trainer's folder for what this node fetched. Raises StorageError when it cannot be used."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = folder.stat().st_uid
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be made ({error.strerror}); set ORCHESTRATE_CACHE on this node") from None
-    # Whoever owns it could exchange the checkpoints in it.
-    if not given and owner != os.getuid():
-        raise StorageError(f"{folder} belongs to another user; set ORCHESTRATE_CACHE on this node")
-    return folder
+        return paths.node_folder()
+    except paths.PathError as error:
+        raise StorageError(str(error)) from None
 
 
 @contextmanager

@@ -150,8 +150,8 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 @contextmanager
-def alone(lock: Path, name: str, progress: Progress) -> Iterator[None]:
-    """Hold a lock that the system releases when this process ends, however it ends."""
+def alone(lock: Path, name: str, progress: Progress, *, doing: str = "fetching it") -> Iterator[None]:
+    """Hold a lock that the system releases when this process ends, however it ends; `doing` says what another does."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     told = -math.inf
     with lock.open("a") as opened:
@@ -161,7 +161,7 @@ def alone(lock: Path, name: str, progress: Progress) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() - told >= TELL_SECONDS:
-                    progress(f"{name}: waiting for another process that is fetching it")
+                    progress(f"{name}: waiting for another process that is {doing}")
                     told = time.monotonic()
                 time.sleep(LOOK_SECONDS)
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -24,3 +25,21 @@ def user_path(text: str | os.PathLike[str]) -> Path:
             f"{written!r}: no home folder is known {whose}; write the whole path, or ./{written} for a folder so called"
         )
     return Path(expanded)
+
+
+def node_folder() -> Path:
+    """Return where this node keeps what can be had again: ORCHESTRATE_CACHE, or a folder among the temporary files.
+
+    That folder is this user's own. Raises PathError when it is another user's or cannot be made.
+    """
+    given = os.environ.get("ORCHESTRATE_CACHE")
+    folder = user_path(given) if given else Path(tempfile.gettempdir()) / f"orchestrate-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise PathError(f"{folder} cannot be made ({error.strerror}); set ORCHESTRATE_CACHE on this node") from None
+    # Whoever owns it could exchange what lies in it.
+    if not given and owner != os.getuid():
+        raise PathError(f"{folder} belongs to another user; set ORCHESTRATE_CACHE on this node")
+    return folder

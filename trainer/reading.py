@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trainer.datasets import DataError, DatasetSpec, dataset_spec
+from trainer.decoded import decoded_once
 from trainer.download import read_verified
 from trainer.folders import folder_fingerprint, list_folder
 
@@ -159,25 +160,28 @@ def _read_folder(name: str, root: Path, spec: DatasetSpec) -> tuple[Split, Split
     for listed in (listing.train, listing.test):
         paths, labels = [path for path, _ in listed], torch.tensor([label for _, label in listed])
         files = ImageFiles(paths, labels, len(listing.classes), spec.size)
-        splits.append(files if spec.streamed else _load(files))
+        splits.append(files if spec.streamed else _load(name, files))
     return splits[0], splits[1]
 
 
-def _load(files: ImageFiles) -> Images:
-    pixels = torch.empty(len(files), files.size, files.size, 3, dtype=torch.uint8)
+def _load(name: str, files: ImageFiles) -> Images:
+    def decode() -> Tensor:
+        pixels = torch.empty(len(files), files.size, files.size, 3, dtype=torch.uint8)
 
-    def load(start: int) -> None:
-        for index in range(start, min(start + 256, len(files))):
-            pixels[index] = fitted(open_image(files.paths[index]), files.size)
+        def load(start: int) -> None:
+            for index in range(start, min(start + 256, len(files))):
+                pixels[index] = fitted(open_image(files.paths[index]), files.size)
 
-    # Decoding releases the interpreter lock.
-    executor = ThreadPoolExecutor(torch.get_num_threads())
-    try:
-        for _ in executor.map(load, range(0, len(files), 256)):
-            pass
-    finally:
-        executor.shutdown(cancel_futures=True)
-    return Images(pixels, files.labels, files.num_classes)
+        # Decoding releases the interpreter lock.
+        executor = ThreadPoolExecutor(torch.get_num_threads())
+        try:
+            for _ in executor.map(load, range(0, len(files), 256)):
+                pass
+        finally:
+            executor.shutdown(cancel_futures=True)
+        return pixels
+
+    return Images(decoded_once(name, files.paths, files.size, decode), files.labels, files.num_classes)
 
 
 def open_image(path: str) -> Any:

@@ -1,0 +1,193 @@
+"""Decoded images that a node keeps: decoded once, never wrong, and never in the way."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.fake_datasets import fake_folder, write_image
+from trainer import decoded, reading
+from trainer.config import TrainConfig
+from trainer.data import DataError, load_splits
+from trainer.reading import Images
+
+CONFIG = TrainConfig(dataset="folder:insects")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    fake_folder(tmp_path / "data/insects")
+    monkeypatch.setenv("ORCHESTRATE_CACHE", str(tmp_path / "node"))
+    monkeypatch.setattr(decoded, "FEW_FILES", 1)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were decoded."""
+    paths: list[str] = []
+    original = reading.open_image
+    monkeypatch.setattr(reading, "open_image", lambda path: (paths.append(path), original(path))[1])
+    return paths
+
+
+def read(root: Path) -> Images:
+    """The training images, as another process would read them."""
+    reading._read.cache_clear()
+    return load_splits(CONFIG, root).train
+
+
+def kept(root: Path) -> list[Path]:
+    return sorted((root.parent / "node/decoded").glob("*.npy"))
+
+
+def test_files_are_decoded_once_on_a_node(root: Path, opened: list[str]) -> None:
+    before = sorted(os.walk(root))
+    first = read(root)
+    assert len(opened) == 9 + 3
+    second = read(root)
+    assert len(opened) == 9 + 3
+    assert torch.equal(first.pixels, second.pixels)
+    assert len(kept(root)) == 2
+    # A data root may be read-only.
+    assert sorted(os.walk(root)) == before
+
+
+def test_what_is_written_to_the_pixels_stays_in_the_process(root: Path) -> None:
+    read(root)
+    pixels = read(root).pixels
+    expected = pixels.clone()
+    pixels.zero_()
+    assert torch.equal(read(root).pixels, expected)
+
+
+def test_few_images_are_not_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoded, "FEW_FILES", 10)
+    read(root)
+    assert kept(root) == []
+
+
+@pytest.mark.parametrize("change", ["replaced", "touched", "added", "removed"])
+def test_other_files_are_decoded_anew(root: Path, opened: list[str], change: str) -> None:
+    read(root)
+    path = root / "insects/train/bee/1.png"
+    if change == "removed":
+        path.unlink()
+    elif change == "touched":
+        os.utime(path, ns=(1, 1))
+    else:
+        write_image(path if change == "replaced" else path.with_name("9.png"), seed=77)
+    opened.clear()
+    found = read(root)
+    assert len(opened) == len(found) == {"added": 10, "removed": 8}.get(change, 9)
+    expected = [reading.fitted(reading.open_image(path), 32) for path in opened[: len(found)]]
+    assert torch.equal(found.pixels, torch.stack(expected))
+    # What was decoded of the same folder before is gone.
+    assert len(kept(root)) == 2
+
+
+def test_another_decoder_decodes_anew(root: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    read(root)
+    monkeypatch.setattr("PIL.__version__", "99.0")
+    opened.clear()
+    read(root)
+    assert len(opened) == 9 + 3
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "pickle"])
+def test_damaged_pixels_are_decoded_anew(root: Path, opened: list[str], damage: str) -> None:
+    expected = read(root).pixels.clone()
+    for path in kept(root):
+        contents = bytearray(path.read_bytes())
+        contents[-1] ^= 1
+        new = {"flipped": contents, "cut": contents[:-100], "empty": b"", "pickle": b"\x80\x04N."}[damage]
+        path.unlink()
+        path.write_bytes(new)
+    opened.clear()
+    assert torch.equal(read(root).pixels, expected)
+    assert len(opened) == 9 + 3
+    assert torch.equal(read(root).pixels, expected)
+    assert len(opened) == 9 + 3
+
+
+def test_a_damaged_image_is_named_and_nothing_is_kept(root: Path) -> None:
+    (root / "insects/train/bee/1.png").write_bytes(b"no image")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"train/bee/1\.png: cannot be read as an image"):
+            read(root)
+    assert kept(root) == []
+
+
+def test_a_node_folder_that_cannot_be_used_is_said_in_one_line(
+    root: Path, opened: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (root.parent / "node").write_text("a file")
+    assert len(read(root)) == 9
+    assert len(opened) == 9 + 3
+    line = f"folder:insects: its decoded images are not kept for other trials: {root.parent}/node cannot be made"
+    assert [record.getMessage().startswith(line) for record in caplog.records] == [True, True]
+
+
+def test_too_little_room_is_said(root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    usage = decoded.shutil.disk_usage(root)
+    monkeypatch.setattr(decoded.shutil, "disk_usage", lambda folder: usage._replace(free=9 * 32 * 32 * 3))
+    assert len(read(root)) == 9
+    assert caplog.messages[0].endswith(f"{root.parent}/node/decoded: No space left on device")
+    assert len(kept(root)) == 1  # the test images, which are fewer
+
+
+READING = """
+import logging, resource, sys, torch
+from pathlib import Path
+logging.basicConfig(format="%(message)s")
+from trainer import decoded, reading
+decoded.FEW_FILES = 1
+if sys.argv[2] == "limited":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+original, opened = reading.open_image, []
+reading.open_image = lambda path: (opened.append(path), original(path))[1]
+sys.stdin.readline()
+train, test = reading.read_dataset("folder:insects", Path(sys.argv[1]))
+print(len(opened), train.pixels.sum().item())
+"""
+
+
+def reader(root: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", READING, str(root), *arguments]
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    return subprocess.Popen(command, text=True, cwd=Path(__file__).parents[2], **pipes)
+
+
+def test_of_several_processes_one_decodes(root: Path) -> None:
+    expected = read(root).pixels.sum().item()
+    for path in kept(root):
+        path.unlink()
+    processes = [reader(root, "all") for _ in range(3)]
+    outputs = [process.communicate("go\n")[0].split() for process in processes]
+    assert sum(int(opened) for opened, _ in outputs) == 9 + 3
+    assert [int(total) for _, total in outputs] == [expected] * 3
+
+
+def test_a_write_that_fails_loses_nothing(root: Path) -> None:
+    expected = read(root).pixels.sum().item()
+    for path in kept(root):
+        path.unlink()
+    output, errors = reader(root, "limited").communicate("go\n")
+    # Each file is decoded once, though the pixels of the larger set could not be written.
+    assert output.split() == ["12", str(expected)]
+    assert errors.count("folder:insects: its decoded images are not kept for other trials: ") == 1
+    assert "File too large" in errors
+    assert [path.suffix for path in (root.parent / "node/decoded").iterdir()].count(".writing") == 0
+    assert len(kept(root)) == 1
+
+
+def test_nothing_is_said_where_all_is_well(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    read(root)
+    assert caplog.messages == []
