@@ -94,7 +94,8 @@ def _train_in_a_process(methods: str, checkpoint: Path, *, kill_after_first: boo
     """Train in a new process and return its exit code; it can be killed once its first epoch is reported."""
     # One server imports torch, and each process is forked from it before anything was computed.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trainer.train", "trainer.methods", "sklearn.datasets"])
+    # The first optimizer of a process imports the compiler, which takes as long as all the rest.
+    context.set_forkserver_preload(["torch._dynamo", "trainer.train", "trainer.methods", "sklearn.datasets"])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_train, args=(methods, checkpoint, theirs, kill_after_first), daemon=True)
     process.start()

@@ -124,7 +124,7 @@ class Workplace:
         """Rows of the database; none while it does not exist."""
         if not self.database.exists():
             return []
-        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=60)) as connection:
+        with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
             try:
                 return connection.execute(query, values).fetchall()
             except sqlite3.OperationalError as error:
@@ -234,7 +234,7 @@ def name_of(process: psutil.Process) -> str:
 def describe(process: psutil.Process) -> str:
     """Its number and command line."""
     try:
-        return f"{process.pid} {' '.join(process.cmdline())[:100]}"
+        return f"{process.pid} {' '.join(process.cmdline())}"
     except psutil.Error:
         return f"{process.pid} (ended)"
 

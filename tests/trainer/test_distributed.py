@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, batch_norm
 
 from tests.trainer.fake_datasets import fake_folder
-from tests.trainer.training import COMBINATIONS, assert_same, content, numbers, small, title
+from tests.trainer.training import COMBINATIONS, assert_same, content, forking, numbers, small, title
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, load_splits
 from trainer.datasets import DATASETS
@@ -42,11 +42,9 @@ UNREAD_HEADS: list[dict[str, dict[str, Any]]] = [{"byot": {"blocks": [2]}}, {"dm
 
 def in_processes(count: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What a function returns in each of `count` processes that train together."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trainer.train", "trainer.methods", "tests.trainer.training"])
     folder.mkdir(exist_ok=True)
     processes = [
-        context.Process(target=_member, args=(number, count, folder, function, arguments)) for number in range(count)
+        forking().Process(target=_member, args=(number, count, folder, function, arguments)) for number in range(count)
     ]
     for process in processes:
         process.start()
@@ -58,6 +56,8 @@ def in_processes(count: int, folder: Path, function: Callable[..., Any], *argume
 
 def _member(number: int, count: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    # As in a process of torchrun or Ray: else each worker that reads files would ask a server of its own to import torch.
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(str(folder / "store"), count)
     with together(CPU, number=number, count=count, store=store):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,18 @@ def assert_same(one: Any, other: Any, path: str = "") -> None:
         assert one == other, path
 
 
+def forking() -> ForkServerContext:
+    """Return what starts processes by forking a server that has imported everything and computed nothing."""
+    context = multiprocessing.get_context("forkserver")
+    # The first optimizer of a process imports the compiler, which takes as long as all the rest.
+    needed = ["torch._dynamo", "torchvision.transforms.functional", "sklearn.datasets"]
+    context.set_forkserver_preload([*needed, "trainer.train", "trainer.methods", __name__])
+    return context
+
+
 def in_a_process(target: Callable[..., None], *arguments: Any) -> int | None:
     """Run a function in a process of its own and return the exit code: minus the signal that killed it."""
-    # One server imports torch; each process is forked from it before anything was computed.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trainer.train", "trainer.methods", "sklearn.datasets"])
-    process = context.Process(target=_one_thread, args=(target, *arguments), daemon=True)
+    process = forking().Process(target=_one_thread, args=(target, *arguments), daemon=True)
     process.start()
     process.join()
     return process.exitcode
