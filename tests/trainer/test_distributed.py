@@ -56,7 +56,7 @@ def in_processes(count: int, folder: Path, function: Callable[..., Any], *argume
 
 def _member(number: int, count: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    # As in a process of torchrun or Ray: else each worker that reads files would ask a server of its own to import torch.
+    # As under torchrun and Ray: else each worker that reads files asks a server of its own to import torch.
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(str(folder / "store"), count)
