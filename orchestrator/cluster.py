@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN
 from orchestrator.provenance import ROOT
 from orchestrator.quantities import counted
 from orchestrator.storage import absolute, joined
@@ -57,8 +58,16 @@ VITAL = ("gcs_server", "raylet")
 class SchedulerError(Exception):
     """A grid cannot run here; the message says what is missing and what to do."""
 
+    exit_code = BAD_INPUT
 
-class RayEnded(SchedulerError):
+
+class RayAway(SchedulerError):
+    """Ray does not start or answer now, and may do so later."""
+
+    exit_code = TRY_AGAIN
+
+
+class RayEnded(RayAway):
     """A process of the private Ray ended while trials ran; what was recorded stays."""
 
 
@@ -291,7 +300,7 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
         # A hang-up ends Ray's processes as well.
         if _signals:
             raise Interrupted(_signals[0]) from None
-        raise SchedulerError(f"Ray did not start{f' at {address}' if address else ''}: {error}") from error
+        raise RayAway(f"Ray did not start{f' at {address}' if address else ''}: {error}") from error
 
 
 def _refuse_unreachable(address: str) -> None:
@@ -302,7 +311,7 @@ def _refuse_unreachable(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
-        raise SchedulerError(
+        raise RayAway(
             f"no Ray cluster answers at {address} ({error.strerror or error}); start one there with "
             "`ray start --head`, or leave --address out for a private Ray"
         ) from None

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.estimate import Estimate, Measured, Work, estimate
+from orchestrator.exit_codes import of_system
 from orchestrator.forecast import as_measured
 from orchestrator.quantities import duration, interval
 from orchestrator.triage import rerun, selected
@@ -33,6 +34,10 @@ SHOWN_RULES = {"best_test": BEST, "last": "top1_error"}
 
 class PageError(Exception):
     """The page cannot be written; the message says where, why, and what to do."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def status_of(database: Database, grids: Sequence[str] | None, options: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -287,4 +292,5 @@ def _write_page(path: Path, grids: Sequence[dict[str, Any]], every: float) -> No
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise PageError(f"cannot write {path}: {error.strerror}; name another file with --html") from error
+        message = f"cannot write {path}: {error.strerror}; name another file with --html"
+        raise PageError(message, of_system(error)) from error

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.exit_codes import BAD_INPUT
 from trainer.problems import shown, unknown
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Problem:
 
 class GridError(Exception):
     """A grid file that cannot be used. `problems` holds everything that is wrong with it, in the order of its lines."""
+
+    exit_code = BAD_INPUT
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(set(problems), key=lambda problem: (problem.line or 0, problem.column or 0, problem.key))

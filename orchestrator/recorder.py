@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.exit_codes import SOME_FAILED
 from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infrastructure_failure, process_ended
 from orchestrator.timing import Timing, label
 from trainer.results import EpochResult
@@ -23,6 +24,8 @@ PROOF_SECONDS = 20.0
 
 class CircuitOpen(Exception):
     """Trials kept failing with one cause, so the rest of the grid was not started."""
+
+    exit_code = SOME_FAILED
 
 
 @dataclass

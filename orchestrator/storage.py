@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN
 from trainer.datasets import dataset_spec
 
 T = TypeVar("T")
@@ -35,6 +36,14 @@ BATCH = 500
 
 class StorageError(Exception):
     """Storage that cannot be used; the message names the URL, the reason and what to do."""
+
+    exit_code = BAD_INPUT
+
+
+class StorageAway(StorageError):
+    """Storage that fails or does not answer, and may do so again later."""
+
+    exit_code = TRY_AGAIN
 
 
 def is_url(location: str | Path) -> bool:
@@ -206,7 +215,7 @@ def _described(url: str, error: Exception) -> StorageError:
         return StorageError(f"{url}: access is denied ({said}); {needed} to these credentials")
     if "Credential" in type(error).__name__:
         return StorageError(f"{url}: no credentials were found ({said}); set them in the environment of every node")
-    return StorageError(f"{url}: the storage failed ({type(error).__name__}: {said})")
+    return StorageAway(f"{url}: the storage failed ({type(error).__name__}: {said})")
 
 
 def _in_time(url: str, work: Callable[[], T]) -> T:
@@ -227,5 +236,5 @@ def _in_time(url: str, work: Callable[[], T]) -> T:
         raise _described(url, failure[0]) from failure[0]
     if not outcome:
         late = f"the storage did not answer within {CHECK_SECONDS:g} s"
-        raise StorageError(f"{url}: {late}; check the URL and the network")
+        raise StorageAway(f"{url}: {late}; check the URL and the network")
     return outcome[0]

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
+from orchestrator.exit_codes import BAD_INPUT
+
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
 
 # The module that each is written with; the extra of the same name installs it.
@@ -15,6 +17,8 @@ MODULES: dict[Tracker, str] = {"tensorboard": "tensorboardX", "mlflow": "mlflow"
 
 class TrackerError(Exception):
     """A tracker cannot be used; the message says what is missing."""
+
+    exit_code = BAD_INPUT
 
 
 def check_trackers(names: Iterable[str]) -> None:

@@ -25,6 +25,9 @@ _HOMES = {
 class ReportError(ValueError):
     """A request that a report cannot fulfil; the message says what to ask instead."""
 
+    # Of the command: bad input, see `orchestrator.exit_codes`.
+    exit_code = 2
+
 
 # Imported on first use: pandas and matplotlib take a second that `orchestrate --help` need not wait for.
 def __getattr__(name: str) -> Any:

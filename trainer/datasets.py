@@ -14,6 +14,9 @@ RGB = tuple[float, float, float]
 class DataError(Exception):
     """A data set is missing, damaged or cannot be used; the message says what is wrong and what to do."""
 
+    # Of a command that ends with it: bad input.
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class DataFile:

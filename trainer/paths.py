@@ -10,6 +10,9 @@ from pathlib import Path
 class PathError(ValueError):
     """A path cannot be used as it is written; the message says why and what to do."""
 
+    # Of a command that ends with it: bad input.
+    exit_code = 2
+
 
 def user_path(text: str | os.PathLike[str]) -> Path:
     """Return the path with a leading `~` or `~user` replaced by that home folder.

@@ -9,7 +9,8 @@ import typer
 
 # In the order of the help.
 from orchestrator.cli import running, reading, upkeep  # isort: skip
-from orchestrator.cli.app import BAD_INPUT, DONE, Output, OutputError, app, stop_printing
+from orchestrator.cli.app import Output, OutputError, app, stop_printing
+from orchestrator.exit_codes import DONE
 
 __all__ = ["app", "main", "reading", "running", "upkeep"]
 
@@ -29,4 +30,4 @@ def main() -> None:
     except OutputError as error:
         stop_printing()
         typer.echo(f"error: {error}", err=True)
-        raise SystemExit(BAD_INPUT) from None
+        raise SystemExit(error.exit_code) from None

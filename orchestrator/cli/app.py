@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from orchestrator.exit_codes import DONE, INTERRUPTED, TRY_AGAIN, of_system
+
 if TYPE_CHECKING:
     from orchestrator.database import Database
-
-DONE, SOME_FAILED, BAD_INPUT, BUSY = 0, 1, 2, 3
 
 app = typer.Typer(
     name="orchestrate",
@@ -28,7 +28,7 @@ app = typer.Typer(
 
     `orchestrate run grids/quickstart.yaml` trains what is missing; `orchestrate report` writes the tables and the
     figure. Exit codes: 0 done, 1 some trial failed, 2 bad input, 3 another run holds the database or some trials,
-    130 interrupted.
+    75 the machine failed (a full disk, a server that is away, Ray): try again, 130 interrupted.
     """,
 )
 
@@ -80,14 +80,14 @@ def errors() -> Iterator[None]:
     """Turn every error that a person can mend into one message and an exit code."""
     try:
         yield
-    except (typer.Exit, typer.Abort):
+    except (typer.Exit, typer.Abort, OutputError):
         raise
     except BrokenPipeError:
         stop_printing()
         raise typer.Exit(DONE) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         code = _exit_code(error)
         if code is None:
@@ -98,33 +98,19 @@ def errors() -> Iterator[None]:
 
 
 def _exit_code(error: Exception) -> int | None:
-    """The exit code of an error that was expected; None for a bug."""
-    from orchestrator.database import Busy, DatabaseError
-    from orchestrator.grid import GridError
-    from orchestrator.monitor import PageError
-    from orchestrator.recorder import CircuitOpen
-    from orchestrator.scheduler import Interrupted, RayEnded, SchedulerError
-    from orchestrator.storage import StorageError
-    from orchestrator.trackers import TrackerError
-    from reports import ReportError
-    from trainer.download import DataError
-
-    if isinstance(error, Interrupted):
-        return error.exit_code
-    if isinstance(error, Busy):
-        return BUSY
-    if isinstance(error, CircuitOpen | RayEnded):
-        return SOME_FAILED
-    if isinstance(
-        error,
-        GridError | DatabaseError | DataError | PageError | SchedulerError | StorageError | TrackerError | ReportError,
-    ):
-        return BAD_INPUT
-    return None
+    """Return the exit code of an error that was expected, None for a bug."""
+    # A full disk or a lack of descriptors strikes anywhere; nobody has made that mistake.
+    if isinstance(error, OSError) and of_system(error) == TRY_AGAIN:
+        return TRY_AGAIN
+    return getattr(error, "exit_code", None)
 
 
 class OutputError(Exception):
     """Standard output cannot be written (a full disk behind `>`); the message says why, and what to do."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Output:
@@ -156,7 +142,7 @@ def _told() -> Iterator[None]:
         raise
     except OSError as error:
         message = f"standard output cannot be written: {error.strerror}; make room there, or send it elsewhere"
-        raise OutputError(message) from error
+        raise OutputError(message, of_system(error)) from error
 
 
 def stop_printing() -> None:

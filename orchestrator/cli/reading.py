@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.app import DONE, SOME_FAILED, AsJson, DatabaseOption, GridNames, app, errors
+from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, errors
+from orchestrator.exit_codes import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
     from orchestrator.database import Database

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from orchestrator.cli.app import (
-    BUSY,
-    DONE,
-    SOME_FAILED,
     Address,
     AsJson,
     DatabaseOption,
@@ -23,6 +20,7 @@ from orchestrator.cli.app import (
     errors,
     existing,
 )
+from orchestrator.exit_codes import BUSY, DONE, SOME_FAILED
 
 if TYPE_CHECKING:
     from orchestrator.database import Database

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import DONE, SOME_FAILED, DatabaseOption, DataRoot, app, errors
+from orchestrator.cli.app import DatabaseOption, DataRoot, app, errors
+from orchestrator.exit_codes import DONE, SOME_FAILED
 
 
 @app.command(

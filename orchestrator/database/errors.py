@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy.exc import StatementError
+
+from orchestrator.exit_codes import BAD_INPUT, BUSY, TRY_AGAIN
 
 _LATER = "is locked by another program (an open sqlite3 shell, a backup?); end it there and run the command again"
 _FULL = "cannot grow: its disk is full. Nothing was half written; make room and run the command again"
@@ -28,6 +31,7 @@ _SQLITE = {
     26: _DAMAGED,  # SQLITE_NOTADB
 }
 _TRANSIENT_SQLITE = {5, 6}
+_DISK_SQLITE = {10, 13}
 
 # Classes (two characters) and codes of the SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRESQL = {
@@ -39,10 +43,21 @@ _POSTGRESQL = {
     "3D": "does not exist on that server; make it with `createdb`",
 }
 _TRANSIENT_POSTGRESQL = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "08"}
+_DISK_POSTGRESQL = {"53100", "58030"}
+# What a server says to a login that it will never accept; a driver has no code for it.
+_REFUSAL = re.compile(r"FATAL: +(password|role|database|no pg_hba|\S+ authentication|permission)")
 
 
 class DatabaseError(Exception):
     """The results database cannot do what was asked; the message says which one, why, and what to do."""
+
+    exit_code = BAD_INPUT
+
+
+class DatabaseAway(DatabaseError):
+    """The results database, its server or its disk cannot do now what it could do later."""
+
+    exit_code = TRY_AGAIN
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,8 @@ class Holder:
 
 class Busy(DatabaseError):
     """Another driver holds the database; `holder` says who, as far as it is known."""
+
+    exit_code = BUSY
 
     def __init__(self, where: str, holder: Holder) -> None:
         super().__init__(f"{where} is in use by {holder}. Wait until it ends, or stop that process")
@@ -89,9 +106,12 @@ def describe(error: Exception, where: str) -> DatabaseError:
     if known == _DAMAGED:
         known = f"{known} {_newest_backup(Path(where))}"
     if known:
-        return DatabaseError(f"{where} {known} ({said})")
-    if getattr(error, "connection_invalidated", False) or _unreachable(error):
-        return DatabaseError(f"{where} cannot be reached; check the URL, and that the server runs ({said})")
+        away = transient(error) or sqlite_code in _DISK_SQLITE or sqlstate in _DISK_POSTGRESQL
+        return (DatabaseAway if away else DatabaseError)(f"{where} {known} ({said})")
+    if transient(error) or _unreachable(error):
+        away = transient(error) or not _REFUSAL.search(said)
+        kind = DatabaseAway if away else DatabaseError
+        return kind(f"{where} cannot be reached; check the URL, and that the server runs ({said})")
     return DatabaseError(f"{where}: {said}")
 
 

@@ -136,7 +136,7 @@ def test_a_database_that_cannot_grow_ends_the_run_and_loses_nothing(place, grid,
             before = place.results()
             disk.fill()
             gate.unlink()
-            assert run.code() == 2, run.text()
+            assert run.code() == 75, run.text()
         said = run.text().splitlines()[-1]
         assert said.startswith(f"error: {database} cannot grow: its disk is full. Nothing was half written; make room")
         assert "Traceback" not in run.text()
