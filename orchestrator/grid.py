@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ FIGURES = (2,)
 SELECTIONS = ("best_test", "best_val", "last")
 
 AMOUNTS = ("gpu", "cpu", "gpus_per_trial", "processes")
+# How a trial's steps are run; like the amounts, it is no part of what a trial is. See `trainer.train.train`.
+ENGINES = ("auto", "launched", "replayed", "compiled")
+ASKED = (*AMOUNTS, "engine", "deterministic")
 # Of one trial; more is a slip of the pen.
 MAX_AMOUNT = 4096
 
@@ -39,12 +42,16 @@ _MEAN_LAST = re.compile(r"mean_last_[1-9][0-9]{0,5}")
 class Resources:
     """What one trial asks of the cluster.
 
-    It runs in so many `processes`, and each has its GPUs (a fraction packs several trials on one) and CPU cores.
+    It runs in so many `processes`, and each has its GPU (a fraction packs several trials on one) and CPU cores. Without
+    a number, `gpu` is one where there is one and none where there is none, see `placed`. `engine` and `deterministic`
+    say how its steps are run.
     """
 
-    gpu: float = 1.0
+    gpu: float | None = None
     cpu: float = 1.0
     processes: int = 1
+    engine: str = "auto"
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,15 @@ def load_grid(path: str | Path) -> Grid:
     return Grid(name, source, text, trials, report)
 
 
+def placed(trials: Iterable[Trial], gpus: bool) -> list[Trial]:
+    """Return the trials with their number of GPUs: one where the grid leaves it open and there are `gpus`."""
+    amount = 1.0 if gpus else 0.0
+    return [
+        trial if trial.resources.gpu is not None else replace(trial, resources=replace(trial.resources, gpu=amount))
+        for trial in trials
+    ]
+
+
 @contextmanager
 def _without_collector() -> Iterator[None]:
     """A hundred thousand objects that all stay: the garbage collector would only walk them over and over."""
@@ -141,14 +157,14 @@ def _resources(
     reader: Reader, node: Node | None, configs: dict[str, TrainConfig]
 ) -> tuple[Resources, dict[str, Resources]]:
     """What every trial asks for, and what those of single networks ask for instead."""
-    entries = reader.mapping(node, "resources", (*AMOUNTS, "per_network"))
+    entries = reader.mapping(node, "resources", (*ASKED, "per_network"))
     shared = _amounts(reader, entries, "resources", Resources())
     trained = {name for config in configs.values() for name in (config.network, config.peer)}
     per_network = {}
     listed = entries.get("per_network")
     for name, child in reader.mapping(listed, "resources.per_network", NETWORKS, "network").items():
         key = f"resources.per_network.{name}"
-        per_network[name] = _amounts(reader, reader.mapping(child, key, AMOUNTS), key, shared)
+        per_network[name] = _amounts(reader, reader.mapping(child, key, ASKED), key, shared)
         if not reader.problems and name not in trained:
             reader.note(listed.places[name], key, "no trial of this grid trains this network")
     return shared, per_network
@@ -161,11 +177,17 @@ def _amounts(reader: Reader, entries: dict[str, Node], key: str, otherwise: Reso
             continue
         value = node.value
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if number and (0.01 <= value <= 1 or value in range(0 if name == "gpu" else 1, MAX_AMOUNT + 1)):
+        if name == "gpu" and number and value in range(2, MAX_AMOUNT + 1):
+            what = (
+                f"{value:g} GPUs would be kept and one used, because a process trains on one; write "
+                f"gpus_per_trial: {value:g} for a process on each, or gpu: 1"
+            )
+            reader.note(node.place, f"{key}.{name}", what)
+        elif number and (0.01 <= value <= 1 or value in range(0 if name == "gpu" else 1, MAX_AMOUNT + 1)):
             found[name] = round(float(value), 4)
         else:
-            allowed = "0, a fraction" if name == "gpu" else "a fraction"
-            what = f"{shown(node.plain())} is not an amount; give {allowed} from 0.01, or a whole number"
+            allowed = "0, 1, or a fraction from 0.01" if name == "gpu" else "a fraction from 0.01, or a whole number"
+            what = f"{shown(node.plain())} is not an amount; give {allowed}"
             reader.note(node.place, f"{key}.{name}", what)
     processes = otherwise.processes
     for name, counted in (("processes", "processes"), ("gpus_per_trial", "GPUs")):
@@ -182,17 +204,34 @@ def _amounts(reader: Reader, entries: dict[str, Node], key: str, otherwise: Reso
             if name in entries:
                 what = "is given by gpus_per_trial as well, which starts a process with one GPU for each; leave one out"
                 reader.note(entries[name].place, f"{key}.{name}", what)
-    elif processes > 1 and found["gpu"] not in (0, 1):
+    elif processes > 1 and found["gpu"] not in (None, 0, 1):
         name = "gpu" if "gpu" in entries else "processes"
         what = f"each of {processes} processes would get {found['gpu']:g} GPUs; it uses one (gpu: 1) or none (gpu: 0)"
         reader.note(entries[name].place, f"{key}.{name}", what)
-    return Resources(**found, processes=processes)
+    return Resources(**found, processes=processes, **_manner(reader, entries, key, otherwise))
+
+
+def _manner(reader: Reader, entries: dict[str, Node], key: str, otherwise: Resources) -> dict[str, Any]:
+    found: dict[str, Any] = {"engine": otherwise.engine, "deterministic": otherwise.deterministic}
+    if (node := entries.get("engine")) is not None:
+        found["engine"] = node.plain()
+        if found["engine"] not in ENGINES:
+            reader.note(node.place, f"{key}.engine", unknown("engine", found["engine"], ENGINES))
+    if (node := entries.get("deterministic")) is not None:
+        found["deterministic"] = node.value
+        if not isinstance(node.value, bool):
+            reader.note(node.place, f"{key}.deterministic", f"{shown(node.plain())} is neither true nor false")
+    return found
 
 
 def _largest(config: TrainConfig, shared: Resources, per_network: dict[str, Resources]) -> Resources:
     """The resources for all networks of a trial together."""
     asked = [per_network.get(name, shared) for name in config.network_names]
-    gpu, processes = max(one.gpu for one in asked), max(one.processes for one in asked)
-    if processes > 1:
-        gpu = min(1.0, math.ceil(gpu))
-    return Resources(gpu, max(one.cpu for one in asked), processes)
+    amounts = [1.0 if one.gpu is None else one.gpu for one in asked]
+    processes = max(one.processes for one in asked)
+    gpu: float | None = math.ceil(max(amounts)) if processes > 1 else max(amounts)
+    # Left open only where no network of the trial needs one for certain.
+    if any(one.gpu is None for one in asked) and not any(one.gpu for one in asked):
+        gpu = None
+    # The first network decides how steps are run: there is one step for both.
+    return replace(asked[0], gpu=gpu, cpu=max(one.cpu for one in asked), processes=processes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from orchestrator.quantities import counted
@@ -59,9 +59,10 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials of a grid in its order."""
+    """The trials of a grid in its order; `devices` says where those run that leave it open."""
 
     entries: list[PlannedTrial]
+    devices: str | None = None
 
     @property
     def pending(self) -> list[PlannedTrial]:
@@ -81,11 +82,11 @@ class Plan:
         return f"{counted(len(self.entries), 'trial')}: {listed}; {verdict}"
 
     def together(self) -> list[str]:
-        """A line for each way in which trials run in several processes."""
+        """Lines that say how trials run, where that is not in one process on a device that the grid names."""
         shapes = Counter(entry.trial.resources for entry in self.entries if entry.trial.resources.processes > 1)
-        return [
+        return [self.devices] * (self.devices is not None) + [
             f"{counted(count, 'trial')} in {shape.processes} processes each, a process with "
-            f"{counted(shape.gpu, 'GPU')} and {counted(shape.cpu, 'CPU')}"
+            f"{counted(shape.gpu or 0, 'GPU')} and {counted(shape.cpu, 'CPU')}"
             for shape, count in shapes.items()
         ]
 
@@ -97,6 +98,24 @@ def make_plan(grid: Grid, states: Mapping[str, State]) -> Plan:
     """Compare a grid with what the database knows of its trials, by key; a trial it does not know is new."""
     known = ((trial, states.get(trial.key)) for trial in grid.trials)
     return Plan([PlannedTrial(trial, *_judged(trial, state), state.epochs if state else 0) for trial, state in known])
+
+
+def with_devices(plan: Plan, gpus: int) -> Plan:
+    """Return a plan whose trials have their number of GPUs, on a machine with so many, and what it says of them."""
+    from orchestrator.grid import placed
+
+    if all(entry.trial.resources.gpu is not None for entry in plan.entries):
+        return plan
+    trials = placed((entry.trial for entry in plan.entries), gpus > 0)
+    entries = [replace(entry, trial=trial) for entry, trial in zip(plan.entries, trials, strict=True)]
+    return Plan(entries, devices_line(gpus))
+
+
+def devices_line(gpus: int, where: str = "here") -> str:
+    """Return where trials run whose grid does not say `gpu`, by the number of GPUs that there are."""
+    if gpus:
+        return f"{counted(gpus, 'GPU')} {where}: each trial takes one, as the grid does not say `gpu` under `resources`"
+    return f"no GPU {where}: trials run on the processor, as the grid does not say `gpu` under `resources`"
 
 
 def _judged(trial: Trial, known: State | None) -> tuple[Status, str]:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.canary import Footprint, canaries, canary_shape, packed_share, trained_images
 from orchestrator.cluster import Cluster, Interrupted, RayEnded, RunOptions, SchedulerError, ray_cluster
 from orchestrator.failures import Failure
+from orchestrator.grid import placed
+from orchestrator.plan import devices_line
 from orchestrator.recorder import Observer, Recorder, Summary, retry_at_once
 from orchestrator.storage import absolute
 from orchestrator.tuning import Abandoned, recording_callback, tracker_callbacks
@@ -58,8 +60,9 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
         CircuitOpen: one cause made `same_failure_limit` trials fail with no success in between.
         DatabaseError: an epoch could not be recorded.
     """
-    recorder = _recorder(database, trials, options, observer, "train")
     with ray_cluster(options) as cluster:
+        trials = _placed(cluster, trials, observer)
+        recorder = _recorder(database, trials, options, observer, "train")
         _refuse_infeasible(cluster, trials, options, observer)
         observer.ready(cluster.dashboard_url)
         if options.canaries:
@@ -74,6 +77,14 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
         for shape, members in alone.items():
             _run_shape(recorder, cluster, shape, members, options, alone=True)
     return recorder.summary
+
+
+def _placed(cluster: Cluster, trials: Sequence[Trial], observer: Observer) -> list[Trial]:
+    """Return the trials with their number of GPUs, by what the nodes have; says where those run that leave it open."""
+    gpus = sum(int(node.get("GPU", 0)) for node in cluster.nodes)
+    if any(trial.resources.gpu is None for trial in trials):
+        observer.note(devices_line(gpus, "here" if cluster.private else "in the cluster"))
+    return placed(trials, gpus > 0)
 
 
 def _refuse_infeasible(cluster: Cluster, trials: Sequence[Trial], options: RunOptions, observer: Observer) -> None:
@@ -152,20 +163,21 @@ def _packed(trials: Sequence[Trial], database: Database, cluster: Cluster, obser
 def time_trials(
     database: Database, trials: Sequence[Trial], options: RunOptions, observer: Observer, *, warm_up: int, timed: int
 ) -> Summary:
-    """Measure the epoch times of trials, each alone on its device, in the order given.
+    """Measure the epoch times of trials one at a time, also where there are devices for more, in the order given.
 
     Each trains `warm_up` + `timed` epochs from the beginning, without a checkpoint; the last `timed` are recorded as a
     timing attempt, beside the trial's accuracy run and without touching it.
 
     Raises as `run_trials`.
     """
-    recorder = _recorder(database, trials, options, observer, "time")
     with ray_cluster(options) as cluster:
+        trials = _placed(cluster, trials, observer)
+        recorder = _recorder(database, trials, options, observer, "time")
         _refuse_infeasible(cluster, trials, options, observer)
         observer.ready(cluster.dashboard_url)
         shapes = _by_shape((cluster.whole_device(trial.resources), trial) for trial in trials)
         for shape, members in shapes.items():
-            _run_shape(recorder, cluster, shape, members, options, alone=True, warm_up=warm_up, timed=timed)
+            _run_shape(recorder, cluster, shape, members, options, alone=True, warm_up=warm_up, timed=timed, at_once=1)
     return recorder.summary
 
 
@@ -206,6 +218,7 @@ def _run_shape(
     warm_up: int = 0,
     timed: int | None = None,
     canary: bool = False,
+    at_once: int | None = None,
 ) -> None:
     from ray import tune
     from ray.tune.trainable.function_trainable import wrap_function
@@ -239,6 +252,7 @@ def _run_shape(
             Trial,
             param_space={"job": tune.grid_search(jobs)},
             tune_config=tune.TuneConfig(
+                max_concurrent_trials=at_once,
                 reuse_actors=canary or all(trained_images(trial) < SMALL_TRIAL_IMAGES for trial in trials),
                 trial_name_creator=lambda trial: json.loads(trial.config["job"])["name"],
                 trial_dirname_creator=lambda trial: trial.trial_id,
@@ -304,4 +318,6 @@ def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, time
         warm_up=warm_up,
         timed=timed,
         processes=trial.resources.processes,
+        engine=trial.resources.engine,
+        deterministic=trial.resources.deterministic,
     )

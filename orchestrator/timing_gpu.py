@@ -283,6 +283,28 @@ def find_gpu(device: str, nvml: Any, uuid: str | None = None) -> tuple[Any, Any]
     return handle, nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle) if uuid.startswith("MIG-") else handle
 
 
+def gpus_here(nvml: Any = None) -> int:
+    """Return how many GPUs of this machine this process may use, without PyTorch and Ray; 0 without a driver."""
+    if nvml is None:
+        import pynvml as nvml
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # Of a list CUDA takes what stands before the first name that is none; -1 and nothing stand for no GPU.
+    listed = None if visible is None else [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return 0
+    try:
+        there = len(allowed_gpus(nvml))
+    except nvml.NVMLError:
+        return 0
+    finally:
+        nvml.nvmlShutdown()
+    return (
+        there if listed is None else len(listed) if any("MIG-" in name for name in listed) else min(there, len(listed))
+    )
+
+
 def allowed_gpus(nvml: Any) -> list[Any]:
     """Return the handles of the GPUs that this process may use, in the order of the bus; NVML counts the others too."""
     handles = []

@@ -31,7 +31,7 @@ class Job:
 
     A timing pass has no checkpoint, stops after `warm_up` + `timed` epochs and reports the last `timed` of them. A
     canary is a rehearsal: `checkpoint` is the file in whose folder it writes its own. `cpus` and `gpus` are those of
-    each of the `processes`.
+    each of the `processes`. `engine` and `deterministic` are as in `trainer.train.train`.
     """
 
     key: str
@@ -48,6 +48,8 @@ class Job:
     timed: int | None = None
     canary: bool = False
     processes: int = 1
+    engine: str = "auto"
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)

@@ -116,16 +116,19 @@ def plan(
         from orchestrator.display import print_plan
         from orchestrator.grid import load_grid
         from orchestrator.launch import leaving, plan_of
+        from orchestrator.plan import with_devices
+        from orchestrator.timing_gpu import gpus_here
 
         loaded = load_grid(grid)
         with existing(db) as database:
             if line := leaving(database, loaded):
                 typer.echo(f"note: {line}", err=True)
-            planned = plan_of(loaded, database)
+            planned = with_devices(plan_of(loaded, database), gpus_here())
             cost = _forecast(planned, database)
         if as_json:
             trials = [_planned_dict(entry) for entry in planned.entries]
-            typer.echo(json.dumps({"trials": trials, "forecast": asdict(cost) if cost else None}))
+            shown = {"trials": trials, "devices": planned.devices, "forecast": asdict(cost) if cost else None}
+            typer.echo(json.dumps(shown))
         else:
             print_plan(planned, cost)
 
@@ -171,19 +174,11 @@ def _forecast(plan: Plan, database: Database | None) -> Forecast | None:
 
 def _slots_here(trials: Sequence[Trial]) -> int:
     """How many of the trials this machine runs at once, by the largest request among them."""
+    from orchestrator.timing_gpu import gpus_here
+
     cpus = (os.cpu_count() or 1) / max(trial.resources.cpu * trial.resources.processes for trial in trials)
-    gpu = max(trial.resources.gpu * trial.resources.processes for trial in trials)
-    return max(1, int(min(cpus, _gpus() / gpu) if gpu else cpus))
-
-
-def _gpus() -> int:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetCount()
-    except pynvml.NVMLError:
-        return 0
+    gpu = max((trial.resources.gpu or 0) * trial.resources.processes for trial in trials)
+    return max(1, int(min(cpus, gpus_here() / gpu) if gpu else cpus))
 
 
 def _planned_dict(entry: PlannedTrial) -> dict[str, Any]:

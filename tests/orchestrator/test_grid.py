@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.grid import Grid, Resources, load_grid
+from orchestrator.grid import Grid, Resources, load_grid, placed
 from tests.orchestrator.grid_files import GRIDS, SHIPPED, keys, load, names
 from trainer.config import TrainConfig
 
@@ -294,8 +294,8 @@ def test_resources_may_differ_by_network():
         Resources(gpu=0.25, cpu=8),
     ]
     pair = {"fixed": {"methods": "dml", "network": "mobilenet", "peer": "wrn28_10"}}
-    (trial,) = load({**pair, "resources": {"gpu": 1, "cpu": 1, "per_network": {"wrn28_10": {"gpu": 2}}}}).trials
-    assert trial.resources == Resources(gpu=2, cpu=1)
+    (trial,) = load({**pair, "resources": {"gpu": 1, "cpu": 1, "per_network": {"wrn28_10": {"gpu": 0.5}}}}).trials
+    assert trial.resources == Resources(gpu=1, cpu=1)
 
 
 def test_a_trial_may_run_in_several_processes_each_with_a_gpu_or_none():
@@ -317,9 +317,42 @@ def test_two_networks_in_several_processes_use_one_gpu_each():
     assert trial.resources == Resources(gpu=1, cpu=1, processes=2)
 
 
+def test_a_grid_that_leaves_it_open_takes_a_gpu_where_there_is_one():
+    grid = {
+        "grid": {"network": ["resnet18", "resnet50"]},
+        "resources": {"cpu": 2, "per_network": {"resnet50": {"gpu": 0.5}}},
+    }
+    trials = load(grid).trials
+    assert [trial.resources for trial in placed(trials, True)] == [Resources(1, 2), Resources(0.5, 2)]
+    assert [trial.resources for trial in placed(trials, False)] == [Resources(0, 2), Resources(0.5, 2)]
+    # Where it runs is no part of what a trial is.
+    assert [trial.key for trial in placed(trials, True)] == [trial.key for trial in trials]
+    asked = {"cpu": 1, "processes": 2}
+    pair = {"fixed": {"methods": "dml", "network": "resnet18", "peer": "resnet50"}}
+    for amounts, open_, there, absent in (
+        ({}, None, 1, 0),
+        ({"resnet50": {"gpu": 0}}, None, 1, 0),
+        ({"resnet50": {"gpu": 1}}, 1, 1, 1),
+    ):
+        (trial,) = load({**pair, "resources": {**asked, "per_network": amounts}}).trials
+        assert trial.resources == Resources(open_, 1, 2)
+        assert [placed([trial], gpus)[0].resources.gpu for gpus in (True, False)] == [there, absent]
+
+
+def test_how_steps_are_run_is_no_part_of_what_a_trial_is():
+    asked = {"gpu": 1, "engine": "replayed", "per_network": {"resnet50": {"engine": "compiled", "deterministic": True}}}
+    grid = {"grid": {"network": ["resnet18", "resnet50"]}}
+    trials = load({**grid, "resources": asked}).trials
+    assert [trial.resources for trial in trials] == [
+        Resources(1, engine="replayed"),
+        Resources(1, engine="compiled", deterministic=True),
+    ]
+    assert [trial.key for trial in trials] == [trial.key for trial in load(grid).trials]
+
+
 def test_defaults_of_resources_and_report():
     grid = load({})
-    assert grid.trials[0].resources == Resources(gpu=1, cpu=1)
+    assert grid.trials[0].resources == Resources(gpu=None, cpu=1, engine="auto", deterministic=False)
     assert grid.report == {"tables": [], "figures": [], "selection": "best_test"}
 
 

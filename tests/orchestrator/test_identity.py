@@ -35,7 +35,7 @@ def test_defaults_that_are_written_down_change_nothing(spelled_out):
     "section",
     [
         {"name": "another"},
-        {"resources": {"gpu": 4, "cpu": 16, "per_network": {"resnet50": {"gpu": 8}}}},
+        {"resources": {"gpu": 1, "cpu": 16, "engine": "compiled", "per_network": {"resnet50": {"gpus_per_trial": 8}}}},
         {"report": {"tables": [1, 2], "figures": [2], "selection": "last"}},
     ],
 )

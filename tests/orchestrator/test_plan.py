@@ -1,10 +1,16 @@
 """The plan: why each trial would run or not."""
 
+import json
 from dataclasses import dataclass
 
 import pytest
+from typer.testing import CliRunner
 
-from orchestrator.plan import make_plan
+from orchestrator.cli import app
+from orchestrator.cluster import Cluster
+from orchestrator.plan import devices_line, make_plan
+from orchestrator.recorder import Observer
+from orchestrator.scheduler import _placed
 from tests.orchestrator.grid_files import load
 
 
@@ -106,3 +112,38 @@ def test_the_plan_tells_of_trials_in_several_processes():
     asked = {"gpus_per_trial": 4, "cpu": 8, "per_network": {"resnet50": {"gpus_per_trial": 1}}}
     grid = load({"grid": {"network": ["resnet18", "resnet50"], "seed": [0, 1]}, "resources": asked})
     assert make_plan(grid, {}).together() == ["2 trials in 4 processes each, a process with 1 GPU and 8 CPUs"]
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus", "taken", "line"),
+    [
+        ({"cpu": 1}, 2, 1, "2 GPUs here: each trial takes one, as the grid does not say `gpu` under `resources`"),
+        (
+            {"cpu": 1},
+            0,
+            0,
+            "no GPU here: trials run on the processor, as the grid does not say `gpu` under `resources`",
+        ),
+        ({"gpu": 1}, 0, 1, None),
+    ],
+)
+def test_a_plan_says_where_trials_run_that_leave_it_open(monkeypatch, tmp_path, resources, gpus, taken, line):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("orchestrator.timing_gpu.gpus_here", lambda: gpus)
+    (tmp_path / "open.yaml").write_text(json.dumps({"name": "open", "resources": resources}))
+    shown = CliRunner().invoke(app, ["plan", "open.yaml"]).output
+    assert (line in shown) if line else ("as the grid does not say" not in shown)
+    (described,) = [json.loads(CliRunner().invoke(app, ["plan", "open.yaml", "--json"]).stdout)]
+    assert described["devices"] == line
+    assert described["trials"][0]["resources"]["gpu"] == taken
+
+
+def test_a_run_goes_by_what_the_nodes_have():
+    trials = load({"resources": {"cpu": 1}}).trials
+    for nodes, taken in (([{"CPU": 4.0}], 0), ([{"CPU": 4.0}, {"CPU": 8.0, "GPU": 4.0}], 1)):
+        notes: list[str] = []
+        (trial,) = _placed(Cluster(nodes, None, private=False), trials, Observer(note=notes.append))
+        assert trial.resources.gpu == taken
+        assert notes == [devices_line(4 * taken, "in the cluster")]
+    (trial,) = _placed(Cluster([], None), load({"resources": {"gpu": 1}}).trials, Observer(note=notes.append))
+    assert (trial.resources.gpu, len(notes)) == (1, 1)

@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator.processes import Process, ancestors, cpu_ticks, descendants
 from orchestrator.timing import DeviceSampler, Timing, device_facts, label
+from orchestrator.timing_gpu import gpus_here
 
 ME = os.getpid()
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -776,6 +777,24 @@ def test_a_driver_skips_the_gpus_of_other_jobs(nvml, monkeypatch):
     assert device_facts("cuda:0", nvml=nvml)["uuid"] == OTHER_GPU
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert device_facts("cuda:0", nvml=nvml)["name"] is None
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"),
+    [(None, 2), ("", 0), ("-1", 0), ("0", 1), ("1,0", 2), ("0,1,2", 2), (f"{MIG},MIG-4,MIG-5", 3), (GPU, 1)],
+)
+def test_how_many_gpus_a_grid_may_use_here(nvml, monkeypatch, visible, count):
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus_here(nvml) == count
+    assert nvml.open == 0
+
+
+def test_no_driver_is_no_gpu_and_a_gpu_of_another_job_is_none(nvml):
+    nvml.forbidden = {OTHER_GPU}
+    assert gpus_here(nvml) == 1
+    nvml.errors["init"] = pynvml.NVML_ERROR_DRIVER_NOT_LOADED
+    assert gpus_here(nvml) == 0
 
 
 def test_without_a_uuid_it_is_not_known_which_gpu_it_is(nvml, host):
