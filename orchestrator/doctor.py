@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from orchestrator.machine import Finding, gpus, processors
 from orchestrator.provenance import code_provenance
+from orchestrator.timing_gpu import gpus_here
 
 # Every combination of the paper's three methods, every other method, and two networks side by side.
 COMBINATIONS = (
@@ -40,8 +43,10 @@ def check_machine(data_root: str | Path) -> bool:
     say("program", f"commit {provenance['commit'] or 'unknown'}{' (changed)' if provenance['dirty'] else ''}")
     versions = ", ".join(f"{name} {number}" for name, number in provenance["versions"].items())
     say("versions", f"Python {provenance['python']}, {versions}")
-    for line in _devices():
-        say("device", line)
+    able = True
+    for finding in _devices():
+        say("device", finding.text, {"note": "yellow", "fail": "red"}.get(finding.verdict, ""))
+        able = able and finding.verdict != "fail"
     for name, problem in _datasets(data_root):
         say("data", f"{name}: {problem or 'there'}", "" if problem else "green")
     here = Path.cwd()
@@ -54,23 +59,28 @@ def check_machine(data_root: str | Path) -> bool:
     )
     if not writable:
         say("disk", f"{here} cannot be written to: the database cannot be made here", "red")
-    return writable and enough
+    return writable and enough and able
 
 
-def check_resume(combinations: Sequence[str] = COMBINATIONS) -> bool:
+def check_resume(combinations: Sequence[str] = COMBINATIONS, device: str = "cpu") -> bool:
     """Train two epochs straight, and one epoch + SIGKILL + one epoch, and compare every bit; True when all agree.
 
-    `combinations` are names of methods, with commas between. Each of the three trainings has a process of its own.
+    `combinations` are names of methods, with commas between. Each of the three trainings has a process of its own, on
+    `device`; on a GPU PyTorch is asked for its deterministic algorithms, as by `deterministic: true` in a grid.
     """
     console = Console(highlight=False)
+    if device != "cpu" and not gpus_here():
+        console.print("[red]there is no GPU here to resume on; `orchestrate doctor` says why[/]")
+        return False
+    where = "on the CPU" if device == "cpu" else "on a GPU, with PyTorch's deterministic algorithms"
     console.print(
-        "2 epochs straight against 1 epoch + SIGKILL + 1 epoch, on the CPU:\n"
+        f"2 epochs straight against 1 epoch + SIGKILL + 1 epoch, {where}:\n"
         "weights, optimizer, state of the methods, losses and metrics, bit for bit"
     )
     different = 0
     for methods in combinations:
         with tempfile.TemporaryDirectory(prefix="orchestrate-doctor-") as folder:
-            found = _resume_difference(methods, Path(folder))
+            found = _resume_difference(methods, Path(folder), device)
         verdict = f"[red]{escape(found)}[/]" if found else "[green]identical[/]"
         console.print(f"  {methods.replace(',', ' + ') or 'baseline':<20} {verdict}", soft_wrap=True)
         different += bool(found)
@@ -79,25 +89,25 @@ def check_resume(combinations: Sequence[str] = COMBINATIONS) -> bool:
     return not different
 
 
-def _resume_difference(methods: str, folder: Path) -> str:
+def _resume_difference(methods: str, folder: Path, device: str) -> str:
     """Where the two trainings differ, in words; empty where they agree."""
     straight, resumed = folder / "straight.pt", folder / "resumed.pt"
     for checkpoint, kill in ((straight, False), (resumed, True), (resumed, False)):
-        ended = _train_in_a_process(methods, checkpoint, kill_after_first=kill)
+        ended = _train_in_a_process(methods, checkpoint, device, kill_after_first=kill)
         expected = -signal.SIGKILL if kill else 0
         if ended != expected:
             return f"a training ended with exit code {ended}, not {expected}"
     return difference(_content(straight), _content(resumed))
 
 
-def _train_in_a_process(methods: str, checkpoint: Path, *, kill_after_first: bool) -> int | None:
+def _train_in_a_process(methods: str, checkpoint: Path, device: str, *, kill_after_first: bool) -> int | None:
     """Train in a new process and return its exit code; it can be killed once its first epoch is reported."""
     # One server imports torch, and each process is forked from it before anything was computed.
     context = multiprocessing.get_context("forkserver")
     # The first optimizer of a process imports the compiler, which takes as long as all the rest.
     context.set_forkserver_preload(["torch._dynamo", "trainer.train", "trainer.methods", "sklearn.datasets"])
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(methods, checkpoint, theirs, kill_after_first), daemon=True)
+    process = context.Process(target=_train, args=(methods, checkpoint, device, theirs, kill_after_first), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -112,7 +122,7 @@ def _train_in_a_process(methods: str, checkpoint: Path, *, kill_after_first: boo
     return process.exitcode
 
 
-def _train(methods: str, checkpoint: Path, channel: Connection, wait_to_be_killed: bool) -> None:
+def _train(methods: str, checkpoint: Path, device: str, channel: Connection, wait_to_be_killed: bool) -> None:
     import torch
 
     from trainer.config import TrainConfig
@@ -127,7 +137,9 @@ def _train(methods: str, checkpoint: Path, channel: Connection, wait_to_be_kille
             signal.pause()
 
     named = {name: {} for name in methods.split(",") if name}
-    train(TrainConfig(**SMALL, methods=named), report, checkpoint=checkpoint)
+    # On one CPU the bits are equal without asking.
+    manner = {} if device == "cpu" else {"deterministic": True}
+    train(TrainConfig(**SMALL, methods=named), report, device=device, checkpoint=checkpoint, **manner)
 
 
 def _content(checkpoint: Path) -> dict[str, Any]:
@@ -164,20 +176,25 @@ def difference(one: Any, other: Any, path: str = "") -> str:
     return "" if one == other else f"{path}: {one!r} and {other!r}"
 
 
-def _devices() -> Iterator[str]:
+def _devices() -> Iterator[Finding]:
     import psutil
     import torch
 
-    memory = psutil.virtual_memory()
-    yield (
-        f"cpu: {os.cpu_count()} cores ({torch.backends.cpu.get_cpu_capability()}), "
-        f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB of memory available"
-    )
-    for index in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(index)
-        yield f"cuda:{index}: {facts.name}, {facts.total_memory / 2**30:.0f} GiB"
-    if not torch.cuda.is_available():
-        yield "no CUDA device: grids with `resources: {gpu: 1}` cannot run here"
+    memory, cpus = psutil.virtual_memory(), processors()
+    capability = torch.backends.cpu.get_cpu_capability()
+    available = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB of memory available"
+    yield replace(cpus, text=f"cpu: {cpus.text} ({capability}), {available}")
+    failed = False
+    for finding in gpus(torch.version.cuda):
+        failed = failed or finding.verdict == "fail"
+        yield finding
+    if gpus_here() and not failed and not torch.cuda.is_available():
+        try:
+            torch.cuda.init()
+            why = "it does not say why"
+        except Exception as error:
+            why = str(error).splitlines()[0]
+        yield Finding("fail", f"PyTorch cannot use the GPU: {why}")
 
 
 def _datasets(data_root: str | Path) -> Iterator[tuple[str, str | None]]:

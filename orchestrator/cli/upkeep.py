@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,9 +32,12 @@ def doctor(
     resume: Annotated[
         bool, typer.Option("--resume", help="Show that a killed and resumed training gives the same bits.")
     ] = False,
+    device: Annotated[
+        Literal["cpu", "cuda"], typer.Option(help="Where --resume trains; on a GPU by deterministic algorithms.")
+    ] = "cpu",
 ) -> None:
     """Check this machine: versions, devices, storage and data sets; with `--resume`, that resuming changes nothing."""
     with errors():
         from orchestrator.doctor import check_machine, check_resume
 
-        raise typer.Exit(DONE if (check_resume() if resume else check_machine(data_root)) else SOME_FAILED)
+        raise typer.Exit(DONE if (check_resume(device=device) if resume else check_machine(data_root)) else SOME_FAILED)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from orchestrator import doctor
 from orchestrator.cli import app
 from orchestrator.doctor import COMBINATIONS, SMALL, check_machine, check_resume, difference
+from orchestrator.machine import Finding
 from trainer.checkpoint import save_checkpoint
 from trainer.config import TrainConfig
 from trainer.objective import METHODS
@@ -30,6 +31,8 @@ def test_resuming_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_method_is_resumed() -> None:
+    import trainer.methods  # noqa: F401  (registers them)
+
     names = {name for combination in COMBINATIONS for name in combination.split(",") if name}
     assert names == set(METHODS)
     three = {frozenset(c.split(",")) - {""} for c in COMBINATIONS if set(c.split(",")) <= {"", "byot", "dmfl", "pskd"}}
@@ -46,7 +49,7 @@ def test_a_training_that_fails_is_told(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_difference_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def train(methods: str, checkpoint: Path, *, kill_after_first: bool) -> int:
+    def train(methods: str, checkpoint: Path, device: str, *, kill_after_first: bool) -> int:
         # A loss of precision on the way through a checkpoint.
         weight = torch.tensor([0.1, 0.2])
         if checkpoint.exists():
@@ -111,9 +114,34 @@ def test_a_machine_that_cannot_hold_results_is_refused(
     assert "cannot be written to" in capsys.readouterr().out
 
 
+def test_resuming_on_a_gpu_asks_for_deterministic_algorithms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("trainer.train.train", lambda config, report, **manner: asked.append(manner))
+    for device in ("cpu", "cuda"):
+        doctor._train("pskd", tmp_path / "c.pt", device, None, False)
+    assert [(manner["device"], manner.get("deterministic", False)) for manner in asked] == [
+        ("cpu", False),
+        ("cuda", True),
+    ]
+
+
+def test_resuming_on_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "gpus_here", lambda: 0)
+    result = CliRunner().invoke(app, ["doctor", "--resume", "--device", "cuda"])
+    assert result.exit_code == 1
+    assert "there is no GPU here to resume on" in result.output
+
+
+def test_what_would_fail_ends_with_an_exit_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "gpus", lambda cuda: [Finding("note", "MIG"), Finding("fail", "driver 550 is old")])
+    result = CliRunner().invoke(app, ["doctor", "--data-root", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "device    driver 550 is old" in result.output
+
+
 @pytest.mark.parametrize(("agreed", "code"), [(True, 0), (False, 1)])
 def test_the_exit_code_tells_programs(agreed: bool, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "check_resume", lambda: agreed)
+    monkeypatch.setattr(doctor, "check_resume", lambda device: agreed)
     monkeypatch.setattr(doctor, "check_machine", lambda data_root: agreed)
     assert CliRunner().invoke(app, ["doctor", "--resume"]).exit_code == code
     assert CliRunner().invoke(app, ["doctor"]).exit_code == code
