@@ -57,9 +57,7 @@ def gpus(cuda: str | None, nvml: Any = None, root: Path = Path("/")) -> Iterator
         if hidden := nvml.nvmlDeviceGetCount() - len(handles):
             yield Finding("note", f"{counted(hidden, 'GPU')} of this machine may not be used here (another job's)")
         if not handles:
-            yield Finding(
-                "fail", "no GPU may be used here: ask the batch system for one, or start the container with it"
-            )
+            yield Finding("fail", "no GPU may be used here: ask the batch system or the container for one")
         for index, handle in enumerate(handles):
             yield from _gpu(index, handle, nvml, root)
         if len(handles) > 1:
@@ -72,15 +70,11 @@ def gpus(cuda: str | None, nvml: Any = None, root: Path = Path("/")) -> Iterator
 
 def _no_driver(error: Exception, root: Path) -> Finding:
     if not (root / "proc/driver/nvidia/version").exists():
-        return Finding(
-            "fine", "no NVIDIA driver: trials run on the processor, and `resources: {gpu: 1}` cannot run here"
-        )
+        return Finding("fine", "no NVIDIA driver: trials run on the processor, none with `resources: {gpu: 1}`")
     if not _nodes(root):
         what = "the NVIDIA driver is loaded, but there is no /dev/nvidia0: start the container with --gpus all, or ask"
         return Finding("fail", f"{what} the batch system for a GPU")
-    return Finding(
-        "fail", f"the NVIDIA driver is loaded, but its library does not answer ({error}): reboot, or repair it"
-    )
+    return Finding("fail", f"the NVIDIA driver is loaded, but its library does not answer ({error}); reboot")
 
 
 def _driver(cuda: str | None, nvml: Any) -> Iterator[Finding]:
@@ -108,9 +102,7 @@ def _gpu(index: int, handle: Any, nvml: Any, root: Path) -> Iterator[Finding]:
         cure = "`nvidia-smi --compute-mode=DEFAULT` as root"
         yield Finding("fail", f"{name}: its compute mode forbids every program; {cure}")
     elif mode == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS:
-        what = (
-            "its compute mode lets one process in: trials that share it (a fraction of `gpu`, --pack auto) would fail"
-        )
+        what = "its compute mode lets one process in: trials that share it (`gpu: 0.5`, --pack auto) would fail"
         yield Finding("note", f"{name}: {what}")
     yield from _mig(name, handle, nvml)
 
