@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from orchestrator.quantities import counted
+from trainer.paths import PathError, user_path
 
 if TYPE_CHECKING:
     from orchestrator.database import Database, FailureRow
@@ -87,13 +88,21 @@ def rerun(source: str, environment: Mapping[str, Any], options: Sequence[str]) -
     from orchestrator.storage import absolute
 
     here = {
-        "--data-root": absolute(os.environ.get("ORCHESTRATE_DATA", "data")),
+        "--data-root": absolute(_default_data_root()),
         "--address": os.environ.get("RAY_ADDRESS"),
     }
     places = environment.get("places", {}).items()
     elsewhere = [(option, _from_here(place)) for option, place in places if place and place != here.get(option)]
     told = [word for pair in elsewhere for word in pair]
     return shlex.join(["orchestrate", "run", _from_here(source), *options, *told])
+
+
+def _default_data_root() -> str:
+    """Return the data root of a command without `--data-root`, as its option parses it."""
+    root = os.environ.get("ORCHESTRATE_DATA") or "data"
+    with suppress(PathError):
+        return root if "://" in root else str(user_path(root))
+    return root
 
 
 def _from_here(location: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from unicodedata import normalize
 
 
 class PathError(ValueError):
@@ -15,19 +16,22 @@ class PathError(ValueError):
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
-    """Return the path with a leading `~` or `~user` replaced by that home folder.
+    """Return the path with a leading `~` or `~user` replaced by that home folder, spelled as it is on the disk.
 
-    Raises PathError when there is no such home folder, so that no folder called `~` appears.
+    `é` is one character or two, and file systems keep whichever they were given: where only the other form is there,
+    it is the one that was meant. Raises PathError when there is no such home folder, so that no folder called `~`
+    appears.
     """
     written = os.fspath(text)
     expanded = os.path.expanduser(written)
-    if expanded.startswith("~"):
+    empty_home = written.split("/")[0] == "~" and os.environ.get("HOME") == ""
+    if expanded.startswith("~") or empty_home:
         home = written.partition("/")[0]
-        whose = f"of a user {home[1:]!r}" if len(home) > 1 else "because HOME is not set"
+        whose = f"of a user {home[1:]!r}" if len(home) > 1 else "because HOME is empty or not set"
         raise PathError(
             f"{written!r}: no home folder is known {whose}; write the whole path, or ./{written} for a folder so called"
         )
-    return Path(expanded)
+    return _as_on_disk(Path(expanded))
 
 
 def node_folder() -> Path:
@@ -46,3 +50,14 @@ def node_folder() -> Path:
     if not given and owner != os.getuid():
         raise PathError(f"{folder} belongs to another user; set ORCHESTRATE_CACHE on this node")
     return folder
+
+
+def _as_on_disk(path: Path) -> Path:
+    """Return the path with each part that is not there replaced by its other Unicode form, if that one is."""
+    if str(path).isascii():
+        return path
+    there = Path(path.anchor)
+    for part in path.parts[bool(path.anchor) :]:
+        forms = (part, normalize("NFC", part), normalize("NFD", part))
+        there /= next((form for form in forms if os.path.lexists(there / form)), part)
+    return there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from orchestrator.exit_codes import DONE, INTERRUPTED, TRY_AGAIN, of_system
+from trainer.paths import PathError, user_path
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -32,12 +34,39 @@ app = typer.Typer(
     """,
 )
 
-GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="The grid file (YAML).", show_default=False)]
+
+def path(text: str | Path) -> Path:
+    """Parse a path option: `~` is the home folder, also behind `=` and in environment variables.
+
+    `parser=path`, `parser=location` or `parser=database_location` belongs to every option that takes a path.
+    """
+    try:
+        return user_path(text)
+    except PathError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def location(text: str) -> str:
+    """Parse an option that takes a path or a URL; a URL stays as it is."""
+    return text if "://" in text or not text else str(path(text))
+
+
+def database_location(text: str) -> str:
+    """Parse a database option; `sqlite:///FILE` becomes the file's path, beside which checkpoints and logs lie."""
+    return location(_SQLITE_URL.sub("", text) if "?" not in text else text)
+
+
+_SQLITE_URL = re.compile(r"^sqlite(\+\w+)?:///(?=.)(?!:memory:)")
+
+GridFile = Annotated[
+    Path, typer.Argument(metavar="GRID", parser=path, help="The grid file (YAML).", show_default=False)
+]
 DatabaseOption = Annotated[
     str,
     typer.Option(
         "--db",
         metavar="FILE|URL",
+        parser=database_location,
         envvar="ORCHESTRATE_DB",
         help="The results database: an SQLite file or a PostgreSQL URL.",
     ),
@@ -46,6 +75,7 @@ DataRoot = Annotated[
     str,
     typer.Option(
         metavar="DIR|URL",
+        parser=location,
         envvar="ORCHESTRATE_DATA",
         help="The folder that holds the data sets: a path or a URL (s3://...).",
     ),

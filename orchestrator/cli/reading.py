@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, errors
+from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, database_location, errors, path
 from orchestrator.exit_codes import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def watch(
     every: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="Seconds between two looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page that refreshes itself instead.")
+        Path | None, typer.Option(metavar="FILE", parser=path, help="Write a page that refreshes itself instead.")
     ] = None,
 ) -> None:
     """Watch the tables fill up: methods by networks, with running cells, failures and the time left.
@@ -70,7 +70,7 @@ def watch(
 )
 def report(
     db: DatabaseOption = "results.db",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")] = Path("report"),
+    out: Annotated[Path, typer.Option(metavar="DIR", parser=path, help="Folder to write to.")] = Path("report"),
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,12 +97,12 @@ def report(
                 database, out, formats=formats or None, grids=grid, selection=selection, vs_paper=vs_paper
             )
         typer.echo(f"wrote {len(written)} files to {out}/")
-        for path in written:
-            typer.echo(f"  {path}")
+        for file in written:
+            typer.echo(f"  {file}")
         if earlier := earlier_files(out, written):
             typer.echo("not of this report, but of earlier ones into the same folder (--out names another):")
-            for path in earlier:
-                typer.echo(f"  {path}")
+            for file in earlier:
+                typer.echo(f"  {file}")
 
 
 @app.command(
@@ -150,7 +150,9 @@ def explain(
     epilog="Example: `orchestrate verify paper.tex`",
 )
 def verify(
-    paper: Annotated[Path, typer.Argument(metavar="FILE", help="A LaTeX file that holds or includes our tables.")],
+    paper: Annotated[
+        Path, typer.Argument(metavar="FILE", parser=path, help="A LaTeX file that holds or includes our tables.")
+    ],
     db: DatabaseOption = "results.db",
 ) -> None:
     """Recompute every number of ours in a LaTeX file, and in what it names in \\input or \\include, and fail on one
@@ -184,7 +186,7 @@ def verify(
 )
 def export(
     db: DatabaseOption = "results.db",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")] = Path("export"),
+    out: Annotated[Path, typer.Option(metavar="DIR", parser=path, help="Folder to write to.")] = Path("export"),
     format: Annotated[str, typer.Option(metavar="FORMAT", help="csv or parquet.")] = "csv",
 ) -> None:
     """Write the database as tidy files: trials, epochs, losses and evaluations."""
@@ -193,10 +195,11 @@ def export(
         from reports import export as export_data
 
         with open_database(db, readonly=True) as database:
-            for path in export_data(database, out, format):
-                typer.echo(str(path))
+            for file in export_data(database, out, format):
+                typer.echo(str(file))
 
 
 def _database_option(db: str, database: Database) -> list[str]:
     """What another command has to be told to read the same database; nothing where it does so anyway."""
-    return [] if db == os.environ.get("ORCHESTRATE_DB", "results.db") else ["--db", database.where]
+    without = database_location(os.environ.get("ORCHESTRATE_DB") or "results.db")
+    return [] if db == without else ["--db", database.where]

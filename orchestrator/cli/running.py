@@ -19,6 +19,7 @@ from orchestrator.cli.app import (
     app,
     errors,
     existing,
+    location,
 )
 from orchestrator.exit_codes import BUSY, DONE, SOME_FAILED
 
@@ -39,7 +40,10 @@ def run(
     checkpoints: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR|URL", help="Folder of the checkpoints: a path or a URL.", show_default="beside the database"
+            metavar="DIR|URL",
+            parser=location,
+            help="Folder of the checkpoints: a path or a URL.",
+            show_default="beside the database",
         ),
     ] = None,
     checkpoint_seconds: Annotated[

@@ -17,6 +17,7 @@ from orchestrator.database.postgresql import BULK, SCHEMA, LockedSession, postgr
 from orchestrator.database.sqlite import back_up, check_file, set_journal, sqlite_engine
 from orchestrator.database.store import Database
 from orchestrator.database.values import now
+from trainer.paths import PathError, user_path
 
 
 def open_database(
@@ -76,9 +77,9 @@ def _locate(location: str | Path) -> tuple[Path, None] | tuple[None, URL]:
 
 def _expanded(path: str) -> Path:
     try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise DatabaseError(f"{path} names no file: there is no user {path.split('/')[0][1:]!r}") from None
+        return user_path(path)
+    except PathError as error:
+        raise DatabaseError(str(error)) from None
 
 
 def _settle_version(engine: Engine, where: str, path: Path | None, create: bool, migrate: bool) -> str | None:

@@ -118,7 +118,7 @@ def test_locations(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("postgresql://u:secret@host:port/x", "URL cannot be read"),
         ("://", "URL cannot be read"),
         ("missing/results.db", "no folder missing"),
-        ("~nobody here/results.db", "there is no user 'nobody here'"),
+        ("~nobody here/results.db", "no home folder is known of a user 'nobody here'"),
         ("a\0b", "cannot be read: embedded null"),
         ("x" * 300, "cannot be read: File name too long"),
     ],
