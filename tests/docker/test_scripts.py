@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -38,7 +39,7 @@ class Place:
     def program(self, name: str, body: str = "") -> None:
         """Have a program that notes its arguments and does what `body` says."""
         path = self.programs / name
-        path.write_text(f'#!/bin/bash\necho "{name} $*" >>{self.folder}/calls\n{body}\n')
+        path.write_text(f'#!/bin/bash\necho "{name} $*" >>{shlex.quote(str(self.folder))}/calls\n{body}\n')
         path.chmod(0o755)
 
     def calls(self, program: str) -> list[str]:

@@ -468,7 +468,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(arguments: tuple[str, ..
 
 def test_a_closed_standard_output_is_no_error(recorded):
     recorded()
-    command = f"{sys.executable} -c 'from orchestrator.cli import main; main()' status >&-"
+    command = f"{shlex.quote(sys.executable)} -c 'from orchestrator.cli import main; main()' status >&-"
     done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stderr) == (0, b"")
 
