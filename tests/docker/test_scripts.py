@@ -39,8 +39,12 @@ class Place:
     def program(self, name: str, body: str = "") -> None:
         """Have a program that notes its arguments and does what `body` says."""
         path = self.programs / name
-        path.write_text(f'#!/bin/bash\necho "{name} $*" >>{shlex.quote(str(self.folder))}/calls\n{body}\n')
+        path.write_text(f'#!/bin/bash\necho "{name} $*" >>{self.quoted("calls")}\n{body}\n')
         path.chmod(0o755)
+
+    def quoted(self, name: str) -> str:
+        """The path of a file in the folder, for a shell."""
+        return shlex.quote(str(self.folder / name))
 
     def calls(self, program: str) -> list[str]:
         """The arguments of each call of a program so far."""
@@ -129,7 +133,7 @@ def submit(place: Place, driver: str) -> subprocess.Popen[str]:
     """Start the Slurm script as a batch job on one node, with `driver` for what `orchestrate` does."""
     place.program("srun", 'while [ "${1::2}" = -- ]; do shift; done; exec "$@"')
     place.program("scontrol")
-    started = f'grep --quiet "^ray start" {place.folder}/calls'
+    started = f'grep --quiet "^ray start" {place.quoted("calls")}'
     place.program("ray", f'case "$1" in start) exec sleep 600;; status) {started};; esac')
     place.program("orchestrate", driver)
     place.program("python", "echo key")
@@ -162,7 +166,7 @@ def test_a_slurm_job_whose_time_is_up_ends_the_driver_and_queues_again_unless_ca
     place: Place, state: str, requeued: bool
 ):
     place.program("squeue", f"echo {state}")
-    note = "file=$SLURM_SUBMIT_DIR/driver; trap 'echo ended >>$file; exit 143' TERM; touch $file"
+    note = """file=$SLURM_SUBMIT_DIR/driver; trap 'echo ended >>"$file"; exit 143' TERM; touch "$file\""""
     job = submit(place, f"{note}; while :; do sleep 0.1; done")
     deadline = time.monotonic() + 60
     while not (place.folder / "driver").exists():
