@@ -93,7 +93,7 @@ def _evaluate(options: Namespace) -> None:
         import torch
 
         from trainer.checkpoint import fitting, read_checkpoint
-        from trainer.data import load_splits
+        from trainer.data import evaluation_sets, load_splits
         from trainer.download import prepare
         from trainer.evaluation import evaluate
         from trainer.train import build_networks
@@ -109,7 +109,7 @@ def _evaluate(options: Namespace) -> None:
         with fitting(options.evaluate):
             networks.load_state_dict(state["networks"])
         with _together(str(device)):
-            evaluations = evaluate(config, networks, splits, device)
+            evaluations = evaluate(config, networks, evaluation_sets(splits, config, device), device)
     if _process_number() > 0:
         return
     if options.json:

@@ -19,6 +19,8 @@ from trainer.distributed import part_of, process_count
 from trainer.objective import Batch
 from trainer.reading import Images, ranks_within_class
 
+Normalizer = Callable[[Tensor], Tensor]
+
 
 class View(NamedTuple):
     """One look at each image of an epoch, in order, [N] each: its index, the crop's corner, whether it is mirrored."""
@@ -58,7 +60,9 @@ class EpochLoader:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch (0-based), every image once; the random numbers are drawn before this returns."""
         drawn = draw_epoch(self._host_labels, self._config, epoch, class_pairs=self._class_pairs)
-        views = [View(*(values.to(self._device) for values in view)) for view in drawn]
+        # In one piece: the device need not be waited for several times.
+        stacked = upload(torch.stack([values.long() for view in drawn for values in view]), self._device)
+        views = [View(*rows[:3], rows[3].bool()) for rows in stacked.split(len(View._fields))]
         return (self._batch(views, start) for start in range(0, len(self._labels), self._config.batch_size))
 
     def _batch(self, views: list[View], start: int) -> Batch:
@@ -75,6 +79,13 @@ class EpochLoader:
         if self._flip:
             pixels = torch.where(view.mirrored[:, None, None, None], pixels.flip(2), pixels)
         return self._normalized(pixels)
+
+
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """Return `values` on the device, without waiting for what it is at."""
+    if device.type == "cpu":
+        return values
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def draw_epoch(labels: Tensor, config: TrainConfig, epoch: int, *, class_pairs: bool) -> list[View]:
@@ -108,7 +119,7 @@ def flips(config: TrainConfig) -> bool:
     return dataset_spec(config.dataset).flip if config.flip is None else config.flip
 
 
-def normalizer(config: TrainConfig, size: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+def normalizer(config: TrainConfig, size: int, device: torch.device) -> Normalizer:
     """A function from uint8 pixels [B, size, size, 3] to normalised inputs [B, 3, size, size] in channels_last order.
 
     Inputs are float32, which autocast casts as it does the first weights, or float64 in that precision.

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from trainer.augmentation import EpochLoader, normalizer
+from trainer.augmentation import EpochLoader, Normalizer, normalizer
 from trainer.config import TrainConfig
 from trainer.datasets import RGB, DataError, dataset_spec, normalization_of
-from trainer.reading import ImageFiles, Images, Split, ranks_within_class, read_dataset, stratified_split
-from trainer.streaming import StreamingLoader, streamed_batches
+from trainer.distributed import part_of, process_count
+from trainer.reading import ImageFiles, Split, ranks_within_class, read_dataset, stratified_split
+from trainer.streaming import StreamingLoader, streamed_pixels
 
-__all__ = ["DataError", "EpochLoader", "Images", "Splits", "epoch_loader", "evaluation_batches", "load_splits"]
+__all__ = [
+    *("DataError", "EpochLoader", "EvaluationSet", "EvaluationSets", "Images", "Splits"),
+    *("epoch_loader", "evaluation_sets", "load_splits"),
+]
+
+# Evaluated at a time.
+BATCH_SIZE, GPU_BATCH_SIZE = 500, 2_000
 
 
 @dataclass(frozen=True)
@@ -67,16 +76,66 @@ def epoch_loader(
     return kind(splits.train, config, device, class_pairs=class_pairs)
 
 
-def evaluation_batches(
-    images: Split, config: TrainConfig, device: torch.device, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Normalised inputs [B, 3, H, W] (channels_last) and labels [B] of all images in order, without augmentation."""
-    if isinstance(images, ImageFiles):
-        yield from streamed_batches(images, config, device, batch_size)
-        return
-    normalized = normalizer(config, images.pixels.shape[2], device)
-    for pixels, labels in zip(images.pixels.split(batch_size), images.labels.split(batch_size), strict=True):
-        yield normalized(pixels.to(device)), labels.to(device)
+class EvaluationSet:
+    """The images of a split in order, as they are evaluated: without augmentation, whole or this process's part.
+
+    Images in memory and the labels lie on the device from the start. `count` are the images of all processes.
+    """
+
+    def __init__(
+        self, images: Split, config: TrainConfig, device: torch.device, normalized: Normalizer | None = None
+    ) -> None:
+        self.count = len(images)
+        if process_count() > 1:
+            images = images.take(torch.arange(self.count)[part_of(self.count).images])
+        self._device, self._files = device, images if isinstance(images, ImageFiles) else None
+        self._pixels = None if isinstance(images, ImageFiles) else images.pixels.to(device)
+        self.labels = images.labels.to(device)
+        self.size = images.size if isinstance(images, ImageFiles) else images.pixels.shape[2]
+        self._normalized = normalized or normalizer(config, self.size, device)
+
+    def first(self, count: int) -> EvaluationSet:
+        """Return the set of the first `count` images, which shares their memory."""
+        few = copy(self)
+        few.count = min(count, self.count)
+        few.labels = self.labels[:count]
+        few._pixels = None if self._pixels is None else self._pixels[:count]
+        few._files = self._files and self._files.take(torch.arange(min(count, len(self._files))))
+        return few
+
+    def batches(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give normalised inputs [B, 3, H, W] (channels_last) and labels [B], `size` images at a time."""
+        size = size or self.batch_size
+        if self._files is None:
+            parts: Iterable[Tensor] = self._pixels.split(size)
+        else:
+            parts = streamed_pixels(self._files, self._device, size)
+        for pixels, labels in zip(parts, self.labels.split(size), strict=True):
+            yield self._normalized(pixels), labels
+
+    @property
+    def batch_size(self) -> int:
+        """Images at a time: many for a GPU, which small images leave idle."""
+        on_gpu = self._device.type == "cuda" and self._pixels is not None and self.size <= 32
+        return GPU_BATCH_SIZE if on_gpu else BATCH_SIZE
+
+
+class EvaluationSets(NamedTuple):
+    """The splits that a run is evaluated on; `validation` and `out_of_distribution` where there are any."""
+
+    test: EvaluationSet
+    validation: EvaluationSet | None
+    out_of_distribution: EvaluationSet | None
+
+
+def evaluation_sets(splits: Splits, config: TrainConfig, device: torch.device) -> EvaluationSets:
+    """Put the splits that are evaluated on the device, once for all epochs."""
+    test = EvaluationSet(splits.test, config, device)
+    others = (
+        None if split is None else EvaluationSet(split, config, device, test._normalized)
+        for split in (splits.validation, splits.out_of_distribution)
+    )
+    return EvaluationSets(test, *others)
 
 
 def _resized(images: Split, size: int) -> Split:

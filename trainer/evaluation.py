@@ -2,70 +2,91 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer.config import TrainConfig
-from trainer.data import Splits, evaluation_batches
-from trainer.distributed import gathered, part_of, process_count
-from trainer.metrics import compute_metrics, ood_auroc
+from trainer.data import EvaluationSet, EvaluationSets
+from trainer.distributed import gathered
+from trainer.metrics import auroc_value, metric_values
 from trainer.objective import Output
-from trainer.reading import Split
-from trainer.results import Evaluation
+from trainer.results import Evaluation, Metrics
 
-BATCH_SIZE = 500
+METRICS = len(fields(Metrics))
 
 
-def evaluate(config: TrainConfig, networks: nn.ModuleList, splits: Splits, device: torch.device) -> list[Evaluation]:
+def evaluate(
+    config: TrainConfig, networks: nn.ModuleList, sets: EvaluationSets, device: torch.device
+) -> list[Evaluation]:
     """Evaluate every classifier of every network, and their ensemble (the mean of their softmax), on every split.
 
-    Several processes that train together share the images, and all return the metrics of the whole splits.
+    Several processes that train together share the images, and all return the metrics of the whole splits. The device
+    is waited for once, at the end.
     """
-    named = {"test": splits.test, "validation": splits.validation}
-    evaluations = []
+    named = {"test": sets.test, "validation": sets.validation}
+    places: list[tuple[int, str, str, int]] = []
+    rows = []
     networks.eval()
     for index, network in enumerate(networks):
-        outside = splits.out_of_distribution
+        outside = sets.out_of_distribution
         unfamiliar = classifier_probabilities(network, outside, config, device)[0] if outside is not None else {}
         for split, images in named.items():
             if images is None:
                 continue
             probabilities, labels = classifier_probabilities(network, images, config, device)
             for classifier, values in probabilities.items():
-                auroc = None
+                row = metric_values(values, labels)
                 if unfamiliar and split == "test":
-                    auroc = ood_auroc(values.amax(1), unfamiliar[classifier].amax(1))
-                metrics = compute_metrics(values, labels)
-                evaluations.append(Evaluation(index, classifier, metrics, len(labels), split, auroc))
+                    auroc = auroc_value(values.amax(1), unfamiliar[classifier].amax(1))
+                    row = torch.cat([row, auroc[None]])
+                places.append((index, classifier, split, images.count))
+                rows.append(row)
+    # In one piece, and read once: the first split's rows may be longer than the others'.
+    values = iter(torch.cat(rows).tolist())
+    evaluations = []
+    for (index, classifier, split, count), row in zip(places, rows, strict=True):
+        *metrics, auroc = (*islice(values, len(row)), *([None] if len(row) == METRICS else []))
+        evaluations.append(Evaluation(index, classifier, Metrics(*metrics), count, split, auroc))
     return evaluations
 
 
-@torch.inference_mode()
+# In inference mode, autocast would cast all weights anew for every batch.
+@torch.no_grad()
 def classifier_probabilities(
-    network: nn.Module, images: Split, config: TrainConfig, device: torch.device
+    network: nn.Module, images: EvaluationSet, config: TrainConfig, device: torch.device
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Softmax [N, K] of `main`, each head and, where there are heads, the `ensemble`; and the labels [N]."""
     collected: dict[str, list[Tensor]] = {}
-    labels = []
-    count = len(images)
-    if process_count() > 1:
-        images = images.take(torch.arange(count)[part_of(count).images])
-    for inputs, batch_labels in evaluation_batches(images, config, device, BATCH_SIZE):
-        with autocast(config, device):
+    # One context for all batches: autocast casts the weights once in it.
+    with autocast(config, device), without_search():
+        for inputs, _ in images.batches():
             output: Output = network(inputs)
-        logits = {"main": output.logits}
-        logits |= {f"head{i}": values for i, values in enumerate(output.head_logits, start=1)}
-        for classifier, values in logits.items():
-            wide = values if values.dtype == torch.float64 else values.float()
-            collected.setdefault(classifier, []).append(wide.softmax(1))
-        labels.append(batch_labels)
-    probabilities = {classifier: gathered(torch.cat(parts), count) for classifier, parts in collected.items()}
+            logits = {"main": output.logits}
+            logits |= {f"head{i}": values for i, values in enumerate(output.head_logits, start=1)}
+            for classifier, values in logits.items():
+                wide = values if values.dtype == torch.float64 else values.float()
+                collected.setdefault(classifier, []).append(wide.softmax(1))
+    probabilities = {classifier: gathered(torch.cat(parts), images.count) for classifier, parts in collected.items()}
     if len(probabilities) > 1:
         probabilities["ensemble"] = torch.stack(list(probabilities.values())).mean(0)
-    return probabilities, gathered(torch.cat(labels), count)
+    return probabilities, gathered(images.labels, images.count)
+
+
+@contextmanager
+def without_search() -> Iterator[None]:
+    """Have cuDNN take a plan at once: searching for the fastest, seconds for each shape, is worth it for training's."""
+    # Not by `cudnn.flags`, which would set everything that is not named to a default of its own.
+    searching, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = searching
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:

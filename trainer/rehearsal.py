@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ from torch import nn
 from trainer.augmentation import EpochLoader
 from trainer.checkpoint import fitting, read_checkpoint, remove_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
-from trainer.data import Splits, epoch_loader, load_splits
-from trainer.evaluation import BATCH_SIZE, evaluate
+from trainer.data import EvaluationSets, epoch_loader, evaluation_sets, load_splits
+from trainer.evaluation import evaluate
 from trainer.objective import Batch, Objective
-from trainer.reading import Split
 from trainer.streaming import StreamingLoader
 from trainer.train import (
     build_networks,
@@ -31,7 +30,7 @@ from trainer.train import (
 
 # The first step builds what later ones find ready; the last is the one that is timed.
 STEPS = 2
-EVALUATED = 2 * BATCH_SIZE
+EVALUATED_BATCHES = 2
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,7 @@ def rehearse(config: TrainConfig, *, device: str | torch.device, data_root: Path
     objective = Objective(config.build_methods(), num_classes)
     optimizer = build_optimizer(config, networks)
     loader = epoch_loader(splits, config, device, class_pairs=objective.requires.class_pairs)
+    evaluated = evaluation_sets(splits, config, device)
     teacher = build_networks(teacher_config(config), num_classes, device)[0] if objective.requires.teacher else None
     for method in objective.methods:
         method.setup(splits.train.labels.to(device), num_classes, len(networks), teacher)
@@ -84,7 +84,7 @@ def rehearse(config: TrainConfig, *, device: str | torch.device, data_root: Path
     wait_for(device)
     step_seconds = time.perf_counter() - few.began
     training = step_seconds / few.images * len(splits.train.labels)
-    evaluation = _evaluation_seconds(config, networks, splits, device)
+    evaluation = _evaluation_seconds(config, networks, evaluated, device)
     size = _checkpoint_bytes(config, networks, optimizer, objective, folder)
     on_gpu = device.type == "cuda"
     return Rehearsal(
@@ -118,30 +118,19 @@ class _FewBatches:
         self.launch_seconds = time.perf_counter() - self.began
 
 
-def _evaluation_seconds(config: TrainConfig, networks: nn.ModuleList, splits: Splits, device: torch.device) -> float:
-    few = replace(
-        splits,
-        test=_first(splits.test, EVALUATED),
-        validation=splits.validation and _first(splits.validation, EVALUATED),
-        out_of_distribution=splits.out_of_distribution and _first(splits.out_of_distribution, EVALUATED),
-    )
+def _evaluation_seconds(
+    config: TrainConfig, networks: nn.ModuleList, sets: EvaluationSets, device: torch.device
+) -> float:
+    few = EvaluationSets(*(each and each.first(EVALUATED_BATCHES * each.batch_size) for each in sets))
     if device.type == "cuda":
-        # The first batch of a size finds the fastest kernels.
+        # The first batch of a size loads its kernels.
         evaluate(config, networks, few, device)
     wait_for(device)
     began = time.perf_counter()
     evaluate(config, networks, few, device)
     wait_for(device)
-    return (time.perf_counter() - began) * _evaluated(splits) / _evaluated(few)
-
-
-def _first(images: Split, count: int) -> Split:
-    return images.take(torch.arange(min(count, len(images.labels))))
-
-
-def _evaluated(splits: Splits) -> int:
-    parts = (splits.test, splits.validation, splits.out_of_distribution)
-    return sum(len(part.labels) for part in parts if part is not None)
+    counts = [sum(each.count for each in some if each is not None) for some in (sets, few)]
+    return (time.perf_counter() - began) * counts[0] / counts[1]
 
 
 def _checkpoint_bytes(

@@ -8,7 +8,8 @@ shorter side to 256/224 of the input size and takes the centre.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from trainer.augmentation import draw_epoch, flips, normalizer
+from trainer.augmentation import draw_epoch, flips, normalizer, upload
 from trainer.config import TrainConfig
 from trainer.datasets import DataError
 from trainer.distributed import part_of, process_count
@@ -47,7 +48,7 @@ class StreamingLoader:
         workers: int | None = None,
     ) -> None:
         self._config, self._device, self._class_pairs = config, device, class_pairs
-        self._labels = files.labels
+        self._host_labels, self._labels = files.labels, files.labels.to(device)
         self._normalized = normalizer(config, files.size, device)
         self._keys: list[Key] = []
         decoder = _Decoder(files, random_crop=config.padding > 0, flip=flips(config))
@@ -59,42 +60,44 @@ class StreamingLoader:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch (0-based), every image once. An epoch ends before the next one begins."""
-        views = draw_epoch(self._labels, self._config, epoch, class_pairs=self._class_pairs)
+        views = draw_epoch(self._host_labels, self._config, epoch, class_pairs=self._class_pairs)
+        order = upload(views[0].indices, self._device)
         size = self._config.batch_size
-        order = views[0].indices.split(size)
         self._keys.clear()
-        for step, batch in enumerate(order):
-            own = part_of(len(batch)).images
-            places = range(step * size + own.start, step * size + own.stop)
+        for start in range(0, len(order), size):
+            places = self._own(start)
             # Views of a batch are decoded together: first the images, then their partners.
             indices = torch.cat([view.indices[places.start : places.stop] for view in views])
             seeds = [f"{self._config.seed}/{epoch}/{view}/{place}" for view in range(len(views)) for place in places]
             self._keys.append((indices.tolist(), seeds))
         return self._batches(order)
 
-    def _batches(self, order: Sequence[Tensor]) -> Iterator[Batch]:
-        for batch, pixels in zip(order, _decoded(self._loader), strict=True):
-            indices = batch[part_of(len(batch)).images]
+    def _own(self, start: int) -> range:
+        """The places in the order of an epoch that are this process's part of the batch at `start`."""
+        part = part_of(min(self._config.batch_size, len(self._labels) - start)).images
+        return range(start + part.start, start + part.stop)
+
+    def _batches(self, order: Tensor) -> Iterator[Batch]:
+        starts = range(0, len(order), self._config.batch_size)
+        for start, pixels in zip(starts, _decoded(self._loader), strict=True):
+            own = self._own(start)
+            indices = order[own.start : own.stop]
             inputs = self._normalized(pixels.to(self._device, non_blocking=True))
-            labels, partners = self._labels[indices].to(self._device), inputs[len(indices) :]
+            whole = min(self._config.batch_size, len(order) - start)
             yield Batch(
                 inputs[: len(indices)],
-                labels,
-                indices.to(self._device),
-                partners if self._class_pairs else None,
-                len(batch) if process_count() > 1 else None,
+                self._labels[indices],
+                indices,
+                inputs[len(indices) :] if self._class_pairs else None,
+                whole if process_count() > 1 else None,
             )
 
 
-def streamed_batches(
-    files: ImageFiles, config: TrainConfig, device: torch.device, batch_size: int, workers: int | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Normalised inputs [B, 3, H, W] and labels [B] of all images in order, without augmentation."""
+def streamed_pixels(files: ImageFiles, device: torch.device, batch_size: int) -> Iterator[Tensor]:
+    """The pixels [B, size, size, 3] uint8 of all images in order, on the device, without augmentation."""
     keys: list[Key] = [(part.tolist(), None) for part in torch.arange(len(files)).split(batch_size)]
-    loader = _loader(_Decoder(files), keys, device, workers, persistent=False)
-    normalized = normalizer(config, files.size, device)
-    for labels, pixels in zip(files.labels.split(batch_size), _decoded(loader), strict=True):
-        yield normalized(pixels.to(device, non_blocking=True)), labels.to(device)
+    for pixels in _decoded(_loader(_Decoder(files), keys, device, None, persistent=False)):
+        yield pixels.to(device, non_blocking=True)
 
 
 class _Decoder(Dataset):
@@ -146,14 +149,23 @@ def random_box(height: int, width: int, random: Random) -> tuple[int, int, int, 
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
+def decoding_workers() -> int:
+    """Return how many processes decode for this one: its share of the processors, `MAX_WORKERS` at most."""
+    # The threads that torch may use are this run's share.
+    share = torch.get_num_threads()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # `torchrun` allows a single thread where nobody says how many, however many processors there are.
+        share = max(share, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return min(MAX_WORKERS, share)
+
+
 def _loader(
     decoder: _Decoder, keys: list[Key], device: torch.device, workers: int | None, *, persistent: bool
 ) -> DataLoader:
     # Loaded here, before the workers are forked, so that none of them has to.
     import torchvision.transforms.functional  # noqa: F401
 
-    # The threads that torch may use are this run's share of the processors.
-    workers = min(MAX_WORKERS, torch.get_num_threads()) if workers is None else workers
+    workers = decoding_workers() if workers is None else workers
     return DataLoader(
         decoder,
         batch_size=None,

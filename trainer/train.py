@@ -16,7 +16,7 @@ from torch import nn
 
 from trainer.checkpoint import fitting, keep_newest, remove_checkpoint, resume_from, save_checkpoint
 from trainer.config import TrainConfig
-from trainer.data import epoch_loader, load_splits
+from trainer.data import epoch_loader, evaluation_sets, load_splits
 from trainer.distributed import (
     Step,
     added,
@@ -172,6 +172,7 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
     objective = Objective(config.build_methods(), num_classes)
     optimizer = build_optimizer(config, networks)
     loader = epoch_loader(splits, config, device, class_pairs=objective.requires.class_pairs)
+    evaluated = evaluation_sets(splits, config, device)
 
     teacher = None
     if objective.requires.teacher:
@@ -211,7 +212,7 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
         losses, images, data_seconds = train_epoch(config, networks, objective, optimizer, loader, epoch, step)
         wait_for(device)
         trained_at = time.perf_counter()
-        evaluations = evaluate(config, networks, splits, device)
+        evaluations = evaluate(config, networks, evaluated, device)
         wait_for(device)
         evaluated_at = time.perf_counter()
 

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import TrainConfig
-from trainer.data import epoch_loader, evaluation_batches, load_splits
-from trainer.evaluation import BATCH_SIZE, autocast, evaluate
+from trainer.data import BATCH_SIZE, EvaluationSet, epoch_loader, evaluation_sets, load_splits
+from trainer.evaluation import autocast, evaluate
 from trainer.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 from trainer.networks.heads import ReLUPatchConv2d
 from trainer.objective import Batch, Objective
@@ -70,12 +70,12 @@ class Run:
         self.epoch += 1
 
     def evaluate(self) -> None:
-        evaluate(self.config, self.networks, self.splits, CPU)
+        evaluate(self.config, self.networks, evaluation_sets(self.splits, self.config, CPU), CPU)
 
     def forward_only(self) -> None:
         self.networks.eval()
         with torch.inference_mode():
-            for inputs, _ in evaluation_batches(self.splits.test, self.config, CPU, BATCH_SIZE):
+            for inputs, _ in EvaluationSet(self.splits.test, self.config, CPU).batches(BATCH_SIZE):
                 with autocast(self.config, CPU):
                     self.networks[0](inputs)
 

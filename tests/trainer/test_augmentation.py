@@ -13,7 +13,7 @@ from torchvision.transforms import functional
 
 from trainer.augmentation import EpochLoader, draw_epoch
 from trainer.config import TrainConfig
-from trainer.data import evaluation_batches
+from trainer.data import EvaluationSet
 from trainer.datasets import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
 from trainer.objective import Batch
 from trainer.reading import Images
@@ -70,7 +70,7 @@ def test_a_line_of_one_pixel_is_reflected() -> None:
 def test_without_padding_and_flip_only_the_order_is_random() -> None:
     images = some_images()
     batch = joined(batches(images, padding=0, flip=False))
-    plain = torch.cat([inputs for inputs, _ in evaluation_batches(images, TrainConfig(), CPU, 100)])
+    plain = torch.cat([inputs for inputs, _ in EvaluationSet(images, TrainConfig(), CPU).batches(100)])
     assert torch.equal(batch.inputs, plain[batch.indices])
 
 
@@ -180,7 +180,7 @@ def test_the_shared_pixels_are_never_changed(padding: int) -> None:
     for batch in batches(images, class_pairs=True, padding=padding):
         batch.inputs.zero_()
         batch.labels.zero_()
-    for inputs, _ in evaluation_batches(images, TrainConfig(), CPU, 10):
+    for inputs, _ in EvaluationSet(images, TrainConfig(), CPU).batches(10):
         inputs.zero_()
     assert torch.equal(images.pixels, pixels)
     assert torch.equal(images.labels, labels)
@@ -192,7 +192,7 @@ def test_the_shared_pixels_are_never_changed(padding: int) -> None:
 def test_inputs_are_channels_last_in_the_precision_asked_for(precision: str, dtype: torch.dtype) -> None:
     images = some_images(size=8)
     config = TrainConfig(precision=precision, batch_size=10)
-    evaluated = [inputs for inputs, _ in evaluation_batches(images, config, CPU, 10)]
+    evaluated = [inputs for inputs, _ in EvaluationSet(images, config, CPU).batches(10)]
     for batch in batches(images, class_pairs=True, precision=precision):
         for inputs in (batch.inputs, batch.pair_inputs, evaluated[0]):
             assert inputs.dtype == dtype
@@ -208,7 +208,7 @@ def test_evaluation_is_the_plain_normalised_image_in_order(
 ) -> None:
     images = some_images()
     config = TrainConfig(normalization=normalization, precision="float64")
-    parts = list(evaluation_batches(images, config, CPU, 10))
+    parts = list(EvaluationSet(images, config, CPU).batches(10))
     assert [len(labels) for _, labels in parts] == [10, 10, 3]
     expected = (images.pixels.double() / 255 - torch.tensor(mean).double()) / torch.tensor(std).double()
     torch.testing.assert_close(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -147,14 +148,44 @@ def test_equal_probabilities_rank_by_class():
     assert metrics.top5_error == pytest.approx(100 * 3 / 8)
 
 
-def test_equal_confidences_keep_their_order():
+def test_equal_confidences_in_the_sources_order():
     count = 40
     probabilities = torch.tensor([[0.7, 0.3]] * count, dtype=torch.float64)
     labels = torch.arange(count)
-    first_wrong = compute_metrics(probabilities, (labels == 0).long()).aurc
-    last_wrong = compute_metrics(probabilities, (labels == count - 1).long()).aurc
+    first_wrong = compute_metrics(probabilities, (labels == 0).long(), ties="ordered").aurc
+    last_wrong = compute_metrics(probabilities, (labels == count - 1).long(), ties="ordered").aurc
     assert first_wrong == pytest.approx(1000 * sum(1 / k for k in range(1, count + 1)) / count)
     assert last_wrong == pytest.approx(1000 * (1 / count) / count)
+
+
+def test_equal_confidences_count_as_the_mean_of_their_orders():
+    """Five images in groups of one confidence: 2, 1 and 2. All orders within the groups are tried."""
+    confidence, wrong = (0.9, 0.9, 0.8, 0.6, 0.6), (True, False, False, True, True)
+
+    def aurc(order):
+        rates = [sum(wrong[i] for i in order[:k]) / k for k in range(1, 6)]
+        return 1000 * sum(rates) / 5
+
+    orders = [(*first, 2, *last) for first in permutations((0, 1)) for last in permutations((3, 4))]
+    probabilities = torch.tensor([[value, 1 - value] for value in confidence], dtype=torch.float64)
+    metrics = compute_metrics(probabilities, torch.tensor(wrong).long())
+    assert metrics.aurc == pytest.approx(sum(map(aurc, orders)) / len(orders), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_order_of_the_images_changes_nothing(dtype):
+    probabilities, labels = sample(400, 3, dtype=dtype)
+    # One decimal of three classes: many images of each confidence.
+    probabilities = probabilities.mul(10).round() / 10
+    first = compute_metrics(probabilities, labels)
+    excess = excess_aurc(probabilities, labels)
+    assert first.aurc != pytest.approx(compute_metrics(probabilities, labels, ties="ordered").aurc, rel=1e-6)
+    for seed in range(5):
+        order = torch.randperm(400, generator=torch.Generator().manual_seed(seed))
+        shuffled = compute_metrics(probabilities[order], labels[order])
+        assert vars(shuffled) == pytest.approx(vars(first), rel=1e-12)
+        assert shuffled.aurc == first.aurc
+        assert excess_aurc(probabilities[order], labels[order]) == excess
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

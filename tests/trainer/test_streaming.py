@@ -17,11 +17,11 @@ from torchvision import transforms
 from tests.trainer.fake_datasets import fake_cifar100, fake_folder, write_image
 from trainer.augmentation import draw_epoch
 from trainer.config import TrainConfig
-from trainer.data import DataError, epoch_loader, evaluation_batches, load_splits
+from trainer.data import DataError, EvaluationSet, epoch_loader, load_splits
 from trainer.datasets import DATASETS, IMAGENET_MEAN, IMAGENET_STD
 from trainer.objective import Batch
 from trainer.reading import ImageFiles
-from trainer.streaming import StreamingLoader, random_box, streamed_batches
+from trainer.streaming import StreamingLoader, random_box
 
 CPU = torch.device("cpu")
 SIZE = 14
@@ -78,7 +78,7 @@ def test_imagenet_stays_in_files(root: Path) -> None:
 def test_evaluation_is_the_published_centre_crop(root: Path) -> None:
     write_image(root / "imagenet/val/bee/0.png", (40, 33), seed=7, mode="L")
     found = load_splits(settings(), root)
-    batches = list(evaluation_batches(found.test, settings(), CPU, 2))
+    batches = list(EvaluationSet(found.test, settings(), CPU).batches(2))
     assert [labels.tolist() for _, labels in batches] == [[0, 1], [2]]
     published = transforms.Compose([transforms.Resize(16), transforms.CenterCrop(SIZE), transforms.ToTensor()])
     for inputs, path in zip(torch.cat([inputs for inputs, _ in batches]), found.test.paths, strict=True):
@@ -158,7 +158,7 @@ def test_training_cuts_out_parts_and_mirrors_half(root: Path) -> None:
 def test_without_padding_and_flip_training_sees_the_evaluation_image(root: Path) -> None:
     config = settings(padding=0, flip=False)
     files = load_splits(config, root).train
-    plain = torch.cat([inputs for inputs, _ in streamed_batches(files, config, CPU, 4, workers=0)])
+    plain = torch.cat([inputs for inputs, _ in EvaluationSet(files, config, CPU).batches(4)])
     for part in loaded(root, padding=0, flip=False):
         assert torch.equal(part.inputs, plain[part.indices])
 
@@ -196,7 +196,7 @@ def test_a_damaged_file_is_named_in_one_sentence(root: Path, workers: int) -> No
 def test_global_generators_are_left_alone(root: Path) -> None:
     before = torch.get_rng_state(), random.getstate()
     loaded(root, workers=1)
-    list(evaluation_batches(load_splits(settings(), root).test, settings(), CPU, 2))
+    list(EvaluationSet(load_splits(settings(), root).test, settings(), CPU).batches(2))
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == random.getstate()
 
@@ -205,10 +205,10 @@ def test_files_and_memory_meet_in_out_of_distribution_detection(root: Path, monk
     fake_cifar100(root, monkeypatch)
     config = TrainConfig(dataset="cifar100", ood_dataset="imagenet")
     outside = load_splits(config, root)
-    (inputs, labels), *rest = evaluation_batches(outside.out_of_distribution, config, CPU, 10)
+    (inputs, labels), *rest = EvaluationSet(outside.out_of_distribution, config, CPU).batches(10)
     assert not rest
     assert inputs.shape == (3, 3, 32, 32)
     assert len(labels) == 3
     other = settings(ood_dataset="cifar100")
-    (inputs, _), *_ = evaluation_batches(load_splits(other, root).out_of_distribution, other, CPU, 10)
+    (inputs, _), *_ = EvaluationSet(load_splits(other, root).out_of_distribution, other, CPU).batches(10)
     assert inputs.shape == (4, 3, SIZE, SIZE)

@@ -1,7 +1,12 @@
 """The smallest networks and batches that a training method can be tried on."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
+
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.objective import Batch, Objective, Output, build_methods
@@ -83,3 +88,80 @@ class RefuseWaiting(TorchDispatchMode):
             torch.ops.aten.is_nonzero,
         ), f"{function} waits for the device"
         return function(*args, **(kwargs or {}))
+
+
+GPU = torch.device("cuda:0")
+
+
+class Traffic(TorchDispatchMode):
+    """Counts what passes between the host and a fake GPU: uploads, those that block, and reads that wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uploads = self.blocking = self.waits = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        named = dict(zip((each.name for each in function._schema.arguments), args, strict=False)) | (kwargs or {})
+        aten, name = torch.ops.aten, function.overloadpacket
+        # In inference mode `to` stays whole.
+        if name in (aten._to_copy, aten.to):
+            self._moved(named["self"].device, result.device, named.get("non_blocking"))
+        elif name is aten.copy_:
+            self._moved(named["src"].device, named["self"].device, named.get("non_blocking"))
+        elif name in (aten.nonzero, aten.masked_select, aten._local_scalar_dense):
+            self.waits += named["self"].device.type == "cuda"
+        return result
+
+    def _moved(self, origin: torch.device, target: torch.device, non_blocking: bool | None) -> None:
+        if origin.type == "cpu" and target.type == "cuda":
+            self.uploads += 1
+            self.blocking += not non_blocking
+        elif origin.type == "cuda" and target.type == "cpu":
+            self.waits += not non_blocking
+
+
+@contextmanager
+def fake_gpu() -> Iterator[Traffic]:
+    """Let tensors be on `GPU`, which nobody has: they have no values, so that nothing is computed.
+
+    What has to have values on the host is computed there: the order of an epoch. Reading from the GPU gives zeros and
+    counts as waiting for it.
+    """
+    from trainer import augmentation, streaming
+
+    traffic = Traffic()
+
+    def drawn(*args, **kwargs):
+        with unset_fake_temporarily():
+            return draw(*args, **kwargs)
+
+    def read(values: Tensor) -> list[float]:
+        traffic.waits += values.device.type == "cuda"
+        return [0.0] * values.numel()
+
+    draw = augmentation.draw_epoch
+    with ExitStack() as stack:
+        for patched in (
+            patch.object(augmentation, "draw_epoch", drawn),
+            patch.object(streaming, "draw_epoch", drawn),
+            patch("torch.cuda.is_bf16_supported", lambda *args, **kwargs: True),
+            patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
+            # Pinning needs the driver.
+            patch.object(Tensor, "pin_memory", lambda values: values),
+            patch.object(FakeTensor, "tolist", read),
+            FakeTensorMode(allow_non_fake_inputs=True),
+            traffic,
+        ):
+            stack.enter_context(patched)
+        yield traffic
+
+
+def on_fake_gpu(networks: nn.Module) -> nn.Module:
+    """Move a module's parameters and buffers within `fake_gpu`."""
+    for module in networks.modules():
+        for name, values in module.named_parameters(recurse=False):
+            module._parameters[name] = nn.Parameter(torch.empty_like(values, device=GPU), values.requires_grad)
+        for name, values in module.named_buffers(recurse=False):
+            module._buffers[name] = torch.empty_like(values, device=GPU)
+    return networks
