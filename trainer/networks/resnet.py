@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1, conv3x3
 
+from trainer.networks.grouped import GroupedConv2d
 from trainer.networks.heads import attach_heads
 from trainer.networks.network import Network
 
@@ -59,10 +60,27 @@ def residual_stages(
             shortcut = None
             if stride > 1 or inputs != outputs:
                 shortcut = nn.Sequential(projection(inputs, outputs, stride), nn.BatchNorm2d(outputs))
-            blocks.append(block(inputs, planes, stride, shortcut, groups, wide_enough))
+            built = block(inputs, planes, stride, shortcut, groups, wide_enough)
+            if groups > 1:
+                built.conv2 = _with_forms(built.conv2)
+            blocks.append(built)
             inputs = outputs
         stages.append(nn.Sequential(*blocks))
     return stages
+
+
+def _with_forms(convolution: nn.Conv2d) -> GroupedConv2d:
+    """The same convolution in a layer that knows several forms of it; no random number is drawn."""
+    return nn.utils.skip_init(
+        GroupedConv2d,
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size,
+        convolution.stride,
+        convolution.padding,
+        groups=convolution.groups,
+        bias=False,
+    )
 
 
 def projection(channels: int, out_channels: int, stride: int) -> nn.Module:
