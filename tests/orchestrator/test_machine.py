@@ -12,7 +12,7 @@ import pynvml
 import pytest
 
 from orchestrator.machine import Finding, gpus, processors
-from tests.orchestrator.test_timing import GPU, MIG, OTHER_GPU, FakeNvml
+from tests.orchestrator.fake_gpu import GPU, MIG, OTHER_GPU, FakeNvml
 
 Usage = namedtuple("Usage", "total used free")
 

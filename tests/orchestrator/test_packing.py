@@ -1,19 +1,22 @@
-"""Several trials on one GPU. The GPU is a number that Ray is told, so that this runs anywhere."""
+"""Several trials on one GPU. The GPU is a number that Ray is told, and CUDA and NVML are fakes: this runs anywhere."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
+from tests.orchestrator.fake_gpu import GPU
 from tests.orchestrator.runs import Workplace, ended, wait_for
 
 
 @pytest.fixture
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A program that trains on the CPU what asks for a GPU, on a machine of 64 processors and one GPU for Ray."""
+    """A program on a machine of 64 processors and one GPU for Ray: a trial does on cuda:0 all but the training."""
     workplace = Workplace(tmp_path_factory.mktemp("p"))
     edit(
         workplace,
@@ -21,7 +24,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         '"include_dashboard": options.dashboard',
         '"include_dashboard": False, "num_cpus": 64, "num_gpus": 1',
     )
-    edit(workplace, "worker.py", '"cuda:0" if job.gpus > 0 else "cpu"', '"cpu"')
+    shutil.copy(Path(__file__).with_name("fake_gpu.py"), workplace.code / "orchestrator")
+    first = "    failure = None\n    try:\n        if member is None:"
+    fake = "    from orchestrator.fake_gpu import train_on_the_cpu_instead\n\n    train_on_the_cpu_instead()\n"
+    edit(workplace, "worker.py", first, fake + first)
     return workplace
 
 
@@ -46,6 +52,7 @@ def test_a_quarter_of_a_gpu_runs_four_at_once(workplace: Workplace):
         labels = "SELECT DISTINCT trial_id FROM epochs WHERE timing_quality IN ('packed', 'foreign load')"
         assert wait_for(lambda: len(workplace.ask(labels)) == 4)
         assert len(running(workplace)) == 4
+        assert workplace.ask("SELECT DISTINCT device, device_uuid FROM attempts") == [("cuda:0 (NVIDIA H200)", GPU)]
         process.send_signal(signal.SIGINT)
 
 

@@ -17,6 +17,7 @@ import pytest
 from orchestrator.processes import Process, ancestors, cpu_ticks, descendants
 from orchestrator.timing import DeviceSampler, Timing, device_facts, label
 from orchestrator.timing_gpu import gpus_here
+from tests.orchestrator.fake_gpu import GPU, MIG, OTHER_GPU, FakeNvml
 
 ME = os.getpid()
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -404,128 +405,6 @@ def test_a_real_busy_loop():
     if others > 0.05 or not os.environ.get("ORCHESTRATE_QUIET_MACHINE"):
         pytest.skip(f"others take {others} cores; ORCHESTRATE_QUIET_MACHINE=1 says that nobody else uses this machine")
     assert before.quality == after.quality == "exclusive"
-
-
-GPU = "GPU-11111111-aaaa-bbbb-cccc-000000000000"
-OTHER_GPU = "GPU-22222222-aaaa-bbbb-cccc-000000000000"
-MIG = "MIG-33333333-aaaa-bbbb-cccc-000000000000"
-
-
-class FakeNvml:
-    """NVML with two GPUs, of which the first (and its MIG instance) shows what the test scripts.
-
-    Constants, names and errors are the real module's; so is a missing function's failure.
-    """
-
-    def __init__(self, count: int = 2):
-        self.uuids = [GPU, OTHER_GPU][:count]
-        self.open = 0
-        self.calls = 0
-        self.pids = {ME: 900}
-        self.used = 900
-        self.reasons = 0
-        self.slow_call: int | None = None
-        self.clock = 1980
-        self.errors: dict[str, int] = {}
-        # What an old driver does not have.
-        self.mps: list[int] = []
-        self.held: dict[int, int] | None = None
-        self.ran: list[SimpleNamespace] | None = None
-        self.forbidden: set[str] = set()
-
-    def __getattr__(self, name):
-        if name.startswith(("NVML", "nvmlClocksEventReason", "nvmlMemory_v2")):
-            return getattr(pynvml, name)
-        raise AttributeError(name)
-
-    def _check(self, function: str) -> None:
-        if function in self.errors:
-            raise pynvml.NVMLError(self.errors[function])
-
-    def nvmlInit(self):
-        self._check("init")
-        self.open += 1
-
-    def nvmlShutdown(self):
-        self.open -= 1
-
-    def nvmlSystemGetDriverVersion(self):
-        return "580.65.06"
-
-    def nvmlDeviceGetCount(self):
-        return len(self.uuids)
-
-    def nvmlDeviceGetHandleByIndex(self, index):
-        if self.uuids[index] in self.forbidden:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
-        return self.uuids[index]
-
-    def nvmlDeviceGetMPSComputeRunningProcesses(self, handle):
-        return [SimpleNamespace(pid=pid, usedGpuMemory=100 * 2**20) for pid in self.mps]
-
-    def nvmlDeviceGetFieldValues(self, handle, fields):
-        assert handle != MIG
-        if self.held is None:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return [
-            SimpleNamespace(nvmlReturn=pynvml.NVML_SUCCESS, value=SimpleNamespace(ullVal=self.held.get(field, 0)))
-            for field in fields
-        ]
-
-    def nvmlDeviceGetProcessUtilization(self, handle, since):
-        new = [sample for sample in self.ran or () if sample.timeStamp > since]
-        if not new:
-            # What the real one says where there is nothing new, or where it cannot tell.
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED if self.ran is None else pynvml.NVML_ERROR_NOT_FOUND)
-        return new
-
-    def nvmlDeviceGetHandleByUUID(self, uuid):
-        assert uuid not in self.forbidden
-        if uuid not in (*self.uuids, MIG):
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-        return uuid
-
-    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle):
-        assert handle == MIG
-        return GPU
-
-    def nvmlDeviceGetUUID(self, handle):
-        return handle
-
-    def nvmlDeviceGetName(self, handle):
-        return "NVIDIA H200"
-
-    def nvmlDeviceGetMaxClockInfo(self, handle, kind):
-        assert handle != MIG and kind == pynvml.NVML_CLOCK_SM
-        return 1980
-
-    def nvmlDeviceGetClockInfo(self, handle, kind):
-        assert handle != MIG and kind == pynvml.NVML_CLOCK_SM
-        return self.clock
-
-    def nvmlDeviceGetMemoryInfo(self, handle, version=None):
-        self._check("memory")
-        return SimpleNamespace(used=self.used * 2**20, total=143771 * 2**20)
-
-    def nvmlDeviceGetUtilizationRates(self, handle):
-        assert handle != MIG
-        self._check("utilisation")
-        return SimpleNamespace(gpu=97, memory=40)
-
-    def nvmlDeviceGetCurrentClocksEventReasons(self, handle):
-        assert handle != MIG
-        self._check("reasons")
-        return pynvml.nvmlClocksEventReasonHwSlowdown if self.calls == self.slow_call else self.reasons
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle):
-        self._check("processes")
-        self.calls += 1
-        if handle == OTHER_GPU:
-            return []
-        return [
-            SimpleNamespace(pid=pid, usedGpuMemory=None if mib is None else mib * 2**20)
-            for pid, mib in self.pids.items()
-        ]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from orchestrator.provenance import code_digest
-from orchestrator.worker import Job, attempt
+from orchestrator.worker import Job, _gpu_name, attempt
+from tests.orchestrator.fake_gpu import GPU, MIG, FakeCuda, FakeNvml
 from trainer.config import TrainConfig
 
 
@@ -72,6 +74,47 @@ def test_a_trial_on_the_cpu_does_not_wake_the_driver(tmp_path: Path, monkeypatch
     cuda = BrokenCuda(monkeypatch, initialized=False)
     assert attempt(small_job(tmp_path), lambda message: None) is None
     assert cuda.asked == []
+
+
+class FirstKernel(Exception):
+    """Where a trial would start to compute on the GPU."""
+
+
+@pytest.mark.parametrize("canary", [False, True])
+def test_what_a_trial_on_a_gpu_does_before_its_first_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, canary: bool
+):
+    monkeypatch.setattr("orchestrator.worker._leave_packages_alone", lambda: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("orchestrator.timing._pynvml", FakeNvml)
+    FakeCuda(monkeypatch.setattr)
+
+    def build(config: TrainConfig, num_classes: int, device: torch.device) -> None:
+        assert device == torch.device("cuda:0")
+        assert torch.cuda.is_initialized()
+        raise FirstKernel
+
+    for module in ("trainer.train", "trainer.rehearsal"):
+        monkeypatch.setattr(f"{module}.build_networks", build)
+    told: list[dict[str, Any]] = []
+    failure = attempt(small_job(tmp_path, gpus=1, checkpoint=None, canary=canary), told.append)
+    assert failure and failure.message.startswith("FirstKernel"), failure
+    (started,) = told
+    assert (started["device"], started["device_uuid"]) == ("cuda:0 (NVIDIA H200)", GPU)
+    assert started["environment"]["device"]["driver"] == "580.65.06"
+
+
+@pytest.mark.parametrize("mute", [False, True])
+def test_gpus_are_told_apart_also_where_nobody_gives_their_uuid(monkeypatch: pytest.MonkeyPatch, mute: bool):
+    FakeCuda(monkeypatch.setattr)
+    if mute:
+        monkeypatch.setattr(torch.cuda, "get_device_properties", BrokenCuda.fail)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    host = socket.gethostname()
+    names = [_gpu_name(device) for device in ("cuda:0", "cuda:1", "cpu")]
+    assert names == ([f"GPU 3 on {host}", f"GPU 5 on {host}", ""] if mute else [f"{GPU} on {host}"] * 2 + [""])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", MIG)
+    assert _gpu_name("cuda:0") == f"{MIG} on {host}"
 
 
 def test_the_log_of_a_resumed_trial_marks_the_epochs_of_its_checkpoint(tmp_path: Path, monkeypatch):
