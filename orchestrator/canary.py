@@ -38,9 +38,14 @@ class Footprint:
     launch_share: float
 
 
-def canary_shape(config: Mapping[str, Any]) -> str:
-    """Equal for configurations of which one canary is enough."""
-    return json.dumps([config.get(name) for name in SHAPE], sort_keys=True)
+def canary_shape(config: Mapping[str, Any], engine: str = "auto") -> str:
+    """Return what is equal for configurations, run by the same engine, of which one canary is enough."""
+    return json.dumps([engine, *(config.get(name) for name in SHAPE)], sort_keys=True)
+
+
+def shape_of(trial: Trial) -> str:
+    """Return the shape of a trial as its grid has it run."""
+    return canary_shape(trial.config.model_dump(mode="json"), trial.resources.engine)
 
 
 def trained_images(trial: Trial) -> float:
@@ -58,7 +63,7 @@ def canaries(trials: Iterable[Trial], known: Collection[str]) -> dict[str, list[
     """
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        groups.setdefault(canary_shape(trial.config.model_dump(mode="json")), []).append(trial)
+        groups.setdefault(shape_of(trial), []).append(trial)
     return {
         shape: members
         for shape, members in groups.items()

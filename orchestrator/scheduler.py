@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.canary import Footprint, canaries, canary_shape, packed_share, trained_images
+from orchestrator.canary import Footprint, canaries, canary_shape, packed_share, shape_of, trained_images
 from orchestrator.cluster import Cluster, Interrupted, RayEnded, RunOptions, SchedulerError, ray_cluster
 from orchestrator.failures import Failure
 from orchestrator.grid import placed
@@ -105,7 +105,7 @@ def _run_canaries(
     """
     model = cluster.device_model
     known = {
-        (canary_shape(row.config), row.device.partition("(")[2].removesuffix(")"))
+        (canary_shape(row.config, row.engine), row.device.partition("(")[2].removesuffix(")"))
         for row in recorder.database.measured()
         if row.device
     }
@@ -144,10 +144,10 @@ def _packed(trials: Sequence[Trial], database: Database, cluster: Cluster, obser
             footprint = Footprint(row.reserved_memory_bytes, row.launch_share)
             for cpu in {trial.resources.cpu for trial in trials}:
                 share = packed_share(footprint, row.device_memory_bytes, gpus, cpus, cpu) if gpus else 1.0
-                shares[canary_shape(row.config), cpu] = share
+                shares[canary_shape(row.config, row.engine), cpu] = share
     packed = []
     for trial in trials:
-        share = shares.get((canary_shape(trial.config.model_dump(mode="json")), trial.resources.cpu), 1.0)
+        share = shares.get((shape_of(trial), trial.resources.cpu), 1.0)
         if (trial.resources.gpu, trial.resources.processes) == (1, 1) and share < 1:
             # Ray counts in ten-thousandths, and three times 0.3334 would be more than a GPU.
             share = math.floor(share * 10_000) / 10_000

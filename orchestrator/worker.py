@@ -19,7 +19,7 @@ import psutil
 
 from orchestrator.failures import Failure, failure_of
 from orchestrator.provenance import code_digest, package_versions
-from orchestrator.staging import local_checkpoint, local_data
+from orchestrator.staging import local_checkpoint, local_data, node_folder
 from trainer.results import EpochResult
 
 log = logging.getLogger("trainer")
@@ -93,6 +93,8 @@ def attempt(job: Job, report: Callable[[dict[str, Any]], None], member: Member |
             member = Member(0, "cuda:0" if job.gpus > 0 else "cpu", (), new_log(job), lambda device: nullcontext())
         with _logged_to(member.log_path):
             try:
+                if job.engine == "compiled":
+                    _keep_compiled(job)
                 (_rehearse if job.canary else _train)(job, report, member)
             except Exception as error:
                 log.error("%s\n%s", job.name, failure_of(error, _gpu_name(member.device)).text)
@@ -170,6 +172,7 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
             checkpoint_seconds=job.checkpoint_seconds,
             stop_after=None if job.timed is None else job.warm_up + job.timed,
             report_teacher=on_teacher_epoch,
+            **_manner(job),
         )
         put_back()
 
@@ -189,12 +192,33 @@ def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member
                 device=member.device,
                 data_root=local_data(config, job.data_root, _progress(report)),
                 folder=checkpoint.parent if checkpoint else member.log_path.parent,
+                **_manner(job),
             )
         started["environment"]["canary"] = found.to_dict()
         log.info("canary: %s", found)
     finally:
         # Only now, because an attempt keeps what is said of it when it starts.
         report(started)
+
+
+def _manner(job: Job) -> dict[str, Any]:
+    """Return what the grid says of how steps are run, as arguments of the trainer; nothing where it says nothing."""
+    manner: dict[str, Any] = {}
+    if job.engine != "auto":
+        manner["engine"] = job.engine
+    if job.deterministic:
+        manner["deterministic"] = True
+    return manner
+
+
+def _keep_compiled(job: Job) -> None:
+    """Have compiled networks kept for the trials after this one; call it before the compiler is imported.
+
+    The compiler's own folder is a temporary one, which ends with a Slurm job or a container, and every process would
+    start a compiler on each of 32 processors.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(node_folder() / "inductor"))
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = str(max(1, int(job.cpus)))
 
 
 def _start(job: Job, member: Member) -> dict[str, Any]:
@@ -207,7 +231,13 @@ def _start(job: Job, member: Member) -> dict[str, Any]:
     torch.set_num_threads(max(1, int(job.cpus)))
     facts = device_facts(device, uuid=_uuid(device))
     digest = code_digest()
-    environment = {"versions": package_versions(), "device": facts, "code_changed": digest != job.code_sha256}
+    environment = {
+        "versions": package_versions(),
+        "device": facts,
+        "code_changed": digest != job.code_sha256,
+        "engine": job.engine,
+        "deterministic": job.deterministic,
+    }
     if environment["code_changed"]:
         log.warning("the trainer's code has changed since the launch: this trial runs code %s", digest[:12])
     log.info("%s: key %s on %s %s", job.name, job.key, socket.gethostname(), device)

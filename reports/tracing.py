@@ -105,4 +105,7 @@ def _origins(database: Database, each: Entry) -> Iterator[str]:
                 f"    attempt {row.number} ({row.purpose}): {row.outcome or 'under way'}, "
                 f"{row.started:%Y-%m-%d %H:%M}{ended} UTC, commit {commit}{dirty}"
             )
-            yield f"      on {row.host or 'unknown host'}, {row.device or 'unknown device'}; log {row.log or 'none'}"
+            engine = f", engine {environment['engine']}" if "engine" in environment else ""
+            engine += ", deterministic" if environment.get("deterministic") else ""
+            device = f"{row.device or 'unknown device'}{engine}"
+            yield f"      on {row.host or 'unknown host'}, {device}; log {row.log or 'none'}"

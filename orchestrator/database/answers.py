@@ -204,13 +204,20 @@ def measured(connection: Connection, purposes: Sequence[str]) -> list[MeasuredRo
             .subquery()
         )
         query = (
-            select(Trial.key, Trial.config, Attempt.device, sums.c.seconds, sums.c.peak)
+            select(
+                Trial.key,
+                Trial.config,
+                Attempt.device,
+                sums.c.seconds,
+                sums.c.peak,
+                Attempt.environment["engine"].as_string(),
+            )
             .join_from(sums, Trial, Trial.id == sums.c.trial_id)
             .join(Attempt, Attempt.id == sums.c.attempt_id)
             .order_by(Trial.id)
         )
-        for key, config, device, seconds, peak in connection.execute(query):
-            rows.append(MeasuredRow(key, config, "train", device, seconds, peak))
+        for key, config, device, seconds, peak, engine in connection.execute(query):
+            rows.append(MeasuredRow(key, config, "train", device, seconds, peak, engine=engine or "auto"))
     if "canary" in purposes:
         newest = (
             select(func.max(Attempt.id))
@@ -233,7 +240,8 @@ def measured(connection: Connection, purposes: Sequence[str]) -> list[MeasuredRo
             )
             found = {name: environment["canary"].get(name) for name in names}
             total = environment.get("device", {}).get("memory_bytes")
-            rows.append(MeasuredRow(key, config, "canary", device, device_memory_bytes=total, **found))
+            engine = environment.get("engine", "auto")
+            rows.append(MeasuredRow(key, config, "canary", device, device_memory_bytes=total, engine=engine, **found))
     return rows
 
 

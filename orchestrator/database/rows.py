@@ -104,8 +104,9 @@ class MeasuredRow:
     """What was measured of a trial by training it, or by a canary before it (`purpose`).
 
     `seconds_per_epoch` is the mean of training, data and evaluation over the accepted epochs, or a canary's
-    extrapolation; `device` is as in its attempt. The last four are a canary's, None for training: the size of its
-    checkpoint, and on a GPU the memory that was taken of how much, and the share of a step spent on giving out work.
+    extrapolation; `device` is as in its attempt, `engine` as its grid asked for it. The other four are a canary's, None
+    for training: the size of its checkpoint, and on a GPU the memory that was taken of how much, and the share of a
+    step spent on giving out work.
     """
 
     key: str
@@ -118,3 +119,4 @@ class MeasuredRow:
     reserved_memory_bytes: int | None = None
     device_memory_bytes: int | None = None
     launch_share: float | None = None
+    engine: str = "auto"

@@ -44,6 +44,15 @@ def test_a_canary_of_its_own_for_what_changes_code_memory_or_data(axis):
     assert len(canaries(load({"fixed": fixed, "grid": axis}).trials, ())) == 2
 
 
+def test_a_canary_of_its_own_for_each_engine():
+    grid = {**LONG, "grid": {"network": ["resnet18"], "seed": [0, 1]}, "resources": {"gpu": 1, "engine": "compiled"}}
+    del (fixed := dict(LONG["fixed"]))["network"]
+    compiled = load({**grid, "fixed": fixed}).trials
+    config = compiled[0].config.model_dump(mode="json")
+    assert names(canaries(compiled, {canary_shape(config)})) == [[trial.name for trial in compiled]]
+    assert canaries(compiled, {canary_shape(config, "compiled")}) == {}
+
+
 def test_what_is_known_to_work_and_what_is_small_has_none():
     grid = load({**LONG, "grid": {"methods": [{}, {"pskd": None}], "seed": [0, 1]}})
     known = canary_shape(grid.trials[0].config.model_dump(mode="json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from dataclasses import replace
@@ -16,6 +17,7 @@ from orchestrator.provenance import code_digest
 from orchestrator.worker import Job, _gpu_name, attempt
 from tests.orchestrator.fake_gpu import GPU, MIG, FakeCuda, FakeNvml
 from trainer.config import TrainConfig
+from trainer.rehearsal import Rehearsal
 
 
 def small_job(folder: Path, epochs: int = 1, **more: Any) -> Job:
@@ -74,6 +76,34 @@ def test_a_trial_on_the_cpu_does_not_wake_the_driver(tmp_path: Path, monkeypatch
     cuda = BrokenCuda(monkeypatch, initialized=False)
     assert attempt(small_job(tmp_path), lambda message: None) is None
     assert cuda.asked == []
+
+
+@pytest.mark.parametrize("canary", [False, True])
+def test_the_engine_reaches_the_trainer_and_the_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, canary: bool):
+    monkeypatch.setattr("orchestrator.worker._leave_packages_alone", lambda: None)
+    monkeypatch.setenv("ORCHESTRATE_CACHE", str(tmp_path / "cache"))
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS"):
+        # Set first, so that what the worker sets goes with the test.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    asked: list[dict[str, Any]] = []
+    compilers: list[tuple[str | None, ...]] = []
+
+    def call(*_: Any, **manner: Any) -> Any:
+        asked.append({name: manner[name] for name in ("engine", "deterministic") if name in manner})
+        compilers.append(tuple(map(os.environ.get, ("TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS"))))
+        return Rehearsal(1.0, 1.0, None, None, 1, 1)
+
+    monkeypatch.setattr("trainer.train.train", call)
+    monkeypatch.setattr("trainer.rehearsal.rehearse", call)
+    told: list[dict[str, Any]] = []
+    for manner in ({}, {"engine": "compiled", "deterministic": True, "cpus": 3}):
+        assert attempt(small_job(tmp_path, canary=canary, **manner), told.append) is None
+    assert asked == [{}, {"engine": "compiled", "deterministic": True}]
+    assert compilers == [(None, None), (str(tmp_path / "cache/inductor"), "3")]
+    environments = [message["environment"] for message in told if message["kind"] == "started"]
+    recorded = [(environment["engine"], environment["deterministic"]) for environment in environments]
+    assert recorded == [("auto", False), ("compiled", True)]
 
 
 class FirstKernel(Exception):
