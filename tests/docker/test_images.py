@@ -17,7 +17,10 @@ DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
 KUBERAY = list(YAML(typ="safe").load_all(ROOT / "docs/examples/kuberay.yaml"))
 PINNED = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
 # What the processes of a node must be started with; the rest the driver needs itself.
-OF_NODES = ("RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO")
+OF_NODES = (
+    *("RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"),
+    "CUDA_DEVICE_ORDER",
+)
 
 
 @pytest.mark.parametrize("name", OF_NODES)
