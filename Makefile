@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+LOWER := .venv-lower
 
-.PHONY: demo test test-slow lint bench chaos clean
+.PHONY: demo test test-slow test-lower lint bench chaos clean
 
 demo: $(INSTALLED)
 	$(BIN)/orchestrate run grids/quickstart.yaml
@@ -15,6 +16,13 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+# The tests with the oldest versions that setup.cfg allows, in a virtual environment of their own (7 GB).
+test-lower:
+	test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)
+	$(LOWER)/bin/python -m pip install --quiet uv
+	$(LOWER)/bin/python -m uv pip install --quiet --python $(LOWER)/bin/python --resolution lowest-direct --editable '.[test]'
+	$(LOWER)/bin/python -m pytest -m "not slow"
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.bench
@@ -33,4 +41,4 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) report
+	rm -rf $(VENV) $(LOWER) report
