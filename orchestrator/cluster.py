@@ -6,9 +6,11 @@ import contextlib
 import logging
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -282,11 +284,15 @@ def _keep_token_private() -> None:
 def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
     import ray
 
+    environment = {}
+    if not address:
+        # A shell reads it: Ray does not quote the path of a virtual environment that has a space in it.
+        environment["py_executable"] = shlex.quote(sys.executable)
     try:
         with _code() as code:
             return ray.init(
                 address=address or "local",
-                runtime_env={"working_dir": code},
+                runtime_env={"working_dir": code, **environment},
                 logging_level="ERROR",
                 log_to_driver=False,
                 **local,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -77,11 +78,20 @@ class Workplace:
     def __init__(self, folder: Path) -> None:
         self.folder, self.code = folder, folder / "code"
         self.database = folder / "results.db"
+        self.python = sys.executable
         for package in PACKAGES:
             shutil.copytree(ROOT / package, self.code / package, ignore=shutil.ignore_patterns("__pycache__"))
         self.command = folder / "bin" / "orchestrate"
         self.command.parent.mkdir()
         self.command.write_text("from orchestrator.cli import main\n\nmain()\n")
+
+    def move_python(self, name: str) -> None:
+        """Have the program run from a virtual environment in a folder of this name, with the same packages."""
+        folder = self.folder / name
+        venv.create(folder, symlinks=True)
+        (packages,) = folder.glob("lib/python*/site-packages")
+        (packages / "same.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+        self.python = str(folder / "bin/python")
 
     def grid(self, name: str, axes: dict[str, Any] | list[Any], *, epochs: int = 3, **more: Any) -> Path:
         """Write the grid file `<name>.yaml`; `more` goes over `SMALL`, and a fixed value of None takes one away."""
@@ -100,7 +110,7 @@ class Workplace:
         environment |= {"PYTHONPATH": str(self.code), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
         # Ray's sessions are found, and removed, with the folder.
         environment |= {"RAY_TMPDIR": str(self.folder), **variables}
-        command = [sys.executable, str(self.command), *map(str, arguments)]
+        command = [self.python, str(self.command), *map(str, arguments)]
         with open(self.folder / output, "wb") as file:
             # A group of its own, so that a test can press Ctrl-C in it.
             run = Run(

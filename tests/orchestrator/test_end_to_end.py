@@ -87,8 +87,10 @@ def lock_for_a_while(place: Workplace, seconds: float) -> None:
 
 @pytest.fixture(scope="module")
 def evidence() -> Iterator[Evidence]:
-    """One run of three trials, with everything done to it that must not disturb it."""
+    """One run of four trials from a folder of an odd name, with everything done to it that must not disturb it."""
     with workplace() as place:
+        # Shells read the path of the interpreter, and command lines are as long as the path is.
+        place.move_python("the environment of project #1, in a folder with a name as long as names are")
         git(place, "init", "--quiet")
         git(place, "add", ".")
         git(place, "commit", "--quiet", "--message", "all")
