@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN
+from orchestrator.addresses import RayAway, SchedulerError, cluster_address, refuse_silent
+from orchestrator.private_ray import Guard, have_home, keep_token_private, not_started, session_folder
+from orchestrator.processes import processors
 from orchestrator.provenance import ROOT
 from orchestrator.quantities import counted
 from orchestrator.storage import absolute, joined
@@ -53,20 +53,6 @@ ENVIRONMENT = {
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 OBJECT_STORE_BYTES = 200 * 2**20
-# The processes of a Ray node, by name, that the others cannot do without.
-VITAL = ("gcs_server", "raylet")
-
-
-class SchedulerError(Exception):
-    """A grid cannot run here; the message says what is missing and what to do."""
-
-    exit_code = BAD_INPUT
-
-
-class RayAway(SchedulerError):
-    """Ray does not start or answer now, and may do so later."""
-
-    exit_code = TRY_AGAIN
 
 
 class RayEnded(RayAway):
@@ -116,18 +102,12 @@ class Cluster:
     nodes: list[dict[str, float]]
     dashboard_url: str | None
     private: bool = True
-    # Those of a private Ray without which it cannot go on.
-    processes: tuple[psutil.Process, ...] = ()
+    # That of a private Ray.
+    guard: Guard | None = None
 
     def ended(self) -> str | None:
-        """What is to be said when a process of the private Ray has ended, for that is never noticed by Tune."""
-        for process in self.processes:
-            if not _alive(process):
-                return (
-                    f"Ray ended: its process {process.pid} was killed or crashed (out of memory?); what was recorded "
-                    "stays, and the same command goes on from there"
-                )
-        return None
+        """Return what to say when a process of the private Ray has ended."""
+        return self.guard.ended() if self.guard else None
 
     def refuse_infeasible(self, shapes: dict[Resources, list[Trial]]) -> None:
         """Tune would wait for ever for resources that no node has."""
@@ -187,13 +167,6 @@ def _amounts(cpus: float, gpus: float) -> str:
     return f"{counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}"
 
 
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 @contextlib.contextmanager
 def _code() -> Iterator[str]:
     """A folder with a copy of the code as it is now.
@@ -226,16 +199,25 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
         Interrupted: a signal arrived while it started.
     """
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
-    address = options.address or os.environ.get("RAY_ADDRESS")
+    have_home()
+    address = cluster_address(options.address or os.environ.get("RAY_ADDRESS"))
+    # Ray would heed it where it finds no other, and it may say `local`.
+    os.environ.pop("RAY_ADDRESS", None)
     local: dict[str, Any] = {}
+    guard = None if address else Guard()
     if address:
-        _refuse_unreachable(address)
         # Each takes Ray 40 s; there are 20 otherwise.
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
     else:
         os.environ.update(LOOPBACK)
-        _keep_token_private()
-        local = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": options.dashboard}
+        keep_token_private()
+        local = {
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "include_dashboard": options.dashboard,
+            # Ray's own count is that of the machine, whatever part of it is ours.
+            "num_cpus": processors(),
+            "_temp_dir": session_folder(),
+        }
     import ray
     from ray import tune  # noqa: F401  (its loggers exist from here on)
     from ray._private.parameter import RayParams
@@ -246,7 +228,7 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     # Ray says that a worker died on standard output, whatever it is told; the audience hears it from the recorder.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     started: list[psutil.Process] = []
-    with _handled_signals() as numbers:
+    with _handled_signals() as numbers, guard or contextlib.nullcontext():
         try:
             context = _start_ray(address, local)
             # From here on a signal is noted, and heeded between two steps. (Ray has installed handlers of its own.)
@@ -257,28 +239,13 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
             url = f"http://{context.dashboard_url}" if context.dashboard_url else None
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             started = [] if address else psutil.Process().children(recursive=True)
-            vital = () if address else tuple(child for child in psutil.Process().children() if child.name() in VITAL)
-            yield Cluster(nodes, url, private=not address, processes=vital)
+            yield Cluster(nodes, url, private=not address, guard=guard)
         finally:
             ray.shutdown()
             # Where one of Ray's own processes was killed, others notice it only after minutes.
             for process in started:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-
-
-def _keep_token_private() -> None:
-    """Have the key to this user's private Rays, which Ray itself would write for everybody to read."""
-    path = Path("~/.ray/auth_token").expanduser()
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            path.chmod(0o600)
-            return
-        with open(descriptor, "w") as file:
-            file.write(secrets.token_hex(32))
 
 
 def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
@@ -289,6 +256,10 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
         # A shell reads it: Ray does not quote the path of a virtual environment that has a space in it.
         environment["py_executable"] = shlex.quote(sys.executable)
     try:
+        if address == "auto":
+            address = _own_ray()
+        if address:
+            refuse_silent(address)
         with _code() as code:
             return ray.init(
                 address=address or "local",
@@ -302,25 +273,39 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
     except SystemExit:
         # What Ray makes of a SIGTERM while it starts.
         raise Interrupted(signal.SIGTERM) from None
+    except SchedulerError:
+        raise
     except Exception as error:
         # A hang-up ends Ray's processes as well.
         if _signals:
             raise Interrupted(_signals[0]) from None
-        raise RayAway(f"Ray did not start{f' at {address}' if address else ''}: {error}") from error
+        raise (_not_joined(address, error) if address else not_started(error)) from error
 
 
-def _refuse_unreachable(address: str) -> None:
-    """Ray itself tries for minutes."""
-    host, _, port = address.rpartition(":")
-    if "/" in host or not port.isdecimal():
-        return
+def _own_ray() -> str:
+    """The address of the Ray that was started on this machine."""
+    from ray._private.services import canonicalize_bootstrap_address
+
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except OSError as error:
+        address = canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        address = None
+    if not address:
         raise RayAway(
-            f"no Ray cluster answers at {address} ({error.strerror or error}); start one there with "
-            "`ray start --head`, or leave --address out for a private Ray"
-        ) from None
+            "--address auto: no Ray runs on this machine; start one with `ray start --head`, or leave --address out "
+            "for a private Ray"
+        )
+    return address
+
+
+def _not_joined(address: str, error: Exception) -> SchedulerError:
+    said = " ".join(str(error).split())[:500] or type(error).__name__
+    if "uthenticat" in said or "token" in said.lower():
+        return SchedulerError(
+            f"the Ray cluster at {address} does not accept this user's key ({said}); set RAY_AUTH_TOKEN, or "
+            "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, to that of its head (`ray get-auth-token` prints it there)"
+        )
+    return RayAway(f"Ray did not start at {address}: {said}")
 
 
 @contextlib.contextmanager

@@ -51,10 +51,12 @@ def run_options(
     grid: str, db: str, data_root: str, address: str | None, checkpoints: str | None = None, **more: Any
 ) -> RunOptions:
     """Where and how to run; checkpoints and logs lie beside the database file unless a place is given."""
+    from orchestrator.addresses import cluster_address
     from orchestrator.cluster import RunOptions
     from orchestrator.provenance import code_provenance
     from orchestrator.storage import absolute
 
+    address = cluster_address(address)
     # Beside the database file, so that the two are found, moved and removed together.
     beside = Path("results.db") if "://" in db else Path(db)
     # What another run must be told to find the same, from whatever folder; see `orchestrator.triage.rerun`.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.processes import allowed_cpus
+from orchestrator import processes
 from orchestrator.quantities import counted, size
 from orchestrator.timing_gpu import allowed_gpus
 
@@ -28,15 +28,14 @@ class Finding:
 
 
 def processors(root: Path = Path("/")) -> Finding:
-    """Return how many processors this process may use, by affinity and cpuset."""
-    total = os.cpu_count() or 1
-    try:
-        allowed = len(allowed_cpus(root, os.getpid())) or total
-    except OSError:
-        allowed = total
+    """Return how many processors this process may use, by affinity, cpuset and quota."""
+    total, allowed = os.cpu_count() or 1, processes.processors(root)
     if allowed >= total:
         return Finding("fine", counted(total, "processor"))
-    return Finding("note", f"{allowed} of {total} processors: this process is bound to them (taskset, a cpuset, Slurm)")
+    return Finding(
+        "note",
+        f"{allowed} of {total} processors: this process may use no more (taskset, a cpuset, Slurm, a container's quota)",
+    )
 
 
 def gpus(cuda: str | None, nvml: Any = None, root: Path = Path("/")) -> Iterator[Finding]:

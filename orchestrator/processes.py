@@ -5,6 +5,8 @@ In every function `root` is the folder in which `proc` lies, `/` on a real machi
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -99,3 +101,47 @@ def allowed_cpus(root: Path, pid: int) -> set[int]:
         first, _, last = part.partition("-")
         cpus.update(range(int(first), int(last or first) + 1))
     return cpus
+
+
+def processors(root: Path = Path("/"), pid: int | None = None) -> int:
+    """Return how many processors a process may use, at least one: by affinity, cpuset and quota of control groups.
+
+    Of a quota with a fraction the whole ones count. Where the kernel tells nothing (not Linux), all of the machine do.
+    """
+    try:
+        pid = pid or os.getpid()
+        # The kernel's list may name processors that are off.
+        stat = (root / "proc/stat").read_text()
+        online = {int(number) for number in re.findall(r"^cpu(\d+) ", stat, re.MULTILINE)}
+        count = float(len(allowed_cpus(root, pid) & online))
+        return max(1, math.floor(min([count, *_quotas(root, pid)])))
+    except OSError:
+        return os.cpu_count() or 1
+
+
+def cpu_groups(root: Path, pid: int) -> Iterator[Path]:
+    """The folders of a process's control group for processors and of every group above it (versions 1 and 2)."""
+    for line in (root / f"proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # Beside groups of version 1, those of version 2 have a folder of their own.
+        mounts = [controllers, *controllers.split(",")] if controllers else ["", "unified"]
+        for mount in dict.fromkeys(root / "sys/fs/cgroup" / mount for mount in mounts):
+            group_path = Path(group.lstrip("/"))
+            for level in (group_path, *group_path.parents):
+                if (mount / level).is_dir():
+                    yield mount / level
+
+
+def _quotas(root: Path, pid: int) -> Iterator[float]:
+    """Processors' worth of time that each control group with a limit grants."""
+    for group in cpu_groups(root, pid):
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            try:
+                words = " ".join((group / name).read_text() for name in names).split()
+            except OSError:
+                continue
+            # "max" and -1 are no limit.
+            if len(words) == 2 and words[0].isdecimal() and int(words[1]):
+                yield int(words[0]) / int(words[1])

@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.processes import Process, allowed_cpus, ancestors, cpu_ticks, descendants, read_process
+from orchestrator.processes import (
+    Process,
+    allowed_cpus,
+    ancestors,
+    cpu_groups,
+    cpu_ticks,
+    descendants,
+    processors,
+    read_process,
+)
 
 # In cores, as a mean over the epoch. What an idle machine does on its own stays below it (a few hundredths of a core,
 # Ray's daemons not counted); beside a trial that keeps one core busy it costs at most a tenth of the time.
@@ -64,6 +73,8 @@ class CpuLoad:
         self._root, self._clock, self._me, self._asked, self._fine = root, clock, os.getpid(), asked, fine
         self._serves_ray: dict[tuple[int, int], bool] = {}
         self._cpus = allowed_cpus(root, self._me)
+        # What a quota leaves of them.
+        self._usable = processors(root, self._me)
         self._throttle_files = [*_quota_files(root, self._me), *_thermal_files(root, self._cpus)]
         mounts = (root / f"proc/{self._me}/mountinfo").read_text().splitlines()
         self._virtual = any("lxcfs" in line and " /proc/stat " in line for line in mounts)
@@ -108,8 +119,8 @@ class CpuLoad:
         unknown = None
         if self._virtual:
             unknown = "/proc/stat is that of a container (lxcfs), not of the machine"
-        elif len(after.work) < math.floor(self._asked):
-            unknown = f"the trial asks for {self._asked:g} processors and may use {len(after.work)}"
+        elif self._usable < math.floor(self._asked):
+            unknown = f"the trial asks for {self._asked:g} processors and may use {self._usable}"
         elif error > HIDDEN_CORES and self._fine:
             unknown = f"{seconds:.3f} s are too short for the kernel's CPU counters"
         elif rest < -(error * per_core + 0.1 * own):
@@ -198,15 +209,9 @@ def _throttled_seconds(path: Path) -> float:
 
 def _quota_files(root: Path, pid: int) -> Iterator[tuple[str, Path]]:
     """The cpu.stat of this process's control group and of every group above it, any of which may hold a quota."""
-    for line in (root / f"proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, group = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mount = root / "sys/fs/cgroup" / controllers
-        group_path = Path(group.lstrip("/"))
-        for level in (group_path, *group_path.parents):
-            if (mount / level / "cpu.stat").is_file():
-                yield "CPU quota", mount / level / "cpu.stat"
+    for group in cpu_groups(root, pid):
+        if (group / "cpu.stat").is_file():
+            yield "CPU quota", group / "cpu.stat"
 
 
 def _thermal_files(root: Path, cpus: set[int]) -> Iterator[tuple[str, Path]]:

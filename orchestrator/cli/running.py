@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -178,9 +177,10 @@ def _forecast(plan: Plan, database: Database | None) -> Forecast | None:
 
 def _slots_here(trials: Sequence[Trial]) -> int:
     """How many of the trials this machine runs at once, by the largest request among them."""
+    from orchestrator.processes import processors
     from orchestrator.timing_gpu import gpus_here
 
-    cpus = (os.cpu_count() or 1) / max(trial.resources.cpu * trial.resources.processes for trial in trials)
+    cpus = processors() / max(trial.resources.cpu * trial.resources.processes for trial in trials)
     gpu = max((trial.resources.gpu or 0) * trial.resources.processes for trial in trials)
     return max(1, int(min(cpus, gpus_here() / gpu) if gpu else cpus))
 
