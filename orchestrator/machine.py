@@ -33,8 +33,7 @@ def processors(root: Path = Path("/")) -> Finding:
     if allowed >= total:
         return Finding("fine", counted(total, "processor"))
     return Finding(
-        "note",
-        f"{allowed} of {total} processors: this process may use no more (taskset, a cpuset, Slurm, a container's quota)",
+        "note", f"{allowed} of {total} processors: the rest is not for this process (taskset, Slurm, a container)"
     )
 
 

@@ -176,9 +176,11 @@ def test_processors_that_this_process_may_not_use(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "cpu_count", lambda: 128)
     status = tmp_path / f"proc/{os.getpid()}/status"
     status.parent.mkdir(parents=True)
+    (tmp_path / "proc/stat").write_text("".join(f"cpu{number} 1\n" for number in range(128)))
+    status.with_name("cgroup").write_text("0::/\n")
     status.write_text("Cpus_allowed_list:\t0-3\n")
     assert processors(tmp_path) == Finding(
-        "note", "4 of 128 processors: this process is bound to them (taskset, a cpuset, Slurm)"
+        "note", "4 of 128 processors: the rest is not for this process (taskset, Slurm, a container)"
     )
     status.write_text("Cpus_allowed_list:\t0-127\n")
     assert processors(tmp_path) == Finding("fine", "128 processors")
