@@ -25,7 +25,7 @@ from orchestrator.database import Database, driver_lock, open_database, sqlite
 from orchestrator.grid import load_grid
 from tests.orchestrator.databases.samples import result, start
 from tests.orchestrator.grid_files import SHIPPED
-from tests.orchestrator.test_database_files import public_folder, unprivileged
+from tests.orchestrator.test_database_files import SECRET, public_folder, unprivileged
 from tests.orchestrator.test_grid_mutants import SEEDS, mutant
 from trainer.config import TrainConfig
 
@@ -257,7 +257,7 @@ def test_a_database_that_may_not_be_read(name: str, public_folder: Path, monkeyp
     recorded()
     # What a command imports may lie where the other user sees nothing.
     orchestrate(name, *READERS[name])
-    (public_folder / "results.db").chmod(0o600)
+    (public_folder / "results.db").chmod(SECRET)
     said = unprivileged(lambda: refused(name, *READERS[name]))
     assert said.startswith("error: results.db cannot be read: Permission denied")
 

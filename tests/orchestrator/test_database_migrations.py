@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -215,7 +216,8 @@ def test_the_command_line_migrates_when_asked_to(tmp_path: Path, next_version: C
 
     for reader in (["status"], ["watch", "--once"], ["triage"], ["report"], ["export"], ["explain", "table1:x/y/z"]):
         code, text = orchestrate(*reader)
-        assert code == 2 and f"run `orchestrate migrate --db {path}`, which keeps a backup copy" in text
+        command = f"orchestrate migrate --db {shlex.quote(str(path))}"
+        assert code == 2 and f"run `{command}`, which keeps a backup copy" in text
     holder = Holder("elsewhere", 7, datetime(2026, 1, 1), "table1")
     with file_lock(path, holder):
         code, text = orchestrate("migrate")

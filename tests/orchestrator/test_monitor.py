@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,9 @@ def test_nothing_was_run_yet(tmp_path, capsys):
     with open_database(where, create=True) as database:
         assert status_of(database, None) == []
         print_status([], ["--db", where])
-    assert f"`orchestrate run grids/quickstart.yaml --db {where}` runs the first" in capsys.readouterr().out
+    assert (
+        f"`orchestrate run grids/quickstart.yaml --db {shlex.quote(where)}` runs the first" in capsys.readouterr().out
+    )
     assert printed(capsys, where) == ["no grid was run yet"]
 
 

@@ -110,8 +110,9 @@ def test_what_was_run_in_one_folder_is_found_from_another(folder: Path, monkeypa
     monkeypatch.chdir(folder / "grids")
     with open_database("../k.db", readonly=True) as database:
         (found,) = triage_of(database, None, ["--db", "../k.db"])
+    data, checkpoints = (shlex.quote(str(folder / name)) for name in ("data", "kck"))
     assert found["retry"] == (
-        f"orchestrate run k.yaml --retry-failed --db ../k.db --data-root {folder}/data --checkpoints {folder}/kck"
+        f"orchestrate run k.yaml --retry-failed --db ../k.db --data-root {data} --checkpoints {checkpoints}"
     )
     # Beside a file of the database they are found anyway; beside a server's, by the folder.
     assert "--checkpoints" not in run_options("g", "k.db", "data", None).environment["places"]
