@@ -138,7 +138,8 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
             seconds = result.train_seconds + result.eval_seconds + result.data_seconds
             # As the trainer's own command marks what an earlier attempt trained.
             mark = "  (from the checkpoint)" if result.restored else ""
-            log.info("epoch %d: %.2f s, top-1 error %s%s", result.epoch, seconds, errors, mark)
+            place = f"{result.epoch + 1}/{config.epochs}"
+            log.info("epoch %s: %.2f s, top-1 error %s%s", place, seconds, errors, mark)
             # First, because what was reported is never trained again.
             put_back()
             report(
@@ -156,7 +157,7 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
 
         def on_teacher_epoch(result: EpochResult) -> None:
             nonlocal began
-            log.info("teacher: epoch %d", result.epoch)
+            log.info("teacher: epoch %d/%d", result.epoch + 1, config.epochs)
             put_back()
             # The driver takes a silent trial for a hung one.
             report({"kind": "teacher"})

@@ -17,7 +17,7 @@ ERROR_RATES = ("top1_error", "top5_error", "accuracy")
 
 
 class Sample(NamedTuple):
-    """One trial's share in an entry; `epoch` is the (last) selected one, `images` the size of the test set."""
+    """One trial's share in an entry; `epoch` is the (last) selected one, from 1, `images` the size of the test set."""
 
     key: str
     name: str
@@ -134,7 +134,7 @@ def sample(trial: Trial, quantity: str) -> Sample | None:
         if clock is None:
             return None
         measured = trial.measurements.get((0, "main"))
-        epoch = measured.epoch if measured and quantity == "seconds" else None
+        epoch = measured.epoch + 1 if measured and quantity == "seconds" else None
         return Sample(trial.key, trial.name, trial.seed, epoch, clock.value, None, clock.exclusive)
     place, metric = quantity.split("/")
     network, _, classifier = place.rpartition(":")
@@ -146,7 +146,7 @@ def sample(trial: Trial, quantity: str) -> Sample | None:
         return None
     images = measured.images if metric in ERROR_RATES else None
     return Sample(
-        trial.key, trial.name, trial.seed, measured.epoch, 100 - value if metric == "accuracy" else value, images
+        trial.key, trial.name, trial.seed, measured.epoch + 1, 100 - value if metric == "accuracy" else value, images
     )
 
 

@@ -24,9 +24,9 @@ _TYPES = {int: "Int64", float: "float64", str: "str", datetime: "datetime64[us]"
 def export(database: Database, out: Path, format: str = "csv") -> list[Path]:
     """Write a file each of grids, trials, accepted epochs, their losses and their evaluations, and return the paths.
 
-    One row per observation, joined by the trial's `key` and the 0-based `epoch`; a configuration's fields are columns
-    of the trials, and the grids' file says which trials each has, by name, in its order. Raises ReportError for an
-    unknown format or a folder that cannot be written.
+    One row per observation, joined by the trial's `key` and the `epoch`, counted from 1; a configuration's fields are
+    columns of the trials, and the grids' file says which trials each has, by name, in its order. Raises ReportError
+    for an unknown format or a folder that cannot be written.
     """
     if format not in FORMATS:
         raise ReportError(f"unknown format {format!r}; allowed: {', '.join(FORMATS)}")

@@ -183,7 +183,7 @@ def _shares(
                 sizes = {each: abs(size or 0.0) for each, size in terms.get((trial.id, epoch), {}).items()}
                 if total := sum(sizes.values()):
                     share = 100 * sizes.get(name, 0.0) / total
-                    samples.append(Sample(trial.key, trial.name, trial.seed, epoch, share, None))
+                    samples.append(Sample(trial.key, trial.name, trial.seed, epoch + 1, share, None))
             values = [each.value for each in samples]
             entries.append(
                 Entry(

@@ -85,7 +85,9 @@ def _origins(database: Database, each: Entry) -> Iterator[str]:
     """The trials behind an entry and those that it lacks, with their attempts."""
     said: dict[str, str] = {}
     for found in each.samples:
-        epoch = "" if found.epoch is None else f", epoch {found.epoch + 1} (epochs.epoch = {found.epoch})"
+        epoch = (
+            "" if found.epoch is None else f", epoch {found.epoch} (epochs.epoch = {found.epoch - 1} in the database)"
+        )
         shared = "" if found.exclusive else ", device shared"
         said[found.key] = f"  trial {found.name}: {found.value!r}, seed {found.seed}{epoch}{shared}"
     said |= {key: f"  trial {name}: no value, {state}" for key, name, state in each.absent}

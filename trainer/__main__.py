@@ -69,7 +69,7 @@ def _train(options: Namespace) -> None:
 
         def report(result: EpochResult) -> None:
             if first and options.json:
-                print(json.dumps(result.to_dict()), flush=True)
+                print(json.dumps(result.to_dict() | {"epoch": result.epoch + 1}), flush=True)
             elif first:
                 table.print(result)
 

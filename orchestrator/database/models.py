@@ -119,7 +119,9 @@ class Attempt(Base):
 
 
 class Epoch(Base):
-    """One epoch (0-based) of one attempt; a loss that is not a finite number is null.
+    """One epoch of one attempt; a loss that is not a finite number is null.
+
+    `epoch` counts from 0 here, and from 1 in all that is printed, logged or exported.
 
     `accepted` is 1 for the row that counts and NULL for one that a later attempt trained again, or that belongs to
     a timing pass; a trial has at most one accepted row per epoch. `timing_quality` is exclusive, packed,

@@ -256,21 +256,23 @@ def export_statements() -> dict[str, Select[Any]]:
         for column in Epoch.__table__.columns
         if column.name not in ("id", "trial_id", "attempt_id", "accepted", "epoch", "losses")
     ]
+    # Stored from 0; whoever reads a file counts from 1, as the screen and the logs do.
+    counted_epoch = (Epoch.epoch + 1).label("epoch")
     return {
         "grids": select(Trial.key, Grid.name.label("grid"), GridTrial.position, GridTrial.name.label("trial"))
         .join(GridTrial, GridTrial.grid_id == Grid.id)
         .join(Trial, Trial.id == GridTrial.trial_id)
         .order_by(Grid.id, GridTrial.position),
         "trials": select(Trial.key, Trial.state, Trial.finished, Trial.config).order_by(Trial.id),
-        "epochs": select(Trial.key, Epoch.epoch, *epochs)
+        "epochs": select(Trial.key, counted_epoch, *epochs)
         .join(Epoch, Epoch.trial_id == Trial.id)
         .where(_ACCEPTED)
         .order_by(Epoch.trial_id, Epoch.epoch),
-        "losses": select(Trial.key, Epoch.epoch, Epoch.losses)
+        "losses": select(Trial.key, counted_epoch, Epoch.losses)
         .join(Epoch, Epoch.trial_id == Trial.id)
         .where(_ACCEPTED)
         .order_by(Epoch.trial_id, Epoch.epoch),
-        "evaluations": select(Trial.key, Epoch.epoch, *evaluations)
+        "evaluations": select(Trial.key, counted_epoch, *evaluations)
         .join(Epoch, Epoch.trial_id == Trial.id)
         .join(Evaluation, Evaluation.epoch_id == Epoch.id)
         .where(_ACCEPTED)

@@ -144,7 +144,7 @@ def epoch_rows(
         for name, value in row.items():
             if value != value:
                 raise DatabaseError(
-                    f"{where}: epoch {result.epoch} of attempt {attempt_id} is not recorded, because {name} of "
+                    f"{where}: epoch {result.epoch + 1} of attempt {attempt_id} is not recorded, because {name} of "
                     f"{evaluation.classifier} on {evaluation.split} is NaN; the training has diverged"
                 )
         rows.append(row)
@@ -182,7 +182,7 @@ def record(
     if place.outcome is not None:
         raise DatabaseError(
             f"{where}: attempt {place.number} of trial {place.key} has ended ({place.outcome}); "
-            f"its epoch {result.epoch} is not recorded"
+            f"its epoch {result.epoch + 1} is not recorded"
         )
     if trains and not result.restored and place.number > 1:
         connection.execute(_SUPERSEDE, {"trial": place.trial_id, "first": result.epoch, "attempt": attempt_id})

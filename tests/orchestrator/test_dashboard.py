@@ -87,9 +87,9 @@ def test_the_dashboard_shows_a_trial_by_name_with_its_log_and_gauges(workplace: 
         assert [(actor["class_name"], actor["repr_name"]) for actor in actors] == [("Trial", TRIAL)]
 
         query = f"/api/v0/logs/file?actor_id={actors[0]['actor_id']}&suffix=out&lines=1000"
-        log = answered(lambda: dashboard.text(query), lambda text: "epoch 1:" in text)
+        log = answered(lambda: dashboard.text(query), lambda text: "epoch 2/" in text)
         (path,) = workplace.ask("SELECT log FROM attempts")[0]
-        assert "epoch 1:" in str(log), log
+        assert "epoch 2/" in str(log), log
         assert set(Path(path).read_text().splitlines()) & set(log.splitlines())
 
         gauges = answered(dashboard.gauges, lambda values: values.get("epoch", 0) >= 1)

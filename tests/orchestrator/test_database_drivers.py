@@ -324,7 +324,7 @@ def test_a_lost_lock_that_another_driver_took_stops_the_writer(postgresql: Serve
             assert other.claim(KEYS, successor) == set(KEYS)
             start(other, KEYS[0])
         # Even when it holds the lock again, the attempt is no longer its own.
-        with pytest.raises(DatabaseError, match=r"has ended \(lost\); its epoch 0 is not recorded"):
+        with pytest.raises(DatabaseError, match=r"has ended \(lost\); its epoch 1 is not recorded"):
             database.record_epoch(attempt, result(0), "exclusive")
 
 

@@ -163,6 +163,6 @@ def test_the_log_of_a_resumed_trial_marks_the_epochs_of_its_checkpoint(tmp_path:
     assert attempt(job, stops).message == "RuntimeError: stopped after the first epoch"
     assert attempt(job, lambda message: None) is None
     ((first,), (again, second)) = epochs()
-    said = re.search(r"epoch 0: \d+\.\d\d s, top-1 error \{'main': \d+\.\d+\}", first)[0]
+    said = re.search(r"epoch 1/2: \d+\.\d\d s, top-1 error \{'main': \d+\.\d+\}", first)[0]
     assert first.endswith(said) and again.endswith(f"{said}  (from the checkpoint)")
-    assert re.search(r"epoch 1: .*\}$", second)
+    assert re.search(r"epoch 2/2: .*\}$", second)

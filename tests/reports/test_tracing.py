@@ -23,7 +23,7 @@ def test_explain_names_trials_seeds_epochs_commit_device_and_log(database):
     assert text.splitlines()[0] == "table1:resnet18/pskd+byot/top1"
     assert "Top-1 error (%) = 20.07 ± 0.10" in text and "3 of 3 seeds" in text
     for seed in range(3):
-        assert f"seed {seed}, epoch 5 (epochs.epoch = 4)" in text
+        assert f"seed {seed}, epoch 5 (epochs.epoch = 4 in the database)" in text
     assert "commit 0123456789abcdef0123456789abcdef01234567" in text
     assert "on node7, cuda:0 (NVIDIA A100); log /logs/" in text
     assert len(re.findall(r"key [0-9a-f]{64}", text)) == 3

@@ -372,7 +372,7 @@ def test_torchrun_trains_in_two_processes_and_prints_once(tmp_path: Path) -> Non
     options = ("--dataset", "digits", "--width", "4", "--subset", "8", "--batch-size", "16", "--epochs", "2")
     done = torchrun(*options, "--methods", "pskd", "--json", "--checkpoint", "run.pt", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["epoch"] for line in done.stdout.splitlines()] == [0, 1]
+    assert [json.loads(line)["epoch"] for line in done.stdout.splitlines()] == [1, 2]
     assert [result["images"] for result in content(tmp_path / "run.pt")["results"]] == [80, 80]
 
 
