@@ -10,6 +10,8 @@ LOWER := .venv-lower
 demo: $(INSTALLED)
 	$(BIN)/orchestrate run grids/quickstart.yaml
 	$(BIN)/orchestrate report
+	@echo 'Next: ". $(BIN)/activate" makes "orchestrate" a command of this shell ("$(BIN)/orchestrate" works without);'
+	@echo 'then "orchestrate status", or open report/report.html.'
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow"

@@ -64,6 +64,8 @@ class Board:
         self.others = Counter(entry.status for entry in entries if entry.trial.name not in configs)
         # The epochs that need no more training, by trial.
         self.reached = Counter({entry.trial.name: entry.epochs for entry in entries if entry.trial.name in configs})
+        # Those that an earlier run began.
+        self.begun = {entry.trial.name for entry in entries if entry.status == "interrupted"} & configs.keys()
         self.rows: dict[str, Row] = {}
         self.ready = False
         self.began = time.monotonic()
@@ -124,6 +126,8 @@ class Board:
 
     def conclusion(self) -> str:
         counts = self.counts()
+        left_again = len(self.begun - self.rows.keys())
+        counts |= {"running": counts["running"] + left_again, "waiting": counts["waiting"] - left_again}
         named = {"failed": "failed", "running": "interrupted", "waiting": "not started"}
         words = [f"{counts[state]} {name}" for state, name in named.items() if counts[state]]
         words = [self.progress(), *words, *self.elsewhere()]

@@ -41,10 +41,11 @@ def print_plan(plan: Plan, cost: Forecast | None = None) -> None:
     """Every trial of a grid with its state and the reason why it would run or not, and what the run would cost."""
     console = Console(highlight=False)
     if not console.is_terminal:
+        longest = max((len(entry.trial.name) for entry in plan.entries), default=0)
         for entry in plan.entries:
-            print(f"{entry.trial.key[:10]}  {entry.status:<11}  {entry.trial.name:<44}  {entry.reason}")
+            print(f"{entry.trial.key[:10]}  {entry.status:<11}  {entry.trial.name:<{longest}}  {entry.reason}")
         print(plan.summary())
-        for line in (*plan.together(), *cost_lines(cost)):
+        for line in (*plan.together(), *cost_lines(cost, plan)):
             print(line)
         return
     colours = {"new": "cyan", "interrupted": "yellow", "done": "green", "failed": "red", "running": "blue"}
@@ -56,14 +57,19 @@ def print_plan(plan: Plan, cost: Forecast | None = None) -> None:
         table.add_row(entry.trial.key[:10], escape(entry.trial.name), Text(entry.status, colour), escape(entry.reason))
     console.print(table)
     console.print(escape(plan.summary()))
-    for line in (*plan.together(), *cost_lines(cost)):
+    for line in (*plan.together(), *cost_lines(cost, plan)):
         console.print(escape(line))
 
 
-def cost_lines(cost: Forecast | None) -> list[str]:
-    """What a forecast says, a line per network and one for all; nothing where nothing was measured."""
+def cost_lines(cost: Forecast | None, plan: Plan) -> list[str]:
+    """Return what a forecast says, a line per network and one for all; or why there is none."""
     if cost is None:
-        return []
+        if not plan.pending:
+            return []
+        return [
+            "no estimate of time, memory and disk: nothing like these trials was measured in this database yet; "
+            "`orchestrate run` measures first (canary runs, epochs), and `plan` in another terminal shows it then"
+        ]
     lines = []
     for each in cost.networks:
         seconds = f"{each.slowest:.3g} s per epoch"

@@ -202,7 +202,10 @@ class _Composer:
 
     def _entry(self, node: Node, key: Node, child: Node) -> None:
         if not isinstance(key.value, str):
-            self._note(key.line, key.column, f"the key {shown(key.plain())} is not a name; put it in quotes")
+            # `{{ x }}` is a mapping whose key is a mapping.
+            what = "templates ({{ }}) are not filled in: write the value itself"
+            what = what if isinstance(key.value, dict) else "put it in quotes"
+            self._note(key.line, key.column, f"the key {shown(key.plain())} is not a name; {what}")
         elif key.value in node.value:
             first = node.places[key.value][0]
             self._note(key.line, key.column, f"the key {shown(key.value)} stands twice; first in line {first}")

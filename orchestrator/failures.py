@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 INFRASTRUCTURE, OUT_OF_MEMORY, DIVERGED, DATA, CODE = "infrastructure", "out_of_memory", "diverged", "data", "code"
 
 # Not the program's doing: a full or vanished disk, too many open files, a stale network handle.
@@ -47,6 +49,8 @@ _SURROUNDINGS = re.compile(
 _LOST_RANK = re.compile(
     r"^PeerLost:|remote process exited|ncclRemoteError|[Cc]onnection (closed|reset) by (remote )?peer"
 )
+# How PyTorch's loaders and Ray hand on what another process raised.
+_PASSED_ON = re.compile(r"Caught \w+ in .*\n|\x1b\[\d+mray::|ray::.*\n")
 # What an extension says that has no word for a failed allocation.
 _WORDLESS = re.compile(r"error return without exception set|returned NULL without setting an exception")
 
@@ -91,7 +95,7 @@ def failure_of(error: BaseException, gpu: str = "") -> Failure:
     names it, and faults of different GPUs are different causes.
     """
     kind = _classify(error)
-    first, _, rest = f"{type(error).__name__}: {error}".strip().partition("\n")
+    first, _, rest = _headline(error).partition("\n")
     faulty = gpu if kind == INFRASTRUCTURE and _HARDWARE.search(str(error)) else ""
     if faulty:
         first += f" ({faulty})"
@@ -104,6 +108,27 @@ def failure_of(error: BaseException, gpu: str = "") -> Failure:
     # A broken GPU fails wherever the program happens to be.
     cause = (faulty,) if faulty else (fingerprint(type(error).__name__, place, message),)
     return Failure(kind, f"{message}\n{trace}", _digest((kind, *cause)))
+
+
+def _headline(error: BaseException) -> str:
+    """Return what an exception says, with what is wrong in the first line, whatever its class makes of that."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    name, said = type(error).__name__, str(error).strip()
+    if isinstance(error, ValidationError):
+        from trainer.config import config_problems
+
+        listed = config_problems(error)
+        return "configuration: " + "; ".join(": ".join(filter(None, (".".join(path), what))) for path, what in listed)
+    if _PASSED_ON.match(said):
+        # The reason stands at the end of another process's traceback.
+        return f"{said.splitlines()[-1].strip()}\n{said}"
+    if said and not isinstance(error, KeyError | StopIteration):
+        return f"{name}: {said}"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}: {frames[-1].line or ''}" if frames else ""
+    what = f"key {said} is missing" if isinstance(error, KeyError) and said else said or "no message"
+    return f"{name}: {what}" + (f" ({where.rstrip(': ')})" if where else "")
 
 
 def tells_of_a_lost_rank(failure: Failure) -> bool:

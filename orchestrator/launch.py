@@ -179,8 +179,9 @@ def _elsewhere(database: Database, others: Counter[int], wait: bool) -> str:
     if not others:
         return "the other run has ended or has none of this grid's trials any more"
     listed = "; ".join(sorted(f"{count:,} by {database.holder(token)}" for token, count in others.items()))
-    meaning = "their end is waited for (--no-wait leaves them)" if wait else "they are left to it"
-    return f"{others.total():,} of this grid's trials belong to another run: {listed}; {meaning}"
+    meaning = "this run waits for it (--no-wait does not)" if wait else "this run leaves that to it"
+    verb = "belongs" if others.total() == 1 else "belong"
+    return f"{others.total():,} of this grid's trials {verb} to another run: {listed}; {meaning}"
 
 
 def time_grid(grid: Grid, db: str, options: RunOptions, *, warm_up: int, epochs: int) -> Outcome:
@@ -222,7 +223,8 @@ def leaving(database: Database | None, grid: Grid) -> str | None:
     shown = ", ".join(begun[:3]) + (f" and {len(begun) - 3} more" if len(begun) > 3 else "")
     return (
         f"not in {grid.source} any more: {counted(len(begun), 'trial')} of grid {grid.name} with results ({shown}). "
-        "They leave its tables, and are there again when the file lists them"
+        + ("It leaves the tables, and is" if len(begun) == 1 else "They leave the tables, and are")
+        + " there again when the file has every value of before"
     )
 
 

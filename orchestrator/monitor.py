@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -21,6 +22,7 @@ from rich.text import Text
 from orchestrator.estimate import Estimate, Measured, Work, estimate
 from orchestrator.exit_codes import of_system
 from orchestrator.forecast import as_measured
+from orchestrator.plan import is_interrupted
 from orchestrator.quantities import duration, interval
 from orchestrator.triage import rerun, selected
 
@@ -60,7 +62,7 @@ def print_status(grids: Sequence[dict[str, Any]], options: Sequence[str] = ()) -
         for trial in grid["trials"]:
             if trial["state"] == "running":
                 console.print(f"  [blue]running[/] {escape(trial['name'])}: {escape(_progress_text(trial))}")
-            elif _interrupted(trial):
+            elif trial["interrupted"]:
                 console.print(f"  interrupted {escape(trial['name'])}: {escape(_progress_text(trial))}")
             elif trial["state"] == "failed":
                 console.print(f"  [red]failed [/] {escape(trial['name'])}: {escape(trial['error_class'] or 'unknown')}")
@@ -68,7 +70,7 @@ def print_status(grids: Sequence[dict[str, Any]], options: Sequence[str] = ()) -
             console.print(f"  `{escape(grid['continue'])}` continues what was interrupted")
         if grid["counts"].get("failed"):
             triage = shlex.join(["orchestrate", "triage", "--grid", grid["name"], *options])
-            console.print(f"  `{escape(triage)}` says why they failed")
+            console.print(f"  `{escape(triage)}` says why")
 
 
 def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: bool, html: Path | None) -> None:
@@ -85,11 +87,16 @@ def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: boo
     # Ctrl-C is how one stops watching, and no error.
     with open_database(db, readonly=True) as database, suppress(KeyboardInterrupt):
         if html is not None:
+            said = False
             while True:
                 _write_page(html, status_of(database, grids), every)
                 if once:
                     console.print(f"wrote {escape(str(html))}")
                     return
+                if not said:
+                    said = True
+                    address = html.absolute().as_uri()
+                    typer.echo(f"{html} is written every {every:g} s until Ctrl-C; open {address} in a browser")
                 time.sleep(every)
         if once or not console.is_terminal:
             console.print(_matrices(status_of(database, grids)))
@@ -112,6 +119,7 @@ def _grid_status(database: Database, grid: GridRow, options: Sequence[str]) -> d
                 "name": row.trial_name,
                 "key": row.key,
                 "state": row.state,
+                "interrupted": is_interrupted(row.state, begun=row.begun, claimed=row.claimed),
                 "network": row.config["network"],
                 "methods": sorted(row.config["methods"]),
                 "config": row.config,
@@ -129,7 +137,7 @@ def _grid_status(database: Database, grid: GridRow, options: Sequence[str]) -> d
     counts = Counter(trial["state"] for trial in trials)
     known = as_measured(database.measured(["canary"]))
     again = None
-    if interrupted := next(filter(_interrupted, trials), None):
+    if interrupted := next((trial for trial in trials if trial["interrupted"]), None):
         again = rerun(grid.source, database.attempts(interrupted["key"])[-1].environment, options)
     return {
         "name": grid.name,
@@ -159,7 +167,7 @@ def _seconds_left(trials: Sequence[dict[str, Any]], known: Sequence[Measured]) -
 def _headline(grid: dict[str, Any]) -> str:
     counts, total = grid["counts"], len(grid["trials"])
     words = [f"{counts.get('done', 0)} of {total} trials done"]
-    interrupted = sum(map(_interrupted, grid["trials"]))
+    interrupted = sum(trial["interrupted"] for trial in grid["trials"])
     counts = {**counts, "interrupted": interrupted, "pending": counts.get("pending", 0) - interrupted}
     words += [
         f"{counts[state]} {state}" for state in ("running", "interrupted", "pending", "failed") if counts.get(state)
@@ -171,11 +179,6 @@ def _headline(grid: dict[str, Any]) -> str:
         turns = not counts.get("running") and counts["interrupted"] + counts["pending"] > 1
         rest = f"; about {interval(left)} left" + (" for one trial after the other" if turns else "")
     return f"[bold]{escape(grid['name'])}[/]: {', '.join(words)}{rest}"
-
-
-def _interrupted(trial: dict[str, Any]) -> bool:
-    """Whether a trial has begun and nobody trains it now."""
-    return trial["state"] == "pending" and trial["epochs_done"] > 0
 
 
 def _progress_text(trial: dict[str, Any]) -> str:
@@ -210,24 +213,37 @@ def _rule(grid: dict[str, Any]) -> str:
 
 
 def _cell(trials: Sequence[dict[str, Any]], selection: str) -> tuple[str, str]:
-    """What a cell says and its state: the top-1 error by the rule when done, else how far it is."""
+    """Return the text of a cell and its state: the mean error of the seeds that are done, then how far the rest is.
+
+    `25.00 % (1/2 seeds); seed 1: epoch 2/4, 25.50 %, 40 s left`.
+    """
     if not trials:
         return "", "none"
     states = Counter(trial["state"] for trial in trials)
-    seeds = f" ({states['done']}/{len(trials)} seeds)" if len(trials) > 1 else ""
-    if states["failed"]:
-        failed = next(trial for trial in trials if trial["state"] == "failed")
-        return f"{failed['error_class'] or 'failed'}{seeds}", "failed"
-    if states["running"]:
-        running = next(trial for trial in trials if trial["state"] == "running")
-        error = "" if running["top1_error"] is None else f" {running['top1_error']:.2f} %"
-        left = "" if running["seconds_left"] is None else f", {duration(running['seconds_left'])} left"
-        return f"{running['epochs_done']}/{running['epochs_total']}{error}{left}{seeds}", "running"
     errors = [trial[SHOWN_RULES.get(selection, BEST)] for trial in trials if trial["state"] == "done"]
-    if errors:
-        return f"{sum(errors) / len(errors):.2f} %{seeds}", "done" if len(errors) == len(trials) else "running"
-    started = max(trial["epochs_done"] for trial in trials)
-    return (f"{started}/{trials[0]['epochs_total']} interrupted" if started else "waiting"), "pending"
+    seeds = f" ({states['done']}/{len(trials)} seeds)" if len(trials) > 1 else ""
+    parts = [f"{sum(errors) / len(errors):.2f} %{seeds}"] if errors else []
+    under_way = [trial for trial in trials if trial["state"] in ("failed", "running") or trial["interrupted"]]
+    under_way.sort(key=lambda trial: ("failed", "running", "pending").index(trial["state"]))
+    for trial in under_way[:1]:
+        seed = f"seed {trial['config']['seed']}: " if len(trials) > 1 else ""
+        parts.append(f"{seed}{_under_way(trial)}")
+    if len(under_way) > 1:
+        parts.append(f"{len(under_way) - 1} more under way")
+    state = next((state for state in ("failed", "running") if states[state]), "running" if errors else "pending")
+    return "; ".join(parts) or "waiting", "done" if len(errors) == len(trials) else state
+
+
+def _under_way(trial: dict[str, Any]) -> str:
+    """Return how far a trial is that failed, is interrupted or runs."""
+    if trial["state"] == "failed":
+        return trial["error_class"] or "failed"
+    progress = f"epoch {trial['epochs_done']}/{trial['epochs_total']}"
+    if trial["interrupted"]:
+        return f"{progress}, interrupted"
+    error = "" if trial["top1_error"] is None else f", {trial['top1_error']:.2f} %"
+    left = "" if trial["seconds_left"] is None else f", {duration(trial['seconds_left'])} left"
+    return progress + error + left
 
 
 STYLES = {"done": "green", "running": "blue", "failed": "red", "pending": "dim", "none": ""}

@@ -12,6 +12,7 @@ from trainer.config import TrainConfig
 MAX_LENGTH = 200
 
 # Safe in paths, URLs and shells that quote, and never a hidden or parent folder.
+_UNSAFE_IN_PART = re.compile(r"(?:[^A-Za-z0-9_.,=+\[\]-]|\.\.)+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.,=+/\[\]-]")
 
 
@@ -19,7 +20,8 @@ def trial_names(configs: dict[str, TrainConfig], axes: Collection[str]) -> list[
     """A unique name per configuration (given by key): network, methods, what else varies, seed.
 
     `axes` are the fields that the grid file varies; one is shown where it has more than one value in this grid. A
-    name that would be too long, unsafe or ambiguous ends with the beginning of its key.
+    name that would be too long or ambiguous ends with the beginning of its key. Characters that are not safe in paths
+    become `-`: `dataset=folder-pets` is the data set folder:pets.
     """
     always = {"network", "peer", "methods", "seed"}
     fields = [name for name in TrainConfig.model_fields if name in axes and name not in always]
@@ -57,8 +59,11 @@ def _parameters(values: dict[str, Any]) -> str:
 
 
 def _field(name: str, value: Any) -> str:
-    """`/stages3`; nothing for a field that is left to its default of None."""
-    return "" if value is None else f"/{name}{_text(value)}"
+    """Return `/stages3` or `/dataset=folder-pets`; nothing for a field that is left to its default of None."""
+    if value is None:
+        return ""
+    word = isinstance(value, str)
+    return f"/{name}{'=' if word else ''}{_UNSAFE_IN_PART.sub('-', value).strip('-') if word else _text(value)}"
 
 
 def _text(value: Any) -> str:

@@ -19,7 +19,7 @@ OUTLOOK: dict[Status, str] = {
     "new": "new",
     "interrupted": "to continue",
     "done": "done",
-    "failed": "failed (--retry-failed tries them again)",
+    "failed": "failed (--retry-failed tries again)",
     "running": "running elsewhere",
     "waiting": "waiting elsewhere",
 }
@@ -85,7 +85,7 @@ class Plan:
         """Lines that say how trials run, where that is not in one process on a device that the grid names."""
         shapes = Counter(entry.trial.resources for entry in self.entries if entry.trial.resources.processes > 1)
         return [self.devices] * (self.devices is not None) + [
-            f"{counted(count, 'trial')} in {shape.processes} processes each, a process with "
+            f"{counted(count, 'trial')} in {shape.processes} processes{' each' * (count > 1)}, a process with "
             f"{counted(shape.gpu or 0, 'GPU')} and {counted(shape.cpu, 'CPU')}"
             for shape, count in shapes.items()
         ]
@@ -118,20 +118,29 @@ def devices_line(gpus: int, where: str = "here") -> str:
     return f"no GPU {where}: trials run on the processor, as the grid does not say `gpu` under `resources`"
 
 
+def is_interrupted(state: str, *, begun: bool, claimed: bool) -> bool:
+    """Return whether a trial has begun and nobody trains it now: what `plan`, `run`, `status` and `watch` count so.
+
+    It has `begun` with its first attempt, before any epoch is over; another driver that has `claimed` it goes on.
+    """
+    return state == "pending" and begun and not claimed
+
+
 def _judged(trial: Trial, known: State | None) -> tuple[Status, str]:
     if known is None:
         return "new", "never ran"
     progress = f"{known.epochs} of {counted(trial.config.epochs, 'epoch')}"
     failure = ": ".join(part for part in (known.error_class, _first_line(known.error)) if part)
     if known.state == "done":
-        return "done", f"all {counted(trial.config.epochs, 'epoch')} recorded"
+        total = counted(trial.config.epochs, "epoch")
+        return "done", f"all {total} recorded" if trial.config.epochs > 1 else f"its {total} is recorded"
     if known.state == "failed":
         return "failed", f"{failure or 'without a message'}; after {progress}; --retry-failed tries it again"
     if known.driver is not None and known.state == "running":
         return "running", f"another driver trains it; {progress}"
     if known.driver is not None:
         return "waiting", f"another driver has it and will start it; {progress}"
-    if not known.attempts and not known.epochs:
+    if not is_interrupted("pending", begun=bool(known.attempts or known.epochs), claimed=False):
         return "new", "never ran"
     return "interrupted", f"stopped after {progress}" + (f"; last error: {failure}" if failure else "")
 

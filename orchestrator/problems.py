@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 Place = tuple[int, int]
 
 MAX_LISTED = 200
+
+# YAML 1.2 has no merge keys, though many readers know them.
+MERGE = "merge keys (<<: *name) are not supported; write the keys out, or give a whole section as *name"
+# As shells, Hydra, Jinja, Helm and CI services write them.
+_TEMPLATE = re.compile(r"\$\{|\$\(|\{\{|\{%")
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class Reader:
 
     def note(self, place: Place, key: str, message: str) -> None:
         """Remember a problem."""
+        if _TEMPLATE.search(message):
+            message += "; variables and templates are not filled in: write the value itself"
         self.problems.append(Problem(self.file, *place, key, message))
 
     def mapping(self, node: Node | None, key: str, allowed: Iterable[str], kind: str = "key") -> dict[str, Node]:
@@ -66,7 +74,7 @@ class Reader:
         allowed = list(allowed)
         for name in node.value:
             if name not in allowed:
-                self.note(node.places[name], joined(key, name), unknown(kind, name, allowed))
+                self.note(node.places[name], joined(key, name), MERGE if name == "<<" else unknown(kind, name, allowed))
         return {name: child for name, child in node.value.items() if name in allowed}
 
     def items(self, node: Node | None, key: str) -> list[Node]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -86,9 +87,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
 
 
 def _methods(text: str) -> Any:
-    """`pskd,byot`, or JSON with hyperparameters."""
+    """Parse `pskd,byot` or `pskd+byot`, `baseline` for none, or JSON with hyperparameters."""
     if not text.lstrip().startswith(("{", "[")):
-        return {name.strip(): {} for name in text.split(",") if name.strip()}
+        named = [name.strip() for name in re.split(r"[,+]", text) if name.strip()]
+        return {} if named == ["baseline"] else {name: {} for name in named}
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

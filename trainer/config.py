@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -280,6 +281,16 @@ def _settled_heads(network: str, peer: str | None, heads: str, methods: str) -> 
     return str(kind)
 
 
+def _no_method(name: str) -> str:
+    """Return what to say of a name that is no method: several in one, none (`baseline`), or a slip of the pen."""
+    parts = [part for part in re.split(r"[\s,;&|/+]+", name.strip()) if part]
+    if len(parts) > 1 and all(part in METHODS for part in parts):
+        return f"{shown(name)} is not one method; to train with all of them, write {'+'.join(parts)}"
+    if name == "baseline":
+        return "'baseline' stands alone: it is training without any method; leave it out of a combination"
+    return unknown("method", name, [*METHODS, "baseline"])
+
+
 @lru_cache(maxsize=4096)
 def _checked_methods(text: str) -> dict[str, dict[str, Any]]:
     import trainer.methods  # noqa: F401  (fills the registry)
@@ -291,7 +302,7 @@ def _checked_methods(text: str) -> dict[str, dict[str, Any]]:
         if isinstance(parameters, dict):
             parameters = {parameter: _plus_zero(value) for parameter, value in parameters.items()}
         if name not in METHODS:
-            found.append(((name,), unknown("method", name, METHODS)))
+            found.append(((name,), _no_method(name)))
         elif not isinstance(parameters, dict):
             found.append(((name,), f"{shown(parameters)} is not a mapping of hyperparameters, such as {{}}"))
         else:

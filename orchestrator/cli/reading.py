@@ -90,13 +90,14 @@ def report(
     """
     with errors():
         from orchestrator.database import open_database
+        from orchestrator.quantities import counted
         from reports import earlier_files, write_report
 
         with open_database(db, readonly=True) as database:
             written = write_report(
                 database, out, formats=formats or None, grids=grid, selection=selection, vs_paper=vs_paper
             )
-        typer.echo(f"wrote {len(written)} files to {out}/")
+        typer.echo(f"wrote {counted(len(written), 'file')} to {out}/")
         for file in written:
             typer.echo(f"  {file}")
         if earlier := earlier_files(out, written):
@@ -189,7 +190,7 @@ def export(
     out: Annotated[Path, typer.Option(metavar="DIR", parser=path, help="Folder to write to.")] = Path("export"),
     format: Annotated[str, typer.Option(metavar="FORMAT", help="csv or parquet.")] = "csv",
 ) -> None:
-    """Write the database as tidy files: trials, epochs, losses and evaluations."""
+    """Write the database as tidy files: trials, epochs, losses and evaluations; the column `epoch` counts from 1."""
     with errors():
         from orchestrator.database import open_database
         from reports import export as export_data

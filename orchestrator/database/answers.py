@@ -159,11 +159,27 @@ def progress(connection: Connection, grid: str | None, settled: dict[int, Sums],
     # A trial of several grids is in the answer once for each.
     for trial, name in connection.execute(rows.order_by(Grid.name, GridTrial.position)):
         key, config, state, driver, last, started, error_class, host, device = trials[trial]
-        state, _ = present(state, driver, living)
+        state, holder = present(state, driver, living)
         done, seconds, best = settled.get(trial) or sums.get(trial) or (0, None, None)
         total = config["epochs"]
         answer.append(
-            ProgressRow(name, key, config, state, done, total, last, best, seconds, started, error_class, host, device)
+            ProgressRow(
+                name,
+                key,
+                config,
+                state,
+                done,
+                total,
+                last,
+                best,
+                seconds,
+                started,
+                error_class,
+                host,
+                device,
+                begun=started is not None or done > 0,
+                claimed=holder is not None,
+            )
         )
     return answer
 

@@ -81,7 +81,8 @@ class ProgressRow:
 
     Errors are top-1 percentages of the first network's main classifier on the test set; `seconds_per_epoch` is the
     mean of training, data and evaluation over the accepted epochs. `started`, `error_class`, `host` and `device` are
-    those of the newest training attempt.
+    those of the newest training attempt. `begun` is true from the first training attempt on, `claimed` while a living
+    driver has the trial.
     """
 
     trial_name: str
@@ -97,6 +98,8 @@ class ProgressRow:
     error_class: str | None
     host: str | None
     device: str | None
+    begun: bool
+    claimed: bool
 
 
 @dataclass(frozen=True)

@@ -532,7 +532,7 @@ def test_trials_that_a_file_no_longer_lists_are_told(recorded, here: Path):
     write_grid(here / "first.yaml", {**GRID, "grid": {**GRID["grid"], "seed": [1, 2]}})
     note = (
         "note: not in first.yaml any more: 2 trials of grid first with results (resnet18/baseline/seed0, "
-        "resnet18/pskd/seed0). They leave its tables, and are there again when the file lists them\n"
+        "resnet18/pskd/seed0). They leave the tables, and are there again when the file has every value of before\n"
     )
     assert orchestrate("plan", "first.yaml").stderr == note
     with patch("orchestrator.launch._train"):

@@ -146,7 +146,7 @@ def test_sizes():
 
 def plan_of(**statuses: int) -> Plan:
     """A plan of the trials of `CONFIGS`, of which the first has two epochs, and of others by status."""
-    own = [planned(name, "interrupted", 2 if name == ONE else 0) for name in CONFIGS]
+    own = [planned(name, "interrupted" if name == ONE else "new", 2 if name == ONE else 0) for name in CONFIGS]
     others = [planned(f"{status}{number}", status, 3) for status, count in statuses.items() for number in range(count)]
     return Plan(own + others)
 

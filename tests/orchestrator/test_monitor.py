@@ -61,8 +61,8 @@ def test_the_matrix_is_table_1_as_it_fills_up(db, capsys, monkeypatch):
     headline, heads, baseline, pskd, *_ = printed(capsys, db)
     assert headline.startswith("table1: 2 of 8 trials done, 1 running, 4 pending, 1 failed; about ")
     assert heads.split() == ["top-1", "error", "(best_test)", "resnet18", "resnet50"]
-    assert re.fullmatch(r"baseline +25\.00 % \(2/2 seeds\) +out_of_memory \(0/2 seeds\)", baseline)
-    assert re.fullmatch(r"pskd +2/4 25\.50 %, 40 s left \(0/2 seeds\) +waiting", pskd)
+    assert re.fullmatch(r"baseline +25\.00 % \(2/2 seeds\) +seed 0: out_of_memory", baseline)
+    assert re.fullmatch(r"pskd +seed 0: epoch 2/4, 25\.50 %, 40 s left +waiting", pskd)
 
 
 def test_the_time_left_follows_the_speeds(db):
@@ -97,7 +97,7 @@ def test_status_names_what_runs_and_what_failed(db, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert "  running resnet18/pskd/seed0: epoch 2/4, top-1 error 25.50 %, 40 s left, on node1, cuda:0 (H200)" in lines
     assert "  failed  resnet50/baseline/seed0: out_of_memory" in lines
-    assert "  `orchestrate triage --grid table1` says why they failed" in lines
+    assert "  `orchestrate triage --grid table1` says why" in lines
     with open_database(db, readonly=True) as database:
         print_status(status_of(database, ["table1"]), ["--db", "my results.db"])
     assert "`orchestrate triage --grid table1 --db 'my results.db'` says why" in capsys.readouterr().out
@@ -186,8 +186,8 @@ def test_the_page_says_the_same_and_refreshes_itself(db, tmp_path, capsys):
     cells = re.findall(r'<td class="(\w+)">([^<]*)</td>', text)
     assert cells == [
         ("done", "25.00 % (2/2 seeds)"),
-        ("failed", "out_of_memory (0/2 seeds)"),
-        ("running", "2/4 25.50 %, 40 s left (0/2 seeds)"),
+        ("failed", "seed 0: out_of_memory"),
+        ("running", "seed 0: epoch 2/4, 25.50 %, 40 s left"),
         ("pending", "waiting"),
     ]
     assert [path.name for path in tmp_path.glob("watch*")] == ["watch.html"]

@@ -76,7 +76,7 @@ def test_the_summary_counts():
     assert make_plan(GRID, done).summary() == "2 trials: 2 done; nothing to run"
     mixed = {FIRST.key: State("failed"), SECOND.key: State("pending", 3)}
     plan = make_plan(GRID, mixed)
-    assert plan.summary() == "2 trials: 1 to continue, 1 failed (--retry-failed tries them again); 1 trial to run"
+    assert plan.summary() == "2 trials: 1 to continue, 1 failed (--retry-failed tries again); 1 trial to run"
     assert [plan.count(status) for status in ("new", "interrupted", "failed", "done")] == [0, 1, 1, 0]
 
 
