@@ -19,12 +19,13 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
 
-# The tests with the oldest versions that setup.cfg allows, in a virtual environment of their own (7 GB).
+# The tests with the oldest versions that setup.cfg allows, in a virtual environment of their own (7 GB). Old versions
+# warn of what the newest ones of other packages, which have no bound here, will take away.
 test-lower:
 	test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)
 	$(LOWER)/bin/python -m pip install --quiet uv
 	$(LOWER)/bin/python -m uv pip install --quiet --python $(LOWER)/bin/python --resolution lowest-direct --editable '.[test]'
-	$(LOWER)/bin/python -m pytest -m "not slow"
+	$(LOWER)/bin/python -m pytest -m "not slow" -W ignore::DeprecationWarning
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.bench
