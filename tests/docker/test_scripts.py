@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -9,6 +10,7 @@ import signal
 import stat
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -129,7 +131,18 @@ def test_the_variant_must_be_named(tmp_path: Path):
     assert not (tmp_path / ".env").exists()
 
 
-def submit(place: Place, driver: str) -> subprocess.Popen[str]:
+@pytest.fixture
+def jobs() -> Iterator[list[subprocess.Popen[str]]]:
+    """The batch jobs of a test, which end with it."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for job in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.communicate()
+
+
+def submit(jobs: list[subprocess.Popen[str]], place: Place, driver: str) -> subprocess.Popen[str]:
     """Start the Slurm script as a batch job on one node, with `driver` for what `orchestrate` does."""
     place.program("srun", 'while [ "${1::2}" = -- ]; do shift; done; exec "$@"')
     place.program("scontrol")
@@ -138,18 +151,23 @@ def submit(place: Place, driver: str) -> subprocess.Popen[str]:
     place.program("orchestrate", driver)
     place.program("python", "echo key")
     variables = {"SLURM_SUBMIT_DIR": str(place.folder), "SLURM_JOB_ID": str(os.getpid()), "SLURM_NODEID": "0"}
-    return subprocess.Popen(
+    job = subprocess.Popen(
         ["bash", SLURM, "grids/table1.yaml", "--db", "results.db"],
         env=place.environment(**variables, SLURM_CPUS_PER_TASK="4", SLURM_GPUS_ON_NODE="2"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
+    jobs.append(job)
+    return job
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_slurm_job_runs_the_grid_on_its_own_cluster_and_ends_as_it_ends(place: Place, code: int):
-    job = submit(place, f"exit {code}")
+def test_a_slurm_job_runs_the_grid_on_its_own_cluster_and_ends_as_it_ends(
+    jobs: list[subprocess.Popen[str]], place: Place, code: int
+):
+    job = submit(jobs, place, f"exit {code}")
     output, _ = job.communicate(timeout=60)
     assert job.returncode == code, output
     starts = [call for call in place.calls("ray") if call.startswith("start --head ")]
@@ -163,11 +181,11 @@ def test_a_slurm_job_runs_the_grid_on_its_own_cluster_and_ends_as_it_ends(place:
 
 @pytest.mark.parametrize(("state", "requeued"), [("RUNNING", True), ("COMPLETING", False)])
 def test_a_slurm_job_whose_time_is_up_ends_the_driver_and_queues_again_unless_cancelled(
-    place: Place, state: str, requeued: bool
+    jobs: list[subprocess.Popen[str]], place: Place, state: str, requeued: bool
 ):
     place.program("squeue", f"echo {state}")
     note = """file=$SLURM_SUBMIT_DIR/driver; trap 'echo ended >>"$file"; exit 143' TERM; touch "$file\""""
-    job = submit(place, f"{note}; while :; do sleep 0.1; done")
+    job = submit(jobs, place, f"{note}; while :; do sleep 0.1; done")
     deadline = time.monotonic() + 60
     while not (place.folder / "driver").exists():
         assert job.poll() is None and time.monotonic() < deadline
