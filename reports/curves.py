@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reports import titles
-from reports.drawing import COLOURS, STYLE, Drawing
+from reports.drawing import COLOURS, Drawing, styled
 from reports.labels import spread_out
 from reports.results import Cell, GridInfo, Results, Trial
 from reports.slices import VARIES, by_paper, varying
@@ -102,7 +101,7 @@ def _name(cell: Cell, differing: Sequence[str]) -> str:
 
 def draw(panels: Mapping[str, Sequence[tuple[str, Sequence[Line]]]]) -> Figure:
     """A panel per network; each cell (name and its lines of 1-based epoch and error) is named where its line ends."""
-    with matplotlib.rc_context(STYLE):
+    with styled():
         room = _longest([name for cells in panels.values() for name, _ in cells])
         width = _LEFT + _PLOT + room
         figure = Figure(figsize=(width, _PANEL_HEIGHT * len(panels)), layout="none")

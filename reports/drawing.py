@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import matplotlib
+# A notebook's commands inherit its MPLBACKEND, and matplotlib cannot be imported where it does not know that backend.
+_backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+
+import matplotlib  # noqa: E402
+
+if _backend is not None:
+    os.environ["MPLBACKEND"] = _backend
+    with suppress(ValueError):
+        matplotlib.rcParams["backend"] = _backend
 
 # Saving would import these one by one; here they load while the database is read.
-import matplotlib.backends.backend_agg
-import matplotlib.backends.backend_pdf
-import matplotlib.backends.backend_svg
-from matplotlib.figure import Figure
+import matplotlib.backends.backend_agg  # noqa: E402
+import matplotlib.backends.backend_pdf  # noqa: E402
+import matplotlib.backends.backend_svg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 # Mid tones that stand out from white and from a dark page alike.
 COLOURS = ("#1f77b4", "#c4561b", "#2a8a57", "#9559b8", "#c23b75", "#7d7420", "#4f7d8c", "#a0522d")
@@ -33,6 +45,15 @@ STYLE = {
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
 }
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw with matplotlib's own defaults and our style, whatever the user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
 
 
 @dataclass(frozen=True)
@@ -72,6 +93,6 @@ def _bytes(figure: Figure, format: str) -> bytes:
         "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 1}},
     }
     written = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with styled():
         figure.savefig(written, format=format, dpi=200, **options[format])
     return written.getvalue()

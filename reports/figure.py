@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter
 
 from reports import titles
-from reports.drawing import COLOURS, INK, STYLE, Drawing
+from reports.drawing import COLOURS, INK, Drawing, styled
 from reports.entries import entry
 from reports.labels import nearest, place
 from reports.results import Results
@@ -81,7 +80,7 @@ def _any_shared(found: Sequence[Point]) -> bool:
 
 def plane(found: Sequence[Point]) -> Figure:
     """The plane of time and error with every point labelled."""
-    with matplotlib.rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(7.2, 5.0), layout="none")
         canvas = FigureCanvasAgg(figure)
         signs = ["hollow: device shared"] * _any_shared(found)

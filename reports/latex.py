@@ -13,8 +13,8 @@ from reports.printing import words
 
 # Lines of a table that fit on a page beside a caption and footnotes.
 _LINES = 36
-# Characters of a row that fit into an article's text width; wider tables are scaled down. Longer texts are wrapped.
-_WIDTH, _TEXT = 78, 34
+# Characters of a text that is not wrapped.
+_TEXT = 34
 KEY_DIGITS = 12
 
 
@@ -52,19 +52,18 @@ def _pages(table: Table) -> list[list[Row]]:
 
 def _part(table: Table, rows: Sequence[Row], index: int, parts: int) -> str:
     columns = table.columns
-    wide = _width(table) > _WIDTH
     part = f" (part {index + 1} of {parts})" if parts > 1 else ""
     about = f" {escape(table.caption)}" if index == 0 else ""
     sides = "l" * len(table.label_heads) + "".join(_alignment(table, column) for column in columns)
-    # The caption stands outside, so that it keeps its size where a wide table is scaled down.
+    # TeX measures the table, since only it knows the column's width, and scales it down if it is wider. The caption
+    # stands outside, so that it keeps its size.
     lines = [
         "\\begin{table}[tbp]",
         "\\centering\\setlength{\\belowcaptionskip}{4pt}",
         f"\\caption{{{escape(table.title + part)}.{about}}}",
         f"\\label{{tab:{table.name}{f'-{index + 1}' if parts > 1 else ''}}}",
         "\\footnotesize\\setlength{\\tabcolsep}{4pt}",
-        *(["\\resizebox{\\linewidth}{!}{%"] if wide else []),
-        "\\begin{threeparttable}",
+        "\\sbox0{\\begin{threeparttable}",
         f"\\begin{{tabular}}{{{sides}}}",
         "\\toprule",
         _header(table),
@@ -88,9 +87,21 @@ def _part(table: Table, rows: Sequence[Row], index: int, parts: int) -> str:
     used |= {"*"} if any(entry.star or entry.text.endswith("*") for row in rows for entry in row.entries) else set()
     notes = [f"\\item[{escape(mark)}] {escape(text)}" for mark, text in table.footnotes if mark in used]
     if notes:
-        size = "" if wide else "\\footnotesize"
-        lines += ["\\begin{tablenotes}" + size, *notes, "\\end{tablenotes}"]
-    return "\n".join([*lines, "\\end{threeparttable}" + ("}" if wide else ""), "\\end{table}"])
+        lines += ["\\begin{tablenotes}\\footnotesize", *notes, "\\end{tablenotes}"]
+    return "\n".join([*lines, "\\end{threeparttable}}%", *_fitted(table), "\\end{table}"])
+
+
+def _fitted(table: Table) -> list[str]:
+    """Set the measured table, scaled down to the line if it is wider, and say in LaTeX's log if that makes it tiny."""
+    advice = "is scaled to less than 70 percent; table* in place of table gives it both columns"
+    return [
+        f"\\ifdim\\wd0>1.43\\linewidth\\GenericWarning{{}}{{LaTeX Warning: {_plain(table.name)} {advice}}}\\fi",
+        "\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi",
+    ]
+
+
+def _plain(name: str) -> str:
+    return "".join(char if char.isascii() and (char.isalnum() or char in "-. ") else "-" for char in name)
 
 
 def _alignment(table: Table, column: Column) -> str:
@@ -143,22 +154,6 @@ def _comment(address: str, entry: Entry, table: Table) -> str:
         return known + selection
     trials = ",".join(dict.fromkeys(each.key[:KEY_DIGITS] for each in entry.samples))
     return f"{known} n={entry.n} quantity={entry.quantity}{selection} trials={trials}"
-
-
-def _width(table: Table) -> int:
-    """The characters of the widest row that the columns make."""
-    columns = [
-        max(
-            [
-                *map(len, _halves(column.title)),
-                *(len(words(row.entries[place], column, row).plain) for row in table.rows),
-            ]
-        )
-        for place, column in enumerate(table.columns)
-    ]
-    labels = [[head, *(table.labels(row)[place] for row in table.rows)] for place, head in enumerate(table.label_heads)]
-    used = sum(min(width, _TEXT) for width in columns) + sum(max(map(len, some)) for some in labels)
-    return used + 2 * (len(columns) + len(labels))
 
 
 _ESCAPES = {

@@ -68,7 +68,7 @@ def verify(database: Database, tex: Path) -> Verdict:
     stale: the database says otherwise now. edited: the text is not what its comment or the database says.
     mislabelled: a row goes by another name than the database's, or has its columns in another order than those above.
     contradictory: two places print different values for the same trials. incomplete: numbers lost their comment.
-    missing: a file that is included is not there.
+    missing: a file that is included is not there. not followed: a command that may read a file whose name is not plain.
 
     Checked are the places that carry our comment, those without a number among them, and the labels of their rows.
     Captions are compared, and a note names one that is not the database's. Headings, footnotes, other text, and rows
@@ -77,7 +77,8 @@ def verify(database: Database, tex: Path) -> Verdict:
     Raises ReportError for a file that cannot be read, and for grids or rules that the database does not know.
     """
     paper = read(Path(tex))
-    missing = [Problem(where, "missing", name, _not_found(name)) for where, name in paper.missing]
+    missing = [Problem(where, "missing", name, _NOT_FOUND) for where, name in paper.missing]
+    missing += [Problem(where, "not followed", what, why) for where, what, why in paper.unclear]
     if not paper.headers and not paper.places:
         empty = Problem(str(tex), "empty", "no table", "the file holds no number written by `orchestrate report`")
         return Verdict(missing or [empty], [], 0, 0)
@@ -89,10 +90,7 @@ def verify(database: Database, tex: Path) -> Verdict:
     return Verdict([*missing, *places, *rows, *_contradictory(paper.places)], notes, numbers, len(paper.files))
 
 
-def _not_found(name: str) -> str:
-    if re.search(r"[\\#]", name):
-        return "macros are not followed, so nothing in that file is checked; write its name out"
-    return "there is no such file, so nothing in it is checked; write it with `orchestrate report`, or mend the name"
+_NOT_FOUND = "there is no such file, so nothing in it is checked; write it with `orchestrate report`, or mend the name"
 
 
 def _choice(written: Written | Header) -> Choice:

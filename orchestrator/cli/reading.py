@@ -156,8 +156,8 @@ def verify(
     ],
     db: DatabaseOption = "results.db",
 ) -> None:
-    """Recompute every number of ours in a LaTeX file, and in what it names in \\input or \\include, and fail on one
-    that is stale, edited, contradictory or in a row of another name.
+    """Recompute every number of ours in a LaTeX file and in the files that it reads, and fail on one that is stale,
+    edited, contradictory or in a row of another name, and on a command that reads a file and cannot be followed.
 
     Checked: every cell with the comment that `report` wrote behind it, also an empty one; the labels of their rows; and
     that every file is there. Not checked: numbers without our comment (rows and columns may go, and others be added),

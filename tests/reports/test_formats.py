@@ -6,9 +6,12 @@ import csv
 import html.parser
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -158,3 +161,51 @@ def test_latex_compiles_without_edits(tables, nasty, tmp_path):
         subprocess.run(["pdftotext", "-layout", "paper.pdf"], cwd=tmp_path, check=True, timeout=60)
         text = (tmp_path / "paper.txt").read_text(encoding="utf-8")
         assert "PS-KD+BYOT+DMFL" in text and "diverged" in text and "[U+6A21]" in text
+
+
+def test_latex_fits_the_columns_of_a_two_column_paper(tables, tmp_path):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed")
+    for table in tables:
+        (tmp_path / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
+    inputs = "\n".join(f"\\input{{{table.name}}}\\clearpage" for table in tables)
+    document = (
+        "\\documentclass[twocolumn]{article}\n\\usepackage{booktabs,threeparttable,graphicx}\n"
+        f"\\begin{{document}}\n{inputs}\n\\end{{document}}\n"
+    )
+    (tmp_path / "paper.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert not re.findall(r"Overfull \\hbox.*", done.stdout)
+    # TeX breaks the lines of its log.
+    assert "table* in place of table gives it both columns" in done.stdout.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("setting", "backend"),
+    [
+        ("savefig.facecolor: black", "module://matplotlib_inline.backend_inline"),
+        ("text.usetex: True", "nonsense"),
+        ("lines.linewidth: 9", "pdf"),
+    ],
+)
+def test_figures_are_the_same_whatever_the_user_has_set(tmp_path, setting, backend):
+    code = (
+        "import hashlib, reports.drawing as d\nfrom reports.figure import Point, plane\n"
+        "points = [Point('resnet18', ('byot',), 2.0 + n, 20.0 + n, 0.5, False) for n in range(3)]\n"
+        "figure = plane(points)\n"
+        "print([hashlib.sha256(d._bytes(figure, kind)).hexdigest() for kind in ('pdf', 'svg', 'png')])"
+    )
+
+    def drawn(**environ):
+        root = Path(__file__).parents[2]
+        environ = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | environ
+        command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(root)!r})\n{code}"]
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    plain = drawn()
+    (tmp_path / "matplotlibrc").write_text(f"{setting}\n")
+    assert drawn(MPLBACKEND=backend) == plain

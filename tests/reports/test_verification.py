@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,6 +17,7 @@ from orchestrator.database import open_database
 from orchestrator.database.models import Attempt, Epoch, Evaluation, GridTrial, Trial
 from reports import ReportError, verify
 from reports.latex import latex
+from reports.manuscript import read
 from reports.writing import gather
 from tests.reports.synthetic import ablation, make_database, trials
 
@@ -404,11 +406,12 @@ def test_a_file_that_is_not_there_is_named(paper, command):
     name = "\\where/gone" if "where" in command else "gone"
     (paper / "paper.tex").write_text(f"\n\\input{{tables/table1}}\n{command} % \\input{{commented}}\n")
     (found,) = problems(paper)
-    assert (found.kind, found.address) == ("missing", name) and found.where == f"{paper / 'paper.tex'}:3"
+    kind = "not followed" if "where" in command else "missing"
+    assert (found.kind, found.address) == (kind, name) and found.where == f"{paper / 'paper.tex'}:3"
     assert ("macros are not followed" in found.message) == ("where" in command)
     # Nothing else in the file is no excuse.
     (paper / "paper.tex").write_text(command)
-    assert [each.kind for each in problems(paper)] == ["missing"]
+    assert [each.kind for each in problems(paper)] == [kind]
 
 
 def test_files_are_looked_for_from_the_papers_folder_as_latex_does(paper):
@@ -462,3 +465,173 @@ def test_the_last_line_of_verify_says_what_was_checked_and_what_not(paper):
     done = run()
     assert (done.exit_code, done.stderr.count("\n")) == (1, 2)
     assert done.stdout.endswith("paper.tex: 1 problem in 66 numbers in 2 files\n")
+
+
+@pytest.fixture
+def edited(paper):
+    """A paper's second table with a number that somebody changed, in a folder of its own."""
+    edit(paper, "table2", r"& (?:\\textbf\{)?[\d.]+", "& 33.33")
+    (paper / "sections").mkdir()
+    shutil.move(paper / "tables/table2.tex", paper / "sections/my results.tex")
+    shutil.copy(paper / "sections/my results.tex", paper / "sections/results.tex")
+    return paper
+
+
+READ = [
+    "\\input{sections/results}",
+    "\\input sections/results.tex",
+    '\\input"sections/my results.tex"',
+    '\\input{"sections/my results"}',
+    "\\input{sections/my results}",
+    "\\input\n  {sections/results}",
+    "\\input % where\n{sections/results}",
+    "\\include{sections/results}",
+    "\\include*{sections/results}",
+    "\\subfile{sections/results}",
+    "\\subfileinclude{sections/results}",
+    "\\import{sections/}{results}",
+    "\\import*{sections}{results.tex}",
+    "\\subimport{sections/}{results}",
+    "\\inputfrom{sections/}{results}",
+    "\\includefrom{sections/}{results}",
+    "\\subincludefrom{sections/}{results}",
+    "\\InputIfFileExists{sections/results}{}{}",
+    "\\makeatletter\\@input{sections/results.tex}\\makeatother",
+    "\\makeatletter\\def\\input@path{{sections/}}\\makeatother\\input{results}",
+    "a & \\input{sections/results}",
+    "\\iffalse old \\else\\input{sections/results}\\fi",
+    "\\iffalse\n\\ifx a b c\\else\\fi\n\\fi\\input{sections/results}",
+    "\\let\\ifdraft\\iffalse\n\\input{sections/results}\n\\fi",
+    "\\ifx\\a\\b\n\\endinput\n\\fi\n\\input{sections/results}",
+    "\\verb|%| \\input{sections/results}",
+    "\\newcommand{\\shown}{\\input{sections/results}}",
+]
+
+
+@pytest.mark.parametrize("command", READ)
+def test_every_command_that_reads_a_file_is_followed(edited, command):
+    (edited / "paper.tex").write_text(f"\\input{{tables/table1}}\n{command}\n")
+    found = read(edited / "paper.tex")
+    assert (found.missing, found.unclear) == ([], [])
+    assert any("33.33" in place.text for place in found.places)
+
+
+UNCLEAR = [
+    "\\newcommand{\\tab}[1]{\\input{sections/#1}}\n\\tab{results}",
+    "\\csname input\\endcsname{sections/results}",
+    "\\csname @input\\endcsname{sections/results}",
+    "\\let\\bring\\input\n\\bring{sections/results}",
+    "\\expandafter\\input\\file",
+    "\\input{\\where/results}",
+    '\\input{|"cat sections/results.tex"}',
+    "\\input",
+    "\\import{\\where}{results}",
+    "\\myinput{sections/results}",
+    "\\inputtable{results}",
+    "\\^^69nput{sections/results}",
+    "\\catcode`\\!=0 !input{sections/results}",
+    "\\catcode`\\%=12 % \\input{sections/results}",
+    "\\includecomment{comment}\\begin{comment}\n\\input{sections/results}\n\\end{comment}",
+    "\\newenvironment{comment}{}{}\\begin{comment}\n\\input{sections/results}\n\\end{comment}",
+    "\\begin{comment}\n\\input{sections/results}",
+    "\\iffalse\n\\input{sections/results}",
+    "\\iffalse\\ifthenelse{a}{b}{c}\\fi\n\\input{tables/table1}\n\\iftrue\\fi\\fi",
+    "\\openin1=sections/results.tex",
+    "\\usepackage{ours}\n\\bring{results}",
+]
+
+
+@pytest.mark.parametrize("text", UNCLEAR)
+def test_what_cannot_be_followed_is_said_with_its_line(edited, text):
+    (edited / "ours.sty").write_text("\\newcommand{\\bring}[1]{\\input{sections/#1}}\n\\newcommand{\\inputs}{x}\n")
+    (edited / "paper.tex").write_text(f"\\input{{tables/table1}}\n{text}\n")
+    found = [where.rpartition(":") for where, _, _ in read(edited / "paper.tex").unclear]
+    assert found and {file for file, _, _ in found} == {str(edited / "paper.tex")}
+    assert {int(line) for _, _, line in found} <= {2, 3}
+
+
+HIDDEN = [
+    "% \\input{sections/results}",
+    "\\begin{comment}\n\\input{sections/results}\n\\end{comment}",
+    "\\begin{verbatim}\n\\input{sections/results}\n%\\end{verbatim}",
+    "\\begin{lstlisting}[language=TeX]\n\\input{sections/results}\n\\end{lstlisting}",
+    "\\verb|\\input{sections/results}|",
+    "\\iffalse\n\\input{sections/results}\n\\fi",
+    "\\iffalse\\input{sections/results}\\fi",
+    "\\endinput\n\\input{sections/results}",
+    "\\end{document}\n\\input{sections/results}",
+    "\\newcommand{\\inputs}{x} \\inputs \\important \\includegraphics{a} \\includeonly{b} \\inputencoding{utf8}",
+    "\\catcode`\\@=11 \\InputIfFileExists{gone.cfg}{}{}",
+    "\\usepackage{ours} \\inputs \\documentclass{article}",
+]
+
+
+@pytest.mark.parametrize("text", HIDDEN)
+def test_what_latex_does_not_read_is_no_problem(edited, text):
+    (edited / "ours.sty").write_text("\\newcommand{\\bring}[1]{\\input{sections/#1}}\n\\newcommand{\\inputs}{x}\n")
+    (edited / "paper.tex").write_text(f"\\input{{tables/table1}}\n{text}\n")
+    found = read(edited / "paper.tex")
+    assert (found.missing, found.unclear, len(found.files)) == ([], [], 1)
+
+
+def test_an_imported_file_reads_from_its_own_folder_first(edited):
+    (edited / "results.tex").write_text("\\relax\n")
+    (edited / "sections/part.tex").write_text("\\input{results}\n")
+    for command in ("\\import{sections/}{part}", "\\subfile{sections/part}"):
+        (edited / "paper.tex").write_text(f"\\input{{tables/table1}}\n{command}\n")
+        assert any("33.33" in place.text for place in read(edited / "paper.tex").places), command
+
+
+def test_the_folders_of_texinputs_are_searched_in_their_order(edited, monkeypatch):
+    (edited / "results.tex").write_text("\\relax\n")
+    (edited / "paper.tex").write_text("\\input{tables/table1}\n\\input{results}\n")
+    for value, files in (("", 1), ("sections:", 2), ("./sections//", 2), (":sections", 1)):
+        monkeypatch.setenv("TEXINPUTS", value)
+        assert len(read(edited / "paper.tex").files) == files, value
+
+
+def test_what_was_not_followed_is_never_all_current(edited):
+    (edited / "paper.tex").write_text("\\input{tables/table1}\n\\newcommand{\\tab}[1]{\\input{sections/#1}}\n")
+    done = CliRunner().invoke(app, ["verify", str(edited / "paper.tex"), "--db", str(edited / "results.db")])
+    assert done.exit_code == 1 and "all current" not in done.stdout
+    assert f"{edited / 'paper.tex'}:2: not followed: sections/#1: macros are not followed" in done.stderr
+
+
+def test_names_that_the_disk_refuses_are_missing(paper):
+    (paper / "loop.tex").symlink_to("loop.tex")
+    for name in ("a" * 300, "/" + "b/" * 900 + "c", "loop"):
+        (paper / "paper.tex").write_text(f"\\input{{tables/table1}}\n\\input{{{name}}}\n")
+        assert [name for _, name in read(paper / "paper.tex").missing] == [name]
+    with pytest.raises(ReportError, match=r"cannot read .*loop\.tex"):
+        problems(paper, "loop.tex")
+    (paper / "binary.tex").write_bytes(b"\\input{tables/table1}\0\xff")
+    with pytest.raises(ReportError, match=r"binary\.tex: it is not text"):
+        problems(paper, "binary.tex")
+
+
+def test_files_deep_in_files_are_said_and_end(paper):
+    for place in range(1200):
+        (paper / f"deep{place}.tex").write_text(f"\\input{{deep{place + 1}}}\n")
+    (paper / "paper.tex").write_text("\\input{tables/table1}\n\\input{deep0}\n")
+    assert [why for _, _, why in read(paper / "paper.tex").unclear] == ["files are followed 40 deep"]
+
+
+def test_a_file_in_latin_1_keeps_its_lines(edited):
+    text = "caf\xe9 \x85 % \x85 \\input{gone}\n\\input{tables/table1}\n\\input{sections/results}\n"
+    (edited / "paper.tex").write_bytes(text.encode("latin-1"))
+    found = read(edited / "paper.tex")
+    assert (found.missing, len(found.files)) == ([], 2)
+
+
+@pytest.mark.parametrize(
+    "piece", ["a:", "a:a/", "\\\\[", "\\begin{", "\\input{", "{", "\\verb|", " ", "\\iffalse ", "&"]
+)
+def test_the_work_grows_with_the_length_of_a_line_alone(paper, piece):
+    def seconds(times):
+        (paper / "paper.tex").write_text(f"\\input{{tables/table1}}\n{piece * times}\n% {piece * times}\n")
+        start = time.process_time()
+        read(paper / "paper.tex")
+        return time.process_time() - start
+
+    short = max(seconds(2_000), 0.02)
+    assert seconds(20_000) < 40 * short
