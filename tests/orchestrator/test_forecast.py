@@ -7,7 +7,7 @@ import pytest
 from orchestrator.database import MeasuredRow
 from orchestrator.display import cost_lines
 from orchestrator.forecast import forecast
-from orchestrator.plan import make_plan
+from orchestrator.plan import Plan, make_plan
 from tests.orchestrator.grid_files import load
 from tests.orchestrator.test_plan import State
 
@@ -32,7 +32,9 @@ def row(trial, seconds: float, purpose: str = "train", **changes) -> MeasuredRow
 
 def test_without_a_measurement_nothing_is_foretold():
     assert forecast(make_plan(GRID, {}), {}, [], 2) is None
-    assert cost_lines(None) == []
+    (line,) = cost_lines(None, make_plan(GRID, {}))
+    assert line.startswith("no estimate of time, memory and disk: ")
+    assert cost_lines(None, Plan([])) == []
 
 
 def test_what_is_done_costs_nothing_and_what_has_begun_costs_the_rest():
@@ -58,7 +60,7 @@ def test_the_cost_of_a_grid_after_its_canaries():
         ("resnet18", 10.0, 20.0),
         ("resnet50", 30.0, 40.0),
     ]
-    assert cost_lines(found) == [
+    assert cost_lines(found, make_plan(GRID, {})) == [
         "resnet18: 10 to 20 s per epoch, peak memory 2 GiB (measured on 2 canary runs)",
         "resnet50: 30 to 40 s per epoch, peak memory 2 GiB (measured on 2 canary runs)",
         "about 50 min 00 s (30 min 18 s to 1 h 22 min), 2 at once on this machine; 1.67 device-hours, "
@@ -69,11 +71,11 @@ def test_the_cost_of_a_grid_after_its_canaries():
 def test_only_several_trials_come_one_after_the_other():
     states = {trial.key: State("done", 30) for trial in GRID.trials[:6]}
     measured = [row(GRID.trials[6], 6.0)]
-    assert cost_lines(forecast(make_plan(GRID, states), states, measured, 1))[-1] == (
+    assert cost_lines(forecast(make_plan(GRID, states), states, measured, 1), make_plan(GRID, states))[-1] == (
         "about 6 min 00 s (5 min 35 s to 6 min 27 s), one after the other; 0.1 device-hours"
     )
     states[GRID.trials[7].key] = State("done", 30)
-    assert cost_lines(forecast(make_plan(GRID, states), states, measured, 2))[-1] == (
+    assert cost_lines(forecast(make_plan(GRID, states), states, measured, 2), make_plan(GRID, states))[-1] == (
         "about 3 min 00 s (2 min 51 s to 3 min 09 s); 0.05 device-hours"
     )
 
