@@ -50,7 +50,8 @@ def _frames(name: str, rows: Any, types: dict[str, str | None]) -> Iterator[pd.D
     if name == "trials":
         # All at once: only together do the configurations tell the types of their fields.
         trials = [_trial(row) for row in rows]
-        yield pd.DataFrame(trials, columns=None if trials else ["key", "state", "finished"]).convert_dtypes()
+        names = dict.fromkeys(["key", "state", "finished", *(name for trial in trials for name in trial)])
+        yield pd.DataFrame({name: _column(name, [trial.get(name) for trial in trials]) for name in names})
         return
     if name == "losses":
         types = {"key": "str", "epoch": "Int64", "term": "str", "value": "float64"}
@@ -64,6 +65,20 @@ def _frames(name: str, rows: Any, types: dict[str, str | None]) -> Iterator[pd.D
 
 def _frame(rows: Iterable[Any], types: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame([tuple(row) for row in rows], columns=list(types)).astype(types)
+
+
+def _column(name: str, values: list[Any]) -> pd.Series[Any]:
+    """Return a column of the type that its values have: 1.0 stays a float beside None, and none at all are text."""
+    if name == "finished":
+        return pd.Series(values, dtype="datetime64[us]")
+    types = {type(value) for value in values if value is not None}
+    if types == {bool}:
+        return pd.Series(values, dtype="boolean")
+    if types == {int}:
+        return pd.Series(values, dtype="Int64")
+    if types and types <= {int, float}:
+        return pd.Series(values, dtype="float64")
+    return pd.Series([value if value is None else str(value) for value in values], dtype="str")
 
 
 def _losses(rows: Iterable[Any]) -> Iterator[tuple[str, int, str, float | None]]:

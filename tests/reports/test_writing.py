@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.database.models import Evaluation
 from reports import ReportError, earlier_files, export, write_report
+from reports.exporting import _column
 from reports.writing import CONTENTS, gather
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 
@@ -264,6 +265,14 @@ def test_an_empty_database_exports_headings(tmp_path):
     assert [head[0] for head in heads] == ["key"] * 5
     assert heads[4][1:5] == ["epoch", "network", "classifier", "split"]
     assert Evaluation.__tablename__ == paths[4].stem
+
+
+def test_a_column_of_trials_has_the_type_of_its_values():
+    kinds = {"boolean": [True, None], "Int64": [1, None], "float64": [1.0, None], "str": [None, None]}
+    for kind, values in kinds.items():
+        assert _column("field", values).dtype == kind
+    assert list(_column("field", ["010", None, "1e5"])[[0, 2]]) == ["010", "1e5"]
+    assert _column("finished", [None]).dtype == "datetime64[us]" and _column("key", []).dtype == "str"
 
 
 def test_exports_larger_than_one_chunk_keep_their_types(database, tmp_path, monkeypatch):
