@@ -73,7 +73,8 @@ class RunOptions:
     """Where and how the trials of `grid` run; nothing here changes what they compute.
 
     `data_root` and `checkpoints` are paths or URLs. `environment` is the launch's provenance; `checkpoint_seconds` the
-    least time between two checkpoints of a trial; `stall_seconds` the silence after which a trial counts as hung.
+    least time between two checkpoints of a trial; `stall_seconds` the silence after which a trial counts
+    as hung (`orchestrator.tuning.START_SECONDS` is the least for one that starts).
     `wait_for_nodes`: a node may join that has what no node has yet.
     """
 

@@ -15,6 +15,9 @@ from orchestrator.failures import Failure, infrastructure_failure
 from orchestrator.recorder import Observer, Recorder, retry_at_once
 from orchestrator.trackers import flat_metrics
 
+# The least time that a trial has for each thing it says until its first epoch is over.
+START_SECONDS = 900.0
+
 
 class Abandoned(BaseException):
     """Leaves `fit` at once.
@@ -32,6 +35,8 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
         def __init__(self) -> None:
             self.problem: Exception | None = None
             self.heard: dict[str, float] = {}
+            # Whose first epoch is not there yet: torch, data and compilation come before it.
+            self.starting: set[str] = set()
             self.look_again = 0.0
 
         def __reduce__(self) -> tuple[Any, ...]:
@@ -48,6 +53,7 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             self.heard[_key(trial)] = time.monotonic()
+            self.starting.add(_key(trial))
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
@@ -55,6 +61,8 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
             with self.guarded():
                 key, kind = _key(trial), result.get("kind")
                 self.heard[key] = time.monotonic()
+                if kind in ("epoch", "teacher"):
+                    self.starting.discard(key)
                 if kind == "started":
                     recorder.started(key, result)
                 elif kind == "epoch":
@@ -97,9 +105,13 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
             now = time.monotonic()
             for trial in trials:
                 key, actor = _key(trial), trial.temporary_state.ray_actor
-                if trial.status == "RUNNING" and actor and now - self.heard.get(key, now) > options.stall_seconds:
+                bound = options.stall_seconds
+                if starting := key in self.starting:
+                    bound = max(bound, START_SECONDS)
+                if trial.status == "RUNNING" and actor and now - self.heard.get(key, now) > bound:
                     self.heard[key] = now
-                    reason = f"nothing was heard of the trial for {options.stall_seconds:g} s, so it was killed"
+                    when = " while it started" if starting else ""
+                    reason = f"nothing was heard of the trial for {bound:g} s{when}, so it was killed"
                     recorder.failing(key, infrastructure_failure(reason))
                     kill(actor)
 

@@ -53,7 +53,12 @@ def run(
     ] = 0.0,
     stall_seconds: Annotated[
         float,
-        typer.Option(min=1, metavar="SECONDS", help="A trial that is silent for so long is killed and tried again."),
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            help="A trial that is silent for so long is killed and tried again; it has at least 900 s for each step "
+            "until its first epoch is over.",
+        ),
     ] = 3600.0,
     canary: Annotated[
         bool, typer.Option(help="Rehearse each new kind of longer trial for a few steps before the grid.")
