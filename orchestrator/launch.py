@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.database import Database, Driver
     from orchestrator.grid import Grid, Trial
     from orchestrator.plan import Plan
+    from orchestrator.recorder import Observer
 
 # Between two looks at what other drivers do.
 LOOK_SECONDS = 5.0
@@ -40,6 +41,7 @@ def driven(db: str, grid: str, *, create: bool) -> Iterator[tuple[Database, Driv
     from orchestrator.database import driver_lock, open_database
 
     with open_database(db, create=create, migrate=True) as database, driver_lock(database, grid=grid) as driver:
+        database.tell = lambda line: typer.echo(line, err=True)
         if database.migrated:
             typer.echo(database.migrated)
         if database.warning:
@@ -136,6 +138,8 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
 
 
 def _train(database: Database, driver: Driver, trials: Sequence[Trial], options: RunOptions, plan: Plan) -> None:
+    from orchestrator.database import DatabaseError
+
     try:
         from orchestrator.display import run_display
         from orchestrator.forecast import as_measured
@@ -143,10 +147,26 @@ def _train(database: Database, driver: Driver, trials: Sequence[Trial], options:
 
         configs = {trial.name: trial.config.model_dump(mode="json") for trial in trials}
         known = as_measured(database.measured())
-        with run_display(options.grid, configs, known, plan=plan) as observer:
+        with run_display(options.grid, configs, known, plan=plan) as observer, _told_to(database, observer):
             run_trials(database, trials, options, observer)
+    except BaseException:
+        database.hurry()
+        try:
+            database.release(driver)
+        except DatabaseError as error:
+            typer.echo(f"warning: its trials are not given back yet, the next run does that: {error}", err=True)
+        raise
+    database.release(driver)
+
+
+@contextmanager
+def _told_to(database: Database, observer: Observer) -> Iterator[None]:
+    """Let the audience of a run hear what the database says."""
+    before, database.tell = database.tell, observer.note
+    try:
+        yield
     finally:
-        database.release(driver)
+        database.tell = before
 
 
 def _without_checkpoint(database: Database, plan: Plan, options: RunOptions) -> str | None:
@@ -204,7 +224,7 @@ def time_grid(grid: Grid, db: str, options: RunOptions, *, warm_up: int, epochs:
             trial.name: trial.config.model_dump(mode="json") | {"epochs": min(warm_up + epochs, trial.config.epochs)}
             for trial in trials
         }
-        with run_display(grid.name, configs) as observer:
+        with run_display(grid.name, configs) as observer, _told_to(database, observer):
             summary = time_trials(database, trials, options, observer, warm_up=warm_up, timed=epochs)
     return Outcome(len(summary.failed), 0)
 

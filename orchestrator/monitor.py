@@ -78,7 +78,7 @@ def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: boo
 
     Raises DatabaseError where the database cannot be read, PageError where the page cannot be written.
     """
-    from orchestrator.database import open_database
+    from orchestrator.database import DatabaseAway, open_database
 
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -89,7 +89,12 @@ def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: boo
         if html is not None:
             said = False
             while True:
-                _write_page(html, status_of(database, grids), every)
+                try:
+                    _write_page(html, status_of(database, grids), every)
+                except DatabaseAway as error:
+                    if once:
+                        raise
+                    console.print(f"{time.strftime('%H:%M:%S')}: {escape(str(error))}", soft_wrap=True)
                 if once:
                     console.print(f"wrote {escape(str(html))}")
                     return
@@ -103,7 +108,11 @@ def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: boo
             return
         with Live(console=console, screen=False, auto_refresh=False) as live:
             while True:
-                live.update(_matrices(status_of(database, grids)), refresh=True)
+                try:
+                    live.update(_matrices(status_of(database, grids)), refresh=True)
+                except DatabaseAway as error:
+                    # It may be back at the next look.
+                    live.update(Text(f"{time.strftime('%H:%M:%S')}: {error}"), refresh=True)
                 time.sleep(every)
 
 

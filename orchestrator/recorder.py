@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.exit_codes import SOME_FAILED
 from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infrastructure_failure, process_ended
+from orchestrator.journal import Journal
 from orchestrator.timing import Timing, label
 from trainer.results import EpochResult
 
@@ -52,15 +54,28 @@ class Summary:
 
 @dataclass
 class Attempt:
-    """A running attempt as the driver sees it; times are Unix seconds of its worker's clock."""
+    """A running attempt as the driver sees it; times are those of its worker's clock, in seconds.
 
-    id: int
+    `id` is None until it is written. `heard` is the driver's monotonic clock at the worker's time `last`.
+    """
+
     host: str
     device: str
     pids: frozenset[int]
     began: float
+    id: int | None = None
     ended: float | None = None
     epochs: int = 0
+    last: float = 0.0
+    heard: float = 0.0
+
+    def hear(self, time_there: float) -> None:
+        """Note the worker's time in a message that has come now."""
+        self.last, self.heard = time_there, time.monotonic()
+
+    def end(self) -> None:
+        """End now, by the worker's clock: the driver's may differ by minutes, or be set in between."""
+        self.ended = self.last + time.monotonic() - self.heard
 
 
 class Recorder:
@@ -80,6 +95,7 @@ class Recorder:
         self.database, self.trials, self.environment = database, trials, environment
         self.observer, self.summary, self.purpose = observer, summary, purpose
         self.same_failure_limit = same_failure_limit
+        self.journal = Journal()
         self.running: dict[str, Attempt] = {}
         self.ended: list[Attempt] = []
         self.starved: list[Trial] = []
@@ -90,8 +106,9 @@ class Recorder:
     def tick(self) -> None:
         """Time has passed; raises Busy when another driver has taken the trials after a lost connection."""
         self.observer.tick()
+        self.journal.look()
         if time.monotonic() - self.proved > PROOF_SECONDS:
-            self.database.prove_lock()
+            self.journal.write(self.database.prove_lock)
             self.proved = time.monotonic()
 
     def started(self, key: str, message: Mapping[str, Any]) -> None:
@@ -99,11 +116,12 @@ class Recorder:
         self.reasons.pop(key, None)
         where = {name: message[name] for name in ("host", "device", "device_uuid", "pid", "log")}
         environment = {**self.environment, **message["environment"]}
-        attempt = self.database.start_attempt(key, purpose=self.purpose, environment=environment, **where)
         device = message.get("device_id") or message["device_uuid"] or message["device"]
         # Those of all its processes on this host.
         pids = frozenset(message.get("pids", [message["pid"]]))
-        self.running[key] = Attempt(attempt, message["host"], device, pids, message["began"])
+        attempt = self.running[key] = Attempt(message["host"], device, pids, message["began"])
+        attempt.hear(message["began"])
+        self._start(attempt, key, environment, where)
         self.observer.started(self.trials[key].name, message["host"], message["device"])
 
     def epoch(self, key: str, message: Mapping[str, Any]) -> None:
@@ -114,8 +132,10 @@ class Recorder:
         on_device = [other for other in neighbours if other.device == attempt.device]
         co_located, on_host = ({pid for other in group for pid in other.pids} for group in (on_device, neighbours))
         quality = label(Timing(**message["timing"]), co_located, shared=bool(on_device), host_pids=on_host)
-        self.database.record_epoch(attempt.id, result, quality)
         attempt.epochs = max(attempt.epochs, result.epoch + 1)
+        attempt.hear(message["ended"])
+        at = _now()
+        self.journal.write(lambda: self.database.record_epoch(attempt.id, result, quality, at=at))
         self.observer.epoch(self.trials[key].name, result, quality)
 
     def failing(self, key: str, failure: Failure) -> None:
@@ -190,16 +210,30 @@ class Recorder:
             # It ended before it could say where it ran.
             nowhere = dict.fromkeys(("host", "device", "device_uuid", "pid", "log"))
             environment = dict(self.environment)
-            attempt_id = self.database.start_attempt(key, purpose=self.purpose, environment=environment, **nowhere)
+            attempt = Attempt("", "", frozenset(), 0.0)
+            self._start(attempt, key, environment, nowhere)
         else:
-            attempt_id, attempt.ended = attempt.id, time.time()
+            attempt.end()
             self.ended = [*self.ended, attempt][-REMEMBERED:]
         why = (
             {"error_class": failure.error_class, "error_text": failure.text, "fingerprint": failure.fingerprint}
             if failure
             else {}
         )
-        self.database.finish_attempt(attempt_id, outcome, trial_state=state, **why)
+        at = _now()
+        self.journal.write(lambda: self.database.finish_attempt(attempt.id, outcome, trial_state=state, at=at, **why))
+
+    def _start(self, attempt: Attempt, key: str, environment: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+        at = _now()
+
+        def write() -> None:
+            attempt.id = self.database.start_attempt(key, purpose=self.purpose, environment=environment, at=at, **where)
+
+        self.journal.write(write)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def retry_at_once(failure: Failure) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.canary import Footprint, canaries, canary_shape, packed_share, shape_of, trained_images
-from orchestrator.cluster import Cluster, Interrupted, RayEnded, RunOptions, SchedulerError, ray_cluster
+from orchestrator.cluster import Cluster, Interrupted, RayEnded, RunOptions, SchedulerError, ray_cluster, stop_signal
 from orchestrator.failures import Failure
 from orchestrator.grid import placed
 from orchestrator.plan import devices_line
@@ -58,7 +58,7 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
         RayEnded: a process of the private Ray was killed or crashed.
         Interrupted: SIGINT or SIGTERM arrived.
         CircuitOpen: one cause made `same_failure_limit` trials fail with no success in between.
-        DatabaseError: an epoch could not be recorded.
+        DatabaseError: an epoch could not be recorded; DatabaseAway when the database stays away.
     """
     with ray_cluster(options) as cluster:
         trials = _placed(cluster, trials, observer)
@@ -76,6 +76,7 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
         alone = _by_shape((cluster.whole_device(trial.resources), trial) for trial in recorder.starved)
         for shape, members in alone.items():
             _run_shape(recorder, cluster, shape, members, options, alone=True)
+        _settle(recorder)
     return recorder.summary
 
 
@@ -267,6 +268,15 @@ def _run_shape(
         ).fit()
     if callback.problem is not None:
         raise callback.problem
+    _settle(recorder)
+
+
+def _settle(recorder: Recorder) -> None:
+    """Wait until the database has everything, however long it is away; raises Interrupted, and as `run_trials`."""
+    while not recorder.journal.settled(1.0):
+        recorder.observer.tick()
+        if number := stop_signal():
+            raise Interrupted(number)
 
 
 def _trainable(config: dict[str, Any]) -> None:

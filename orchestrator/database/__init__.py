@@ -1,6 +1,6 @@
 """The results database: everything that a grid needs to remember, and all that reports read."""
 
-from orchestrator.database.errors import Busy, DatabaseError, Holder
+from orchestrator.database.errors import Busy, DatabaseAway, DatabaseError, Holder
 from orchestrator.database.lock import Driver, driver_lock
 from orchestrator.database.open import open_database
 from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
@@ -10,6 +10,7 @@ __all__ = [
     "AttemptRow",
     "Busy",
     "Database",
+    "DatabaseAway",
     "DatabaseError",
     "Driver",
     "FailureRow",

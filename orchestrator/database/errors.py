@@ -31,19 +31,27 @@ _SQLITE = {
     26: _DAMAGED,  # SQLITE_NOTADB
 }
 _TRANSIENT_SQLITE = {5, 6}
-_DISK_SQLITE = {10, 13}
+# What a network file system does while its server is away (EIO, ESTALE).
+_TRANSIENT_ON_A_NETWORK = {10, 14}
+# What a person cannot mend in the command: the same command may do later.
+_MACHINES_FAULT = {5, 6, 10, 13}
 
 # Classes (two characters) and codes of the SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRESQL = {
     "53100": _FULL,
     "53300": "has no free connection: raise max_connections on the server, or end other programs",
+    "57014": "has stopped a statement that took too long; raise statement_timeout for this role or in the URL",
+    "57P03": "is not ready: its server is starting, stopping or taking over",
     "25006": "cannot be written: this server or role is read-only",
     "42501": "cannot be used: this role lacks the right; ask the server's administrator",
     "28": "refuses the login: check user and password (in the URL, PGPASSWORD or ~/.pgpass)",
     "3D": "does not exist on that server; make it with `createdb`",
 }
-_TRANSIENT_POSTGRESQL = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300", "08"}
-_DISK_POSTGRESQL = {"53100", "58030"}
+_TRANSIENT_POSTGRESQL = {
+    *("40001", "40P01", "55P03", "57P01", "57P02", "57P03", "57P05", "25P03", "53300", "53100", "58030", "08"),
+    # A standby that has not taken over yet; before the first write a driver ends with it instead.
+    "25006",
+}
 # What a server says to a login that it will never accept; a driver has no code for it.
 _REFUSAL = re.compile(r"FATAL: +(password|role|database|no pg_hba|\S+ authentication|permission)")
 
@@ -87,12 +95,17 @@ class Busy(DatabaseError):
         self.holder = holder
 
 
-def transient(error: Exception) -> bool:
-    """Whether the same transaction may succeed when it is tried again: locked, deadlocked or disconnected."""
+def transient(error: Exception, *, network: bool = False) -> bool:
+    """Return whether the same transaction may succeed when it is tried again: locked, deadlocked or disconnected.
+
+    `network` is true of an SQLite file on a network file system.
+    """
     sqlite_code, sqlstate = _codes(error)
     return (
         getattr(error, "connection_invalidated", False)
+        or _unreachable(error)
         or sqlite_code in _TRANSIENT_SQLITE
+        or (network and sqlite_code in _TRANSIENT_ON_A_NETWORK)
         or sqlstate in _TRANSIENT_POSTGRESQL
         or sqlstate[:2] in _TRANSIENT_POSTGRESQL
     )
@@ -106,12 +119,12 @@ def describe(error: Exception, where: str) -> DatabaseError:
     if known == _DAMAGED:
         known = f"{known} {_newest_backup(Path(where))}"
     if known:
-        away = transient(error) or sqlite_code in _DISK_SQLITE or sqlstate in _DISK_POSTGRESQL
-        return (DatabaseAway if away else DatabaseError)(f"{where} {known} ({said})")
-    if transient(error) or _unreachable(error):
-        away = transient(error) or not _REFUSAL.search(said)
-        kind = DatabaseAway if away else DatabaseError
-        return kind(f"{where} cannot be reached; check the URL, and that the server runs ({said})")
+        kind = DatabaseAway if sqlite_code in _MACHINES_FAULT or _passing(sqlstate) else DatabaseError
+        return kind(f"{where} {known} ({said})")
+    if _REFUSAL.search(said):
+        return DatabaseError(f"{where} cannot be reached; check the URL, and that the server runs ({said})")
+    if getattr(error, "connection_invalidated", False) or _unreachable(error) or _passing(sqlstate):
+        return DatabaseAway(f"{where} cannot be reached; check the URL, and that the server runs ({said})")
     return DatabaseError(f"{where}: {said}")
 
 
@@ -122,6 +135,11 @@ def described(where: str) -> Iterator[None]:
         yield
     except (StatementError, sqlite3.Error) as error:
         raise describe(error, where) from error
+
+
+def _passing(sqlstate: str) -> bool:
+    """Return whether an SQLSTATE tells of the server, and not of what was asked."""
+    return sqlstate != "25006" and (sqlstate in _TRANSIENT_POSTGRESQL or sqlstate[:2] in _TRANSIENT_POSTGRESQL)
 
 
 def _of_driver(error: Exception) -> BaseException:
@@ -148,5 +166,8 @@ def _newest_backup(path: Path) -> str:
 
 
 def _unreachable(error: Exception) -> bool:
-    """psycopg gives an error without a code when it finds no server."""
-    return type(_of_driver(error)).__name__ == "OperationalError" and not any(_codes(error))
+    """Return whether no server was found: psycopg gives an error without a code then, as for a refused login."""
+    original = _of_driver(error)
+    return (
+        type(original).__name__ == "OperationalError" and not any(_codes(error)) and not _REFUSAL.search(str(original))
+    )

@@ -19,6 +19,7 @@ from orchestrator.database.values import strict_json
 # A server notices within a minute that a host vanished, and frees its locks; by default it takes hours.
 _KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 CONNECT_SECONDS = 10
+UNANSWERED_SECONDS = 60
 
 
 def postgresql_engine(url: URL, *, readonly: bool) -> Engine:
@@ -28,7 +29,13 @@ def postgresql_engine(url: URL, *, readonly: bool) -> Engine:
         options.append("-c default_transaction_read_only=on")
     given = url.query.get("options", ())
     options = [*((given,) if isinstance(given, str) else given), *options]
-    arguments = {"connect_timeout": CONNECT_SECONDS, **_KEEPALIVES, "options": " ".join(options)}
+    arguments = {
+        "connect_timeout": CONNECT_SECONDS,
+        **_KEEPALIVES,
+        # Keepalives say nothing while an answer is awaited: without it a cut network is noticed after 15 minutes.
+        "tcp_user_timeout": UNANSWERED_SECONDS * 1000,
+        "options": " ".join(options),
+    }
     if "application_name" not in url.query:
         arguments["application_name"] = f"orchestrate {os.getpid()}@{socket.gethostname()}"[:63]
     try:
@@ -83,6 +90,8 @@ class LockedSession:
         self._name = _session_name(holder)
         self._connection: Connection | None = None
         self._backend: dict[str, Any] | None = None
+        # The connection is a new one, and nothing was written through it yet.
+        self.renewed = False
 
     def connection(self) -> Connection:
         """The connection, with all locks; when it was lost, a new one.
@@ -96,6 +105,7 @@ class LockedSession:
         connection = self._engine.connect()
         try:
             if self._backend is not None:
+                self.renewed = True
                 # The server may not have noticed that the former session is dead, and keep its locks.
                 connection.execute(text(_END_SESSION), self._backend)
             self._backend = dict(connection.execute(text(_THIS_SESSION)).mappings().one())

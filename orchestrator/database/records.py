@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -20,9 +21,10 @@ from sqlalchemy import (
     update,
 )
 
-from orchestrator.database.errors import DatabaseError
+from orchestrator.database.errors import Busy, DatabaseError, Holder
 from orchestrator.database.grids import alone
 from orchestrator.database.models import Attempt, Epoch, Evaluation, Trial
+from orchestrator.database.postgresql import holder_of
 from orchestrator.database.values import clean, now, storable
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def attempt_facts(
     environment: Mapping[str, Any],
     log: str | None,
     driver: int | None,
+    at: datetime | None = None,
 ) -> dict[str, Any]:
     """The columns of a new attempt, cut to what fits."""
     if purpose not in PURPOSES:
@@ -98,32 +101,36 @@ def attempt_facts(
         "pid": pid,
         "environment": storable(dict(environment)),
         "driver": driver,
-        "started": now(),
+        "started": at or now(),
         **fitting,
     }
 
 
 def start(connection: Connection, where: str, key: str, facts: Mapping[str, Any]) -> int:
     """Insert an attempt; a training attempt makes its trial running."""
-    trial = connection.execute(select(trials.c.id, trials.c.state).where(trials.c.key == key).with_for_update()).first()
+    columns = (trials.c.id, trials.c.state, trials.c.driver)
+    trial = connection.execute(select(*columns).where(trials.c.key == key).with_for_update()).first()
     if trial is None:
         raise DatabaseError(f"{where} has no trial with the key {key}; save its grid first")
     if facts["purpose"] == "train":
         if trial.state not in ("pending", "running"):
             raise DatabaseError(f"{where}: trial {key} is {trial.state} and is not trained again")
+        if trial.driver not in (None, facts["driver"]):
+            raise Busy(where, _taker(connection, trial.driver))
         connection.execute(
             update(attempts)
             .where(attempts.c.trial_id == trial.id, attempts.c.purpose == "train", attempts.c.outcome.is_(None))
             .values(outcome="lost", ended=facts["started"])
         )
-        connection.execute(update(trials).where(trials.c.id == trial.id).values(state="running"))
+        change = {"state": "running", "driver": facts["driver"]}
+        connection.execute(update(trials).where(trials.c.id == trial.id).values(**change))
     last = connection.scalar(select(func.max(attempts.c.number)).where(attempts.c.trial_id == trial.id))
     inserted = connection.execute(insert(attempts).values(trial_id=trial.id, number=(last or 0) + 1, **facts))
     return inserted.inserted_primary_key[0]
 
 
 def epoch_rows(
-    where: str, attempt_id: int, result: EpochResult, timing_quality: str
+    where: str, attempt_id: int, result: EpochResult, timing_quality: str, at: datetime | None = None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The columns of an epoch and of its evaluations, without the ids of their parents."""
     rows = []
@@ -159,7 +166,7 @@ def epoch_rows(
         "losses": {name: value if math.isfinite(value) else None for name, value in result.losses.items()},
         "peak_memory_bytes": result.peak_memory_bytes,
         "timing_quality": "unknown" if result.restored else timing_quality,
-        "recorded": now(),
+        "recorded": at or now(),
     }
     return epoch, rows
 
@@ -198,7 +205,12 @@ def record(
 
 
 def attempt_end(
-    outcome: str, error_class: str | None, error_text: str | None, fingerprint: str | None, trial_state: str | None
+    outcome: str,
+    error_class: str | None,
+    error_text: str | None,
+    fingerprint: str | None,
+    trial_state: str | None,
+    at: datetime | None = None,
 ) -> dict[str, Any]:
     """The columns that end an attempt."""
     if outcome not in OUTCOMES:
@@ -212,7 +224,7 @@ def attempt_end(
         "error_class": error_class,
         "error_text": None if error_text is None else clean(error_text),
         "fingerprint": fingerprint,
-        "ended": now(),
+        "ended": at or now(),
     }
 
 
@@ -264,6 +276,35 @@ def release_stale(connection: Connection, own: int) -> int:
         or_(trials.c.driver.is_(None), trials.c.driver.not_in(living)),
         or_(attempts.c.driver.is_(None), attempts.c.driver.not_in(living)),
     )
+
+
+def take_up(connection: Connection, where: str, token: int) -> None:
+    """Make a driver's open trials its own again after its connection was lost, when another driver gave them back.
+
+    Raises Busy when another driver has begun with one of them since.
+    """
+    alone(connection)
+    mine = (
+        select(attempts.c.id, attempts.c.trial_id, attempts.c.purpose, trials.c.state, trials.c.driver)
+        .join(trials, trials.c.id == attempts.c.trial_id)
+        .where(attempts.c.driver == token, attempts.c.outcome == "lost")
+    )
+    for row in connection.execute(mine).all():
+        newer = select(attempts.c.id).where(
+            attempts.c.trial_id == row.trial_id, attempts.c.purpose == "train", attempts.c.id > row.id
+        )
+        if row.purpose == "train":
+            if row.driver not in (None, token):
+                raise Busy(where, _taker(connection, row.driver))
+            if row.state != "pending" or connection.scalar(newer.limit(1)) is not None:
+                # It was superseded by an attempt of its own, or another run has begun or ended it.
+                continue
+            connection.execute(update(trials).where(trials.c.id == row.trial_id).values(state="running", driver=token))
+        connection.execute(update(attempts).where(attempts.c.id == row.id).values(outcome=None, ended=None))
+
+
+def _taker(connection: Connection, token: int) -> Holder:
+    return holder_of(connection, token) if connection.dialect.name == "postgresql" else Holder()
 
 
 def _give_back(connection: Connection, outcome: str, of_trials: Any, of_attempts: Any) -> int:

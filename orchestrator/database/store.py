@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,10 +18,11 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import StatementError
 
 from orchestrator.database import answers, grids, records
-from orchestrator.database.errors import DatabaseError, Holder, describe, described, transient
+from orchestrator.database.errors import DatabaseAway, DatabaseError, Holder, describe, described, transient
 from orchestrator.database.lock import living_drivers
 from orchestrator.database.postgresql import holder_of
 from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
+from orchestrator.quantities import duration
 
 if TYPE_CHECKING:
     from orchestrator.database.lock import Driver, Living
@@ -28,6 +33,10 @@ T = TypeVar("T")
 
 # Seconds between the tries of a transaction that met a lock, a deadlock or a lost connection.
 PAUSES = (0.1, 0.5, 2.0)
+# A driver goes on trying, this long apart, for PATIENCE seconds: a server's fail-over takes minutes.
+LONG_PAUSE = 5.0
+PATIENCE = 900.0
+PATIENCE_VARIABLE = "ORCHESTRATE_DB_PATIENCE"
 
 
 class Database:
@@ -36,6 +45,9 @@ class Database:
     `where` names it in messages, without a password; `path` is the file, None for PostgreSQL. `warning` is to be
     shown to the person who runs a grid, `migrated` says what opening it has changed. Every method that writes is one
     transaction: it happened wholly or not at all. All raise DatabaseError.
+
+    `tell` gets a line when a driver begins to wait for a database that is away, and one when it is back; it waits for
+    `patience` seconds.
     """
 
     def __init__(
@@ -55,6 +67,9 @@ class Database:
         self.warning = warning
         self.migrated = migrated
         self.driver: Driver | None = None
+        self.patience = 0.0
+        self.tell: Callable[[str], None] = lambda line: None
+        self._wrote = False
         self._writer = engine.execution_options(write=True)
         self._session: LockedSession | None = None
         self._mutex = threading.RLock()
@@ -140,6 +155,10 @@ class Database:
         if self._session is not None:
             self._write(lambda connection: connection.execute(select(1)))
 
+    def hurry(self) -> None:
+        """Wait no longer for a database that is away: this driver ends."""
+        self.patience = 0.0
+
     def start_attempt(
         self,
         key: str,
@@ -151,24 +170,28 @@ class Database:
         pid: int | None,
         environment: Mapping[str, Any],
         log: str | None,
+        at: datetime | None = None,
     ) -> int:
         """Begin an attempt and return its id; a training attempt makes its trial running.
 
-        An older training attempt that is still open becomes lost. Raises DatabaseError for an unknown trial, and
-        for training one that is done or failed.
+        `at` is when it began (UTC), now by default. An older training attempt that is still open becomes lost. Raises
+        DatabaseError for an unknown trial, and for training one that is done or failed; Busy for training one that
+        another driver has.
         """
         driver = self.driver.token if self.driver else None
-        facts = records.attempt_facts(purpose, host, device, device_uuid, pid, environment, log, driver)
+        facts = records.attempt_facts(purpose, host, device, device_uuid, pid, environment, log, driver, at)
         return self._write(lambda connection: records.start(connection, self.where, key, facts))
 
-    def record_epoch(self, attempt_id: int, result: EpochResult, timing_quality: str) -> None:
+    def record_epoch(
+        self, attempt_id: int, result: EpochResult, timing_quality: str, at: datetime | None = None
+    ) -> None:
         """Store an epoch of an attempt; the same epoch of the same attempt a second time changes nothing.
 
         A training attempt's epoch is accepted: what earlier attempts recorded of this and later epochs no longer
         counts. A restored one is stored, with timing quality `unknown`, only where no row of it is accepted.
         Raises DatabaseError when the attempt has ended, and for a metric that is NaN.
         """
-        row, evaluations = records.epoch_rows(self.where, attempt_id, result, timing_quality)
+        row, evaluations = records.epoch_rows(self.where, attempt_id, result, timing_quality, at)
         self._write(lambda connection: records.record(connection, self.where, row, evaluations, result))
 
     def finish_attempt(
@@ -180,13 +203,14 @@ class Database:
         error_text: str | None = None,
         fingerprint: str | None = None,
         trial_state: str | None = None,
+        at: datetime | None = None,
     ) -> None:
         """End an attempt as done, failed or interrupted, and put a training attempt's trial into a state.
 
         The state (done, failed or pending) of a trial whose attempt did not train stays as it is. An attempt that
         has ended keeps its first outcome, and a done trial stays done. On return it is safe from a power cut.
         """
-        end = records.attempt_end(outcome, error_class, error_text, fingerprint, trial_state)
+        end = records.attempt_end(outcome, error_class, error_text, fingerprint, trial_state, at)
         where = self.where
         self._write(lambda connection: records.finish(connection, where, attempt_id, end, trial_state), durable=True)
 
@@ -220,11 +244,12 @@ class Database:
     @contextmanager
     def driven_by(self, driver: Driver, session: LockedSession | None) -> Iterator[None]:
         """Be the database of this driver; with a session, write through it (`driver_lock` calls this)."""
-        self.driver, self._session = driver, session
+        self.driver, self._session, self.patience = driver, session, _patience()
         try:
             yield
         finally:
             self.driver = self._session = None
+            self.patience = 0.0
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -233,23 +258,54 @@ class Database:
             yield connection
 
     def _read(self, ask: Callable[[Connection], T]) -> T:
-        with self.reading() as connection:
-            return ask(connection)
+        def once() -> T:
+            with self.engine.connect() as connection:
+                return ask(connection)
+
+        return self._again(once)
 
     def _write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
-        """Run one transaction, again a few times where that may help.
+        """Run one transaction, again where that may help.
 
         What is run twice because the answer to a commit was lost must not do harm: every `work` allows for that.
         """
         if self.readonly:
             raise DatabaseError(f"{self.where} was opened for reading")
-        for pause in (*PAUSES, None):
+
+        def once() -> T:
+            with self._mutex:
+                answer = self._transaction(work, durable)
+            self._wrote = True
+            return answer
+
+        return self._again(once)
+
+    def _again(self, work: Callable[[], T]) -> T:
+        """Do a work, and again a few times where that may help; for a driver as long as its patience lasts."""
+        # The one thing that is doubtful about a file.
+        network = self.path is not None and self.warning is not None
+        # A reader's command is typed again in the time that it would wait.
+        short = PAUSES[:1] if self.readonly else PAUSES
+        began, away = time.monotonic(), False
+        for tries, pause in enumerate(chain(short, repeat(LONG_PAUSE)), start=1):
             try:
-                with self._mutex:
-                    return self._transaction(work, durable)
+                answer = work()
             except (StatementError, sqlite3.Error) as error:
-                if pause is None or not transient(error):
-                    raise describe(error, self.where) from error
+                problem = describe(error, self.where)
+                mistaken = not self._wrote and not isinstance(problem, DatabaseAway)
+                if mistaken or not transient(error, network=network):
+                    raise problem from error
+                waited = time.monotonic() - began
+                if tries > len(short) and waited + pause > self.patience:
+                    lasted = f"; waited {duration(waited)} for it ({PATIENCE_VARIABLE})" if away else ""
+                    raise type(problem)(f"{problem}{lasted}") from error
+            else:
+                if away:
+                    self.tell(f"the database is back after {duration(time.monotonic() - began)}")
+                return answer
+            if tries == len(short) and self.patience:
+                away = True
+                self.tell(f"waiting for the database, up to {duration(self.patience)}; running trials go on: {problem}")
             time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
@@ -257,13 +313,29 @@ class Database:
         if self._session is not None:
             connection = self._session.connection()
             with connection.begin():
-                return work(connection)
+                if self._session.renewed:
+                    records.take_up(connection, self.where, self.driver.token)
+                answer = work(connection)
+            self._session.renewed = False
+            return answer
         with self._writer.connect() as connection:
             if durable and self.path is not None:
                 with _synchronous(connection), connection.begin():
                     return work(connection)
             with connection.begin():
                 return work(connection)
+
+
+def _patience() -> float:
+    """Return for how many seconds a driver waits; raises DatabaseError for a bad ORCHESTRATE_DB_PATIENCE."""
+    given = os.environ.get(PATIENCE_VARIABLE, "")
+    try:
+        seconds = float(given or PATIENCE)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise DatabaseError(f"{PATIENCE_VARIABLE} is {given!r}; it is a number of seconds, such as {PATIENCE:g}")
+    return seconds
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.database import Busy, Database, DatabaseError, Driver, driver_lock, open_database, store
+from orchestrator.database import Busy, Database, DatabaseAway, DatabaseError, Driver, driver_lock, open_database, store
 from orchestrator.database.postgresql import lock_number
+from orchestrator.journal import Journal
 from tests.orchestrator.databases.postgresql_server import Server
 from tests.orchestrator.databases.samples import accepted, result, save, start
 
@@ -323,9 +324,86 @@ def test_a_lost_lock_that_another_driver_took_stops_the_writer(postgresql: Serve
                 database.record_epoch(attempt, result(0), "exclusive")
             assert other.claim(KEYS, successor) == set(KEYS)
             start(other, KEYS[0])
-        # Even when it holds the lock again, the attempt is no longer its own.
-        with pytest.raises(DatabaseError, match=r"has ended \(lost\); its epoch 1 is not recorded"):
+        # Even when it holds the lock again, the trial is no longer its own.
+        with pytest.raises(Busy, match=r"in use by another `orchestrate`"):
             database.record_epoch(attempt, result(0), "exclusive")
+
+
+def test_what_was_given_back_during_an_outage_is_taken_up_again(postgresql: Server, url: str) -> None:
+    with open_database(url) as database, open_database(url) as other, driver_lock(database, grid="table1") as driver:
+        database.claim(KEYS[:2], driver)
+        attempt = start(database, KEYS[0])
+        database.record_epoch(attempt, result(0), "exclusive")
+        timing = start(database, KEYS[2], purpose="time")
+        cut_off(postgresql)
+        with driver_lock(other, grid="table3") as third:
+            assert other.release_stale() == 1
+            # Before anybody else begins with it, the trial is its first driver's again.
+            database.record_epoch(attempt, result(1), "exclusive")
+            assert other.claim(KEYS[:1], third) == set()
+            assert (states(other, KEYS[:1]), other.states(KEYS[:1])[KEYS[0]].driver) == (["running"], driver.token)
+            # Of one that had not begun another driver may take possession; it is not trained twice.
+            assert other.claim(KEYS[1:2], third) == {KEYS[1]}
+            with pytest.raises(Busy, match="in use by `orchestrate` for table3"):
+                start(database, KEYS[1])
+        database.record_epoch(timing, result(0), "exclusive")
+        database.finish_attempt(attempt, "done", trial_state="done")
+    assert accepted(database, KEYS[0]) == {0: 1, 1: 1}
+    assert [row.outcome for row in database.attempts(KEYS[0])] == ["done"]
+
+
+def test_a_driver_waits_for_a_server_that_is_away(
+    postgresql: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(store, "LONG_PAUSE", 0.05)
+    said: list[str] = []
+    with open_database(url) as database, driver_lock(database, grid="table1"):
+        database.tell = said.append
+        journal, tries = Journal(), {}
+        journal.write(lambda: tries.update(one=start(database, KEYS[0])))
+        postgresql.stop()
+        monkeypatch.setattr("orchestrator.journal.PROMPT_SECONDS", 0.2)
+        for epoch in range(3):
+            journal.write(lambda epoch=epoch: database.record_epoch(tries["one"], result(epoch), "exclusive"))
+        journal.write(lambda: database.finish_attempt(tries["one"], "done", trial_state="done"))
+        assert not journal.settled(0.5)
+        postgresql.start()
+        while not journal.settled(5.0):
+            pass
+        waiting, back = said
+        assert waiting.startswith("waiting for the database, up to 15 min 00 s; running trials go on: postgresql://")
+        assert back.startswith("the database is back after ")
+        assert accepted(database, KEYS[0]) == {0: 1, 1: 1, 2: 1}
+        assert states(database, KEYS[:1]) == ["done"]
+
+
+@pytest.mark.parametrize("given", ["a while", "-1", "nan", "inf"])
+def test_a_patience_that_is_no_number_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("ORCHESTRATE_DB_PATIENCE", given)
+    with (
+        open_database(tmp_path / "results.db", create=True) as database,
+        pytest.raises(DatabaseError, match=r"ORCHESTRATE_DB_PATIENCE is .*; it is a number of seconds, such as 900"),
+        driver_lock(database, grid="table1"),
+    ):
+        pass
+
+
+def test_patience_has_an_end(postgresql: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(store, "LONG_PAUSE", 0.05)
+    monkeypatch.setenv("ORCHESTRATE_DB_PATIENCE", "0.3")
+    with open_database(url) as database, driver_lock(database, grid="table1"):
+        attempt = start(database, KEYS[0])
+        postgresql.stop()
+        try:
+            with pytest.raises(DatabaseAway, match=r"cannot be reached.*waited 0 s for it \(ORCHESTRATE_DB_PATIENCE\)"):
+                database.record_epoch(attempt, result(0), "exclusive")
+            with pytest.raises(DatabaseAway) as caught, open_database(url, readonly=True):
+                pass
+            assert caught.value.exit_code == 75
+        finally:
+            postgresql.start()
 
 
 def test_a_session_that_only_the_server_believes_in_is_ended(url: str) -> None:

@@ -1,9 +1,14 @@
 """What the driver does with what it hears, against a database that only takes notes."""
 
+import threading
+import time
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 
+from orchestrator import journal
+from orchestrator.database import DatabaseError
 from orchestrator.failures import Failure, infrastructure_failure
 from orchestrator.recorder import CircuitOpen, Observer, Recorder, Summary
 from trainer.results import EpochResult
@@ -19,7 +24,7 @@ class Notes:
         self.attempts.append((key, facts))
         return len(self.attempts)
 
-    def record_epoch(self, attempt, result, quality):
+    def record_epoch(self, attempt, result, quality, at):
         self.epochs.append((attempt, result.epoch, quality))
 
     def finish_attempt(self, attempt, outcome, **facts):
@@ -178,3 +183,60 @@ def test_a_success_in_between_closes_the_circuit(recorder):
             recorder.failing(key, Failure("code", "ValueError: x", "1" * 16))
             recorder.failed(key, "", alone=False)
     assert len(recorder.summary.failed) == 4
+
+
+def test_what_a_database_that_is_away_cannot_take_is_written_in_order_later(recorder, notes, monkeypatch):
+    monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
+    back, start_attempt = threading.Event(), notes.start_attempt
+
+    def away(key, **facts):
+        back.wait()
+        return start_attempt(key, **facts)
+
+    monkeypatch.setattr(notes, "start_attempt", away)
+    before = datetime.now(UTC).replace(tzinfo=None)
+    recorder.started("a", started())
+    recorder.started("b", started("cuda:0"))
+    recorder.epoch("a", epoch(0, 0, 10))
+    recorder.done("a")
+    recorder.failed("c", "it was lost", alone=True)
+    recorder.tick()
+    after = datetime.now(UTC).replace(tzinfo=None)
+    # The audience heard it, and other trials go on; nothing is written yet.
+    assert recorder.summary.done == ["net/a"] and not notes.attempts
+    back.set()
+    assert recorder.journal.settled(10)
+    assert [key for key, _ in notes.attempts] == ["a", "b", "c"]
+    assert notes.epochs == [(1, 0, "exclusive")]
+    assert notes.ended == [(1, "done", "done", None), (3, "failed", "failed", "infrastructure")]
+    # As it happened, not as it was written.
+    assert all(before <= facts["at"] <= after for _, facts in notes.attempts)
+
+
+def test_a_write_that_fails_later_stops_those_after_it(recorder, notes, monkeypatch):
+    monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
+    back = threading.Event()
+
+    def refuse(key, **facts):
+        back.wait()
+        raise DatabaseError("taken")
+
+    monkeypatch.setattr(notes, "start_attempt", refuse)
+    recorder.started("a", started())
+    recorder.epoch("a", epoch(0, 0, 10))
+    back.set()
+    for ask in (lambda: recorder.journal.settled(10), recorder.tick, lambda: recorder.started("b", started())):
+        with pytest.raises(DatabaseError, match="taken"):
+            ask()
+    assert notes.epochs == []
+
+
+def test_a_neighbour_ends_by_its_own_clock(recorder, notes):
+    """A worker's clock is an hour ahead of the driver's; the trial beside it ended between two epochs."""
+    ahead = time.time() + 3600
+    recorder.started("a", started(began=ahead))
+    recorder.started("b", started(began=ahead, pid=2))
+    recorder.done("b")
+    recorder.epoch("a", epoch(0, ahead - 1, ahead + 9))
+    recorder.epoch("a", epoch(1, ahead + 9, ahead + 19))
+    assert [quality for _, _, quality in notes.epochs] == ["packed", "exclusive"]
