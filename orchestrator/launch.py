@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import random
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from orchestrator.exit_codes import TRY_AGAIN, of_system
 
 if TYPE_CHECKING:
     from orchestrator.cluster import RunOptions
@@ -29,10 +32,11 @@ GRACE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many trials of the grid are failed, and how many another driver still has."""
+    """How many trials of the grid are failed, another driver still has, and are left by a fault of the machine."""
 
     failed: int
     elsewhere: int
+    left: int = 0
 
 
 @contextmanager
@@ -134,7 +138,7 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
             time.sleep(LOOK_SECONDS)
         if shared:
             announce_plan(plan)
-        return Outcome(plan.count("failed"), left)
+        return Outcome(plan.count("failed"), left, sum(entry.trial.key in tried for entry in plan.pending))
 
 
 def _train(database: Database, driver: Driver, trials: Sequence[Trial], options: RunOptions, plan: Plan) -> None:
@@ -297,16 +301,27 @@ def make_ready(trials: Sequence[Trial], options: RunOptions) -> None:
 
 def _check_folder(folder: Path) -> None:
     """Refuse a folder of checkpoints that no trial could write to, before any of them starts."""
-    from orchestrator.storage import StorageError
+    from orchestrator.storage import StorageAway, StorageError
 
+    there = folder
     try:
         there = next(path for path in (folder, *folder.parents) if path.exists())
-        writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except PermissionError as error:
+        raise StorageError(
+            f"{folder} cannot be written: {there} is read-only for this user; choose another with --checkpoints"
+        ) from error
+    except NotADirectoryError as error:
+        raise StorageError(
+            f"{folder} cannot be written: {there} is no folder; choose another with --checkpoints"
+        ) from error
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}; choose another folder") from error
-    if not writable:
-        why = "read-only for this user" if there.is_dir() else "no folder"
-        raise StorageError(f"{folder} cannot be written: {there} is {why}; choose another with --checkpoints")
+        # A disk that has turned read-only is as little a person's doing as one that is full.
+        away = error.errno == errno.EROFS or of_system(error) == TRY_AGAIN
+        raise (StorageAway if away else StorageError)(
+            f"{folder} cannot be written: {there}: {error.strerror}; mend that, or choose another with --checkpoints"
+        ) from error
 
 
 def _one_seed_each(grid: Grid) -> list[Trial]:

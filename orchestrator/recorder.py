@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.exit_codes import SOME_FAILED
+from orchestrator.exit_codes import SOME_FAILED, TRY_AGAIN
 from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infrastructure_failure, process_ended
 from orchestrator.journal import Journal
 from orchestrator.timing import Timing, label
@@ -100,6 +100,8 @@ class Recorder:
         self.ended: list[Attempt] = []
         self.starved: list[Trial] = []
         self.reasons: dict[str, Failure] = {}
+        # Trials whose worker gave the reason.
+        self.told: set[str] = set()
         self.repeated = ("", 0)
         self.proved = time.monotonic()
 
@@ -114,6 +116,7 @@ class Recorder:
     def started(self, key: str, message: Mapping[str, Any]) -> None:
         """A worker has begun with a trial."""
         self.reasons.pop(key, None)
+        self.told.discard(key)
         where = {name: message[name] for name in ("host", "device", "device_uuid", "pid", "log")}
         environment = {**self.environment, **message["environment"]}
         device = message.get("device_id") or message["device_uuid"] or message["device"]
@@ -138,8 +141,10 @@ class Recorder:
         self.journal.write(lambda: self.database.record_epoch(attempt.id, result, quality, at=at))
         self.observer.epoch(self.trials[key].name, result, quality)
 
-    def failing(self, key: str, failure: Failure) -> None:
-        """The reason why the attempt is about to end."""
+    def failing(self, key: str, failure: Failure, *, by_worker: bool = False) -> None:
+        """Keep the reason why the attempt is about to end, given by its worker or by this driver."""
+        if by_worker:
+            self.told.add(key)
         self.reasons[key] = failure
 
     def done(self, key: str) -> None:
@@ -158,6 +163,7 @@ class Recorder:
     def retrying(self, key: str, error_text: str) -> None:
         """The attempt ended and the trial will be tried again."""
         failure = self._failure(key, error_text)
+        self.told.discard(key)
         self._end(key, "failed", failure, "pending")
         self.observer.retried(self.trials[key].name, failure.message)
 
@@ -173,16 +179,22 @@ class Recorder:
             self.starved.append(trial)
             self.observer.retried(trial.name, f"{failure.message} (once more at the end, alone on the device)")
             return
-        self._end(key, "failed", failure, "failed")
+        # What the worker itself calls the machine's fault (a read-only disk) says nothing against the trial: the next
+        # run goes on with it. A process that was lost may have been killed by what the trial does.
+        machines = failure.error_class == INFRASTRUCTURE and key in self.told
+        self._end(key, "failed", failure, "pending" if machines else "failed")
         self.summary.failed[trial.name] = failure
         self.observer.failed(trial.name, failure)
         last, times = self.repeated
         self.repeated = (failure.fingerprint, times + 1 if last == failure.fingerprint else 1)
         if self.repeated[1] >= self.same_failure_limit:
-            raise CircuitOpen(
+            stop = CircuitOpen(
                 f"{self.repeated[1]} trials in a row failed with the same cause, so the rest was not started: "
                 f"{failure.message}"
             )
+            if machines:
+                stop.exit_code = TRY_AGAIN
+            raise stop
 
     def refuse(self, key: str, failure: Failure) -> None:
         """A trial fails for a reason that its own process has not told: its canary's, or epochs that are missing."""

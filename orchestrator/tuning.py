@@ -69,7 +69,7 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
                     recorder.epoch(key, result)
                 elif kind == "failed":
                     failure = Failure(result["error_class"], result["text"], result["fingerprint"])
-                    recorder.failing(key, failure)
+                    recorder.failing(key, failure, by_worker=True)
                     if not retry_at_once(failure):
                         # Its process ends now; Tune must not take that for a reason to run the trial again.
                         trial.max_failures = 0

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import pickle
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,8 +169,7 @@ def resume_from(path: Path, config: TrainConfig) -> dict[str, Any] | None:
     if path.is_dir():
         raise _folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
+    check_writable(path.parent)
     _remove_unfinished(path)
     found: list[CheckpointError] = []
     for candidate in (path, previous(path)):
@@ -190,6 +190,17 @@ def resume_from(path: Path, config: TrainConfig) -> dict[str, Any] | None:
     for error in found:
         log.warning("%s. Training starts from the beginning", error)
     return None
+
+
+def check_writable(folder: Path) -> None:
+    """Make a file in a folder and remove it; raises the OSError of the system, which tells a lack of rights (EACCES)
+    from a disk that turned read-only (EROFS) and one that fails (EIO)."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        # It names a file that nobody knows.
+        raise type(error)(error.errno, error.strerror, str(folder)) from None
 
 
 def _read_own(path: Path, config: TrainConfig) -> dict[str, Any]:

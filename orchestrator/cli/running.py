@@ -20,7 +20,7 @@ from orchestrator.cli.app import (
     existing,
     location,
 )
-from orchestrator.exit_codes import BUSY, DONE, SOME_FAILED
+from orchestrator.exit_codes import BUSY, DONE, SOME_FAILED, TRY_AGAIN
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -107,7 +107,9 @@ def run(
             wait_for_nodes=wait_for_nodes,
         )
         outcome = run_grid(loaded, db, options, retry_failed=retry_failed, wait=wait)
-        raise typer.Exit(SOME_FAILED if outcome.failed else BUSY if outcome.elsewhere else DONE)
+        # A trial that the machine failed goes on when the same command is run again.
+        unfinished = TRY_AGAIN if outcome.left else BUSY if outcome.elsewhere else DONE
+        raise typer.Exit(SOME_FAILED if outcome.failed else unfinished)
 
 
 @app.command(

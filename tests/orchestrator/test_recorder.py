@@ -1,5 +1,6 @@
 """What the driver does with what it hears, against a database that only takes notes."""
 
+import errno
 import threading
 import time
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ import pytest
 
 from orchestrator import journal
 from orchestrator.database import DatabaseError
-from orchestrator.failures import Failure, infrastructure_failure
+from orchestrator.failures import Failure, failure_of, infrastructure_failure
 from orchestrator.recorder import CircuitOpen, Observer, Recorder, Summary
 from trainer.results import EpochResult
 
@@ -240,3 +241,21 @@ def test_a_neighbour_ends_by_its_own_clock(recorder, notes):
     recorder.epoch("a", epoch(0, ahead - 1, ahead + 9))
     recorder.epoch("a", epoch(1, ahead + 9, ahead + 19))
     assert [quality for _, _, quality in notes.epochs] == ["packed", "exclusive"]
+
+
+def test_what_the_worker_calls_the_machines_fault_leaves_the_trial_to_the_next_run(recorder, notes):
+    disk = failure_of(OSError(errno.EROFS, "Read-only file system", "/checkpoints"))
+    for key in "ab":
+        recorder.started(key, started())
+        recorder.failing(key, disk, by_worker=True)
+        recorder.failed(key, "", alone=False)
+    recorder.started("c", started())
+    recorder.failing("c", disk, by_worker=True)
+    with pytest.raises(CircuitOpen) as caught:
+        recorder.failed("c", "", alone=False)
+    assert caught.value.exit_code == 75
+    # A process that vanished may have been ended by what the trial does.
+    recorder.started("d", started())
+    recorder.failed("d", "", alone=False)
+    assert [state for _, _, state, _ in notes.ended] == ["pending", "pending", "pending", "failed"]
+    assert set(recorder.summary.failed) == {"net/a", "net/b", "net/c", "net/d"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pickle
@@ -328,12 +329,21 @@ def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path: Path,
         train(CONFIG, pytest.fail, checkpoint=tmp_path / "file" / "run.pt", data_root=data_root)
 
 
-def test_a_folder_that_is_write_protected_is_refused_before_any_work(
-    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO, errno.ENOSPC])
+def test_a_folder_that_cannot_be_written_keeps_the_systems_own_error(
+    number: int, tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
-    with pytest.raises(PermissionError, match=str(tmp_path)):
+    system = os.open
+
+    def refuse(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        if flags & os.O_WRONLY or flags & os.O_RDWR:
+            raise OSError(number, os.strerror(number), path)
+        return system(path, flags, *rest, **named)
+
+    monkeypatch.setattr("os.open", refuse)
+    with pytest.raises(OSError, match=f"{os.strerror(number)}: '{tmp_path}'") as caught:
         train(CONFIG, pytest.fail, checkpoint=tmp_path / "run.pt", data_root=data_root)
+    assert caught.value.errno == number
 
 
 @pytest.mark.parametrize("change", ["missing", "shape", "method"])
