@@ -48,8 +48,8 @@ def driven(db: str, grid: str, *, create: bool) -> Iterator[tuple[Database, Driv
         database.tell = lambda line: typer.echo(line, err=True)
         if database.migrated:
             typer.echo(database.migrated)
-        if database.warning:
-            typer.echo(f"warning: {database.warning}", err=True)
+        for line in database.warnings:
+            typer.echo(f"warning: {line}", err=True)
         yield database, driver
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from orchestrator.cli.app import DatabaseOption, DataRoot, app, errors
 from orchestrator.exit_codes import DONE, SOME_FAILED
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database, DatabaseError
 
 
 @app.command(
@@ -15,12 +19,53 @@ from orchestrator.exit_codes import DONE, SOME_FAILED
     epilog="Example: `orchestrate migrate --db results.db`",
 )
 def migrate(db: DatabaseOption = "results.db") -> None:
-    """Bring a database of an earlier version up to date, after making a backup copy. `run` does the same."""
+    """Bring a database of an earlier version up to date, after making a backup copy. `run` does the same.
+
+    The tables are compared with what they should be, and of a file every page is checked.
+    """
     with errors():
         from orchestrator.launch import driven
 
         with driven(db, "(migration)", create=False) as (database, _):
-            typer.echo(f"{database.where} is up to date")
+            if problems := database.damage():
+                raise _damaged(database, problems)
+            checked = "; its tables, rows and pages were checked" if database.path else "; its tables were checked"
+            typer.echo(f"{database.where} is up to date{checked}")
+
+
+@app.command(
+    short_help="Copy the database into a file, also while a grid runs.",
+    epilog="Example: `orchestrate backup /nas/results-2026-11-25.db`",
+)
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file; one that exists is not overwritten.")],
+    db: DatabaseOption = "results.db",
+) -> None:
+    """Copy the whole database, as it is at one moment, into a new SQLite file, also while a grid runs.
+
+    Of a PostgreSQL database the copy is a file as well: `status`, `report` and `export` read it with --db FILE. The
+    copy's pages are checked. Checkpoints and logs are not in it.
+    """
+    with errors():
+        from orchestrator.database import open_database
+        from orchestrator.quantities import counted, size
+        from trainer.paths import user_path
+
+        with open_database(db, readonly=True) as database:
+            for line in database.warnings:
+                typer.echo(f"warning: {line}", err=True)
+            copied = database.back_up(user_path(file))
+        held = ", ".join(counted(count, name) for name, count in copied.counts.items())
+        typer.echo(f"{database.where} was copied to {copied.path}: {size(copied.size)}, {held}; the copy was checked")
+
+
+def _damaged(database: Database, problems: list[str]) -> DatabaseError:
+    from orchestrator.database import DatabaseError
+
+    return DatabaseError(
+        f"{database.where} is damaged: {'; '.join(problems)}. Restore it from a backup copy, or save what can be read "
+        "with `sqlite3 FILE .recover`"
+    )
 
 
 @app.command(
@@ -35,9 +80,25 @@ def doctor(
     device: Annotated[
         Literal["cpu", "cuda"], typer.Option(help="Where --resume trains; on a GPU by deterministic algorithms.")
     ] = "cpu",
+    db: Annotated[
+        str | None,
+        typer.Option("--db", metavar="FILE|URL", help="Check this results database instead: every page of a file."),
+    ] = None,
 ) -> None:
-    """Check this machine: versions, devices, storage and data sets; with `--resume`, that resuming changes nothing."""
+    """Check this machine: versions, devices, storage and data sets; with `--resume`, that resuming changes nothing;
+    with `--db`, that a database is whole."""
     with errors():
+        if db is not None:
+            from orchestrator.database import open_database
+
+            with open_database(db, readonly=True) as database:
+                for line in database.warnings:
+                    typer.echo(f"warning: {line}", err=True)
+                if problems := [*database.damage(), *database.broken_rows()]:
+                    raise _damaged(database, problems)
+                checked = "pages, references, tables and the values of every row" if database.path else "tables"
+                typer.echo(f"{database.where} is whole: its {checked} were checked")
+            raise typer.Exit(DONE)
         from orchestrator.doctor import check_machine, check_resume
 
         raise typer.Exit(DONE if (check_resume(device=device) if resume else check_machine(data_root)) else SOME_FAILED)

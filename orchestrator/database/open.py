@@ -7,14 +7,14 @@ import shlex
 import socket
 from pathlib import Path
 
-from sqlalchemy import URL, Engine, make_url, text
+from sqlalchemy import URL, Connection, Engine, make_url, text
 from sqlalchemy.exc import ArgumentError, StatementError
 
 from orchestrator.database import schema
 from orchestrator.database.errors import DatabaseError, Holder, describe, described
 from orchestrator.database.lock import file_lock
 from orchestrator.database.postgresql import BULK, SCHEMA, LockedSession, postgresql_engine
-from orchestrator.database.sqlite import back_up, check_file, set_journal, sqlite_engine
+from orchestrator.database.sqlite import back_up, check_file, lacks_log, set_journal, sqlite_engine
 from orchestrator.database.store import Database
 from orchestrator.database.values import now
 from trainer.paths import PathError, user_path
@@ -42,12 +42,29 @@ def open_database(
     try:
         with described(where):
             migrated = _settle_version(engine, where, path, create and not readonly, migrate and not readonly)
+            with engine.connect() as connection:
+                schema.check(connection, where, write=not readonly)
+                warning = _missing_log(connection, path) if path is not None else None
             # Only now is it known to be ours to change.
-            warning = None if path is None or readonly else set_journal(engine, path)
+            network = None if path is None or readonly else set_journal(engine, path)
     except BaseException:
         engine.dispose()
         raise
-    return Database(engine, where, path=path, readonly=readonly, warning=warning, migrated=migrated)
+    warnings = [line for line in (warning, network) if line]
+    return Database(
+        engine, where, path=path, readonly=readonly, warnings=warnings, network=bool(network), migrated=migrated
+    )
+
+
+def _missing_log(connection: Connection, path: Path) -> str | None:
+    """Return what to say of a file that seems to be a copy without the write-ahead log of a run that went on."""
+    unfinished = connection.execute(text("SELECT 1 FROM attempts WHERE outcome IS NULL LIMIT 1")).first()
+    if unfinished is None or not lacks_log(path):
+        return None
+    return (
+        f"{path} seems to be a copy that was made while trials ran, without {path.name}-wal beside it: what was "
+        "recorded last is missing. `orchestrate backup FILE` makes whole copies, at any time"
+    )
 
 
 def _locate(location: str | Path) -> tuple[Path, None] | tuple[None, URL]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 
@@ -34,10 +34,9 @@ def version_of(connection: Connection, where: str) -> int:
             f"{VERSION_TABLE}. Name another database with --db"
         )
     found = connection.scalars(text(f"SELECT version_num FROM {VERSION_TABLE}")).all()
-    if len(found) != 1 or not found[0].isdecimal():
-        raise DatabaseError(
-            f"{where} has an unknown version, {', '.join(found) or 'none'}; restore it from a backup copy"
-        )
+    if len(found) != 1 or not _is_version(found[0]):
+        shown = ", ".join(repr(value)[:40] for value in found[:3]) or "none"
+        raise DatabaseError(f"{where} has an unknown version, {shown}; restore it from a backup copy")
     version = int(found[0])
     if version > VERSION:
         raise DatabaseError(
@@ -47,6 +46,43 @@ def version_of(connection: Connection, where: str) -> int:
     return version
 
 
+def _is_version(value: Any) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10
+
+
+def check(connection: Connection, where: str, *, write: bool) -> None:
+    """Compare tables and columns of the present version with what is there.
+
+    Raises DatabaseError for what is missing or is no table, and before anything is written also for triggers, which
+    would change what is recorded.
+    """
+    there: dict[str, set[str]] = {}
+    for table, column in connection.execute(text(_COLUMNS[connection.dialect.name])):
+        there.setdefault(table, set()).add(column)
+    for table in Base.metadata.sorted_tables:
+        missing = [column.name for column in table.columns if column.name not in there.get(table.name, ())]
+        if table.name not in there:
+            raise DatabaseError(f"{where} has no table {table.name} (or something else of that name); {_RESTORE}")
+        if missing:
+            raise DatabaseError(f"{where}: table {table.name} has no column {', '.join(missing)}; {_RESTORE}")
+    if write and (trigger := connection.execute(text(_TRIGGERS[connection.dialect.name])).first()):
+        raise DatabaseError(
+            f"{where} has a trigger {trigger[0]} on table {trigger[1]}, which would change what is recorded; drop it"
+        )
+
+
+_RESTORE = "it is damaged or was changed: restore it from a backup copy"
+_COLUMNS = {
+    "sqlite": "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'",
+    "postgresql": "SELECT t.table_name, c.column_name FROM information_schema.tables t "
+    "JOIN information_schema.columns c USING (table_schema, table_name) "
+    "WHERE t.table_schema = current_schema() AND t.table_type = 'BASE TABLE'",
+}
+_TRIGGERS = {
+    "sqlite": "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'",
+    "postgresql": "SELECT trigger_name, event_object_table FROM information_schema.triggers "
+    "WHERE trigger_schema = current_schema()",
+}
 _TABLES = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
     "postgresql": "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()",

@@ -180,15 +180,7 @@ def back_up(engine: Engine, path: Path, version: int) -> Path:
     copy = path.with_name(f"{path.name}.backup-{version}-{time}")
     partial = copy.with_name(copy.name + ".partial")
     try:
-        target = sqlite3.connect(partial)
-        try:
-            with engine.connect() as connection:
-                source: Any = connection.connection.driver_connection
-                source.backup(target)
-            # A copy that is moved away alone must not need a write-ahead log.
-            target.execute("PRAGMA journal_mode = DELETE")
-        finally:
-            target.close()
+        copy_file(engine, partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.rename(copy)
@@ -196,6 +188,27 @@ def back_up(engine: Engine, path: Path, version: int) -> Path:
         partial.unlink(missing_ok=True)
         raise DatabaseError(f"{path} is unchanged: its backup copy {copy} could not be written ({error})") from error
     return copy
+
+
+def copy_file(engine: Engine, target: Path) -> None:
+    """Copy a whole database file as it is at one moment, write-ahead log included, while others read and write it."""
+    copy = sqlite3.connect(target)
+    try:
+        with engine.connect() as connection:
+            source: Any = connection.connection.driver_connection
+            source.backup(copy)
+        # A copy that is moved away alone must not need a write-ahead log.
+        copy.execute("PRAGMA journal_mode = DELETE")
+    finally:
+        copy.close()
+
+
+def lacks_log(path: Path) -> bool:
+    """Return whether a database file was in write-ahead mode when it was last written, and stands without its log and
+    without a lock file: as a copy does that was taken of it alone."""
+    beside = (path.with_name(path.name + end) for end in ("-wal", ".lock"))
+    with path.open("rb") as file:
+        return file.read(20)[18:] == b"\2\2" and not any(other.exists() for other in beside)
 
 
 def _writable(path: Path) -> bool:

@@ -25,11 +25,14 @@ from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, Measured
 from orchestrator.quantities import duration
 
 if TYPE_CHECKING:
+    from orchestrator.database.backup import Copied
     from orchestrator.database.lock import Driver, Living
     from orchestrator.database.postgresql import LockedSession
     from trainer.results import EpochResult
 
 T = TypeVar("T")
+
+RESTORE = "restore it from a backup copy, or mend it with sqlite3"
 
 # Seconds between the tries of a transaction that met a lock, a deadlock or a lost connection.
 PAUSES = (0.1, 0.5, 2.0)
@@ -42,8 +45,9 @@ PATIENCE_VARIABLE = "ORCHESTRATE_DB_PATIENCE"
 class Database:
     """An open results database, made by `open_database`; a context manager.
 
-    `where` names it in messages, without a password; `path` is the file, None for PostgreSQL. `warning` is to be
-    shown to the person who runs a grid, `migrated` says what opening it has changed. Every method that writes is one
+    `where` names it in messages, without a password; `path` is the file, None for PostgreSQL, `network` whether
+    that is on a network file system. `warnings` are to be
+    shown to a person, `migrated` says what opening it has changed. Every method that writes is one
     transaction: it happened wholly or not at all. All raise DatabaseError.
 
     `tell` gets a line when a driver begins to wait for a database that is away, and one when it is back; it waits for
@@ -57,14 +61,16 @@ class Database:
         *,
         path: Path | None,
         readonly: bool,
-        warning: str | None = None,
+        warnings: Sequence[str] = (),
+        network: bool = False,
         migrated: str | None = None,
     ) -> None:
         self.engine = engine
         self.where = where
         self.path = path
         self.readonly = readonly
-        self.warning = warning
+        self.warnings = warnings
+        self.network = network
         self.migrated = migrated
         self.driver: Driver | None = None
         self.patience = 0.0
@@ -235,6 +241,45 @@ class Database:
         """What the training of trials and their canaries have measured, of all grids."""
         return self._read(lambda connection: answers.measured(connection, purposes))
 
+    # Copies and checks
+
+    def back_up(self, target: Path) -> Copied:
+        """Copy the whole database into a new SQLite file, also while a run writes; see `backup.back_up_to`."""
+        from orchestrator.database.backup import back_up_to
+
+        with described(self.where):
+            return back_up_to(self.engine, self.where, target)
+
+    def broken_rows(self) -> list[str]:
+        """Return the rows of a file whose values are not what their columns hold, in words."""
+        from orchestrator.database.rows_check import LARGE, SMALL, broken_rows
+
+        with described(self.where):
+            return [] if self.path is None else [str(each) for each in broken_rows(self.engine, (*SMALL, *LARGE))]
+
+    def leave_out_broken(self, *, numbers: bool) -> list[str]:
+        """Read a file without its broken rows from now on; returns a line for each.
+
+        With `numbers` every epoch and metric is looked at as well, which takes a second for a million of them.
+        """
+        from orchestrator.database.rows_check import LARGE, MOST, SMALL, broken_rows, leave_out
+
+        if self.path is None:
+            return []
+        with described(self.where):
+            broken = broken_rows(self.engine, (*SMALL, *LARGE) if numbers else SMALL)
+        if len(broken) >= MOST:
+            raise DatabaseError(f"{self.where} has more than {MOST} broken rows, such as {broken[0]}; {RESTORE}")
+        if broken:
+            leave_out(self.engine, broken)
+        return [f"{self.where}: {each}. The row is left out, with what belongs to it; {RESTORE}" for each in broken]
+
+    def damage(self) -> list[str]:
+        """Return what is wrong with the pages and references of a file, a few lines at most; it reads all of it."""
+        from orchestrator.database.backup import damage
+
+        return self._read(damage)
+
     # Connections
 
     def living(self, connection: Connection) -> Living:
@@ -254,12 +299,22 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection for questions of one's own; what goes wrong with it raises DatabaseError."""
-        with described(self.where), self.engine.connect() as connection:
+        with described(self.where), self.engine.connect() as connection, self._trusted():
             yield connection
+
+    @contextmanager
+    def _trusted(self) -> Iterator[None]:
+        """Blame the rows for what their reader did not expect of them, where some are broken."""
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            if self.path is None or not (broken := self.broken_rows()):
+                raise
+            raise DatabaseError(f"{self.where} has a broken row: {broken[0]}; {RESTORE}") from error
 
     def _read(self, ask: Callable[[Connection], T]) -> T:
         def once() -> T:
-            with self.engine.connect() as connection:
+            with self.engine.connect() as connection, self._trusted():
                 return ask(connection)
 
         return self._again(once)
@@ -282,8 +337,6 @@ class Database:
 
     def _again(self, work: Callable[[], T]) -> T:
         """Do a work, and again a few times where that may help; for a driver as long as its patience lasts."""
-        # The one thing that is doubtful about a file.
-        network = self.path is not None and self.warning is not None
         # A reader's command is typed again in the time that it would wait.
         short = PAUSES[:1] if self.readonly else PAUSES
         began, away = time.monotonic(), False
@@ -293,7 +346,7 @@ class Database:
             except (StatementError, sqlite3.Error) as error:
                 problem = describe(error, self.where)
                 mistaken = not self._wrote and not isinstance(problem, DatabaseAway)
-                if mistaken or not transient(error, network=network):
+                if mistaken or not transient(error, network=self.network):
                     raise problem from error
                 waited = time.monotonic() - began
                 if tries > len(short) and waited + pause > self.patience:

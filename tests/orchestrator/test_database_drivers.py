@@ -348,8 +348,8 @@ def test_what_was_given_back_during_an_outage_is_taken_up_again(postgresql: Serv
                 start(database, KEYS[1])
         database.record_epoch(timing, result(0), "exclusive")
         database.finish_attempt(attempt, "done", trial_state="done")
-    assert accepted(database, KEYS[0]) == {0: 1, 1: 1}
-    assert [row.outcome for row in database.attempts(KEYS[0])] == ["done"]
+        assert accepted(database, KEYS[0]) == {0: 1, 1: 1}
+        assert [row.outcome for row in database.attempts(KEYS[0])] == ["done"]
 
 
 def test_a_driver_waits_for_a_server_that_is_away(

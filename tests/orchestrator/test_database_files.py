@@ -354,7 +354,7 @@ while True:
 
 def test_a_local_file_has_a_write_ahead_log(path: Path) -> None:
     with open_database(path, create=True) as database, database.engine.connect() as connection:
-        assert database.warning is None
+        assert not database.warnings
         pragmas = ("journal_mode", "synchronous", "foreign_keys")
         assert [connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() for pragma in pragmas] == ["wal", 1, 1]
     assert stat.S_ISREG(path.stat().st_mode)
@@ -366,7 +366,7 @@ def test_on_a_network_file_system_there_is_another_journal_and_a_warning(
     open_database(path, create=True).close()
     monkeypatch.setattr(sqlite, "network_filesystem", lambda path: "nfs4")
     with open_database(path) as database:
-        assert "is on a network file system (nfs4)" in database.warning
+        assert "is on a network file system (nfs4)" in database.warnings[0]
         with database.engine.connect() as connection:
             pragmas = ("journal_mode", "synchronous")
             assert [connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() for pragma in pragmas] == ["delete", 2]
