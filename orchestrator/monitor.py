@@ -86,6 +86,8 @@ def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: boo
         console = Console(highlight=False, width=10_000)
     # Ctrl-C is how one stops watching, and no error.
     with open_database(db, readonly=True) as database, suppress(KeyboardInterrupt):
+        for line in (*database.warnings, *database.leave_out_broken(numbers=False)):
+            console.print(f"warning: {escape(line)}", soft_wrap=True)
         if html is not None:
             said = False
             while True:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from orchestrator.exit_codes import DONE, INTERRUPTED, TRY_AGAIN, of_system
+from orchestrator.exit_codes import BAD_INPUT, DONE, INTERRUPTED, TRY_AGAIN, of_system
 from trainer.paths import PathError, user_path
 
 if TYPE_CHECKING:
@@ -96,13 +96,29 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 @contextmanager
 def existing(db: str) -> Iterator[Database | None]:
     """The database if there is one yet: planning needs none."""
-    from orchestrator.database import open_database
-
     if "://" not in db and not Path(db).exists():
         yield None
         return
-    with open_database(db, readonly=True) as database:
+    with opened(db) as database:
         yield database
+
+
+@contextmanager
+def opened(db: str, *, numbers: bool = False) -> Iterator[Database]:
+    """Open a database for a command that reads; says what is doubtful about it.
+
+    Rows that are broken are named and left out; the command's exit code is BAD_INPUT then, though it did the rest.
+    With `numbers`, those of epochs and metrics are looked at as well.
+    """
+    from orchestrator.database import open_database
+
+    with open_database(db, readonly=True) as database:
+        broken = database.leave_out_broken(numbers=numbers)
+        for line in (*database.warnings, *broken):
+            typer.echo(f"warning: {line}", err=True)
+        yield database
+    if broken:
+        raise typer.Exit(BAD_INPUT)
 
 
 @contextmanager

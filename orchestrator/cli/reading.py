@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, database_location, errors, path
+from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, database_location, errors, opened, path
 from orchestrator.exit_codes import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -29,16 +29,15 @@ SelectionRule = Annotated[
 def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
     """Show how far each grid is: counts by state, the running trials, and the failures."""
     with errors():
-        from orchestrator.database import open_database
         from orchestrator.monitor import print_status, status_of
 
-        with open_database(db, readonly=True) as database:
+        with opened(db) as database:
             options = _database_option(db, database)
             found = status_of(database, grid, options)
-        if as_json:
-            typer.echo(json.dumps(found))
-        else:
-            print_status(found, options)
+            if as_json:
+                typer.echo(json.dumps(found))
+            else:
+                print_status(found, options)
 
 
 @app.command(
@@ -89,21 +88,20 @@ def report(
     Files of earlier reports stay in the folder; those that are not of this report are listed at the end.
     """
     with errors():
-        from orchestrator.database import open_database
         from orchestrator.quantities import counted
         from reports import earlier_files, write_report
 
-        with open_database(db, readonly=True) as database:
+        with opened(db, numbers=True) as database:
             written = write_report(
                 database, out, formats=formats or None, grids=grid, selection=selection, vs_paper=vs_paper
             )
-        typer.echo(f"wrote {counted(len(written), 'file')} to {out}/")
-        for file in written:
-            typer.echo(f"  {file}")
-        if earlier := earlier_files(out, written):
-            typer.echo("not of this report, but of earlier ones into the same folder (--out names another):")
-            for file in earlier:
+            typer.echo(f"wrote {counted(len(written), 'file')} to {out}/")
+            for file in written:
                 typer.echo(f"  {file}")
+            if earlier := earlier_files(out, written):
+                typer.echo("not of this report, but of earlier ones into the same folder (--out names another):")
+                for file in earlier:
+                    typer.echo(f"  {file}")
 
 
 @app.command(
@@ -113,15 +111,14 @@ def report(
 def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
     """Group the failures by cause, with one excerpt each and the command that tries them again."""
     with errors():
-        from orchestrator.database import open_database
         from orchestrator.triage import print_triage, triage_of
 
-        with open_database(db, readonly=True) as database:
+        with opened(db) as database:
             found = triage_of(database, grid, _database_option(db, database))
-        if as_json:
-            typer.echo(json.dumps(found))
-        else:
-            print_triage(found)
+            if as_json:
+                typer.echo(json.dumps(found))
+            else:
+                print_triage(found)
 
 
 @app.command(
@@ -139,10 +136,9 @@ def explain(
     Give the --grid and --selection that `report` was given: the same place may hold another number without them.
     """
     with errors():
-        from orchestrator.database import open_database
         from reports import explain as explain_cell
 
-        with open_database(db, readonly=True) as database:
+        with opened(db, numbers=True) as database:
             typer.echo(explain_cell(database, cell, grids=grid, selection=selection))
 
 
@@ -164,22 +160,21 @@ def verify(
     headings, footnotes and other text. A caption that differs from the database's is noted.
     """
     with errors():
-        from orchestrator.database import open_database
         from orchestrator.quantities import counted
         from reports import verify as verify_paper
 
-        with open_database(db, readonly=True) as database:
+        with opened(db, numbers=True) as database:
             found = verify_paper(database, paper)
-        for each in (*found.problems, *found.notes):
-            typer.echo(str(each), err=True)
-        what = f"{counted(found.numbers, 'number')} in {counted(found.files, 'file')}"
-        typer.echo(
-            f"{paper}: {counted(len(found.problems), 'problem')} in {what}"
-            if found.problems
-            else f"{paper}: {what}: all current, in rows of their names. Not checked: captions, headings, other text, "
-            "and numbers without our comment"
-        )
-        raise typer.Exit(SOME_FAILED if found.problems else DONE)
+            for each in (*found.problems, *found.notes):
+                typer.echo(str(each), err=True)
+            what = f"{counted(found.numbers, 'number')} in {counted(found.files, 'file')}"
+            typer.echo(
+                f"{paper}: {counted(len(found.problems), 'problem')} in {what}"
+                if found.problems
+                else f"{paper}: {what}: all current, in rows of their names. Not checked: captions, headings, other "
+                "text, and numbers without our comment"
+            )
+            raise typer.Exit(SOME_FAILED if found.problems else DONE)
 
 
 @app.command(
@@ -192,10 +187,9 @@ def export(
 ) -> None:
     """Write the database as tidy files: trials, epochs, losses and evaluations; the column `epoch` counts from 1."""
     with errors():
-        from orchestrator.database import open_database
         from reports import export as export_data
 
-        with open_database(db, readonly=True) as database:
+        with opened(db, numbers=True) as database:
             for file in export_data(database, out, format):
                 typer.echo(str(file))
 

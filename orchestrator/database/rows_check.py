@@ -119,6 +119,9 @@ def _right(table: Table, column: Any) -> str:
         right = f"typeof({name}) = 'text'"
         if table.name not in ("epochs", "evaluations"):
             right += f" AND is_text(CAST({name} AS BLOB))"
+    for key in column.foreign_keys:
+        parent = key.column.table.name
+        right += f" AND {name} IN (SELECT parent.id FROM main.{parent} parent)"
     if more := _CONTENT.get((table.name, name)):
         right = f"CASE WHEN {right} THEN {name} {more.format(name)} ELSE 0 END"
     return f"({name} IS NULL OR ({right}))" if column.nullable else f"({right})"
@@ -135,9 +138,9 @@ def _described(table: Table) -> tuple[list[str], str]:
     return ["id", {"grids": "name", "trials": "key", "attempts": "trial_id"}[table.name]], "id"
 
 
-def _is_text(value: bytes) -> bool:
+def _is_text(value: bytes | None) -> bool:
     try:
-        value.decode()
+        (value or b"").decode()
     except UnicodeDecodeError:
         return False
     return True

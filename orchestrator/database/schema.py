@@ -35,7 +35,7 @@ def version_of(connection: Connection, where: str) -> int:
         )
     found = connection.scalars(text(f"SELECT version_num FROM {VERSION_TABLE}")).all()
     if len(found) != 1 or not _is_version(found[0]):
-        shown = ", ".join(repr(value)[:40] for value in found[:3]) or "none"
+        shown = ", ".join(str(value)[:40] for value in found[:3]) or "none"
         raise DatabaseError(f"{where} has an unknown version, {shown}; restore it from a backup copy")
     version = int(found[0])
     if version > VERSION:

@@ -46,9 +46,8 @@ class Database:
     """An open results database, made by `open_database`; a context manager.
 
     `where` names it in messages, without a password; `path` is the file, None for PostgreSQL, `network` whether
-    that is on a network file system. `warnings` are to be
-    shown to a person, `migrated` says what opening it has changed. Every method that writes is one
-    transaction: it happened wholly or not at all. All raise DatabaseError.
+    that is on a network file system. `warnings` are to be shown to a person, `migrated` says what opening it has
+    changed. Every method that writes is one transaction: it happened wholly or not at all. All raise DatabaseError.
 
     `tell` gets a line when a driver begins to wait for a database that is away, and one when it is back; it waits for
     `patience` seconds.
@@ -308,7 +307,7 @@ class Database:
         try:
             yield
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            if self.path is None or not (broken := self.broken_rows()):
+            if hasattr(error, "exit_code") or self.path is None or not (broken := self.broken_rows()):
                 raise
             raise DatabaseError(f"{self.where} has a broken row: {broken[0]}; {RESTORE}") from error
 

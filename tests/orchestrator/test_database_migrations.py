@@ -226,8 +226,8 @@ def test_the_command_line_migrates_when_asked_to(tmp_path: Path, next_version: C
     code, text = orchestrate("migrate")
     (copy,) = tmp_path.glob("results.db.backup-*")
     former = f"{path} was migrated from version 1 to 2; the former is kept as {copy}"
-    assert (code, text.splitlines()) == (0, [former, f"{path} is up to date"])
-    assert orchestrate("migrate") == (0, f"{path} is up to date\n")
+    assert (code, text.splitlines()) == (0, [former, f"{path} is up to date; its tables, rows and pages were checked"])
+    assert orchestrate("migrate") == (0, f"{path} is up to date; its tables, rows and pages were checked\n")
     assert orchestrate("status")[0] == 0
     assert list(tmp_path.glob("results.db.backup-*")) == [copy]
 

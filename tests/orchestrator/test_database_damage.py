@@ -1,0 +1,267 @@
+"""Damaged files, and rows that hold what no version of the program writes: named, never a traceback, never believed."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from orchestrator.cli import app
+from orchestrator.database import Database, driver_lock, open_database
+from tests.orchestrator.databases import golden
+from tests.orchestrator.databases.samples import result, save, start
+from trainer.config import TrainConfig
+
+READERS = (["status"], ["report", "--format", "md"], ["export"], ["triage"], ["watch", "--once"], ["migrate"])
+TABLES = ("grids", "trials", "grid_trials", "attempts", "epochs", "evaluations", "orchestrate_version")
+
+
+def orchestrate(path: Path, *arguments: str) -> Result:
+    out = ("--out", str(path.with_name("out"))) if arguments[0] in ("report", "export") else ()
+    return CliRunner().invoke(app, [*arguments, *out, "--db", str(path)])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of two trials that are done, one that failed and one with a canary, with whole configurations."""
+    path = tmp_path_factory.mktemp("whole") / "results.db"
+    configs = [TrainConfig(seed=seed, epochs=2, dataset="digits") for seed in range(4)]
+    trials = [(each.key(), each.model_dump(mode="json"), f"resnet18/seed{each.seed}") for each in configs]
+    with open_database(path, create=True) as database, driver_lock(database, grid="first"):
+        database.save_grid("first", "first.yaml", "name: first\n", {"tables": [1]}, trials)
+        for key, *_ in trials[:2]:
+            attempt = start(database, key)
+            for epoch in range(2):
+                database.record_epoch(attempt, result(epoch), "exclusive")
+            database.finish_attempt(attempt, "done", trial_state="done")
+        text = {"error_class": "code", "error_text": "RuntimeError: x\ntrace", "fingerprint": "ab"}
+        database.finish_attempt(start(database, trials[2][0]), "failed", trial_state="failed", **text)
+        canary = {"canary": {"seconds_per_epoch": 1.0, "peak_memory_bytes": 1}}
+        database.finish_attempt(start(database, trials[3][0], purpose="canary", environment=canary), "done")
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    return path
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "results.db"
+    shutil.copy(whole, path)
+    return path
+
+
+def change(path: Path, *statements: str) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_a_whole_database_is_called_whole(copy: Path) -> None:
+    found = orchestrate(copy, "doctor")
+    assert (found.exit_code, found.output) == (
+        0,
+        f"{copy} is whole: its pages, references, tables and the values of every row were checked\n",
+    )
+    for command in READERS:
+        found = orchestrate(copy, *command)
+        assert found.exit_code == 0 and "warning" not in found.output, found.output
+
+
+@pytest.mark.parametrize("value", ["NULL", "x'00ff'", f"'{'9' * 5000}'", "'-1'", "'\u0661'", "''"])
+def test_a_version_that_is_none_is_said(copy: Path, value: str) -> None:
+    change(
+        copy,
+        "DROP TABLE orchestrate_version",
+        "CREATE TABLE orchestrate_version (version_num)",
+        f"INSERT INTO orchestrate_version VALUES ({value})",
+    )
+    for command in READERS:
+        found = orchestrate(copy, *command)
+        assert found.exit_code == 2 and "has an unknown version" in found.output
+        assert len(found.output) < 300 + len(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        (["ALTER TABLE epochs DROP COLUMN images"], "table epochs has no column images; it is damaged or was changed"),
+        (["DROP TABLE evaluations"], "has no table evaluations (or something else of that name)"),
+        (
+            ["ALTER TABLE trials RENAME TO t", "CREATE VIEW trials AS SELECT * FROM t"],
+            "has no table trials (or something else of that name)",
+        ),
+    ],
+)
+def test_tables_are_compared_when_a_database_is_opened(copy: Path, statements: list[str], message: str) -> None:
+    change(copy, "PRAGMA foreign_keys = OFF", "PRAGMA legacy_alter_table = ON", *statements)
+    for command in (*READERS, ["doctor"]):
+        found = orchestrate(copy, *command)
+        assert found.exit_code == 2 and message in found.output, found.output
+
+
+def test_a_trigger_stops_whoever_would_write(copy: Path) -> None:
+    change(copy, "CREATE TRIGGER sly AFTER INSERT ON epochs BEGIN DELETE FROM epochs; END")
+    assert orchestrate(copy, "status").exit_code == 0
+    found = orchestrate(copy, "migrate")
+    assert found.exit_code == 2 and "has a trigger sly on table epochs" in found.output
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE trials SET config = '{' WHERE id = 2", "table trials, id 2, key {key}: config is {{"),
+        ("UPDATE trials SET config = x'ff' WHERE id = 2", "table trials, id 2, key {key}: config is b'\\xff'"),
+        ("UPDATE trials SET config = '{{}}' WHERE id = 2", "table trials, id 2, key {key}: config is {{}}"),
+        ("UPDATE trials SET state = 'dnoe' WHERE id = 2", "table trials, id 2, key {key}: state is dnoe"),
+        ("UPDATE trials SET created = '2026-02-30 00:00:00' WHERE id = 2", "created is 2026-02-30 00:00:00"),
+        ("UPDATE grid_trials SET name = CAST(x'ff61' AS TEXT) WHERE trial_id = 2", "table grid_trials, grid_id 1, "),
+        ("UPDATE epochs SET train_seconds = 'long' WHERE trial_id = 2", "train_seconds is long"),
+        ("UPDATE evaluations SET top1_error = x'00' WHERE epoch_id = 3", "top1_error is b'\\x00'"),
+    ],
+)
+def test_a_broken_row_is_named_and_hides_no_other(copy: Path, statement: str, said: str) -> None:
+    with open_database(copy, readonly=True) as database:
+        key = database.grid_keys("first")[1][0]
+    change(copy, statement.replace("{{", "{").replace("}}", "}"))
+    said = said.format(key=key)
+    found = orchestrate(copy, "report", "--format", "csv")
+    assert found.exit_code == 2 and said in found.stderr and "The row is left out" in found.stderr, found.output
+    assert "wrote" in found.stdout
+    table = copy.with_name("out").glob("*.csv")
+    assert any("ResNet" in each.read_text() or "resnet18" in each.read_text() for each in table)
+    if "UPDATE e" not in statement:
+        found = orchestrate(copy, "status", "--json")
+        (grid,) = json.loads(found.stdout)
+        assert found.exit_code == 2 and said in found.stderr
+        assert [trial["name"] for trial in grid["trials"]] == ["resnet18/seed0", "resnet18/seed2", "resnet18/seed3"]
+    found = orchestrate(copy, "doctor")
+    assert found.exit_code == 2 and said in found.output
+
+
+def pages(path: Path, rng: random.Random) -> None:
+    """A page of noise in the middle."""
+    content = bytearray(path.read_bytes())
+    start = 4096 * rng.randrange(1, len(content) // 4096)
+    content[start : start + 4096] = rng.randbytes(4096)
+    path.write_bytes(content)
+
+
+def tail(path: Path, rng: random.Random) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: rng.randrange(100, len(content))])
+
+
+def bits(path: Path, rng: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    for _ in range(rng.choice((1, 20))):
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+
+
+def value(path: Path, rng: random.Random) -> None:
+    """A value that is not of its column's kind."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    table = rng.choice(TABLES)
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    (row,) = rng.choice(connection.execute(f"SELECT rowid FROM {table}").fetchall() or [(0,)])
+    wrong = rng.choice(
+        [None, b"\xff\xfe", "x" * 100, "{", "[]", "null", "5", -1, 2**63 - 1, 1e308, "\0", "9" * 5000, "{}", "[" * 2000]
+    )
+    with suppress(sqlite3.IntegrityError):
+        connection.execute(f"UPDATE {table} SET {rng.choice(columns)} = ? WHERE rowid = ?", (wrong, row))
+    connection.close()
+
+
+@pytest.mark.parametrize("harm", [pages, tail, bits, value])
+def test_whatever_is_damaged_no_traceback_comes_out(
+    whole: Path, tmp_path: Path, harm: Callable[[Path, random.Random], None]
+) -> None:
+    for seed in range(150 if harm is value else 50):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        path = folder / "results.db"
+        shutil.copy(whole, path)
+        rng = random.Random(f"{harm.__name__} {seed}")
+        harm(path, rng)
+        # All of them on every file would take minutes.
+        for command in rng.sample([*READERS, ["doctor"]], 3):
+            found = orchestrate(path, *command)
+            assert found.exception is None or isinstance(found.exception, SystemExit), (seed, command, found.exc_info)
+            assert found.exit_code in (0, 2) and "Traceback" not in found.output, (seed, command, found.output)
+        shutil.rmtree(folder)
+
+
+def test_noise_and_cut_tails_are_noticed(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    for harm in (pages, tail):
+        for seed in range(20):
+            shutil.copy(whole, path)
+            harm(path, random.Random(seed))
+            for command in ("migrate", "doctor"):
+                assert orchestrate(path, command).exit_code == 2, (harm, seed)
+
+
+def test_an_old_database_of_ours_is_whole(tmp_path: Path) -> None:
+    golden.write(tmp_path / "results.db")
+    assert orchestrate(tmp_path / "results.db", "doctor").exit_code == 0
+
+
+# Copies
+
+
+def test_a_backup_is_whole_while_a_run_writes(location: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    with open_database(location, create=True) as database, driver_lock(database, grid="table1"):
+        keys = save(database, 2)
+        attempt = start(database, keys[0])
+        database.record_epoch(attempt, result(0), "exclusive")
+        found = CliRunner().invoke(app, ["backup", str(copy), "--db", location])
+        assert found.exit_code == 0 and "1 grid, 2 trials, 1 attempt, 1 epoch; the copy was checked" in found.output
+        database.record_epoch(attempt, result(1), "exclusive")
+        found = CliRunner().invoke(app, ["backup", str(copy), "--db", location])
+        assert found.exit_code == 2 and f"{copy} is there already, and a backup overwrites nothing" in found.output
+    assert [path.name for path in tmp_path.glob("copy*")] == ["copy.db"]
+    with open_database(copy, readonly=True) as database:
+        assert [(row.state, row.epochs_done) for row in database.progress()] == [("pending", 1), ("pending", 0)]
+        assert not database.warnings and not database.damage() and not database.broken_rows()
+
+
+def test_a_backup_that_cannot_be_written_leaves_nothing(copy: Path, tmp_path: Path) -> None:
+    found = orchestrate(copy, "backup", str(tmp_path / "nowhere" / "copy.db"))
+    assert found.exit_code == 2 and "could not be written" in found.output
+    pages(copy, random.Random(1))
+    found = orchestrate(copy, "backup", str(tmp_path / "copy.db"))
+    assert found.exit_code == 2 and "damaged" in found.output
+    assert not list(tmp_path.glob("copy*"))
+
+
+def test_a_copy_without_its_log_says_what_it_lacks(tmp_path: Path) -> None:
+    path, taken = tmp_path / "results.db", tmp_path / "copy" / "results.db"
+    taken.parent.mkdir()
+
+    def begin(database: Database) -> int:
+        attempt = start(database, save(database, 1)[0])
+        database.record_epoch(attempt, result(0), "exclusive")
+        return attempt
+
+    with open_database(path, create=True) as database, driver_lock(database, grid="table1"):
+        attempt = begin(database)
+        change(path, "PRAGMA wal_checkpoint")
+        database.record_epoch(attempt, result(1), "exclusive")
+        shutil.copy(path, taken)
+        assert "warning" not in orchestrate(path, "status").output
+        found = orchestrate(taken, "status")
+        assert found.exit_code == 0 and "a copy that was made while trials ran, without results.db-wal" in found.stderr
+        for end in ("", "-wal"):
+            shutil.copy(f"{path}{end}", f"{taken}{end}")
+        assert "warning" not in orchestrate(taken, "status").output
