@@ -34,8 +34,11 @@ def open_database(
     if path is not None:
         where = str(path)
         check_file(path, create=create, readonly=readonly)
+        # Asked first, because whoever opens it makes a log.
+        alone = path.exists() and lacks_log(path)
         engine = sqlite_engine(path, readonly=readonly)
     else:
+        alone = False
         # Without the query, which may hold a password too.
         where = url.set(query={}).render_as_string(hide_password=True)
         engine = postgresql_engine(url, readonly=readonly)
@@ -44,7 +47,7 @@ def open_database(
             migrated = _settle_version(engine, where, path, create and not readonly, migrate and not readonly)
             with engine.connect() as connection:
                 schema.check(connection, where, write=not readonly)
-                warning = _missing_log(connection, path) if path is not None else None
+                warning = _missing_log(connection, path) if alone else None
             # Only now is it known to be ours to change.
             network = None if path is None or readonly else set_journal(engine, path)
     except BaseException:
@@ -59,7 +62,7 @@ def open_database(
 def _missing_log(connection: Connection, path: Path) -> str | None:
     """Return what to say of a file that seems to be a copy without the write-ahead log of a run that went on."""
     unfinished = connection.execute(text("SELECT 1 FROM attempts WHERE outcome IS NULL LIMIT 1")).first()
-    if unfinished is None or not lacks_log(path):
+    if unfinished is None:
         return None
     return (
         f"{path} seems to be a copy that was made while trials ran, without {path.name}-wal beside it: what was "

@@ -109,7 +109,7 @@ def _right(table: Table, column: Any) -> str:
         if table.name in ("grids", "trials", "attempts"):
             right += f" AND is_text(CAST({name} AS BLOB))"
     elif isinstance(column.type, DateTime):
-        right = f"typeof({name}) = 'text' AND date({name}) = substr({name}, 1, 10) AND {name} >= '0001' "
+        right = f"typeof({name}) = 'text' AND date({name}, '+0 days') = substr({name}, 1, 10) AND {name} >= '0001' "
         right += f"AND {name} GLOB '????-??-?? ??:??:*' AND datetime({name}) IS NOT NULL"
     elif isinstance(column.type, Integer):
         right = f"typeof({name}) = 'integer'"
@@ -151,4 +151,5 @@ def _shown(value: object) -> str:
         return "NULL"
     text = value if isinstance(value, str) else repr(value)
     text = text.encode("unicode_escape").decode() if not text.isprintable() else text
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    # A trial's key is shown whole.
+    return text if len(text) <= 64 else f"{text[:61]}..."
