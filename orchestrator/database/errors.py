@@ -168,6 +168,6 @@ def _newest_backup(path: Path) -> str:
 def _unreachable(error: Exception) -> bool:
     """Return whether no server was found: psycopg gives an error without a code then, as for a refused login."""
     original = _of_driver(error)
-    return (
-        type(original).__name__ == "OperationalError" and not any(_codes(error)) and not _REFUSAL.search(str(original))
-    )
+    # SQLite gives none where it cannot decode a text.
+    psycopgs = type(original).__name__ == "OperationalError" and not isinstance(original, sqlite3.Error)
+    return psycopgs and not any(_codes(error)) and not _REFUSAL.search(str(original))
