@@ -15,6 +15,7 @@ from trainer.augmentation import EpochLoader
 from trainer.checkpoint import fitting, read_checkpoint, remove_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
 from trainer.data import EvaluationSets, epoch_loader, evaluation_sets, load_splits
+from trainer.device import prepare_device
 from trainer.evaluation import evaluate
 from trainer.objective import Batch, Objective
 from trainer.streaming import StreamingLoader
@@ -55,7 +56,9 @@ class Rehearsal:
         return asdict(self)
 
 
-def rehearse(config: TrainConfig, *, device: str | torch.device, data_root: Path, folder: Path) -> Rehearsal:
+def rehearse(
+    config: TrainConfig, *, device: str | torch.device, data_root: Path, folder: Path, deterministic: bool = False
+) -> Rehearsal:
     """Take `STEPS` training steps, evaluate some batches, write a checkpoint to `folder`, read it back, remove it.
 
     Everything has the size of the real training: the data set on the device, the batches, the state of the methods.
@@ -64,8 +67,8 @@ def rehearse(config: TrainConfig, *, device: str | torch.device, data_root: Path
     Raises as `trainer.train.train`.
     """
     device = torch.device(device)
+    prepare_device(device, deterministic=deterministic)
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
         torch.cuda.reset_peak_memory_stats(device)
     splits = load_splits(config, data_root)
     num_classes = splits.train.num_classes

@@ -17,6 +17,7 @@ from torch import nn
 from trainer.checkpoint import fitting, keep_newest, remove_checkpoint, resume_from, save_checkpoint
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, evaluation_sets, load_splits
+from trainer.device import prepare_device
 from trainer.distributed import (
     Step,
     added,
@@ -69,6 +70,7 @@ def train(
     checkpoint_seconds: float = 0.0,
     stop_after: int | None = None,
     report_teacher: Report | None = None,
+    deterministic: bool = False,
 ) -> EpochResult:
     """Train one configuration and report every epoch, in order.
 
@@ -82,6 +84,8 @@ def train(
     `report_teacher` is given its epochs. With `stop_after`, training ends after so many epochs of the configuration's
     schedule; without a checkpoint, as in measuring speed, so does the teacher's.
 
+    With `deterministic`, PyTorch is asked for algorithms that give equal bits every time on a GPU too.
+
     Within `trainer.distributed.together` several processes train the same networks. Each calls this function and is
     given every epoch, which differ in what is measured of the process: seconds and memory. The first one alone reads
     and writes the checkpoint (the others need not name it), and a training may go on with another number of processes.
@@ -94,6 +98,7 @@ def train(
         PeerLost: another process that trains the same networks has ended.
     """
     run = _Run(torch.device(device), data_root, checkpoint, checkpoint_seconds, stop_after)
+    prepare_device(run.device, deterministic=deterministic)
     if run.device.type == "cpu":
         keep_freed_memory()
     with watching_peers():
@@ -158,8 +163,6 @@ def load_state(
 def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report) -> tuple[EpochResult, nn.ModuleList]:
     device = run.device
     checkpoint = run.checkpoint if process_number() == 0 else None
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
     # Read first: a checkpoint that must not be overwritten is refused before any work.
     saved = resume_from(checkpoint, config) if checkpoint else None
     if saved is not None:
