@@ -73,8 +73,8 @@ class RunOptions:
     """Where and how the trials of `grid` run; nothing here changes what they compute.
 
     `data_root` and `checkpoints` are paths or URLs. `environment` is the launch's provenance; `checkpoint_seconds` the
-    least time between two checkpoints of a trial; `stall_seconds` the silence after which a trial counts
-    as hung (`orchestrator.tuning.START_SECONDS` is the least for one that starts).
+    least time between two checkpoints of a trial (None: see `trainer.train.train`); `stall_seconds` the silence after
+    which a trial counts as hung (`orchestrator.tuning.START_SECONDS` is the least for one that starts).
     `wait_for_nodes`: a node may join that has what no node has yet.
     """
 
@@ -84,7 +84,7 @@ class RunOptions:
     logs: Path
     environment: dict[str, Any]
     address: str | None = None
-    checkpoint_seconds: float = 0.0
+    checkpoint_seconds: float | None = None
     stall_seconds: float = 3600.0
     same_failure_limit: int = 5
     canaries: bool = True

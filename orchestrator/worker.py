@@ -41,7 +41,7 @@ class Job:
     gpus: float
     data_root: str
     checkpoint: str | None
-    checkpoint_seconds: float
+    checkpoint_seconds: float | None
     log_folder: str
     code_sha256: str
     warm_up: int = 0
@@ -173,7 +173,8 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
             checkpoint_seconds=job.checkpoint_seconds,
             stop_after=None if job.timed is None else job.warm_up + job.timed,
             report_teacher=on_teacher_epoch,
-            **_manner(job),
+            engine=job.engine,
+            deterministic=job.deterministic,
         )
         put_back()
 
@@ -193,7 +194,8 @@ def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member
                 device=member.device,
                 data_root=local_data(config, job.data_root, _progress(report)),
                 folder=checkpoint.parent if checkpoint else member.log_path.parent,
-                **_manner(job),
+                engine=job.engine,
+                deterministic=job.deterministic,
             )
         started["environment"]["canary"] = found.to_dict()
         log.info("canary: %s", found)
@@ -202,14 +204,18 @@ def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member
         report(started)
 
 
-def _manner(job: Job) -> dict[str, Any]:
-    """Return what the grid says of how steps are run, as arguments of the trainer; nothing where it says nothing."""
-    manner: dict[str, Any] = {}
-    if job.engine != "auto":
-        manner["engine"] = job.engine
-    if job.deterministic:
-        manner["deterministic"] = True
-    return manner
+def _engine(job: Job, device: str) -> str:
+    """Return the engine that the trainer will choose."""
+    import torch
+
+    from trainer.config import TrainConfig
+    from trainer.datasets import dataset_spec
+    from trainer.step import choose_engine
+
+    config = TrainConfig(**job.config)
+    in_memory = not dataset_spec(config.dataset).streamed
+    processes = 1 if job.canary else job.processes
+    return choose_engine(job.engine, config, torch.device(device), in_memory=in_memory, processes=processes)
 
 
 def _keep_compiled(job: Job) -> None:
@@ -236,7 +242,7 @@ def _start(job: Job, member: Member) -> dict[str, Any]:
         "versions": package_versions(),
         "device": facts,
         "code_changed": digest != job.code_sha256,
-        "engine": job.engine,
+        "engine": _engine(job, device),
         "deterministic": job.deterministic,
     }
     if environment["code_changed"]:

@@ -80,6 +80,9 @@ def _train(options: Namespace) -> None:
                 device=device,
                 data_root=options.data_root,
                 checkpoint=options.checkpoint,
+                checkpoint_seconds=None,
+                engine=options.engine,
+                deterministic=options.deterministic,
                 report_teacher=lambda result: _say(_teacher_line(result, config.epochs)),
             )
     if first and not options.json:
@@ -90,15 +93,14 @@ def _train(options: Namespace) -> None:
 
 def _evaluate(options: Namespace) -> None:
     with _foreseen():
-        import torch
-
         from trainer.checkpoint import fitting, read_checkpoint
         from trainer.data import evaluation_sets, load_splits
+        from trainer.device import prepare_device
         from trainer.download import prepare
         from trainer.evaluation import evaluate
         from trainer.train import build_networks
 
-        device = torch.device(_device(options))
+        device = prepare_device(_device(options), deterministic=options.deterministic)
         state = read_checkpoint(options.evaluate)
         config = state["config"]
         if options.given:

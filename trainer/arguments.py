@@ -17,6 +17,7 @@ from trainer.networks import NETWORKS
 from trainer.objective import METHODS
 from trainer.paths import PathError, user_path
 from trainer.problems import unknown
+from trainer.results import ENGINES
 
 USAGE = """\
 python -m trainer [OPTION ...]
@@ -128,7 +129,21 @@ def _parser() -> ArgumentParser:
         "--data-root", metavar="FOLDER", type=_path, default=Path("data"), help="of the data sets (default: data)"
     )
     run.add_argument(
-        "--checkpoint", metavar="FILE", type=_path, help="keep the training here after every epoch, and go on from it"
+        "--checkpoint",
+        metavar="FILE",
+        type=_path,
+        help="keep the training here, and go on from it; writing it takes at most 2 %% of the time",
+    )
+    run.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        metavar="|".join(ENGINES),
+        help="how steps reach the device: auto (the fastest with equal bits), one by one, recorded and replayed "
+        "(on a GPU), or with compiled networks (other rounding)",
+    )
+    run.add_argument(
+        "--deterministic", action="store_true", help="equal bits in every run on a GPU, by slower algorithms"
     )
     run.add_argument("--evaluate", metavar="CHECKPOINT", type=_path, help="train nothing, evaluate these networks")
     run.add_argument(

@@ -1,31 +1,59 @@
-"""Makes a device ready: the one in use, initialised, with the arithmetic that a configuration's `precision` names."""
+"""The device of a process: prepared once, before anything else asks CUDA for anything."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 
-def prepare_device(device: torch.device, *, deterministic: bool = False) -> None:
-    """Prepare a device for training or evaluation; call it before anything else is asked of the device.
+def prepare_device(device: str | torch.device, *, deterministic: bool = False) -> torch.device:
+    """Make a device the current one of this process, with the arithmetic that a configuration promises.
 
-    On a GPU float32 is IEEE's, not the 10 bits of TF32 that cuDNN takes otherwise, and `deterministic` asks PyTorch for
-    algorithms that give equal bits every time. A CPU needs nothing.
+    On a GPU float32 is IEEE float32 (PyTorch's default rounds the operands of convolutions to TF32, 10 bits of
+    mantissa), and cuDNN searches the fastest kernels. With `deterministic` PyTorch takes kernels that give equal bits
+    in every run; they are slower. On a CPU nothing depends on `deterministic`.
 
-    Raises RuntimeError when there is no such GPU, or its driver does not work.
+    Returns the device with its index. Raises RuntimeError when CUDA does not start.
     """
-    if device.type != "cuda":
-        return
+    device = torch.device(device)
+    on_gpu = device.type == "cuda"
+    torch.use_deterministic_algorithms(deterministic and on_gpu)
+    if not on_gpu:
+        return device
     if deterministic:
-        # Read when cuBLAS makes its first handle.
+        # cuBLAS reads it when its first handle is made.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Without it the threads that pin memory, and Triton, would use GPU 0 as well.
+    device = torch.device("cuda", device.index or 0)
+    # Memory figures, streams and threads that load data take the current device, and none of them starts CUDA itself.
     torch.cuda.set_device(device)
-    # Memory figures of a device that was not initialised are refused.
     torch.cuda.init()
-    for backend in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul):
+    backends = torch.backends
+    # PyTorch has two names for each of these, and refuses to answer where they say different things.
+    backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = False
+    for backend in (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul):
         backend.fp32_precision = "ieee"
-    # The search for the fastest algorithm picks by timing.
-    torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic)
+    backends.cudnn.benchmark = not deterministic
+    return device
+
+
+@contextmanager
+def without_search() -> Iterator[None]:
+    """Have cuDNN take kernels without a search: shapes that are rare are not worth the seconds of one.
+
+    `torch.backends.cudnn.flags` would also switch TF32 on.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when the device has finished what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -10,22 +10,19 @@ import gc
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-
-from trainer.objective import Batch, Objective, Output
 
 # What one process sends to the others at a time, for a GPU has to hold it.
 CHUNK_BYTES = 64 * 2**20
-
-Step = Callable[[Batch], tuple[dict[str, Tensor], list[Output]]]
+# The others wait while the first process uploads a checkpoint or lists a data set on a slow disk.
+TIMEOUT = timedelta(minutes=30)
 
 
 class PeerLost(ConnectionError):
@@ -114,37 +111,6 @@ def average_statistics(networks: nn.Module) -> None:
         buffer.copy_(mean.view_as(buffer))
 
 
-def training_step(networks: nn.ModuleList, objective: Objective) -> Step:
-    """The objective on these networks, as a function of a batch; its backward pass averages over all processes."""
-    if process_count() == 1:
-        return partial(objective, networks)
-    step = _Step(networks, objective)
-    # The running statistics are averaged at the end of an epoch, and nobody reads them before.
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-        step, [name for name, _ in step.named_buffers()]
-    )
-    # Which parameters no loss reads (heads that a method leaves out) is found in the first step, and then known: like
-    # in a single process they get no gradient, so that weight decay leaves them alone.
-    return DistributedDataParallel(step, static_graph=True)
-
-
-class _Step(nn.Module):
-    """All networks as one module, so that a step averages all gradients once, however often it runs a network."""
-
-    def __init__(self, networks: nn.ModuleList, objective: Objective) -> None:
-        super().__init__()
-        self.networks, self.objective = networks, objective
-
-    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Sequence[Output]]:
-        terms, outputs = self.objective(self.networks, batch)
-        # Whatever leaves here with a gradient counts as read by the loss.
-        return terms, [Output(*map(_detached, output)) for output in outputs]
-
-
-def _detached(values: Tensor | tuple[Tensor, ...]) -> Any:
-    return tuple(map(_detached, values)) if isinstance(values, tuple) else values.detach()
-
-
 def from_the_first(state: dict[str, Any] | None, device: torch.device) -> dict[str, Any] | None:
     """What the first process has read from a checkpoint (tensors on the CPU and plain values), in all of them."""
     if process_count() == 1:
@@ -176,15 +142,30 @@ def from_the_first(state: dict[str, Any] | None, device: torch.device) -> dict[s
 def watching_peers() -> Iterator[None]:
     """Raise PeerLost in the place of what a broken connection to another process is called.
 
-    Over gloo it breaks at once. NCCL may wait instead: whoever starts the processes has to end them together.
+    Over gloo it breaks at once. NCCL may wait instead: whoever starts the processes has to end them together. Most
+    errors of NCCL have other causes (an interface, shared memory, a driver), so that their message is kept.
     """
     try:
         yield
     except RuntimeError as error:
-        lost = isinstance(error, dist.DistError) or re.search(r"gloo|NCCL|[Cc]onnection (closed|reset)", str(error))
-        if process_count() == 1 or not lost:
+        if process_count() == 1:
             raise
-        raise PeerLost(f"another process of this training has ended ({str(error).splitlines()[0]})") from error
+        first = str(error).splitlines()[0]
+        if _tells_of_a_loss(error):
+            raise PeerLost(f"another process of this training has ended ({first})") from error
+        if "NCCL" in str(error):
+            raise RuntimeError(f"{first} (NCCL_DEBUG=INFO in the environment has NCCL say more)") from error
+        raise
+
+
+def _tells_of_a_loss(error: RuntimeError) -> bool:
+    """Return whether an error can only mean that another process is gone."""
+    text = str(error)
+    if "NCCL" in text:
+        return bool(re.search(r"remote process exited|connection closed by remote peer|ncclRemoteError", text, re.I))
+    # The store is the first process's; a connection that it refuses or closes is lost with it.
+    lost = isinstance(error, dist.DistNetworkError | dist.DistStoreError)
+    return lost or bool(re.search(r"gloo|[Cc]onnection (closed|reset)", text))
 
 
 @contextmanager
@@ -203,9 +184,9 @@ def together(
     meeting: dict[str, Any] = {"store": store, "rank": number, "world_size": count} if store is not None else {}
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", device_id=device, **meeting)
+        dist.init_process_group("nccl", device_id=device, timeout=TIMEOUT, **meeting)
     else:
-        dist.init_process_group("gloo", **meeting)
+        dist.init_process_group("gloo", timeout=TIMEOUT, **meeting)
     yield
     # Not after an error: it would wait for processes that may be gone. Nothing else may hold the group, or its threads
     # go on, and one that lets go of a tensor while the interpreter ends aborts the process.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from itertools import islice
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from trainer.config import TrainConfig
 from trainer.data import EvaluationSet, EvaluationSets
+from trainer.device import without_search
 from trainer.distributed import gathered
 from trainer.metrics import auroc_value, metric_values
 from trainer.objective import Output
@@ -76,17 +76,6 @@ def classifier_probabilities(
     if len(probabilities) > 1:
         probabilities["ensemble"] = torch.stack(list(probabilities.values())).mean(0)
     return probabilities, gathered(images.labels, images.count)
-
-
-@contextmanager
-def without_search() -> Iterator[None]:
-    """Have cuDNN take a plan at once: searching for the fastest, seconds for each shape, is worth it for training's."""
-    # Not by `cudnn.flags`, which would set everything that is not named to a default of its own.
-    searching, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = searching
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:

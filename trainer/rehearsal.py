@@ -11,26 +11,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.augmentation import EpochLoader
 from trainer.checkpoint import fitting, read_checkpoint, remove_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
-from trainer.data import EvaluationSets, epoch_loader, evaluation_sets, load_splits
-from trainer.device import prepare_device
+from trainer.data import EvaluationSets
+from trainer.device import prepare_device, wait_for
 from trainer.evaluation import evaluate
-from trainer.objective import Batch, Objective
-from trainer.streaming import StreamingLoader
-from trainer.train import (
-    build_networks,
-    build_optimizer,
-    checkpoint_state,
-    load_state,
-    teacher_config,
-    train_epoch,
-    wait_for,
-)
+from trainer.objective import Batch
+from trainer.step import Replayed, eager
+from trainer.train import Loader, Training, build_networks, checkpoint_state, load_state, teacher_config
 
-# The first step builds what later ones find ready; the last is the one that is timed.
+# The first steps build what later ones find ready; the last is the one that is timed.
 STEPS = 2
+# Where steps are replayed: those of the warm-up, the one that is recorded, and one more before the timed one.
+REPLAYED_STEPS = Replayed.WARM_UP + 3
 EVALUATED_BATCHES = 2
 
 
@@ -57,61 +50,71 @@ class Rehearsal:
 
 
 def rehearse(
-    config: TrainConfig, *, device: str | torch.device, data_root: Path, folder: Path, deterministic: bool = False
+    config: TrainConfig,
+    *,
+    device: str | torch.device,
+    data_root: Path,
+    folder: Path,
+    engine: str = "auto",
+    deterministic: bool = False,
 ) -> Rehearsal:
-    """Take `STEPS` training steps, evaluate some batches, write a checkpoint to `folder`, read it back, remove it.
+    """Take a few training steps, evaluate some batches, write a checkpoint to `folder`, read it back, remove it.
 
-    Everything has the size of the real training: the data set on the device, the batches, the state of the methods.
-    A teacher is there, too, though untrained.
+    Everything has the size of the real training: the data set on the device, the batches, the state of the methods,
+    and steps reach the device in the same way. A teacher is there, too, though untrained.
 
     Raises as `trainer.train.train`.
     """
-    device = torch.device(device)
-    prepare_device(device, deterministic=deterministic)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    splits = load_splits(config, data_root)
-    num_classes = splits.train.num_classes
-    networks = build_networks(config, num_classes, device)
-    objective = Objective(config.build_methods(), num_classes)
-    optimizer = build_optimizer(config, networks)
-    loader = epoch_loader(splits, config, device, class_pairs=objective.requires.class_pairs)
-    evaluated = evaluation_sets(splits, config, device)
-    teacher = build_networks(teacher_config(config), num_classes, device)[0] if objective.requires.teacher else None
-    for method in objective.methods:
-        method.setup(splits.train.labels.to(device), num_classes, len(networks), teacher)
+    device = prepare_device(device, deterministic=deterministic)
+    on_gpu = device.type == "cuda"
+    training = Training(config, device, data_root, engine)
+    needed = training.objective.requires.teacher
+    training.set_up(build_networks(teacher_config(config), training.num_classes, device)[0] if needed else None)
+    for method in training.objective.methods:
         method.start_epoch(0, config.epochs)
+    if on_gpu:
+        _forget_memory(device)
 
-    few = _FewBatches(loader, device)
-    train_epoch(config, networks, objective, optimizer, few, 0)
+    replayed = on_gpu and training.engine != "launched"
+    few = _FewBatches(training.loader, device, REPLAYED_STEPS if replayed else STEPS)
+    training.train_epoch(few, 0)
     wait_for(device)
     step_seconds = time.perf_counter() - few.began
-    training = step_seconds / few.images * len(splits.train.labels)
-    evaluation = _evaluation_seconds(config, networks, evaluated, device)
-    size = _checkpoint_bytes(config, networks, optimizer, objective, folder)
-    on_gpu = device.type == "cuda"
+    seconds = step_seconds / few.images * len(training.splits.train.labels)
+    with eager(training.engine == "compiled"):
+        seconds += _evaluation_seconds(config, training.networks, training.evaluated, device)
+    size = _checkpoint_bytes(training, folder)
     return Rehearsal(
-        seconds_per_epoch=training + evaluation,
+        seconds_per_epoch=seconds,
         launch_share=min(1.0, few.launch_seconds / step_seconds) if on_gpu else 1.0,
         peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
         reserved_memory_bytes=torch.cuda.max_memory_reserved(device) if on_gpu else None,
         checkpoint_bytes=size,
-        parameters=sum(parameter.numel() for parameter in networks.parameters()),
+        parameters=training.parameters,
     )
 
 
-class _FewBatches:
-    """The first `STEPS` batches of a loader, and when the last of them was asked for and given back."""
+def _forget_memory(device: torch.device) -> None:
+    """Forget what setting up and cuDNN's search for kernels took of the memory for a moment."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
 
-    def __init__(self, loader: EpochLoader | StreamingLoader, device: torch.device) -> None:
+
+class _FewBatches:
+    """The first `steps` batches of a loader, and when the last of them was asked for and given back."""
+
+    def __init__(self, loader: Loader, device: torch.device, steps: int) -> None:
         self.loader, self.device = loader, device
-        self.steps = min(STEPS, len(loader))
+        self.steps = min(steps, len(loader))
         self.began = self.launch_seconds = 0.0
         self.images = 0
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         batches = self.loader.epoch(epoch)
         for step in range(self.steps):
+            if step == 1 and self.device.type == "cuda":
+                wait_for(self.device)
+                _forget_memory(self.device)
             if step == self.steps - 1:
                 wait_for(self.device)
                 self.began = time.perf_counter()
@@ -136,16 +139,15 @@ def _evaluation_seconds(
     return (time.perf_counter() - began) * counts[0] / counts[1]
 
 
-def _checkpoint_bytes(
-    config: TrainConfig, networks: nn.ModuleList, optimizer: torch.optim.Optimizer, objective: Objective, folder: Path
-) -> int:
-    """Write a checkpoint and load it back; returns its size."""
+def _checkpoint_bytes(training: Training, folder: Path) -> int:
+    """Write a checkpoint and load it back; return its size."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{config.key()}.rehearsal.pt"
+    path = folder / f"{training.config.key()}.rehearsal.pt"
+    state = training.networks, training.optimizer, training.objective
     try:
-        save_checkpoint(path, config, checkpoint_state(networks, optimizer, objective, []))
+        save_checkpoint(path, training.config, checkpoint_state(*state, []))
         with fitting(path):
-            load_state(read_checkpoint(path), networks, optimizer, objective)
+            load_state(read_checkpoint(path), *state)
         return path.stat().st_size
     finally:
         remove_checkpoint(path)

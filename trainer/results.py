@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# How a training step reaches the device: each operation launched, a recorded step replayed (equal bits), or with
+# compiled networks (other rounding). `auto` is the fastest of those with equal bits. Never part of an identity.
+LAUNCHED, REPLAYED, COMPILED = "launched", "replayed", "compiled"
+ENGINES = ("auto", LAUNCHED, REPLAYED, COMPILED)
+
 
 @dataclass(frozen=True)
 class Metrics:

@@ -16,31 +16,27 @@ from torch import nn
 
 from trainer.checkpoint import fitting, keep_newest, remove_checkpoint, resume_from, save_checkpoint
 from trainer.config import TrainConfig
-from trainer.data import epoch_loader, evaluation_sets, load_splits
-from trainer.device import prepare_device
-from trainer.distributed import (
-    Step,
-    added,
-    average_statistics,
-    from_the_first,
-    least,
-    part_of,
-    process_count,
-    process_number,
-    training_step,
-    watching_peers,
-)
-from trainer.evaluation import autocast, evaluate
+from trainer.data import Splits, epoch_loader, evaluation_sets, load_splits
+from trainer.device import prepare_device, wait_for
+from trainer.distributed import average_statistics, from_the_first, process_number, watching_peers
+from trainer.evaluation import evaluate
 from trainer.memory import keep_freed_memory
 from trainer.networks import build_network
 from trainer.objective import Batch, Objective
+from trainer.reading import ImageFiles
 from trainer.results import EpochResult
+from trainer.step import Replayed, Step, build_step, choose_engine, eager, hold_rate, set_rate
 
 Report = Callable[[EpochResult], None]
 
+# Without a fixed interval, writing checkpoints takes at most one part in so many of the time.
+CHECKPOINT_SHARE = 50
+
 
 class Loader(Protocol):
-    """What training takes its batches from."""
+    """The source of training batches."""
+
+    def __len__(self) -> int: ...
 
     def epoch(self, epoch: int) -> Iterator[Batch]: ...
 
@@ -56,8 +52,10 @@ class _Run:
     device: torch.device
     data_root: Path
     checkpoint: Path | None
-    checkpoint_seconds: float
+    checkpoint_seconds: float | None
     stop_after: int | None
+    engine: str
+    report_engine: Callable[[str], None]
 
 
 def train(
@@ -67,24 +65,28 @@ def train(
     device: str | torch.device = "cpu",
     data_root: Path = Path("data"),
     checkpoint: Path | None = None,
-    checkpoint_seconds: float = 0.0,
+    checkpoint_seconds: float | None = 0.0,
     stop_after: int | None = None,
-    report_teacher: Report | None = None,
+    engine: str = "auto",
     deterministic: bool = False,
+    report_engine: Callable[[str], None] = lambda engine: None,
+    report_teacher: Report | None = None,
 ) -> EpochResult:
     """Train one configuration and report every epoch, in order.
 
     With `checkpoint`, training continues from that file if it is there, after reporting the epochs it holds once
-    more (`restored`), and writes it after an epoch when `checkpoint_seconds` have passed since the last time, and
-    after the last epoch. An epoch is written before it is reported, so whatever was reported from a checkpointed
-    epoch is never trained differently again. On one CPU machine with one number of threads, an interrupted run gives
-    the bits of an undisturbed one.
+    more (`restored`), and writes it after the first epoch, after the last one, and in between when
+    `checkpoint_seconds` have passed since the last time (None: so seldom that writing takes at most 2 % of the time).
+    An epoch is written before it is reported, so whatever was reported from a checkpointed epoch is never trained
+    differently again. On one CPU machine with one number of threads, an interrupted run gives the bits of an
+    undisturbed one; on one GPU it does with `deterministic`.
+
+    `engine` is one of `trainer.results.ENGINES`: how steps reach the device. `report_engine` is given the one that is
+    used, before the first epoch, and again if another takes its place.
 
     Where a method needs a teacher, it is trained first, with a checkpoint of its own beside the other, and
     `report_teacher` is given its epochs. With `stop_after`, training ends after so many epochs of the configuration's
     schedule; without a checkpoint, as in measuring speed, so does the teacher's.
-
-    With `deterministic`, PyTorch is asked for algorithms that give equal bits every time on a GPU too.
 
     Within `trainer.distributed.together` several processes train the same networks. Each calls this function and is
     given every epoch, which differ in what is measured of the process: seconds and memory. The first one alone reads
@@ -97,9 +99,9 @@ def train(
         OSError: the checkpoint cannot be read or written.
         PeerLost: another process that trains the same networks has ended.
     """
-    run = _Run(torch.device(device), data_root, checkpoint, checkpoint_seconds, stop_after)
-    prepare_device(run.device, deterministic=deterministic)
-    if run.device.type == "cpu":
+    place = prepare_device(device, deterministic=deterministic)
+    run = _Run(place, data_root, checkpoint, checkpoint_seconds, stop_after, engine, report_engine)
+    if place.type == "cpu":
         keep_freed_memory()
     with watching_peers():
         result, _ = _fit(config, run, report, report_teacher or (lambda result: None))
@@ -122,8 +124,11 @@ def build_networks(config: TrainConfig, num_classes: int, device: torch.device) 
 
 
 def build_optimizer(config: TrainConfig, networks: nn.ModuleList) -> torch.optim.Optimizer:
-    """The one optimiser of all networks of a run."""
-    return torch.optim.SGD(
+    """Build the one optimizer of all networks of a run.
+
+    On a GPU the learning rate is a float32 number on the device, so that every engine computes the same bits.
+    """
+    optimizer = torch.optim.SGD(
         networks.parameters(),
         lr=config.learning_rate,
         momentum=config.momentum,
@@ -131,6 +136,9 @@ def build_optimizer(config: TrainConfig, networks: nn.ModuleList) -> torch.optim
         nesterov=config.nesterov and config.momentum > 0,
         fused=True,
     )
+    if next(networks.parameters()).device.type == "cuda":
+        hold_rate(optimizer)
+    return optimizer
 
 
 def teacher_config(config: TrainConfig) -> TrainConfig:
@@ -141,10 +149,13 @@ def teacher_config(config: TrainConfig) -> TrainConfig:
 def checkpoint_state(
     networks: nn.ModuleList, optimizer: torch.optim.Optimizer, objective: Objective, results: list[EpochResult]
 ) -> dict[str, Any]:
-    """All that training needs to go on from here."""
+    """Return all that training needs to go on from here."""
+    optimizing = optimizer.state_dict()
+    for group in optimizing["param_groups"]:
+        group["lr"] = float(group["lr"])
     return {
         "networks": networks.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": optimizing,
         "methods": {method.name: method.state_dict() for method in objective.methods},
         "results": [result.to_dict() for result in results],
     }
@@ -153,72 +164,76 @@ def checkpoint_state(
 def load_state(
     saved: dict[str, Any], networks: nn.ModuleList, optimizer: torch.optim.Optimizer, objective: Objective
 ) -> None:
-    """The inverse of `checkpoint_state`, but for the results."""
+    """Restore what `checkpoint_state` gave, but for the results."""
     networks.load_state_dict(saved["networks"])
+    # The rate of the next epoch is set when the epoch starts; until then it stays where it is, on the device or not.
+    rates = [group["lr"] for group in optimizer.param_groups]
     optimizer.load_state_dict(saved["optimizer"])
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
     for method in objective.methods:
         method.load_state_dict(saved["methods"][method.name])
 
 
-def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report) -> tuple[EpochResult, nn.ModuleList]:
-    device = run.device
-    checkpoint = run.checkpoint if process_number() == 0 else None
-    # Read first: a checkpoint that must not be overwritten is refused before any work.
-    saved = resume_from(checkpoint, config) if checkpoint else None
-    if saved is not None:
-        del saved["config"]
-    saved = from_the_first(saved, device)
-    splits = load_splits(config, run.data_root)
-    num_classes = splits.train.num_classes
-    networks = build_networks(config, num_classes, device)
-    parameters = sum(parameter.numel() for parameter in networks.parameters())
-    objective = Objective(config.build_methods(), num_classes)
-    optimizer = build_optimizer(config, networks)
-    loader = epoch_loader(splits, config, device, class_pairs=objective.requires.class_pairs)
-    evaluated = evaluation_sets(splits, config, device)
+class Training:
+    """One configuration on one device, ready to train its epochs.
 
-    teacher = None
-    if objective.requires.teacher:
-        plain = teacher_config(config)
-        # A checkpoint holds the teacher's weights as well.
-        taught = build_networks(plain, num_classes, device) if saved else _fit_teacher(plain, run, report_teacher)
-        teacher = taught[0]
-    for method in objective.methods:
-        method.setup(splits.train.labels.to(device), num_classes, len(networks), teacher)
+    `teacher`, the network that a method may need, is trained by whoever builds this. `engine` is the one in use.
 
-    results: list[EpochResult] = []
-    if saved is not None:
-        with fitting(run.checkpoint) if run.checkpoint else nullcontext():
-            load_state(saved, networks, optimizer, objective)
-            results = [replace(EpochResult.from_dict(values), restored=True) for values in saved["results"]]
-        del saved
-    for result in results:
-        report(result)
-    step = training_step(networks, objective)
+    Raises DataError when the data set is missing or damaged.
+    """
 
-    epochs = config.epochs if run.stop_after is None else min(run.stop_after, config.epochs)
-    last_saved = time.monotonic()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    for epoch in range(len(results), epochs):
+    def __init__(self, config: TrainConfig, device: torch.device, data_root: Path, engine: str = "auto") -> None:
+        self.config, self.device = config, device
+        self.splits: Splits = load_splits(config, data_root)
+        self.num_classes = self.splits.train.num_classes
+        self.networks = build_networks(config, self.num_classes, device)
+        self.parameters = sum(parameter.numel() for parameter in self.networks.parameters())
+        self.objective = Objective(config.build_methods(), self.num_classes)
+        self.optimizer = build_optimizer(config, self.networks)
+        self.loader: Loader = epoch_loader(self.splits, config, device, class_pairs=self.objective.requires.class_pairs)
+        self.evaluated = evaluation_sets(self.splits, config, device)
+        self.in_memory = not isinstance(self.splits.train, ImageFiles)
+        self.chosen = choose_engine(engine, config, device, in_memory=self.in_memory)
+        self.step: Step | Replayed | None = None
+
+    @property
+    def engine(self) -> str:
+        """Return the engine in use."""
+        given_up = isinstance(self.step, Replayed) and self.step.given_up
+        return "launched" if given_up and self.chosen == "replayed" else self.chosen
+
+    def set_up(self, teacher: nn.Module | None) -> None:
+        """Create the state of the methods."""
+        labels = self.splits.train.labels.to(self.device)
+        for method in self.objective.methods:
+            method.setup(labels, self.num_classes, len(self.networks), teacher)
+
+    def epoch(self, epoch: int) -> EpochResult:
+        """Train and evaluate an epoch (0-based).
+
+        Raises Diverged when a loss term or the output of a classifier is not finite.
+        """
+        config, device = self.config, self.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         rate = config.learning_rate_at(epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         # Whatever draws random numbers in a network (dropout) depends on the seed and the epoch alone; of several
         # processes each draws for other images.
         torch.manual_seed(_derived_seed(config.seed, "epoch", epoch) + process_number())
-        for method in objective.methods:
+        for method in self.objective.methods:
             method.start_epoch(epoch, config.epochs)
 
         wait_for(device)
         started = time.perf_counter()
-        losses, images, data_seconds = train_epoch(config, networks, objective, optimizer, loader, epoch, step)
+        losses, images, data_seconds = self.train_epoch(self.loader, epoch)
         wait_for(device)
         trained_at = time.perf_counter()
-        evaluations = evaluate(config, networks, evaluated, device)
+        with eager(self.chosen == "compiled"):
+            evaluations = evaluate(config, self.networks, self.evaluated, device)
         wait_for(device)
         evaluated_at = time.perf_counter()
-
         result = EpochResult(
             epoch=epoch,
             learning_rate=rate,
@@ -228,98 +243,133 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
             images=images,
             losses=losses,
             evaluations=evaluations,
-            parameters=parameters,
+            parameters=self.parameters,
             peak_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         )
         _refuse_not_finite(config, result)
+        return result
+
+    def train_epoch(self, loader: Loader, epoch: int) -> tuple[dict[str, float], int, float]:
+        """Train on every batch; return the mean of each loss term, the number of images, and the seconds for data.
+
+        Nothing here waits for the device until the epoch is over. On a GPU, data takes the seconds until the first
+        batch is there: later ones are prepared while the device works.
+
+        Raises Diverged when a loss term is not finite.
+        """
+        self.networks.train()
+        if self.step is None:
+            # Here and not before, because a process group has to be there, and the weights of a checkpoint.
+            step = Step(self.config, self.networks, self.objective, self.optimizer)
+            self.step = build_step(step, self.chosen, in_memory=self.in_memory)
+        step, images, steps = self.step, 0, 0
+        with step.stream():
+            step.tally.start()
+            asked = time.perf_counter()
+            batches = loader.epoch(epoch)
+            data_seconds = time.perf_counter() - asked
+            while True:
+                asked = time.perf_counter()
+                batch = next(batches, None)
+                if steps == 0 or self.device.type == "cpu":
+                    data_seconds += time.perf_counter() - asked
+                if batch is None:
+                    break
+                step(batch)
+                images += batch.images
+                steps += 1
+            losses, first_bad = step.tally.read(images)
+        term = min(first_bad, key=first_bad.__getitem__)
+        if first_bad[term] < math.inf:
+            raise Diverged(
+                f"the loss term {term!r} is not finite at step {first_bad[term]:.0f} of {steps} "
+                f"in epoch {epoch + 1} of {self.config.epochs}"
+            )
+        average_statistics(self.networks)
+        return losses, images, data_seconds
+
+
+def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report) -> tuple[EpochResult, nn.ModuleList]:
+    checkpoint = run.checkpoint if process_number() == 0 else None
+    # Read first: a checkpoint that must not be overwritten is refused before any work.
+    saved = resume_from(checkpoint, config) if checkpoint else None
+    if saved is not None:
+        del saved["config"]
+    saved = from_the_first(saved, run.device)
+    training = Training(config, run.device, run.data_root, run.engine)
+    training.set_up(_teacher(training, run, saved is not None, report_teacher))
+    results = _restored(training, run, saved)
+    del saved
+    for result in results:
+        report(result)
+
+    epochs = config.epochs if run.stop_after is None else min(run.stop_after, config.epochs)
+    saver = _Saver(checkpoint, run.checkpoint_seconds)
+    engine = training.engine
+    run.report_engine(engine)
+    for epoch in range(len(results), epochs):
+        result = training.epoch(epoch)
+        if training.engine != engine:
+            engine = training.engine
+            run.report_engine(engine)
         results.append(result)
-        due = time.monotonic() - last_saved >= run.checkpoint_seconds or epoch == epochs - 1
-        if checkpoint and due:
-            save_checkpoint(checkpoint, config, checkpoint_state(networks, optimizer, objective, results))
-            last_saved = time.monotonic()
+        saver.save(training, results, last=epoch == epochs - 1)
         report(result)
     if checkpoint and len(results) == config.epochs:
         keep_newest(checkpoint)
         remove_checkpoint(_teachers(checkpoint))
-    return results[-1], networks
+    return results[-1], training.networks
 
 
-def _fit_teacher(plain: TrainConfig, run: _Run, report: Report) -> nn.ModuleList:
-    """Train the same network beforehand without any method."""
+def _restored(training: Training, run: _Run, saved: dict[str, Any] | None) -> list[EpochResult]:
+    """Load a checkpoint's content; return the results of its epochs."""
+    if saved is None:
+        return []
+    with fitting(run.checkpoint) if run.checkpoint else nullcontext():
+        load_state(saved, training.networks, training.optimizer, training.objective)
+        return [replace(EpochResult.from_dict(values), restored=True) for values in saved["results"]]
+
+
+class _Saver:
+    """Writes the checkpoint after an epoch, when it is due."""
+
+    def __init__(self, path: Path | None, seconds: float | None) -> None:
+        self.path, self.seconds = path, seconds
+        self.written = time.monotonic()
+        self.cost = 0.0
+
+    def save(self, training: Training, results: list[EpochResult], *, last: bool) -> None:
+        """Write the checkpoint if it is due or the last one."""
+        if self.path is None:
+            return
+        pause = self.cost * CHECKPOINT_SHARE if self.seconds is None else self.seconds
+        if not last and time.monotonic() - self.written < pause:
+            return
+        began = time.monotonic()
+        state = checkpoint_state(training.networks, training.optimizer, training.objective, results)
+        save_checkpoint(self.path, training.config, state)
+        self.written = time.monotonic()
+        self.cost = self.written - began
+
+
+def _teacher(training: Training, run: _Run, saved: bool, report: Report) -> nn.Module | None:
+    """Return the teacher that a method needs: the same network, trained beforehand without any method."""
+    if not training.objective.requires.teacher:
+        return None
+    plain = teacher_config(training.config)
+    if saved:
+        # A checkpoint holds the teacher's weights as well.
+        return build_networks(plain, training.num_classes, run.device)[0]
     if run.checkpoint:
         run = replace(run, checkpoint=_teachers(run.checkpoint), stop_after=None)
     try:
-        return _fit(plain, run, report, report)[1]
+        return _fit(plain, replace(run, report_engine=lambda engine: None), report, report)[1][0]
     except Diverged as error:
         raise Diverged(f"the teacher: {error}") from None
 
 
 def _teachers(checkpoint: Path) -> Path:
     return checkpoint.with_name(checkpoint.name + ".teacher")
-
-
-def train_epoch(
-    config: TrainConfig,
-    networks: nn.ModuleList,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    loader: Loader,
-    epoch: int,
-    step: Step | None = None,
-) -> tuple[dict[str, float], int, float]:
-    """Train on every batch; returns the mean of each loss term, the number of images and the seconds spent on data.
-
-    `step` runs the objective on a batch where several processes train together. Nothing here waits for the device
-    until the epoch is over.
-    """
-    networks.train()
-    step = step or training_step(networks, objective)
-    device = next(networks.parameters()).device
-    names: list[str] = []
-    sums = first_bad = torch.zeros(0)
-    images = steps = 0
-    processes = process_count()
-    asked = time.perf_counter()
-    batches = loader.epoch(epoch)
-    data_seconds = time.perf_counter() - asked
-    while True:
-        asked = time.perf_counter()
-        batch = next(batches, None)
-        data_seconds += time.perf_counter() - asked
-        if batch is None:
-            break
-        with autocast(config, device):
-            terms, outputs = step(batch)
-            loss = torch.stack(list(terms.values())).sum()
-        weight = 1.0 if batch.whole is None else part_of(batch.whole).weight
-        if weight != 1:
-            loss = weight * loss
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        for method in objective.methods:
-            method.after_step(outputs, batch)
-
-        values = torch.stack([value.detach().double() for value in terms.values()])
-        if steps == 0:
-            names = list(terms)
-            sums = torch.zeros_like(values)
-            first_bad = torch.full_like(values, math.inf)
-        steps += 1
-        sums += values * (weight * batch.images / processes)
-        first_bad = torch.where(values.isfinite(), first_bad, first_bad.clamp(max=steps))
-        images += batch.images
-    # Of all processes, so that all of them go on or none.
-    sums, first_bad = added(sums), least(first_bad)
-    where = dict(zip(names, first_bad.tolist(), strict=True))
-    term = min(where, key=where.__getitem__)
-    if where[term] < math.inf:
-        raise Diverged(
-            f"the loss term {term!r} is not finite at step {where[term]:.0f} of {steps} "
-            f"in epoch {epoch + 1} of {config.epochs}"
-        )
-    average_statistics(networks)
-    return dict(zip(names, (sums / images).tolist(), strict=True)), images, data_seconds
 
 
 def _refuse_not_finite(config: TrainConfig, result: EpochResult) -> None:
@@ -330,12 +380,6 @@ def _refuse_not_finite(config: TrainConfig, result: EpochResult) -> None:
                 f"the output of classifier {evaluation.classifier!r} of {config.network_names[evaluation.network]} "
                 f"is not finite after epoch {result.epoch + 1} of {config.epochs}"
             )
-
-
-def wait_for(device: torch.device) -> None:
-    """Return when the device has finished what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _derived_seed(seed: int, purpose: str, index: int) -> int:

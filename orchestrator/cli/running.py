@@ -46,11 +46,14 @@ def run(
         ),
     ] = None,
     checkpoint_seconds: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0, metavar="SECONDS", help="Least time between two checkpoints of a trial; 0 writes one every epoch."
+            min=0,
+            metavar="SECONDS",
+            help="Least time between two checkpoints of a trial; 0 writes one every epoch.",
+            show_default="at most 2 % of the time goes into them",
         ),
-    ] = 0.0,
+    ] = None,
     stall_seconds: Annotated[
         float,
         typer.Option(

@@ -1,4 +1,4 @@
-"""`make bench`: every speed that the README promises, as one table and one JSON file.
+"""`make bench`: every speed that the README promises, as one table and one JSON file; `gpu`: those of a GPU.
 
 Figures are medians of interleaved rounds; nothing here is a test, because machines differ.
 """
@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from orchestrator.provenance import code_provenance
 from orchestrator.timing import device_facts
-from tests.bench import driving, program, training
+from tests.bench import driving, gpu, program, training
 
 PARTS = (
     *("training", "evaluating", "methods", "operations", "sizes"),
@@ -93,4 +94,7 @@ def _table(rows: list[dict[str, object]]) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["gpu"]:
+        gpu.main(sys.argv[2:])
+    else:
+        main()

@@ -16,19 +16,18 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from torch import nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import TrainConfig
-from trainer.data import BATCH_SIZE, EvaluationSet, epoch_loader, evaluation_sets, load_splits
+from trainer.data import BATCH_SIZE, EvaluationSet, epoch_loader, evaluation_sets
 from trainer.evaluation import autocast, evaluate
 from trainer.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
-from trainer.networks.heads import ReLUPatchConv2d
 from trainer.objective import Batch, Objective
-from trainer.train import build_networks, train_epoch
+from trainer.step import set_rate
+from trainer.train import Training, build_networks
 
 METHODS = {
     "baseline": {},
@@ -48,17 +47,16 @@ class Run:
         self.config = TrainConfig(
             dataset="synthetic", subset=-(-images // 100), width=width, methods=methods, epochs=1000, **fields
         )
-        splits = load_splits(self.config, Path("data"))
-        self.splits = replace(splits, train=splits.train.take(torch.arange(images)))
-        self.networks = build_networks(self.config, self.splits.train.num_classes, CPU)
-        self.objective = Objective(self.config.build_methods(), self.splits.train.num_classes)
+        self.training = Training(self.config, CPU, Path("data"))
+        splits = self.training.splits
+        # `subset` is of each class, and `images` of all of them.
+        self.splits = self.training.splits = replace(splits, train=splits.train.take(torch.arange(images)))
+        self.networks, self.objective = self.training.networks, self.training.objective
+        self.training.loader = epoch_loader(self.splits, self.config, CPU, class_pairs=False)
+        self.training.set_up(None)
         for method in self.objective.methods:
-            method.setup(self.splits.train.labels, self.splits.train.num_classes, 1, None)
             method.start_epoch(0, 1000)
-        self.optimizer = torch.optim.SGD(
-            self.networks.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=True
-        )
-        self.loader = epoch_loader(self.splits, self.config, CPU, class_pairs=False)
+        set_rate(self.training.optimizer, 0.01)
         self.epoch = 0
 
     @property
@@ -66,7 +64,7 @@ class Run:
         return len(self.splits.train.labels)
 
     def train_epoch(self) -> None:
-        train_epoch(self.config, self.networks, self.objective, self.optimizer, self.loader, self.epoch)
+        self.training.train_epoch(self.training.loader, self.epoch)
         self.epoch += 1
 
     def evaluate(self) -> None:
@@ -86,7 +84,7 @@ class Run:
         with FlopCounterMode(display=False) as counter:
             output = self.networks[0](inputs, heads=heads)
             sum(values.sum() for values in (output.logits, *output.head_logits)).backward()
-        self.optimizer.zero_grad()
+        self.training.optimizer.zero_grad()
         return counter.get_total_flops()
 
 
@@ -147,15 +145,10 @@ class Pictures(Dataset):
 def ordinary_loop(run: Run) -> Callable[[], None]:
     """What most people write: float32, NCHW, a DataLoader with PIL transforms, `.item()` at every step.
 
-    The loss is the same objective as the trainer's, and the network has PyTorch's layers only.
+    The loss is the same objective as the trainer's.
     """
     config = run.config.model_copy(update={"precision": "float32"})
     network = build_networks(config, 100, CPU)[0].to(memory_format=torch.contiguous_format)
-    for head in network.heads:
-        for name, layer in head.body.named_children():
-            if isinstance(layer, ReLUPatchConv2d):
-                plain = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride)
-                setattr(head.body, name, nn.Sequential(nn.ReLU(inplace=True), plain))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
     objective = Objective(config.build_methods(), 100)
     for method in objective.methods:

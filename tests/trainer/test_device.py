@@ -1,75 +1,179 @@
-"""A GPU is made ready before anything is asked of it; `torch.cuda` is a fake that insists on it."""
+"""What a process asks of CUDA before it trains, in which order; and that a training step never waits for the device.
+
+There is no GPU here: `torch.cuda` is a stand-in that insists on being initialised, or the tensors are fake ones on a
+device that is really called cuda:0.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
-from tests.orchestrator.fake_gpu import FakeCuda
+# Loaded here, because it cannot be while `torch.cuda` is a stand-in.
+import torch._dynamo.utils
+import torch._inductor.config
+
+from tests.trainer.toy import GPU, fake_gpu, on_fake_gpu
+from tests.trainer.training import COMBINATIONS, title
 from trainer.config import TrainConfig
-from trainer.device import prepare_device
+from trainer.data import epoch_loader, load_splits
+from trainer.device import prepare_device, without_search
+from trainer.networks import NETWORKS
+from trainer.objective import Objective
 from trainer.rehearsal import rehearse
-from trainer.train import train
+from trainer.step import Step
+from trainer.train import build_networks, build_optimizer, teacher_config, train
 
 
-@pytest.fixture(autouse=True)
-def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave PyTorch's settings as they were."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    before = (torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled())
-    backends = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
-    precisions = [backend.fp32_precision for backend in backends]
+class Cuda:
+    """`torch.cuda` as far as it is asked before the first kernel; as the real one, it refuses figures before init."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.current: int | None = None
+
+    def set_device(self, device: Any) -> None:
+        self.current = device if isinstance(device, int) else torch.device(device).index
+        assert self.current is not None, "Expected a torch.device with a specified index"
+        self.asked.append("set_device")
+
+    def init(self) -> None:
+        self.asked.append("init")
+
+    def needs_init(self, name: str) -> None:
+        if "init" not in self.asked:
+            raise RuntimeError("Invalid device argument : did you call init?")
+        self.asked.append(name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **more: self.needs_init(name)
+
+
+class Reached(Exception):
+    """The first thing that a training does after its device is ready."""
+
+
+@pytest.fixture
+def flags() -> Iterator[None]:
+    backends = torch.backends
+    kept = [(b, b.fp32_precision) for b in (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)]
+    allowed = backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
+    search, environment = backends.cudnn.benchmark, dict(os.environ)
     yield
-    torch.backends.cudnn.benchmark = before[0]
-    torch.use_deterministic_algorithms(before[1])
-    for backend, precision in zip(backends, precisions, strict=True):
-        backend.fp32_precision = precision
+    backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32 = allowed
+    for backend, value in kept:
+        backend.fp32_precision = value
+    backends.cudnn.benchmark = search
+    torch.use_deterministic_algorithms(False)
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.mark.parametrize("name, index", [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_the_device_is_made_the_current_one_and_started_before_anything_else(name, index, flags):
+    with patch("trainer.device.torch.cuda", Cuda()) as cuda:
+        device = prepare_device(name)
+    assert device == torch.device("cuda", index)
+    assert (cuda.current, cuda.asked) == (index, ["set_device", "init"])
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_float32_is_ieee_s_and_determinism_is_asked_for(monkeypatch: pytest.MonkeyPatch, deterministic: bool) -> None:
-    cuda = FakeCuda(monkeypatch.setattr)
-    used: list[torch.device] = []
-    monkeypatch.setattr(torch.cuda, "set_device", used.append)
-    torch.use_deterministic_algorithms(not deterministic)
-    prepare_device(torch.device("cuda:1"), deterministic=deterministic)
-    assert used == [torch.device("cuda:1")] and cuda.initialized
-    assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "ieee"
-    assert torch.backends.cudnn.benchmark != deterministic
-    assert torch.are_deterministic_algorithms_enabled() == deterministic
+def test_float32_is_ieee_and_equal_bits_are_asked_for(deterministic, flags):
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+    with patch("trainer.device.torch.cuda", Cuda()):
+        prepare_device("cuda", deterministic=deterministic)
+    backends = torch.backends
+    for backend in (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul):
+        assert backend.fp32_precision == "ieee"
+    # The older names raise where they and the newer ones say different things.
+    assert not backends.cudnn.allow_tf32
+    assert not backends.cuda.matmul.allow_tf32
+    assert backends.cudnn.benchmark is not deterministic
+    assert torch.are_deterministic_algorithms_enabled() is deterministic
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if deterministic else None)
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
-def test_training_and_rehearsing_prepare_the_gpu_first(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, deterministic: bool
-) -> None:
-    config = TrainConfig(dataset="digits", epochs=1, width=4, stages=2)
-
-    class Ready(Exception):
-        pass
-
-    def load(*_: Any) -> None:
-        assert torch.cuda.is_initialized()
-        assert torch.are_deterministic_algorithms_enabled() == deterministic
-        raise Ready
-
-    for module in ("trainer.train", "trainer.rehearsal"):
-        monkeypatch.setattr(f"{module}.load_splits", load)
-    for work in (
-        lambda: train(config, print, device="cuda:0", data_root=tmp_path, deterministic=deterministic),
-        lambda: rehearse(config, device="cuda:0", data_root=tmp_path, folder=tmp_path, deterministic=deterministic),
-    ):
-        FakeCuda(monkeypatch.setattr)
-        with pytest.raises(Ready):
-            work()
+def test_a_shape_without_a_search_is_still_ieee(flags):
+    with patch("trainer.device.torch.cuda", Cuda()):
+        prepare_device("cuda")
+    with without_search():
+        assert not torch.backends.cudnn.benchmark
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    assert torch.backends.cudnn.benchmark
 
 
-def test_a_cpu_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = FakeCuda(monkeypatch.setattr)
-    prepare_device(torch.device("cpu"), deterministic=True)
-    assert not cuda.initialized and not torch.are_deterministic_algorithms_enabled()
+def test_a_trial_after_a_deterministic_one_is_not(flags):
+    with patch("trainer.device.torch.cuda", Cuda()):
+        prepare_device("cuda", deterministic=True)
+        prepare_device("cuda")
+    assert not torch.are_deterministic_algorithms_enabled()
+    prepare_device("cpu", deterministic=True)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("start", [train, rehearse], ids=["train", "rehearse"])
+def test_training_and_rehearsing_prepare_the_device_first(start, flags, tmp_path: Path, monkeypatch):
+    cuda = Cuda()
+
+    def reached(*args: Any, **more: Any) -> None:
+        assert cuda.asked[:2] == ["set_device", "init"]
+        raise Reached
+
+    monkeypatch.setattr("trainer.train.load_splits", reached)
+    config = TrainConfig(dataset="synthetic", subset=1, width=4)
+    more = {"report": lambda result: None} if start is train else {"folder": tmp_path}
+    with patch("torch.cuda", cuda), pytest.raises(Reached):
+        start(config, device="cuda:0", data_root=tmp_path, **more)
+
+
+CASES = [("resnet18", methods) for methods in COMBINATIONS]
+# The images of imagenet_resnet152 are streamed from files.
+CASES += [(name, {}) for name in NETWORKS if not name.startswith("imagenet")]
+CASES += [
+    ("resnext50_32x4d", {"byot": {}, "dmfl": {}, "pskd": {}}),
+    ("wrn28_10", {"dcm": {}}),
+    ("mobilenet", {"dcm": {}}),
+]
+
+
+@pytest.mark.parametrize("network, methods", CASES, ids=[f"{name}-{title(methods)}" for name, methods in CASES])
+def test_a_step_on_a_gpu_mixes_no_devices_and_never_waits(network: str, methods: dict[str, Any], monkeypatch):
+    # Gradients of fake tensors are computed by CUDA's own threads; `test_step.py` has them, on the CPU.
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
+    config = TrainConfig(dataset="synthetic", subset=1, network=network, width=8, methods=methods, batch_size=32)
+    splits = load_splits(config, Path("data"))
+    networks = build_networks(config, 100, torch.device("cpu"))
+    teacher = build_networks(teacher_config(config), 100, torch.device("cpu"))[0]
+    with fake_gpu() as traffic:
+        objective = Objective(config.build_methods(), 100)
+        optimizer = build_optimizer(config, on_fake_gpu(networks))
+        assert optimizer.param_groups[0]["lr"].device == GPU
+        loader = epoch_loader(splits, config, GPU, class_pairs=objective.requires.class_pairs)
+        for method in objective.methods:
+            method.setup(splits.train.labels.to(GPU), 100, len(networks), on_fake_gpu(teacher))
+            method.start_epoch(0, 300)
+        step = Step(config, networks.train(), objective, optimizer)
+        batches = loader.epoch(0)
+        before = traffic.uploads, traffic.waits
+        for _, batch in zip(range(2), batches, strict=False):
+            step(batch)
+        assert step.tally.sums.device == GPU
+        assert (traffic.uploads, traffic.waits) == before
+        step.tally.read(64)
+        assert traffic.waits == before[1] + 1
+
+
+def test_the_stand_in_refuses_memory_figures_before_cuda_is_started():
+    cuda = Cuda()
+    with pytest.raises(RuntimeError, match="Invalid device argument"):
+        cuda.reset_peak_memory_stats("cuda:0")
+    assert SimpleNamespace(cuda=cuda).cuda.asked == []

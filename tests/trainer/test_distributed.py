@@ -27,9 +27,10 @@ from tests.trainer.training import COMBINATIONS, assert_same, content, forking, 
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, load_splits
 from trainer.datasets import DATASETS
-from trainer.distributed import PeerLost, from_the_first, gathered, part_of, process_number, together, training_step
+from trainer.distributed import PeerLost, from_the_first, gathered, part_of, process_number, together
 from trainer.objective import Batch, Objective, Output
 from trainer.results import EpochResult
+from trainer.step import training_step
 from trainer.train import Diverged, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -114,7 +115,7 @@ def learned(config: TrainConfig, data_root: Path, checkpoint: Path | None = None
         seen.append((networks, objective))
         return training_step(networks, objective)
 
-    with patch("trainer.train.training_step", watched):
+    with patch("trainer.step.training_step", watched):
         train(config, reported.append, data_root=data_root, checkpoint=checkpoint, **options)
     networks, objective = seen[-1]
     return {

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.networks import NETWORKS, build_network, head_count
-from trainer.networks.heads import AttentionGate, ReLUPatchConv2d
+from trainer.networks.heads import AttentionGate
 from trainer.networks.network import pool
 from trainer.networks.preact_resnet import PreActivationBlock
 from trainer.networks.pyramidnet import PyramidBottleneck
@@ -370,22 +370,3 @@ def test_gradient_of_pooling_lies_as_its_input():
     (gradient,) = torch.autograd.grad(pool(maps).sum(), [maps])
     assert gradient.is_contiguous(memory_format=torch.channels_last)
     assert_close(gradient, torch.full_like(maps, 1 / 16))
-
-
-@pytest.mark.parametrize(("pixels", "size"), [(16, 8), (8, 4), (6, 2), (7, 2)])
-def test_patch_convolution_is_the_convolution_of_activated_maps(pixels, size):
-    torch.manual_seed(0)
-    plain = torch.nn.Conv2d(3, 5, size, stride=size, dtype=torch.float64)
-    patches = ReLUPatchConv2d(3, 5, size, stride=size, dtype=torch.float64)
-    patches.load_state_dict(plain.state_dict())
-    inputs = torch.randn(2, 3, pixels, pixels, dtype=torch.float64, requires_grad=True)
-    expected = plain(inputs.relu())
-    found = patches(inputs * 1.0)  # It may overwrite what it is given.
-    assert_close(found, expected)
-    weights = torch.randn_like(expected)
-    for given, wanted in zip(
-        torch.autograd.grad((found * weights).sum(), [inputs, *patches.parameters()]),
-        torch.autograd.grad((expected * weights).sum(), [inputs, *plain.parameters()]),
-        strict=True,
-    ):
-        assert_close(given, wanted)

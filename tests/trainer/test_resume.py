@@ -92,12 +92,12 @@ def call(target: str, number: int, after: bool = False) -> Callable[[TrainConfig
 
 # A checkpoint is an fsync of the file, a replace (two where an earlier one is kept) and an fsync of the folder.
 PLACES = {
-    "in the first epoch": (call("trainer.train.autocast", 1), 0),
+    "in the first epoch": (call("trainer.step.autocast", 1), 0),
     "before the first checkpoint": (call("torch.save", 1), 0),
     "in the first checkpoint": (partial(train_until_half_written, number=1), 0),
     "before the first checkpoint has its name": (call("os.replace", 1), 0),
     "after the first checkpoint has its name": (call("os.replace", 1, after=True), 1),
-    "in the second epoch": (call("trainer.train.autocast", 3), 1),
+    "in the second epoch": (call("trainer.step.autocast", 3), 1),
     "in the second evaluation": (call("trainer.train.evaluate", 2), 1),
     "in the second checkpoint": (partial(train_until_half_written, number=2), 1),
     "before the second checkpoint is flushed": (call("os.fsync", 3), 1),
@@ -139,7 +139,7 @@ def test_a_teacher_survives_a_kill_too(number: int, data_root: Path, tmp_path: P
     # Two epochs of two steps for the teacher, then as many for the student.
     config = small(methods={"tfkd": {}})
     straight = trained(config, tmp_path / "straight.pt", data_root)
-    kill = call("trainer.train.autocast", number)
+    kill = call("trainer.step.autocast", number)
     assert in_a_process(kill, config, tmp_path / "run.pt", data_root) == -signal.SIGKILL
 
     taught: list[EpochResult] = []

@@ -11,7 +11,8 @@ from tests.trainer.toy import GPU, fake_gpu, on_fake_gpu
 from trainer import streaming
 from trainer.config import TrainConfig
 from trainer.data import EvaluationSet, epoch_loader, evaluation_sets, load_splits
-from trainer.evaluation import evaluate, without_search
+from trainer.device import without_search
+from trainer.evaluation import evaluate
 from trainer.reading import ImageFiles
 from trainer.streaming import StreamingLoader
 from trainer.train import build_networks

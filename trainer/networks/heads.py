@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import interpolate, linear, relu
+from torch.nn.functional import interpolate, relu
 from torchvision.models.resnet import conv1x1
 
 from trainer.networks.network import Network, initialise, pool
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
-    from torch.autograd.function import FunctionCtx
 
 
 class Head(nn.Module):
@@ -59,50 +56,16 @@ def _bottleneck(channels: Sequence[int], stage: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels[stage - 1], inner, 1),
         nn.BatchNorm2d(inner),
-        *_activated(ReLUPatchConv2d(inner, inner, size, stride=size)),
+        *_activated(ReLUConv2d(inner, inner, size, stride=size)),
         *_activated(nn.Conv2d(inner, features, 1)),
     )
 
 
-class ReLUPatchConv2d(nn.Conv2d):
-    """A ReLU and a convolution whose stride is its kernel's size: no pixel is read twice.
-
-    On a CPU the ReLU lays the values of each patch side by side, and the convolution is one matrix product of the
-    patches, whose gradients take 0.6 of the time of a convolution's.
-    """
+class ReLUConv2d(nn.Conv2d):
+    """A ReLU and a convolution in one module: a checkpoint numbers the modules of a head."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        size = self.kernel_size[0]
-        if hidden.device.type != "cpu" or hidden.shape[2] % size or hidden.shape[3] % size:
-            return super().forward(relu(hidden, inplace=True))
-        patches = _ActivatedPatches.apply(hidden, size)
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
-        return linear(patches.flatten(3), weight, self.bias).permute(0, 3, 1, 2)
-
-
-class _ActivatedPatches(torch.autograd.Function):
-    """max(0, maps [B, C, H, W]) as patches [B, h, w, size, size, C], in one pass over the memory each way."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, maps: Tensor, size: int) -> Tensor:
-        cut = _patches(maps, size)
-        patches = torch.clamp_min(cut, 0, out=torch.empty(cut.shape, dtype=maps.dtype))
-        ctx.save_for_backward(patches)
-        ctx.shape, ctx.size = maps.shape, size
-        return patches
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        (patches,) = ctx.saved_tensors
-        result = torch.empty(ctx.shape, dtype=gradient.dtype, memory_format=torch.channels_last)
-        torch.ops.aten.threshold_backward(gradient, patches, 0, grad_input=_patches(result, ctx.size))
-        return result, None
-
-
-def _patches(maps: Tensor, size: int) -> Tensor:
-    """A view of maps [B, C, H, W] as [B, h, w, size, size, C]."""
-    return maps.permute(0, 2, 3, 1).unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3)
+        return super().forward(relu(hidden, inplace=True))
 
 
 def _attention(channels: Sequence[int], stage: int) -> nn.Sequential:

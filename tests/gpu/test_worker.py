@@ -1,0 +1,112 @@
+"""A canary and a trial on a GPU as a worker runs them, without Ray: messages, labels, and the driver's own facts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.provenance import code_digest
+from orchestrator.timing import DeviceSampler, device_facts
+from orchestrator.worker import Job, run_job
+from tests.gpu.test_training import config_of
+
+
+def job(folder: Path, **fields: Any) -> Job:
+    config = config_of({"byot": {}, "pskd": {}})
+    defaults: dict[str, Any] = {
+        "key": config.key(),
+        "name": "gpu/trial",
+        "config": config.model_dump(mode="json"),
+        "cpus": 2,
+        "gpus": 1,
+        "data_root": str(folder),
+        "checkpoint": str(folder / "trial.pt"),
+        "checkpoint_seconds": 0.0,
+        "log_folder": str(folder / "logs"),
+        "code_sha256": code_digest(),
+    }
+    return Job(**defaults | fields)
+
+
+def messages(job: Job) -> list[dict[str, Any]]:
+    heard: list[dict[str, Any]] = []
+    run_job(job, heard.append)
+    return heard
+
+
+def test_a_trial_says_where_it_runs_and_how_its_times_are_to_be_read(cuda: str, tmp_path: Path):
+    started, *epochs, done = messages(job(tmp_path))
+    assert started["kind"] == "started"
+    assert started["device"].startswith("cuda:0 (")
+    assert started["device_uuid"].startswith(("GPU-", "MIG-"))
+    assert started["pid"] == os.getpid()
+    assert [message["kind"] for message in epochs] == ["epoch", "epoch"]
+    assert done["kind"] == "done"
+    for message in epochs:
+        detail = message["timing"]["detail"]
+        assert detail["uuid"] == started["device_uuid"]
+        assert detail["samples"] >= 1
+        assert message["timing"]["quality"] in ("exclusive", "unknown", "foreign load", "throttled")
+
+
+def test_a_canary_measures_memory_and_time(cuda: str, tmp_path: Path):
+    (started, done) = messages(job(tmp_path, canary=True))
+    canary = started["environment"]["canary"]
+    assert done["kind"] == "done"
+    assert canary["seconds_per_epoch"] > 0
+    assert 0 <= canary["launch_share"] <= 1
+    assert 0 < canary["peak_memory_bytes"] <= canary["reserved_memory_bytes"]
+    assert canary["reserved_memory_bytes"] < device_facts(cuda)["memory_bytes"]
+    assert list(tmp_path.glob("*.pt*")) == []
+
+
+def test_another_process_on_the_gpu_is_seen(cuda: str):
+    code = "import torch, sys; x = torch.zeros(2**26, device='cuda:0'); print('there', flush=True); sys.stdin.read()"
+    with DeviceSampler(cuda) as sampler:
+        sampler.mark()
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "there\n"
+            timing = sampler.mark()
+        finally:
+            process.communicate("")
+    if timing.quality == "unknown":
+        pytest.skip(f"this machine hides processes: {timing.detail['unknown']}")
+    assert timing.quality == "foreign load"
+    assert process.pid in timing.detail["foreign_pids"]
+
+
+def test_a_rank_of_nccl_trains_alone_as_without(cuda: str, tmp_path: Path):
+    """NCCL is started, a group of one is joined, and DistributedDataParallel wraps the step; no warning is given."""
+    code = f"""
+    import warnings
+    import torch
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    torch.cuda.set_device({cuda!r})
+    store = dist.HashStore()
+    dist.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=torch.device({cuda!r}))
+    warnings.simplefilter("error")
+    layer = torch.nn.Linear(8, 8, device={cuda!r})
+    step = DistributedDataParallel(layer, static_graph=True, gradient_as_bucket_view=True)
+    for _ in range(3):
+        layer.zero_grad(set_to_none=True)
+        step(torch.randn(4, 8, device={cuda!r})).sum().backward()
+    assert layer.weight.grad is not None
+    total = torch.ones(1, device={cuda!r})
+    dist.all_reduce(total)
+    assert total.item() == 1
+    dist.destroy_process_group()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

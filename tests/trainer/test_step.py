@@ -1,0 +1,186 @@
+"""The engines of a training step: replayed steps give the bits of launched ones, compiled ones the same losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import trainer.methods  # noqa: F401  (fills the registry)
+from tests.trainer import tape
+from tests.trainer.training import COMBINATIONS, assert_same, title
+from trainer.config import TrainConfig
+from trainer.objective import METHODS, Batch, Method
+from trainer.results import COMPILED, LAUNCHED, REPLAYED
+from trainer.step import Replayed, Step, choose_engine, hold_rate, set_rate
+from trainer.train import Diverged, Training, build_networks, checkpoint_state, load_state, teacher_config
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
+
+
+def config_of(methods: dict[str, Any], **fields: Any) -> TrainConfig:
+    """Six full batches of 16 images and one of 4 in an epoch; the rate falls after the first epoch."""
+    defaults = {"dataset": "synthetic", "subset": 1, "width": 4, "batch_size": 16, "epochs": 2, "milestones": (1,)}
+    return TrainConfig(**defaults | {"methods": methods} | fields)
+
+
+def ready(config: TrainConfig, *, replayed: bool) -> Training:
+    """A training whose steps are launched, or recorded on a tape and replayed."""
+    training = Training(config, CPU, Path("data"), LAUNCHED)
+    needed = training.objective.requires.teacher
+    training.set_up(build_networks(teacher_config(config), training.num_classes, CPU)[0] if needed else None)
+    # As on a GPU, where the rate is always there.
+    hold_rate(training.optimizer)
+    step = Step(config, training.networks, training.objective, training.optimizer)
+    training.step = Replayed(step, tape.record) if replayed else step
+    return training
+
+
+def epochs(training: Training, loader: Any = None) -> list[dict[str, float]]:
+    """Train all epochs; return the losses of each."""
+    losses = []
+    for epoch in range(training.config.epochs):
+        set_rate(training.optimizer, training.config.learning_rate_at(epoch))
+        for method in training.objective.methods:
+            method.start_epoch(epoch, training.config.epochs)
+        losses.append(training.train_epoch(loader or training.loader, epoch)[0])
+    return losses
+
+
+def learned(training: Training) -> dict[str, Any]:
+    return checkpoint_state(training.networks, training.optimizer, training.objective, [])
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_method_is_among_the_combinations():
+    assert {name for methods in COMBINATIONS for name in methods} == set(METHODS)
+
+
+@pytest.mark.parametrize("methods", COMBINATIONS, ids=title)
+def test_replaying_gives_the_bits_of_launching(methods: dict[str, Any]):
+    launched, replayed = (ready(config_of(methods), replayed=replayed) for replayed in (False, True))
+    assert epochs(launched) == epochs(replayed)
+    assert replayed.step.replay is not None
+    assert_same(learned(launched), learned(replayed))
+
+
+@dataclass
+class Rebinding(Method):
+    """A method that puts a new tensor in the place of its state: a recorded step goes on reading the old one."""
+
+    name = "rebinding"
+    title = "Rebinding"
+
+    def setup(self, labels, num_classes, networks, teacher=None):
+        self.count = labels.new_zeros((), dtype=torch.float32)
+
+    def losses(self, networks, outputs, batch, targets):
+        return {"rebinding": self.count * outputs[0].logits.float().square().mean()}
+
+    def after_step(self, outputs, batch):
+        self.count = self.count + 1
+
+
+del METHODS["rebinding"]
+
+
+def test_a_method_that_rebinds_its_state_is_found_out(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(METHODS, "rebinding", Rebinding)
+    launched, replayed = (ready(config_of({"rebinding": {}}), replayed=replayed) for replayed in (False, True))
+    assert epochs(launched) != epochs(replayed)
+
+
+@dataclass
+class Poisoned:
+    """A loader whose batch number `step` (from 1) of the epoch `epoch` is not finite."""
+
+    loader: Any
+    step: int
+    poisoned: int = 1
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        for number, batch in enumerate(self.loader.epoch(epoch), start=1):
+            bad = number >= self.step and epoch == self.poisoned
+            yield batch._replace(inputs=batch.inputs * float("nan")) if bad else batch
+
+
+@pytest.mark.parametrize("step", [1, 5, 7])
+def test_a_loss_that_diverges_is_told_with_its_step(step: int):
+    messages = []
+    for replayed in (False, True):
+        training = ready(config_of({"pskd": {}}), replayed=replayed)
+        with pytest.raises(Diverged) as raised:
+            epochs(training, Poisoned(training.loader, step))
+        messages.append(str(raised.value))
+    assert messages == [f"the loss term 'cross_entropy' is not finite at step {step} of 7 in epoch 2 of 2"] * 2
+
+
+def test_a_recording_that_fails_is_said_and_training_goes_on_launched(caplog: pytest.LogCaptureFixture):
+    def refuse(work):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    launched, replayed = ready(config_of({}), replayed=False), ready(config_of({}), replayed=True)
+    replayed.step.record = refuse
+    replayed.chosen = REPLAYED
+    assert replayed.engine == REPLAYED
+    assert epochs(launched) == epochs(replayed)
+    assert replayed.engine == LAUNCHED
+    (record,) = caplog.records
+    assert record.message.endswith("(operation not permitted when stream is capturing)")
+
+
+def test_a_checkpoint_does_not_say_where_the_rate_was():
+    launched, replayed = ready(config_of({"pskd": {}}), replayed=False), ready(config_of({"pskd": {}}), replayed=True)
+    epochs(replayed)
+    state = learned(replayed)
+    assert all(type(group["lr"]) is float for group in state["optimizer"]["param_groups"])
+    rate = launched.optimizer.param_groups[0]["lr"]
+    load_state(state, launched.networks, launched.optimizer, launched.objective)
+    assert launched.optimizer.param_groups[0]["lr"] is rate
+    assert_same(state, learned(launched) | {"optimizer": state["optimizer"]})
+
+
+@pytest.mark.parametrize(
+    "asked, device, fields, in_memory, used",
+    [
+        ("auto", CUDA, {}, True, REPLAYED),
+        ("auto", CUDA, {"precision": "float64"}, True, LAUNCHED),
+        ("auto", CUDA, {}, False, LAUNCHED),
+        ("auto", CPU, {}, True, LAUNCHED),
+        (REPLAYED, CPU, {}, True, LAUNCHED),
+        (REPLAYED, CUDA, {"precision": "float64"}, True, REPLAYED),
+        (LAUNCHED, CUDA, {}, True, LAUNCHED),
+        (COMPILED, CPU, {}, True, COMPILED),
+        (COMPILED, CUDA, {}, False, COMPILED),
+    ],
+)
+def test_the_engine_is_one_that_can_be_used(asked, device, fields, in_memory, used):
+    assert choose_engine(asked, config_of({}, **fields), device, in_memory=in_memory) == used
+
+
+def test_compiled_networks_are_one_graph_each_and_nothing_else_is_compiled():
+    """Not the last batch, nor the evaluation, nor a second training."""
+    counter = CompileCounterWithBackend("aot_eager")
+    config = config_of({"byot": {}, "pskd": {}}, precision="float32", epochs=1)
+    losses = []
+    for _ in range(2):
+        training = ready(config, replayed=False)
+        training.chosen = COMPILED
+        training.step.compile(backend=counter)
+        losses.append(training.epoch(0).losses)
+        assert counter.frame_count == 1
+    eager = ready(config, replayed=False).epoch(0).losses
+    assert losses[0] == losses[1] == pytest.approx(eager, rel=1e-5)
+    assert not any("_orig_mod" in name for name in training.networks.state_dict())
