@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOWER := .venv-lower
 
-.PHONY: demo test test-slow test-lower lint bench chaos clean
+.PHONY: demo test test-slow test-gpu test-lower lint bench chaos clean
 
 demo: $(INSTALLED)
 	$(BIN)/orchestrate run grids/quickstart.yaml
@@ -18,6 +18,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+# Needs a GPU; without one, every test says so and is skipped.
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest tests/gpu -rs
 
 # The tests with the oldest versions that setup.cfg allows, in a virtual environment of their own (7 GB). Old versions
 # warn of what the newest ones of other packages, which have no bound here, will take away.
