@@ -31,7 +31,7 @@ from trainer.config import TrainConfig
 from trainer.networks.grouped import GroupedConv2d
 from trainer.objective import Objective
 from trainer.results import EpochResult
-from trainer.train import build_networks, build_optimizer, checkpoint_state, train
+from trainer.train import Training, build_networks, checkpoint_state, train
 
 NETWORKS = ("resnet18", "resnet50", "resnext50_32x4d")
 ROWS: dict[str, dict[str, dict[str, Any]]] = {
@@ -286,16 +286,15 @@ def checkpoints(options: Options) -> Iterator[Figure]:
     """Measure the seconds and the size of a checkpoint."""
     for network in NETWORKS:
         config = options.config(network, ROWS["all three"])
-        networks = build_networks(config, CLASSES, torch.device(options.device))
-        optimizer = build_optimizer(config, networks)
-        for parameter in networks.parameters():
+        training = Training(config, torch.device(options.device), Path("data"))
+        training.set_up(None)
+        for parameter in training.networks.parameters():
             parameter.grad = torch.zeros_like(parameter)
         # The optimizer has its momentum after the first step.
-        optimizer.step()
-        objective = Objective(config.build_methods(), CLASSES)
+        training.optimizer.step()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "checkpoint.pt"
-            state = checkpoint_state(networks, optimizer, objective, [])
+            state = checkpoint_state(training.networks, training.optimizer, training.objective, [])
             seconds = _seconds(
                 lambda path=path, config=config, state=state: save_checkpoint(path, config, state), options
             )
