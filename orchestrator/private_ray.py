@@ -22,7 +22,7 @@ from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN, of_system
 VITAL = ("gcs_server", "raylet")
 # What a socket's path may have (Linux, with its end), and the longest that Ray puts behind its folder.
 SOCKET_BYTES = 107
-_LONGEST = "/session_2026-11-25_23-59-59_123456_4194304/sockets/plasma_store.123456"
+_LONGEST = "/session_2026-11-25_23-59-59_123456_4194304/sockets/plasma_store"
 # Without its GCS Ray aborts the process after a minute, wherever it is, and says nothing of use.
 ORDERLY_SECONDS = 15.0
 

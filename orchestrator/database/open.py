@@ -60,13 +60,13 @@ def open_database(
 
 
 def _missing_log(connection: Connection, path: Path) -> str | None:
-    """Return what to say of a file that seems to be a copy without the write-ahead log of a run that went on."""
+    """Return what to say of a file that may be a copy without the write-ahead log of a run that went on."""
     unfinished = connection.execute(text("SELECT 1 FROM attempts WHERE outcome IS NULL LIMIT 1")).first()
     if unfinished is None:
         return None
     return (
-        f"{path} seems to be a copy that was made while trials ran, without {path.name}-wal beside it: what was "
-        "recorded last is missing. `orchestrate backup FILE` makes whole copies, at any time"
+        f"{path} holds unfinished attempts, and no {path.name}-wal is beside it: if it was copied while trials ran, what "
+        "was recorded last is missing. `orchestrate backup FILE` makes whole copies, at any time"
     )
 
 

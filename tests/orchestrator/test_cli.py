@@ -326,7 +326,7 @@ def test_a_failed_trial_is_an_exit_code_of_1_until_it_is_asked_for(recorded):
     recorded(failed=(1,))
     found = orchestrate("run", "first.yaml")
     assert found.exit_code == 1
-    assert found.output == "4 trials: 3 done, 1 failed (--retry-failed tries them again); nothing to run\n"
+    assert found.output == "4 trials: 3 done, 1 failed (--retry-failed tries again); nothing to run\n"
 
 
 @pytest.mark.parametrize("name", DRIVERS)
@@ -420,7 +420,7 @@ def test_the_retry_command_is_for_the_same_database(recorded):
     parsed = COMMANDS[name].make_context(name, arguments).params
     assert (parsed["db"], parsed["grid"], parsed["retry_failed"]) == ("other one.db", Path("first.yaml"), True)
     told = orchestrate("status", "--db", "other one.db").output
-    assert "`orchestrate triage --grid first --db 'other one.db'` says why they failed" in told
+    assert "`orchestrate triage --grid first --db 'other one.db'` says why" in told
     text = orchestrate("triage", "--db", "other one.db").output
     assert "code in first: 2 trials" in text and "retry:   " + failure["retry"] in text
     assert text.count("  log:     /logs/1.log\n") == 1
@@ -545,7 +545,9 @@ def test_an_interrupted_trial_without_its_checkpoint_is_told(here: Path):
     key = load_grid(here / "first.yaml").trials[0].key
     with patch("orchestrator.launch._train"):
         assert orchestrate("run", "first.yaml").stderr == ""
-        with open_database("results.db") as database:
+        with open_database("results.db") as database, driver_lock(database, grid="first"):
+            # That run has ended, and with it its claim.
+            database.release_stale()
             attempt = start(database, key)
             database.record_epoch(attempt, result(0), "exclusive")
             database.finish_attempt(attempt, "interrupted", trial_state="pending")

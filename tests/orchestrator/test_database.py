@@ -336,7 +336,7 @@ def test_a_metric_that_is_not_a_number_is_refused(database: Database) -> None:
     (key,) = save(database)
     attempt = start(database, key)
     bad = Evaluated(0, "head1", Metrics(1.0, 1.0, math.nan, 1.0, 1.0), images=1)
-    with pytest.raises(DatabaseError, match=f"epoch 2 of attempt {attempt} .* nll of head1 on test is NaN"):
+    with pytest.raises(DatabaseError, match=f"epoch 3 of attempt {attempt} .* nll of head1 on test is NaN"):
         database.record_epoch(attempt, result(2, evaluations=[*result(2).evaluations, bad]), "exclusive")
     assert count(database, "epochs") == 0
 

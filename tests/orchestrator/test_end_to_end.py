@@ -209,7 +209,7 @@ def test_every_attempt_knows_its_code_and_its_machine(evidence):
         assert {"torch", "ray", "numpy", "sqlalchemy"} <= environment["versions"].keys()
         assert environment["device"]["name"] and environment["device"]["name"] in device
         assert host == os.uname().nodename and pid
-        assert "epoch 3:" in Path(log).read_text()
+        assert "epoch 4/4:" in Path(log).read_text()
 
 
 def test_a_finished_grid_starts_nothing(evidence):

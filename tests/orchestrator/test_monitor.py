@@ -58,7 +58,9 @@ def printed(capsys: pytest.CaptureFixture[str], db: str, **options) -> list[str]
 
 def test_the_matrix_is_table_1_as_it_fills_up(db, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    headline, heads, baseline, pskd, *_ = printed(capsys, db)
+    # An attempt is open, and nobody writes it.
+    warning, headline, heads, baseline, pskd, *_ = printed(capsys, db)
+    assert warning.startswith("warning: ") and "orchestrate backup" in warning
     assert headline.startswith("table1: 2 of 8 trials done, 1 running, 4 pending, 1 failed; about ")
     assert heads.split() == ["top-1", "error", "(best_test)", "resnet18", "resnet50"]
     assert re.fullmatch(r"baseline +25\.00 % \(2/2 seeds\) +seed 0: out_of_memory", baseline)

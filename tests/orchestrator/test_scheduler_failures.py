@@ -250,7 +250,7 @@ def test_failed_trials_wait_to_be_asked_for(evidence):
     before = evidence.place.ask("SELECT count(*) FROM attempts")
     code, output = evidence.place.run("run", evidence.grid)
     assert code == 1
-    assert "nothing to run" in output and "5 failed (--retry-failed tries them again)" in output
+    assert "nothing to run" in output and "5 failed (--retry-failed tries again)" in output
     assert evidence.place.ask("SELECT count(*) FROM attempts") == before
 
 

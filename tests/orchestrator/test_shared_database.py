@@ -102,4 +102,4 @@ def test_waiting_ends_with_what_the_other_run_made_of_it(place: Workplace, url: 
             assert second.code() == 1, second.text()
         assert first.code() == 1
     assert "belong to another run" in second.text()
-    assert "2 trials: 1 done, 1 failed (--retry-failed tries them again); nothing to run" in second.text()
+    assert "2 trials: 1 done, 1 failed (--retry-failed tries again); nothing to run" in second.text()
