@@ -65,8 +65,8 @@ def _missing_log(connection: Connection, path: Path) -> str | None:
     if unfinished is None:
         return None
     return (
-        f"{path} holds unfinished attempts, and no {path.name}-wal is beside it: if it was copied while trials ran, what "
-        "was recorded last is missing. `orchestrate backup FILE` makes whole copies, at any time"
+        f"{path} holds unfinished attempts, and no {path.name}-wal is beside it: if it was copied while trials ran, "
+        "what was recorded last is missing. `orchestrate backup FILE` makes whole copies, at any time"
     )
 
 

@@ -261,9 +261,7 @@ def test_a_copy_without_its_log_says_what_it_lacks(tmp_path: Path) -> None:
         shutil.copy(path, taken)
         assert "warning" not in orchestrate(path, "status").output
         found = orchestrate(taken, "status")
-        assert (
-            found.exit_code == 0 and "no results.db-wal is beside it: if it was copied while trials ran" in found.stderr
-        )
+        assert found.exit_code == 0 and "no results.db-wal is beside it: if it was copied" in found.stderr
         for end in ("", "-wal"):
             shutil.copy(f"{path}{end}", f"{taken}{end}")
         assert "warning" not in orchestrate(taken, "status").output
