@@ -63,6 +63,7 @@ class Options:
     epochs: int
     rounds: int
     seconds: float
+    engines: tuple[str, ...]
 
     def config(self, network: str, methods: dict[str, dict[str, Any]], **fields: Any) -> TrainConfig:
         """Return the configuration of a row of Table 1 on random images."""
@@ -87,6 +88,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--epochs", type=int, default=3, help="epochs that count, of each training")
     parser.add_argument("--rounds", type=int, default=1, help="times that each training is repeated, in turns")
+    parser.add_argument("--engine", action="append", choices=ENGINES, help="an engine; may be repeated")
     parser.add_argument("--seconds", type=float, default=3600.0, help="no part starts after so many seconds")
     given = parser.parse_args(arguments)
     if given.device.startswith("cuda") and not torch.cuda.is_available():
@@ -98,6 +100,7 @@ def main(arguments: list[str]) -> None:
         epochs=1 if given.tiny else given.epochs,
         rounds=given.rounds,
         seconds=given.seconds,
+        engines=tuple(given.engine or ENGINES),
     )
     started = time.monotonic()
     _print({"part": "machine", "what": "versions", **_machine(options)})
@@ -181,9 +184,12 @@ def epochs(options: Options) -> Iterator[Figure]:
     for network in NETWORKS:
         for row in ("baseline", "all three"):
             config = options.config(network, ROWS[row])
-            turns = [(engine, _epochs(config, options, engine, options.epochs)) for engine in ENGINES * options.rounds]
+            turns = [
+                (engine, _epochs(config, options, engine, options.epochs))
+                for engine in options.engines * options.rounds
+            ]
             work = 3 * _forward_flops(config) * options.images
-            for engine in ENGINES:
+            for engine in options.engines:
                 measured = [result for name, results in turns if name == engine for result in results]
                 training = median(result.train_seconds + result.data_seconds for result in measured)
                 about = {"network": network, "row": row, "engine": engine}
@@ -218,7 +224,7 @@ def table1(options: Options) -> Iterator[Figure]:
 
 def launches(options: Options) -> Iterator[Figure]:
     """Count what the processor launches in a training step: the difference between two and one epochs."""
-    for engine in ENGINES:
+    for engine in options.engines:
         config = options.config("resnet18", ROWS["all three"], epochs=WARM_UP + 2)
         counts = [_launches(config, options, engine, WARM_UP + more) for more in (1, 2)]
         steps = -(-options.images // config.batch_size)
@@ -265,7 +271,7 @@ def _compile_seconds(config: TrainConfig, device: str, cache: str) -> float:
 def packing(options: Options) -> Iterator[Figure]:
     """Measure how many images per second several trials on one device train together, against one alone."""
     config = options.config("resnet18", ROWS["all three"])
-    for engine in ENGINES[:2]:
+    for engine in options.engines:
         alone = None
         for count in (1, 2, 4):
             with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as processes:

@@ -64,11 +64,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_every_method_is_among_the_combinations():
-    assert {name for methods in COMBINATIONS for name in methods} == set(METHODS)
+# A method is tested here by being registered.
+REGISTERED = [*COMBINATIONS, *({name: {}} for name in METHODS if not any(name in methods for methods in COMBINATIONS))]
 
 
-@pytest.mark.parametrize("methods", COMBINATIONS, ids=title)
+@pytest.mark.parametrize("methods", REGISTERED, ids=title)
 def test_replaying_gives_the_bits_of_launching(methods: dict[str, Any]):
     launched, replayed = (ready(config_of(methods), replayed=replayed) for replayed in (False, True))
     assert epochs(launched) == epochs(replayed)
