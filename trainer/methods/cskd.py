@@ -39,6 +39,8 @@ class CSKD(Method):
         terms = []
         for network, output in zip(networks, outputs, strict=True):
             own = log_softmax(output.logits, self.temperature)
+            # After the pass that has a gradient: autocast keeps the first cast of each weight, and one that was made
+            # without a gradient would leave the weight without any.
             other = log_softmax(predict(network, batch.pair_inputs), self.temperature)
             terms.append({"cskd/pairs": factor * kl_divergence(own, other)})
         return summed(terms)
