@@ -17,7 +17,10 @@ ERROR_RATES = ("top1_error", "top5_error", "accuracy")
 
 
 class Sample(NamedTuple):
-    """One trial's share in an entry; `epoch` is the (last) selected one, from 1, `images` the size of the test set."""
+    """One trial's share in an entry; `epoch` is the (last) selected one, from 1, `images` the size of the test set.
+
+    `compiled` is the share of its epochs that were trained with compiled networks; 0 for a time, which has no rounding.
+    """
 
     key: str
     name: str
@@ -26,6 +29,7 @@ class Sample(NamedTuple):
     value: float
     images: int | None
     exclusive: bool = True
+    compiled: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,18 @@ class Entry:
     absent: tuple[tuple[str, str, str], ...] = ()
     quantity: str = ""
     text: str = ""
+
+    @property
+    def mixed(self) -> str:
+        """Return the footnote on trials that rounded differently, empty where all of them rounded alike."""
+        shares = {each.key: each.compiled for each in self.samples}
+        compiled, partly = sum(map(bool, shares.values())), sum(0 < share < 1 for share in shares.values())
+        if not compiled or (compiled == len(shares) and not partly):
+            return ""
+        if len(shares) == 1:
+            return "trained partly with compiled networks, which round differently"
+        said = f"{compiled} of the {len(shares)} trials trained with compiled networks, which round differently"
+        return said + (f" ({partly} of them in only a part of the epochs)" if partly else "")
 
 
 @dataclass(frozen=True)
@@ -145,9 +161,9 @@ def sample(trial: Trial, quantity: str) -> Sample | None:
     if value is None:
         return None
     images = measured.images if metric in ERROR_RATES else None
-    return Sample(
-        trial.key, trial.name, trial.seed, measured.epoch + 1, 100 - value if metric == "accuracy" else value, images
-    )
+    value = 100 - value if metric == "accuracy" else value
+    epoch = measured.epoch + 1
+    return Sample(trial.key, trial.name, trial.seed, epoch, value, images, compiled=trial.compiled)
 
 
 def entry(cell: Cell | None, quantity: str) -> Entry:
@@ -209,7 +225,7 @@ def assemble(
             cell, quantity = line.others.get(column.key, (line.cell, column.quantity))
             entries.append(entry(cell, quantity))
         rows.append(Row(line.group, line.key, line.labels, tuple(entries), mark, line.deviation))
-    rows, tests = _embolden(rows, columns)
+    rows, tests = _embolden(mark_mixed(rows, notes), columns)
     rows, seeds = count_seeds(rows)
     if any(each.star for row in rows for each in row.entries):
         notes.insert(0, ("*", TIME_NOTE + "; never bold"))
@@ -256,6 +272,16 @@ def add_note(notes: list[tuple[str, str]], text: str) -> str:
     mark = (chr(ord("a") + above - 1) if above else "") + chr(ord("a") + letter)
     notes.append((mark, text))
     return mark
+
+
+def mark_mixed(rows: Sequence[Row], notes: list[tuple[str, str]]) -> list[Row]:
+    """The rows with a footnote, added to `notes`, on every number whose trials rounded differently."""
+
+    def marked(each: Entry) -> Entry:
+        said = each.mixed
+        return replace(each, notes=(*each.notes, add_note(notes, said))) if said else each
+
+    return [replace(row, entries=tuple(map(marked, row.entries))) for row in rows]
 
 
 def _embolden(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[list[Row], set[str]]:

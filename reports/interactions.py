@@ -10,7 +10,7 @@ from typing import Any
 
 from reports import titles
 from reports.columns import QUALITY, Column
-from reports.entries import Entry, Row, Sample, Table, count_seeds, sample
+from reports.entries import Entry, Row, Sample, Table, count_seeds, mark_mixed, sample
 from reports.results import Cell, Results, Trial
 from reports.significance import error_rate_noise, half_width, mean_of, spread_of
 from reports.slices import Slice, distinctions, slices, whole
@@ -36,7 +36,8 @@ def interactions(results: Results) -> list[Table]:
         if not any(entry.value is not None for row in rows for entry in row.entries):
             continue
         several = any(entry.planned > 1 for row in rows for entry in row.entries)
-        rows, seeds = count_seeds(rows)
+        notes: list[tuple[str, str]] = []
+        rows, seeds = count_seeds(mark_mixed(rows, notes))
         caption = (
             part.about,
             "Gain: by how much the metric falls below the baseline's. Beyond the sum: the gain of a combination minus "
@@ -56,7 +57,7 @@ def interactions(results: Results) -> list[Table]:
                 ("Effect",),
                 tuple(columns),
                 tuple(rows),
-                (),
+                tuple(notes),
                 results.selection,
                 part.fixed,
             )

@@ -118,6 +118,7 @@ def compare(table: Table) -> Table | None:
             verdicts[verdict] += 1
             mark = (add_note(notes, reason),) if reason else ()
             ours = words(entry, column, row).plain
+            rounded = (add_note(notes, entry.mixed),) if entry.mixed else ()
             gap = None if entry.value is None else entry.value - printed.value
             difference = MISSING if gap is None else _signed(gap, column)
             rows.append(
@@ -127,7 +128,7 @@ def compare(table: Table) -> Table | None:
                     (row.labels[-1], column.heading),
                     (
                         Entry("text", printed.value, text=_as_printed(printed)),
-                        replace(entry, text=ours, bold=False, notes=()),
+                        replace(entry, text=ours, bold=False, notes=rounded),
                         Entry("text", gap, text=difference),
                         Entry("text", text=verdict, notes=mark),
                     ),

@@ -69,8 +69,8 @@ def _markdown(text: str) -> str:
 def csv(table: Table) -> str:
     """A line per row: labels, then each column in full precision.
 
-    Behind a number that trials stand behind follow its spread, n and flags (state, starred, bold); behind a text that
-    has one, its footnote.
+    Behind a number that trials stand behind follow its spread, n and flags (state, starred, bold, and mixed, where they
+    rounded differently); behind a text that has one, its footnote.
     """
     written = io.StringIO()
     out = csv_format.writer(written, lineterminator="\n")
@@ -99,7 +99,7 @@ def _values(column: Column, measured: bool, entry: Entry, notes: Mapping[str, st
         return [entry.text, "; ".join(notes[mark] for mark in entry.notes)]
     value = "" if entry.value is None else repr(round(entry.value) if column.digits == 0 else float(entry.value))
     flags = [entry.state] if entry.state not in ("done", "text") else []
-    flags += [name for name, there in (("starred", entry.star), ("bold", entry.bold)) if there]
+    flags += [name for name, there in (("starred", entry.star), ("bold", entry.bold), ("mixed", entry.mixed)) if there]
     spread = "" if entry.spread is None else repr(float(entry.spread))
     return [value, *([spread, entry.n, " ".join(flags)] if measured else [])]
 
@@ -153,6 +153,7 @@ def _json_entry(entry: Entry) -> dict[str, Any]:
         "planned": entry.planned,
         "bold": entry.bold,
         "starred": entry.star,
+        **({"mixed": entry.mixed} if entry.mixed else {}),
         "text": entry.text or None,
         "samples": [(each.key, each.epoch, _finite(each.value)) for each in entry.samples],
     }

@@ -72,6 +72,7 @@ class Trial:
 
     `state` is pending, running, done, failed or diverged. Measurements, by (network, classifier), and times are
     there for done trials only. `training` is the time to the end of the selected epoch, `epoch` that of one epoch.
+    `compiled` is the share of its epochs that were trained with compiled networks, which round differently.
     """
 
     id: int
@@ -84,6 +85,7 @@ class Trial:
     measurements: Mapping[tuple[int, str], Measurement] = field(default_factory=dict)
     training: Seconds | None = None
     epoch: Seconds | None = None
+    compiled: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
         trials = {row.id: row for row in queries.trials(connection, ids)}
         attempts = queries.last_attempts(connection, ids)
         newest = queries.last_epochs(connection, ids)
+        compiled = queries.compiled_epochs(connection, ids)
         done = [trial for trial, row in trials.items() if row.state == "done"]
         picks = _picks(connection, rule, newest, done)
         measured = _measured(connection, picks, rule)
@@ -183,6 +186,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
                 measured.get(trial, {}),
                 training.get(trial),
                 per_epoch.get(trial),
+                compiled[trial] / (newest[trial] + 1) if trial in compiled else 0.0,
             )
         )
     return Results(

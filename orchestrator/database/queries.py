@@ -82,6 +82,23 @@ def last_epochs(connection: Connection, grid_ids: Sequence[int]) -> dict[int, in
     return _per_trial(connection, newest, Trial.id.in_(_trials_of(grid_ids)))
 
 
+def compiled_epochs(connection: Connection, grid_ids: Sequence[int]) -> dict[int, int]:
+    """Per trial with any, its accepted epochs that an attempt with compiled networks has trained."""
+    engine = Attempt.environment["engine"].as_string()
+    chosen = select(Attempt.id, Attempt.trial_id).where(
+        Attempt.purpose == "train", engine == "compiled", Attempt.trial_id.in_(_trials_of(grid_ids))
+    )
+    attempts = chosen.subquery()
+    # By attempt: its epochs are in the order of an index, and most databases have no such attempt.
+    rows = connection.execute(
+        select(attempts.c.trial_id, func.count())
+        .join(Epoch, Epoch.attempt_id == attempts.c.id)
+        .where(_ACCEPTED)
+        .group_by(attempts.c.trial_id)
+    )
+    return {trial: count for trial, count in rows}
+
+
 def best_epochs(
     connection: Connection, trial_ids: Iterable[int], split: str = "test", network: int = 0
 ) -> dict[int, int]:

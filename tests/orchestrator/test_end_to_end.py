@@ -140,11 +140,33 @@ def test_every_trial_is_done(evidence):
     assert evidence.place.processes_left() == []
 
 
-def test_every_listening_socket_is_a_local_one(evidence):
-    processes = " ".join(evidence.listening)
+def hold_to_loopback(found: dict[str, set[str]]) -> None:
+    processes = " ".join(found)
     assert "gcs_server" in processes and "raylet" in processes and "dashboard" in processes
-    outside = {name: addresses for name, addresses in evidence.listening.items() if not all(map(local, addresses))}
-    assert outside == {}
+    assert {name: addresses for name, addresses in found.items() if not all(map(local, addresses))} == {}
+
+
+def test_every_listening_socket_is_a_local_one(evidence):
+    hold_to_loopback(evidence.listening)
+
+
+@pytest.mark.parametrize(
+    ("options", "variables"), [((), {"RAY_ADDRESS": "local"}), (("--address", "local"), {})], ids=str
+)
+def test_a_ray_of_the_own_word_for_it_listens_like_the_default(evidence, options, variables):
+    place = evidence.place
+    # Ray makes the key where there is none.
+    home = place.folder / f"home{len(options)}"
+    home.mkdir()
+    words = ("run", evidence.grid, "--db", f"{home.name}.db", "--no-canary", *options)
+    with ended(place.start(*words, output=f"{home.name}.txt", HOME=str(home), **variables)) as run:
+        assert wait_for(lambda: "started on" in run.text() or run.over()) and not run.over(), run.text()
+        found = listening(place)
+        run.press_ctrl_c()
+        assert run.code() == 130, run.text()
+    hold_to_loopback(found)
+    assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+    assert place.processes_left() == []
 
 
 def test_the_key_to_ray_is_for_its_owner_alone(evidence):
