@@ -274,10 +274,10 @@ def _uuid(device: str) -> str | None:
     if visible.startswith("MIG-"):
         # CUDA may give the whole GPU's for a slice.
         return visible
-    import torch
-
     with suppress(Exception):
-        # A driver that does not work fails the trial in its own words, once it trains.
+        # A PyTorch or a driver that does not work fails the trial in its own words, once it trains.
+        import torch
+
         uuid = str(torch.cuda.get_device_properties(int(index or 0)).uuid)
         return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
     return None
@@ -363,7 +363,8 @@ def _clean_up(*, failed: bool) -> None:
     _leave_packages_alone()
     if "torch._dynamo" in sys.modules and not failed:
         # Compiled networks are counted per process, and after eight of a kind the compiler gives up in silence.
-        sys.modules["torch._dynamo"].reset()
+        with suppress(Exception):
+            sys.modules["torch._dynamo"].reset()
     torch = sys.modules.get("torch")
     # Asked in this order: whether CUDA is available asks the driver.
     if failed or torch is None or not torch.cuda.is_initialized() or not torch.cuda.is_available():

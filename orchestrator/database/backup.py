@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,31 +41,53 @@ def back_up_to(engine: Engine, where: str, target: Path) -> Copied:
     """
     if os.path.lexists(target):
         raise DatabaseError(f"{target} is there already, and a backup overwrites nothing; name a new file")
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    # A short name, because that of the target may be as long as a name can be.
+    partial = target.with_name(f".{os.getpid()}.partial")
     try:
         if engine.dialect.name == "sqlite":
             copy_file(engine, partial)
         else:
             _copy_rows(engine, partial)
         copy = sqlite_engine(partial, readonly=True)
-        with copy.connect() as connection:
-            if problems := damage(connection):
-                raise DatabaseError(f"{where} is damaged, and so would be its copy ({problems[0]})")
-            tables = {"grid": Grid, "trial": Trial, "attempt": Attempt, "epoch": Epoch}
-            counts = {
-                name: connection.scalar(select(func.count()).select_from(table)) for name, table in tables.items()
-            }
+        try:
+            counts = _checked(copy, where)
+        finally:
+            copy.dispose()
         with partial.open("rb") as file:
             os.fsync(file.fileno())
             size = os.fstat(file.fileno()).st_size
-        # Unlike a rename, a link replaces nothing that has come there meanwhile.
-        os.link(partial, target)
+        _take_name(partial, target)
     except (OSError, sqlite3.Error) as error:
         raise DatabaseError(f"{target} could not be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
         for left in (partial, *(partial.with_name(partial.name + end) for end in ("-wal", "-shm", "-journal"))):
-            left.unlink(missing_ok=True)
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
     return Copied(target, size, counts)
+
+
+def _checked(copy: Engine, where: str) -> dict[str, int]:
+    """Check the pages of a copy; return how many rows it has of each kind. Raises DatabaseError for damage."""
+    tables = {"grid": Grid, "trial": Trial, "attempt": Attempt, "epoch": Epoch}
+    with copy.connect() as connection:
+        if problems := damage(connection):
+            raise DatabaseError(f"{where} is damaged, and so would be its copy ({problems[0]})")
+        return {name: connection.scalar(select(func.count()).select_from(table)) or 0 for name, table in tables.items()}
+
+
+def _take_name(partial: Path, target: Path) -> None:
+    """Give a file its name, which no other file may have."""
+    try:
+        # Unlike a rename, a link replaces nothing that has come there meanwhile.
+        os.link(partial, target)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        # A file system without links, as on many sticks: the name is taken by an empty file first.
+        target.touch(exist_ok=False)
+        os.replace(partial, target)
 
 
 def damage(connection: Connection) -> list[str]:

@@ -110,6 +110,9 @@ class Workplace:
         environment |= {"PYTHONPATH": str(self.code), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
         # Ray's sessions are found, and removed, with the folder.
         environment |= {"RAY_TMPDIR": str(self.folder), **variables}
+        if arguments[0] == "run" and "--checkpoint-seconds" not in arguments:
+            # Tests end runs at epochs of their choice, and look for the checkpoint of each.
+            arguments = (*arguments, "--checkpoint-seconds", "0")
         command = [self.python, str(self.command), *map(str, arguments)]
         with open(self.folder / output, "wb") as file:
             # A group of its own, so that a test can press Ctrl-C in it.

@@ -167,7 +167,7 @@ def test_trials_with_fewer_epochs_than_are_averaged_have_no_number(tmp_path, giv
     with make_database(tmp_path / "results.db", filling) as database:
         table = {table.name: table for table in gather(database, selection=asked).tables}["table1"]
     baseline, byot = table.rows[:2]
-    assert [(found.seed, found.epoch) for found in baseline.entries[0].samples] == [(1, 4)]
+    assert [(found.seed, found.epoch) for found in baseline.entries[0].samples] == [(1, 5)]
     assert [state for *_, state in baseline.entries[0].absent] == ["done"]
     # The time to the end of the selected epochs is as missing as what they measured.
     assert baseline.entries[5].n == 1 and not any(each.samples for each in byot.entries)
