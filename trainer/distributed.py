@@ -154,7 +154,8 @@ def watching_peers() -> Iterator[None]:
         if _tells_of_a_loss(error):
             raise PeerLost(f"another process of this training has ended ({first})") from error
         if "NCCL" in str(error):
-            raise RuntimeError(f"{first} (NCCL_DEBUG=INFO in the environment has NCCL say more)") from error
+            # The cause stands in later lines of the message.
+            error.add_note("NCCL_DEBUG=INFO in the environment has NCCL say more")
         raise
 
 

@@ -75,8 +75,8 @@ def train(
     """Train one configuration and report every epoch, in order.
 
     With `checkpoint`, training continues from that file if it is there, after reporting the epochs it holds once
-    more (`restored`), and writes it after the first epoch, after the last one, and in between when
-    `checkpoint_seconds` have passed since the last time (None: so seldom that writing takes at most 2 % of the time).
+    more (`restored`), and writes it after the last epoch, and in between when `checkpoint_seconds` have passed since
+    the last time (None: after the first epoch, and then so seldom that writing takes at most 2 % of the time).
     An epoch is written before it is reported, so whatever was reported from a checkpointed epoch is never trained
     differently again. On one CPU machine with one number of threads, an interrupted run gives the bits of an
     undisturbed one; on one GPU it does with `deterministic`.
@@ -362,8 +362,11 @@ def _teacher(training: Training, run: _Run, saved: bool, report: Report) -> nn.M
         return build_networks(plain, training.num_classes, run.device)[0]
     if run.checkpoint:
         run = replace(run, checkpoint=_teachers(run.checkpoint), stop_after=None)
+    # Never compiled: a resumed training has its teacher from a checkpoint, as it was written.
+    engine = "auto" if run.engine == "compiled" else run.engine
     try:
-        return _fit(plain, replace(run, report_engine=lambda engine: None), report, report)[1][0]
+        run = replace(run, engine=engine, report_engine=lambda engine: None)
+        return _fit(plain, run, report, report)[1][0]
     except Diverged as error:
         raise Diverged(f"the teacher: {error}") from None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestrator.cli.app import DatabaseOption, DataRoot, app, errors
+from orchestrator.cli.app import DatabaseOption, DataRoot, app, database_location, errors, path
 from orchestrator.exit_codes import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def migrate(db: DatabaseOption = "results.db") -> None:
     epilog="Example: `orchestrate backup /nas/results-2026-11-25.db`",
 )
 def backup(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file; one that exists is not overwritten.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", parser=path, help="The new file; one that exists is not overwritten.")
+    ],
     db: DatabaseOption = "results.db",
 ) -> None:
     """Copy the whole database, as it is at one moment, into a new SQLite file, also while a grid runs.
@@ -49,12 +51,11 @@ def backup(
     with errors():
         from orchestrator.database import open_database
         from orchestrator.quantities import counted, size
-        from trainer.paths import user_path
 
         with open_database(db, readonly=True) as database:
             for line in database.warnings:
                 typer.echo(f"warning: {line}", err=True)
-            copied = database.back_up(user_path(file))
+            copied = database.back_up(file)
         held = ", ".join(counted(count, name) for name, count in copied.counts.items())
         typer.echo(f"{database.where} was copied to {copied.path}: {size(copied.size)}, {held}; the copy was checked")
 
@@ -82,7 +83,12 @@ def doctor(
     ] = "cpu",
     db: Annotated[
         str | None,
-        typer.Option("--db", metavar="FILE|URL", help="Check this results database instead: every page of a file."),
+        typer.Option(
+            "--db",
+            metavar="FILE|URL",
+            parser=database_location,
+            help="Check this results database instead: every page of a file.",
+        ),
     ] = None,
 ) -> None:
     """Check this machine: versions, devices, storage and data sets; with `--resume`, that resuming changes nothing;
