@@ -243,6 +243,8 @@ def _start(job: Job, member: Member) -> dict[str, Any]:
         "device": facts,
         "code_changed": digest != job.code_sha256,
         "engine": _engine(job, device),
+        # By which a later run knows that a canary stands for its trials.
+        "engine_asked": job.engine,
         "deterministic": job.deterministic,
     }
     if environment["code_changed"]:

@@ -226,7 +226,7 @@ def measured(connection: Connection, purposes: Sequence[str]) -> list[MeasuredRo
                 Attempt.device,
                 sums.c.seconds,
                 sums.c.peak,
-                Attempt.environment["engine"].as_string(),
+                Attempt.environment["engine_asked"].as_string(),
             )
             .join_from(sums, Trial, Trial.id == sums.c.trial_id)
             .join(Attempt, Attempt.id == sums.c.attempt_id)
@@ -256,7 +256,7 @@ def measured(connection: Connection, purposes: Sequence[str]) -> list[MeasuredRo
             )
             found = {name: environment["canary"].get(name) for name in names}
             total = environment.get("device", {}).get("memory_bytes")
-            engine = environment.get("engine", "auto")
+            engine = environment.get("engine_asked", "auto")
             rows.append(MeasuredRow(key, config, "canary", device, device_memory_bytes=total, engine=engine, **found))
     return rows
 
