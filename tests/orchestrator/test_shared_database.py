@@ -73,13 +73,13 @@ def test_shared_trials_are_trained_once_and_taken_over_from_a_dead_driver(place:
         with ended(start(place, three, url, "--no-wait")) as third:
             assert third.code() == 3, third.text()
         assert re.search(rf"\d of this grid's trials belong to another run: \d by {re.escape(owner)}", third.text())
-        assert "they are left to it" in third.text()
+        assert "this run leaves" in third.text()
         assert "running elsewhere" in third.text()
 
         with ended(start(place, two, url)) as second:
             assert wait_for(lambda: "belong to another run" in second.text() or second.over()), second.text()
             assert f"by {owner}" in second.text()
-            assert "their end is waited for (--no-wait leaves them)" in second.text()
+            assert "this run waits for it (--no-wait does not)" in second.text()
             # While it trains its own, the other one dies.
             first.send_signal(signal.SIGKILL)
             assert second.code() == 0, second.text()
