@@ -32,7 +32,7 @@ GRACE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many trials of the grid are failed, another driver still has, and are left by a fault of the machine."""
+    """Counts of the trials that failed, that another driver has, and that a fault of the machine left."""
 
     failed: int
     elsewhere: int

@@ -1,4 +1,4 @@
-"""What of this machine would end or spoil a trial, found without PyTorch and Ray: GPUs, driver, memory, processors."""
+"""Check without PyTorch and Ray for what would end or spoil a trial: GPUs, driver, memory, processors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a private Ray needs of the machine: a key, a short folder for its sockets, processes that stay alive."""
+"""Give a private Ray what it needs of the machine: a key, a short folder for its sockets, living processes."""
 
 from __future__ import annotations
 

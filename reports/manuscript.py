@@ -114,7 +114,7 @@ def read(paper: Path) -> Manuscript:
 
 
 class _Paper:
-    """What the files of a paper share: where they are looked for, and the commands that they define and call."""
+    """State that the files of a paper share: where files are looked for, and the commands defined and called."""
 
     def __init__(self, root: Path, found: Manuscript) -> None:
         self.root, self.found = root, found

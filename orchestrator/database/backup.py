@@ -26,7 +26,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Copied:
-    """What a copy holds: its size in bytes and its rows by kind."""
+    """A copy that was made: its size in bytes and its rows by kind."""
 
     path: Path
     size: int
