@@ -239,7 +239,7 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
                 logging.getLogger(logger).setLevel(logging.CRITICAL)
             url = f"http://{context.dashboard_url}" if context.dashboard_url else None
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            started = [] if address else psutil.Process().children(recursive=True)
+            started = guard.started() if guard else []
             yield Cluster(nodes, url, private=not address, guard=guard)
         finally:
             ray.shutdown()

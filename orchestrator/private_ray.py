@@ -126,10 +126,10 @@ class Guard:
         self._say, self._leave = say or _say, leave
         self._over = threading.Event()
         self._vital: dict[int, psutil.Process] = {}
-        self._before = frozenset[int]()
+        self._before = frozenset[psutil.Process]()
 
     def __enter__(self) -> Guard:
-        self._before = frozenset(child.pid for child in psutil.Process().children())
+        self._before = frozenset(psutil.Process().children())
         threading.Thread(target=self._watch, daemon=True, name="guard of Ray").start()
         return self
 
@@ -146,20 +146,33 @@ class Guard:
                 )
         return None
 
+    def started(self) -> list[psutil.Process]:
+        """Return the processes that were started within the context: children of this process, and theirs.
+
+        What ran before it is no part of Ray, as the resource tracker of `multiprocessing`.
+        """
+        started = []
+        for child in psutil.Process().children():
+            if child not in self._before:
+                started.append(child)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    started += child.children(recursive=True)
+        return started
+
     def _watch(self) -> None:
         while not self._over.wait(0.5):
             with contextlib.suppress(psutil.Error):
                 self._look()
             if (reason := self.ended()) and not self._over.wait(ORDERLY_SECONDS):
-                for child in psutil.Process().children(recursive=True):
+                for process in self.started():
                     with contextlib.suppress(psutil.Error):
-                        child.kill()
+                        process.kill()
                 self._say(f"error: {reason}")
                 self._leave(TRY_AGAIN)
 
     def _look(self) -> None:
         for child in psutil.Process().children():
-            if child.pid not in self._before and child.pid not in self._vital and child.name() in VITAL:
+            if child not in self._before and child.pid not in self._vital and child.name() in VITAL:
                 self._vital[child.pid] = child
 
 

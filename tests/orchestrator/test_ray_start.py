@@ -268,6 +268,7 @@ def test_a_vital_process_that_ends_ends_the_run_with_a_line(monkeypatch) -> None
     said: list[str] = []
     left: list[int] = []
     over = threading.Event()
+    older = subprocess.Popen(["sleep", "100"])
     with Guard(said.append, lambda code: (left.append(code), over.set())) as guard:
         child = subprocess.Popen(["sleep", "100"])
         deadline = time.monotonic() + 60
@@ -277,6 +278,10 @@ def test_a_vital_process_that_ends_ends_the_run_with_a_line(monkeypatch) -> None
         child.kill()
         assert over.wait(60)
         child.wait()
+    # What this process had before, as the resource tracker of `multiprocessing`, is no part of Ray.
+    assert older.poll() is None
+    older.kill()
+    older.wait()
     assert left[0] == 75 and said[0].startswith(f"error: Ray ended: its process {child.pid} was killed or crashed")
 
 
