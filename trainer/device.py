@@ -23,9 +23,8 @@ def prepare_device(device: str | torch.device, *, deterministic: bool = False) -
     torch.use_deterministic_algorithms(deterministic and on_gpu)
     if not on_gpu:
         return device
-    if deterministic:
-        # cuBLAS reads it when its first handle is made.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # PyTorch looks at it once in a process, at the first product of matrices: a deterministic trial may follow others.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     device = torch.device("cuda", device.index or 0)
     # Memory figures, streams and threads that load data take the current device, and none of them starts CUDA itself.
     torch.cuda.set_device(device)

@@ -153,8 +153,10 @@ class Replayed:
             try:
                 self.replay = self.record(partial(self.step, self.held))
             except RuntimeError as error:
-                # Nothing was executed while it was recorded.
-                log.warning("steps are launched, not replayed: recording one failed (%s)", str(error).split("\n")[0])
+                # Nothing was executed while it was recorded. What ended it comes first: the end of a spoilt recording is
+                # an error of its own.
+                cause = error.__context__ or error
+                log.warning("steps are launched, not replayed: recording one failed (%s)", str(cause).split("\n")[0])
                 self.given_up, self.held = True, None
                 return self.step(batch)
         else:
@@ -194,27 +196,27 @@ def choose_engine(
 ) -> str:
     """Return the engine that a training in so many processes (by default those there are) uses where one is asked for.
 
-    Steps are replayed on a GPU by a single process whose images are in memory. float64 is for checks, which nobody
-    waits for. What cannot be replayed is launched; `compiled` networks are replayed where steps can be.
+    Steps are replayed on a GPU by a single process whose images are in memory, but not in float64: PyTorch's optimizer
+    reads a learning rate that is on the device as float32. What cannot be replayed is launched; `compiled` networks are
+    replayed where steps can be.
     """
     if engine == COMPILED:
         return COMPILED
-    able = _replayable(device, process_count() if processes is None else processes, in_memory=in_memory)
-    wanted = engine == REPLAYED or (engine == "auto" and config.precision != "float64")
-    return REPLAYED if able and wanted else LAUNCHED
+    able = _replayable(config, device, process_count() if processes is None else processes, in_memory=in_memory)
+    return REPLAYED if able and engine != LAUNCHED else LAUNCHED
 
 
 def build_step(step: Step, engine: str, *, in_memory: bool) -> Step | Replayed:
     """Return a step as the engine (one that `choose_engine` gave) runs it."""
     if engine == COMPILED:
         step.compile()
-    replayed = engine != LAUNCHED and _replayable(step.device, process_count(), in_memory=in_memory)
+    replayed = engine != LAUNCHED and _replayable(step.config, step.device, process_count(), in_memory=in_memory)
     return Replayed(step) if replayed else step
 
 
-def _replayable(device: torch.device, processes: int, *, in_memory: bool) -> bool:
+def _replayable(config: TrainConfig, device: torch.device, processes: int, *, in_memory: bool) -> bool:
     # The thread that pins streamed batches calls CUDA while a graph is recorded, and so does NCCL.
-    return device.type == "cuda" and in_memory and processes == 1
+    return device.type == "cuda" and in_memory and processes == 1 and config.precision != "float64"
 
 
 def eager(compiled: bool) -> AbstractContextManager[None]:

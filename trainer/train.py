@@ -126,7 +126,8 @@ def build_networks(config: TrainConfig, num_classes: int, device: torch.device) 
 def build_optimizer(config: TrainConfig, networks: nn.ModuleList) -> torch.optim.Optimizer:
     """Build the one optimizer of all networks of a run.
 
-    On a GPU the learning rate is a float32 number on the device, so that every engine computes the same bits.
+    On a GPU the learning rate is a float32 number on the device, so that every engine computes the same bits. In
+    float64 it stays a float, as on a CPU: nothing is replayed then.
     """
     optimizer = torch.optim.SGD(
         networks.parameters(),
@@ -136,7 +137,7 @@ def build_optimizer(config: TrainConfig, networks: nn.ModuleList) -> torch.optim
         nesterov=config.nesterov and config.momentum > 0,
         fused=True,
     )
-    if next(networks.parameters()).device.type == "cuda":
+    if next(networks.parameters()).device.type == "cuda" and config.precision != "float64":
         hold_rate(optimizer)
     return optimizer
 
