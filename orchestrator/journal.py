@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 # How long the driver waits for a write before it goes on without it.
@@ -15,17 +15,22 @@ class Journal:
     """Does writes one after the other. While the database is there, `write` returns when its work is done."""
 
     def __init__(self) -> None:
-        self._works: deque[Callable[[], object]] = deque()
+        self._works: deque[tuple[str, Callable[[], object]]] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._problem: BaseException | None = None
-        self._late = False
+        self._late = self._closed = False
 
-    def write(self, work: Callable[[], object]) -> None:
-        """Do a work, or keep it for later where the database is away; raises what an earlier one has raised."""
+    def write(self, kind: str, work: Callable[[], object]) -> None:
+        """Do a work, or keep it for later where the database is away; raises what an earlier one has raised.
+
+        `kind` is the name by which `unwritten` counts it.
+        """
         self.look()
         with self._changed:
-            self._works.append(work)
+            if self._closed:
+                raise RuntimeError("the journal is closed")
+            self._works.append((kind, work))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
                 self._thread.start()
@@ -39,23 +44,46 @@ class Journal:
 
     def settled(self, seconds: float) -> bool:
         """Wait for at most `seconds` until everything is written; returns whether it is. Raises as `look`."""
+        done = self._ended(seconds)
+        self.look()
+        return done
+
+    def close(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Wait until everything is written or a work has failed; nothing is written from then on, whatever ends it.
+
+        `tick` is called about every second. How long it takes is the works' own business: they give up in the end.
+        """
+        try:
+            while not self._ended(1.0):
+                tick()
+        finally:
+            with self._changed:
+                self._closed = True
+
+    def unwritten(self) -> Counter[str]:
+        """Return how many works are not done, by their kind; one that has failed is among them."""
+        with self._changed:
+            return Counter(kind for kind, _ in self._works)
+
+    def _ended(self, seconds: float) -> bool:
+        """Wait for at most `seconds` until the thread has nothing more to do; returns whether it has not."""
         end = time.monotonic() + seconds
         with self._changed:
             while self._thread is not None and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)
-            done = self._thread is None
-        self.look()
-        return done
+            return self._thread is None
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                if not self._works or self._problem is not None:
+                if not self._works or self._problem is not None or self._closed:
                     self._thread, self._late = None, False
                     self._changed.notify_all()
                     return
+                _, work = self._works[0]
             try:
-                self._works[0]()
+                work()
             except BaseException as error:
                 self._problem = error
-            self._works.popleft()
+            else:
+                self._works.popleft()

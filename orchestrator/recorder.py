@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.exit_codes import SOME_FAILED, TRY_AGAIN
 from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infrastructure_failure, process_ended
 from orchestrator.journal import Journal
+from orchestrator.quantities import counted
 from orchestrator.timing import Timing, label
 from trainer.results import EpochResult
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Ended attempts that may still have overlapped with an epoch that is reported later.
 REMEMBERED = 64
+# What workers report of an attempt, in the journal's words.
+REPORTS = ("start", "epoch", "end")
 # Between two looks whether the database's locks are still held: other drivers take what a lost one has left.
 PROOF_SECONDS = 20.0
 
@@ -79,7 +82,11 @@ class Attempt:
 
 
 class Recorder:
-    """Writes attempts and epochs of `trials` (by key) as they are heard of, and decides what a failure leads to."""
+    """Writes attempts and epochs of `trials` (by key) as they are heard of, and decides what a failure leads to.
+
+    A context manager: whatever leaves it early, what was heard is written first where the database takes it without a
+    long wait, and what is lost is counted and said.
+    """
 
     def __init__(
         self,
@@ -105,12 +112,37 @@ class Recorder:
         self.repeated = ("", 0)
         self.proved = time.monotonic()
 
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.database.hurry()
+        try:
+            self.journal.close(self.observer.tick)
+        finally:
+            if line := self._lost():
+                self.observer.note(line)
+
+    def _lost(self) -> str | None:
+        """Return what to say of reports that the database did not take; None where it has all."""
+        lost = self.journal.unwritten()
+        parts = [counted(lost[kind], kind) for kind in REPORTS if lost[kind]]
+        if not parts:
+            return None
+        remedy = (
+            "the same command takes epochs from the checkpoints, and trains those again that are in none"
+            if self.purpose == "train"
+            else "the same command measures them again"
+        )
+        return f"not in the database, though the workers had reported it: {', '.join(parts)} of attempts; {remedy}"
+
     def tick(self) -> None:
         """Time has passed; raises Busy when another driver has taken the trials after a lost connection."""
         self.observer.tick()
         self.journal.look()
         if time.monotonic() - self.proved > PROOF_SECONDS:
-            self.journal.write(self.database.prove_lock)
+            self.journal.write("look at the lock", self.database.prove_lock)
             self.proved = time.monotonic()
 
     def started(self, key: str, message: Mapping[str, Any]) -> None:
@@ -138,7 +170,7 @@ class Recorder:
         attempt.epochs = max(attempt.epochs, result.epoch + 1)
         attempt.hear(message["ended"])
         at = _now()
-        self.journal.write(lambda: self.database.record_epoch(attempt.id, result, quality, at=at))
+        self.journal.write("epoch", lambda: self.database.record_epoch(attempt.id, result, quality, at=at))
         self.observer.epoch(self.trials[key].name, result, quality)
 
     def failing(self, key: str, failure: Failure, *, by_worker: bool = False) -> None:
@@ -233,7 +265,11 @@ class Recorder:
             else {}
         )
         at = _now()
-        self.journal.write(lambda: self.database.finish_attempt(attempt.id, outcome, trial_state=state, at=at, **why))
+
+        def write() -> None:
+            self.database.finish_attempt(attempt.id, outcome, trial_state=state, at=at, **why)
+
+        self.journal.write("end", write)
 
     def _start(self, attempt: Attempt, key: str, environment: Mapping[str, Any], where: Mapping[str, Any]) -> None:
         at = _now()
@@ -241,7 +277,7 @@ class Recorder:
         def write() -> None:
             attempt.id = self.database.start_attempt(key, purpose=self.purpose, environment=environment, at=at, **where)
 
-        self.journal.write(write)
+        self.journal.write("start", write)
 
 
 def _now() -> datetime:

@@ -65,19 +65,25 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
         recorder = _recorder(database, trials, options, observer, "train")
         _refuse_infeasible(cluster, trials, options, observer)
         observer.ready(cluster.dashboard_url)
-        if options.canaries:
-            refused = _run_canaries(recorder, trials, options, cluster)
-            trials = [trial for trial in trials if trial.key not in refused]
-        if options.pack:
-            trials = _packed(trials, database, cluster, observer)
-        shapes = _by_shape((trial.resources, trial) for trial in trials)
-        for shape, members in shapes.items():
-            _run_shape(recorder, cluster, shape, members, options, alone=False)
-        alone = _by_shape((cluster.whole_device(trial.resources), trial) for trial in recorder.starved)
-        for shape, members in alone.items():
-            _run_shape(recorder, cluster, shape, members, options, alone=True)
-        _settle(recorder)
+        with recorder:
+            _run_all(recorder, cluster, trials, options)
     return recorder.summary
+
+
+def _run_all(recorder: Recorder, cluster: Cluster, trials: list[Trial], options: RunOptions) -> None:
+    """Run the canaries, the trials shape by shape, and at last those alone that ran out of memory."""
+    if options.canaries:
+        refused = _run_canaries(recorder, trials, options, cluster)
+        trials = [trial for trial in trials if trial.key not in refused]
+    if options.pack:
+        trials = _packed(trials, recorder.database, cluster, recorder.observer)
+    shapes = _by_shape((trial.resources, trial) for trial in trials)
+    for shape, members in shapes.items():
+        _run_shape(recorder, cluster, shape, members, options, alone=False)
+    alone = _by_shape((cluster.whole_device(trial.resources), trial) for trial in recorder.starved)
+    for shape, members in alone.items():
+        _run_shape(recorder, cluster, shape, members, options, alone=True)
+    _settle(recorder)
 
 
 def _placed(cluster: Cluster, trials: Sequence[Trial], observer: Observer) -> list[Trial]:
@@ -120,11 +126,12 @@ def _run_canaries(
     recorder.observer.note(f"canary: rehearsing {kinds}, a few steps each (--no-canary leaves it out)")
     firsts = [members[0] for members in groups.values()]
     # The trials are the audience's business, their canaries only where they fail.
-    quiet = Observer(tick=recorder.observer.tick)
+    quiet = Observer(tick=recorder.observer.tick, note=recorder.observer.note)
     rehearsals = _recorder(recorder.database, firsts, options, quiet, "canary", same_failure_limit=len(firsts) + 1)
     requests = ((cluster.whole_gpu(replace(trial.resources, processes=1)), trial) for trial in firsts)
-    for shape, members in _by_shape(requests).items():
-        _run_shape(rehearsals, cluster, shape, members, options, alone=True, canary=True)
+    with rehearsals:
+        for shape, members in _by_shape(requests).items():
+            _run_shape(rehearsals, cluster, shape, members, options, alone=True, canary=True)
     refused = {
         trial.key: failure
         for members in groups.values()
@@ -177,8 +184,11 @@ def time_trials(
         _refuse_infeasible(cluster, trials, options, observer)
         observer.ready(cluster.dashboard_url)
         shapes = _by_shape((cluster.whole_device(trial.resources), trial) for trial in trials)
-        for shape, members in shapes.items():
-            _run_shape(recorder, cluster, shape, members, options, alone=True, warm_up=warm_up, timed=timed, at_once=1)
+        with recorder:
+            for shape, members in shapes.items():
+                _run_shape(
+                    recorder, cluster, shape, members, options, alone=True, warm_up=warm_up, timed=timed, at_once=1
+                )
     return recorder.summary
 
 

@@ -361,12 +361,12 @@ def test_a_driver_waits_for_a_server_that_is_away(
     with open_database(url) as database, driver_lock(database, grid="table1"):
         database.tell = said.append
         journal, tries = Journal(), {}
-        journal.write(lambda: tries.update(one=start(database, KEYS[0])))
+        journal.write("start", lambda: tries.update(one=start(database, KEYS[0])))
         postgresql.stop()
         monkeypatch.setattr("orchestrator.journal.PROMPT_SECONDS", 0.2)
         for epoch in range(3):
-            journal.write(lambda epoch=epoch: database.record_epoch(tries["one"], result(epoch), "exclusive"))
-        journal.write(lambda: database.finish_attempt(tries["one"], "done", trial_state="done"))
+            journal.write("epoch", lambda epoch=epoch: database.record_epoch(tries["one"], result(epoch), "exclusive"))
+        journal.write("end", lambda: database.finish_attempt(tries["one"], "done", trial_state="done"))
         assert not journal.settled(0.5)
         postgresql.start()
         while not journal.settled(5.0):

@@ -1,17 +1,22 @@
 """What the driver does with what it hears, against a database that only takes notes."""
 
+import contextlib
 import errno
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import journal
+from orchestrator import journal, scheduler
+from orchestrator.cluster import Cluster, RayEnded, RunOptions
 from orchestrator.database import DatabaseError
 from orchestrator.failures import Failure, failure_of, infrastructure_failure
+from orchestrator.grid import Resources, Trial
 from orchestrator.recorder import CircuitOpen, Observer, Recorder, Summary
+from trainer.config import TrainConfig
 from trainer.results import EpochResult
 
 
@@ -20,6 +25,10 @@ class Notes:
 
     def __init__(self):
         self.attempts, self.epochs, self.ended = [], [], []
+        self.hurried = threading.Event()
+
+    def hurry(self):
+        self.hurried.set()
 
     def start_attempt(self, key, **facts):
         self.attempts.append((key, facts))
@@ -230,6 +239,122 @@ def test_a_write_that_fails_later_stops_those_after_it(recorder, notes, monkeypa
         with pytest.raises(DatabaseError, match="taken"):
             ask()
     assert notes.epochs == []
+
+
+def busy(recorder):
+    """Report a trial and a half."""
+    recorder.started("a", started())
+    recorder.epoch("a", epoch(0, 0, 10))
+    recorder.done("a")
+    recorder.started("b", started("cuda:0"))
+    recorder.epoch("b", epoch(0, 0, 10))
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, CircuitOpen, RuntimeError])
+def test_what_ends_a_run_early_leaves_nothing_unwritten(recorder, notes, monkeypatch, end):
+    monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
+    back, start_attempt = threading.Event(), notes.start_attempt
+
+    def away(key, **facts):
+        back.wait()
+        return start_attempt(key, **facts)
+
+    monkeypatch.setattr(notes, "start_attempt", away)
+    said = []
+    recorder.observer = Observer(note=said.append, tick=back.set)
+    with pytest.raises(end, match="why"), recorder:
+        busy(recorder)
+        assert not notes.attempts
+        raise end("why")
+    assert [key for key, _ in notes.attempts] == ["a", "b"]
+    assert notes.epochs == [(1, 0, "exclusive"), (2, 0, "exclusive")]
+    assert notes.ended == [(1, "done", "done", None)]
+    # Nothing is left that could write when the driver's lock is another's.
+    assert not said and not writers()
+
+
+def writers():
+    return [thread for thread in threading.enumerate() if thread.name == "journal" and thread.is_alive()]
+
+
+def test_reports_that_a_database_does_not_take_are_counted(recorder, notes, monkeypatch):
+    monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
+    record_epoch = notes.record_epoch
+
+    def gone(attempt, result, quality, at):
+        if not notes.hurried.wait(0 if notes.epochs else 10):
+            return record_epoch(attempt, result, quality, at)
+        raise DatabaseError("gone for good")
+
+    monkeypatch.setattr(notes, "record_epoch", gone)
+    said = []
+    recorder.observer = Observer(note=said.append)
+    with pytest.raises(CircuitOpen, match="why"), recorder:
+        busy(recorder)
+        raise CircuitOpen("why")
+    assert said == [
+        "not in the database, though the workers had reported it: 1 start, 2 epochs, 1 end of attempts; "
+        "the same command takes epochs from the checkpoints, and trains those again that are in none"
+    ]
+    assert not writers()
+
+
+def test_after_a_last_signal_nothing_more_is_written(recorder, notes, monkeypatch):
+    """The third Ctrl-C while the database is away: the run ends at once."""
+    monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
+    back, start_attempt, said = threading.Event(), notes.start_attempt, []
+
+    def away(key, **facts):
+        back.wait()
+        return start_attempt(key, **facts)
+
+    def third():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(notes, "start_attempt", away)
+    recorder.observer = Observer(note=said.append, tick=third)
+    with pytest.raises(KeyboardInterrupt), recorder:
+        busy(recorder)
+        raise CircuitOpen("why")
+    assert "2 starts, 2 epochs, 1 end of attempts" in said[0]
+    back.set()
+    for thread in writers():
+        thread.join(10)
+    assert notes.epochs == []
+
+
+@pytest.mark.parametrize("run", ["trials", "canaries", "timing"])
+def test_every_kind_of_run_closes_its_journal(notes, monkeypatch, run):
+    """The scheduler itself, with a Ray that reports two trials and dies while the database is away."""
+    monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
+    start_attempt = notes.start_attempt
+
+    def away(key, **facts):
+        notes.hurried.wait(20)
+        return start_attempt(key, **facts)
+
+    def dies(recorder, cluster, shape, members, options, **how):
+        busy(recorder)
+        raise RayEnded("it was killed")
+
+    @contextlib.contextmanager
+    def cluster(options):
+        yield Cluster([{"CPU": 2.0}], None)
+
+    monkeypatch.setattr(notes, "start_attempt", away)
+    monkeypatch.setattr(scheduler, "_run_shape", dies)
+    monkeypatch.setattr(scheduler, "ray_cluster", cluster)
+    notes.measured = lambda *_: []
+    # Long enough for a canary, and of two shapes.
+    configs = {key: TrainConfig(dataset="digits", epochs=300, width=width) for key, width in (("a", 4), ("b", 8))}
+    trials = [Trial(key, f"net/{key}", config, Resources(gpu=0)) for key, config in configs.items()]
+    options = RunOptions("g", "data", "c", Path("l"), {"code_sha256": ""}, canaries=run == "canaries")
+    with pytest.raises(RayEnded):
+        if run == "timing":
+            scheduler.time_trials(notes, trials, options, Observer(), warm_up=1, timed=1)
+        else:
+            scheduler.run_trials(notes, trials, options, Observer())
+    assert [key for key, _ in notes.attempts] == ["a", "b"] and not writers()
 
 
 def test_a_neighbour_ends_by_its_own_clock(recorder, notes):
