@@ -19,6 +19,29 @@ if TYPE_CHECKING:
 FORMATS = ("csv", "parquet")
 _ROWS = 100_000
 _TYPES = {int: "Int64", float: "float64", str: "str", datetime: "datetime64[us]"}
+# The trials' columns: what a key of `trainer.config.TrainConfig` holds when it is set; mappings and lists are
+# JSON text. A test compares the two; what only another version knows has the type of its values.
+TRIALS = {
+    **dict.fromkeys(("key", "state"), "str"),
+    "finished": "datetime64[us]",
+    "dataset": "str",
+    **dict.fromkeys(("subset", "validation"), "Int64"),
+    "normalization": "str",
+    "padding": "Int64",
+    "padding_mode": "str",
+    "flip": "boolean",
+    **dict.fromkeys(("ood_dataset", "network", "peer"), "str"),
+    **dict.fromkeys(("width", "stages"), "Int64"),
+    **dict.fromkeys(("heads", "methods"), "str"),
+    **dict.fromkeys(("epochs", "batch_size"), "Int64"),
+    "learning_rate": "float64",
+    "milestones": "str",
+    **dict.fromkeys(("gamma", "momentum"), "float64"),
+    "nesterov": "boolean",
+    "weight_decay": "float64",
+    "precision": "str",
+    "seed": "Int64",
+}
 
 
 def export(database: Database, out: Path, format: str = "csv") -> list[Path]:
@@ -48,9 +71,9 @@ def export(database: Database, out: Path, format: str = "csv") -> list[Path]:
 def _frames(name: str, rows: Any, types: dict[str, str | None]) -> Iterator[pd.DataFrame]:
     """The rows in frames of bounded size and equal types; one frame at least, so that every file has its heading."""
     if name == "trials":
-        # All at once: only together do the configurations tell the types of their fields.
+        # All at once: only together do they tell which fields of other versions there are.
         trials = [_trial(row) for row in rows]
-        names = dict.fromkeys(["key", "state", "finished", *(name for trial in trials for name in trial)])
+        names = dict.fromkeys([*TRIALS, *(name for trial in trials for name in trial)])
         yield pd.DataFrame({name: _column(name, [trial.get(name) for trial in trials]) for name in names})
         return
     if name == "losses":
@@ -68,17 +91,26 @@ def _frame(rows: Iterable[Any], types: dict[str, Any]) -> pd.DataFrame:
 
 
 def _column(name: str, values: list[Any]) -> pd.Series[Any]:
-    """Return a column of the type that its values have: 1.0 stays a float beside None, and none at all are text."""
-    if name == "finished":
-        return pd.Series(values, dtype="datetime64[us]")
+    """Return a column of the declared type; of a field that is not declared, of the type that its values have."""
+    kind = TRIALS.get(name) or _kind(values)
+    if kind == "str":
+        values = [value if value is None else str(value) for value in values]
+    try:
+        return pd.Series(values, dtype=kind)
+    except (TypeError, ValueError) as error:
+        raise ReportError(
+            f"a trial's {name} cannot be exported as {kind}: {error}; see `orchestrate status`"
+        ) from error
+
+
+def _kind(values: list[Any]) -> str:
+    """Return the type that values have in common: 1.0 stays a float beside None, and none at all are text."""
     types = {type(value) for value in values if value is not None}
     if types == {bool}:
-        return pd.Series(values, dtype="boolean")
+        return "boolean"
     if types == {int}:
-        return pd.Series(values, dtype="Int64")
-    if types and types <= {int, float}:
-        return pd.Series(values, dtype="float64")
-    return pd.Series([value if value is None else str(value) for value in values], dtype="str")
+        return "Int64"
+    return "float64" if types and types <= {int, float} else "str"
 
 
 def _losses(rows: Iterable[Any]) -> Iterator[tuple[str, int, str, float | None]]:

@@ -7,16 +7,19 @@ import json
 import re
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.database.models import Evaluation
 from reports import ReportError, earlier_files, export, write_report
-from reports.exporting import _column
+from reports.exporting import TRIALS, _column
 from reports.writing import CONTENTS, gather
 from tests.reports.synthetic import ablation, configuration, make_database, trials
+from trainer.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -267,12 +270,64 @@ def test_an_empty_database_exports_headings(tmp_path):
     assert Evaluation.__tablename__ == paths[4].stem
 
 
-def test_a_column_of_trials_has_the_type_of_its_values():
+def test_the_columns_of_trials_are_those_of_a_configuration():
+    kinds = {"boolean": "boolean", "integer": "Int64", "number": "float64"}
+    for name, field in TrainConfig.model_json_schema()["properties"].items():
+        (kind,) = {each["type"] for each in field.get("anyOf", [field])} - {"null"}
+        assert TRIALS[name] == kinds.get(kind, "str"), name
+    assert [*TRIALS] == ["key", "state", "finished", *TrainConfig.model_fields]
+
+
+def test_exported_columns_have_the_same_types_whatever_is_in_them(tmp_path):
+    """An empty database, one trial that sets nothing, and one that sets every optional field."""
+    everything = {
+        **{"dataset": "cifar100", "subset": 100, "validation": 500, "normalization": "imagenet", "flip": False},
+        **{"ood_dataset": "svhn", "network": "resnet18", "peer": "resnet34", "stages": 3, "milestones": [1, 4]},
+    }
+    settings = {
+        "empty": [],
+        "bare": [configuration(epochs=5)],
+        "full": [configuration(["dml"], epochs=5, **everything)],
+    }
+    schemas, frames = {}, {}
+    for name, configs in settings.items():
+
+        def filling(filler, configs=configs):
+            if configs:
+                filler.grid("g", {}, [(f"t{place}", config, {}) for place, config in enumerate(configs)])
+
+        with make_database(tmp_path / f"{name}.db", filling) as database:
+            for format in ("csv", "parquet"):
+                export(database, tmp_path / name, format)
+        files = sorted((tmp_path / name).glob("*.parquet"))
+        assert len(files) == 5
+        schemas[name] = {path.stem: pq.read_schema(path).remove_metadata() for path in files}
+        for path in files:
+            parquet = pd.read_parquet(path)
+            text = pd.read_csv(path.with_suffix(".csv"), dtype=str, keep_default_na=False)
+            assert list(text.columns) == list(parquet.columns)
+            # A CSV file has no types, but the same texts: 100 stays 100 beside a missing value.
+            again = StringIO()
+            parquet.to_csv(again, index=False)
+            assert again.getvalue() == path.with_suffix(".csv").read_text()
+            frames[name, path.stem] = parquet
+    assert schemas["empty"] == schemas["bare"] == schemas["full"]
+    bare, full = frames["bare", "trials"], frames["full", "trials"]
+    assert bare["subset"].isna().all() and str(bare["subset"].dtype) == "Int64" == str(full["subset"].dtype)
+    assert full[["subset", "stages", "flip", "milestones"]].iloc[0].tolist() == [100, 3, False, "[1, 4]"]
+
+
+def test_a_field_of_another_version_has_the_type_of_its_values():
     kinds = {"boolean": [True, None], "Int64": [1, None], "float64": [1.0, None], "str": [None, None]}
     for kind, values in kinds.items():
         assert _column("field", values).dtype == kind
     assert list(_column("field", ["010", None, "1e5"])[[0, 2]]) == ["010", "1e5"]
     assert _column("finished", [None]).dtype == "datetime64[us]" and _column("key", []).dtype == "str"
+
+
+def test_a_value_that_its_column_cannot_hold_is_named():
+    with pytest.raises(ReportError, match=r"a trial's subset is no Int64 \(.*\); mend that row"):
+        _column("subset", [1, "many"])
 
 
 def test_exports_larger_than_one_chunk_keep_their_types(database, tmp_path, monkeypatch):
