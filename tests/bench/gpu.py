@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from orchestrator.provenance import code_provenance
 from trainer.checkpoint import save_checkpoint
 from trainer.config import TrainConfig
+from trainer.datasets import dataset_spec
 from trainer.networks.grouped import GroupedConv2d
 from trainer.objective import Objective
 from trainer.results import EpochResult
@@ -48,7 +49,6 @@ ENGINES = ("launched", "replayed", "compiled")
 TABLE1_EPOCHS = 300
 # Epochs before those that count: kernels are searched, graphs captured, networks compiled.
 WARM_UP = 2
-CLASSES = 100
 
 Figure = dict[str, Any]
 
@@ -58,18 +58,24 @@ class Options:
     """The arguments of the command; `images` are training images of an epoch."""
 
     device: str
+    dataset: str
     images: int
     width: int
     epochs: int
     rounds: int
     seconds: float
     engines: tuple[str, ...]
+    networks: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        return dataset_spec(self.dataset).classes or 0
 
     def config(self, network: str, methods: dict[str, dict[str, Any]], **fields: Any) -> TrainConfig:
         """Return the configuration of a row of Table 1 on random images."""
         defaults = {
-            "dataset": "synthetic",
-            "subset": max(1, self.images // CLASSES),
+            "dataset": self.dataset,
+            "subset": max(1, self.images // self.classes),
             "network": network,
             "width": self.width,
             "methods": methods,
@@ -89,18 +95,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--epochs", type=int, default=3, help="epochs that count, of each training")
     parser.add_argument("--rounds", type=int, default=1, help="times that each training is repeated, in turns")
     parser.add_argument("--engine", action="append", choices=ENGINES, help="an engine; may be repeated")
+    parser.add_argument("--network", action="append", choices=NETWORKS, help="a network; may be repeated")
     parser.add_argument("--seconds", type=float, default=3600.0, help="no part starts after so many seconds")
     given = parser.parse_args(arguments)
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         sys.exit("no CUDA device; `--device cpu --tiny` tries the program without one")
     options = Options(
         device=given.device,
+        dataset="digits" if given.tiny else "synthetic",
         images=200 if given.tiny else given.images,
         width=8 if given.tiny else 64,
         epochs=1 if given.tiny else given.epochs,
         rounds=given.rounds,
         seconds=given.seconds,
         engines=tuple(given.engine or ENGINES),
+        networks=tuple(given.network or NETWORKS),
     )
     started = time.monotonic()
     _print({"part": "machine", "what": "versions", **_machine(options)})
@@ -181,14 +190,14 @@ def _epochs(config: TrainConfig, options: Options, engine: str, count: int) -> l
 def epochs(options: Options) -> Iterator[Figure]:
     """Measure seconds per epoch of the least and the most demanding row of each network, by engine."""
     rate = _matrix_rate(options)
-    for network in NETWORKS:
+    for network in options.networks:
         for row in ("baseline", "all three"):
             config = options.config(network, ROWS[row])
             turns = [
                 (engine, _epochs(config, options, engine, options.epochs))
                 for engine in options.engines * options.rounds
             ]
-            work = 3 * _forward_flops(config) * options.images
+            work = 3 * _forward_flops(config, options.classes) * options.images
             for engine in options.engines:
                 measured = [result for name, results in turns if name == engine for result in results]
                 training = median(result.train_seconds + result.data_seconds for result in measured)
@@ -201,25 +210,25 @@ def epochs(options: Options) -> Iterator[Figure]:
                     yield {"what": "peak memory", "value": memory / 2**30, "unit": "GiB", **about}
 
 
-def _forward_flops(config: TrainConfig) -> float:
+def _forward_flops(config: TrainConfig, classes: int) -> float:
     """Return the floating-point operations of one image's forward pass; a step takes three times as many."""
-    network = build_networks(config, CLASSES, torch.device("cpu"))[0]
-    heads = Objective(config.build_methods(), CLASSES).requires.heads
+    network = build_networks(config, classes, torch.device("cpu"))[0]
+    heads = Objective(config.build_methods(), classes).requires.heads
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.randn(2, 3, 32, 32), heads=heads)
     return counter.get_total_flops() / 2
 
 
 def table1(options: Options) -> Iterator[Figure]:
-    """Project the GPU-hours of Table 1: every one of its 24 rows, 300 epochs each, with the engine `auto`."""
+    """Project the GPU-hours of Table 1: every row of every network, 300 epochs each, with the engine `auto`."""
     hours = 0.0
-    for network in NETWORKS:
+    for network in options.networks:
         for row, methods in ROWS.items():
             measured = _epochs(options.config(network, methods), options, "auto", options.epochs)
             seconds = median(result.train_seconds + result.data_seconds + result.eval_seconds for result in measured)
             hours += seconds * TABLE1_EPOCHS / 3600
             yield {"what": "epoch with evaluation", "value": seconds, "unit": "s", "network": network, "row": row}
-    yield {"what": "Table 1, projected", "value": hours, "unit": "GPU-hours"}
+    yield {"what": f"Table 1, projected ({', '.join(options.networks)})", "value": hours, "unit": "GPU-hours"}
 
 
 def launches(options: Options) -> Iterator[Figure]:
@@ -249,8 +258,8 @@ def _launches(config: TrainConfig, options: Options, engine: str, count: int) ->
 
 def compiling(options: Options) -> Iterator[Figure]:
     """Measure the seconds until a compiled training has its first epoch, with an empty and with a full cache."""
-    for network in NETWORKS:
-        config = options.config(network, ROWS["all three"], subset=max(2, 2 * 128 // CLASSES + 1))
+    for network in options.networks:
+        config = options.config(network, ROWS["all three"], subset=3 * 128 // options.classes)
         with tempfile.TemporaryDirectory() as cache:
             for what in ("cold", "warm"):
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
@@ -290,7 +299,7 @@ def _images_per_second(config: TrainConfig, options: Options, engine: str) -> fl
 
 def checkpoints(options: Options) -> Iterator[Figure]:
     """Measure the seconds and the size of a checkpoint."""
-    for network in NETWORKS:
+    for network in options.networks:
         config = options.config(network, ROWS["all three"])
         training = Training(config, torch.device(options.device), Path("data"))
         training.set_up(None)

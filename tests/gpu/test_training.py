@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from orchestrator.failures import CODE, OUT_OF_MEMORY
+from tests.gpu.conftest import TRIED_ON_A_CPU
 from tests.trainer.training import COMBINATIONS, assert_same, content, numbers, title
 from trainer.checkpoint import read_checkpoint
 from trainer.config import TrainConfig
@@ -19,11 +20,13 @@ from trainer.results import EpochResult
 from trainer.train import train
 
 # Full batches enough for a graph to be recorded and replayed, and a last batch that is smaller.
-SIZES: dict[str, Any] = {"dataset": "synthetic", "subset": 3, "batch_size": 32, "epochs": 2}
+SIZES: dict[str, Any] = {"dataset": "digits", "subset": 30, "batch_size": 32, "epochs": 2, "width": 16}
+if TRIED_ON_A_CPU:
+    SIZES |= {"subset": 11, "batch_size": 16, "width": 4}
 
 
 def config_of(methods: dict[str, Any], network: str = "resnet18", **fields: Any) -> TrainConfig:
-    return TrainConfig(**SIZES | {"network": network, "width": 16, "methods": methods} | fields)
+    return TrainConfig(**SIZES | {"network": network, "methods": methods} | fields)
 
 
 def trained(config: TrainConfig, device: str, **options: Any) -> list[EpochResult]:
@@ -45,7 +48,7 @@ def test_every_method_trains(device: str, methods: dict[str, Any], network: str)
 
 @pytest.mark.parametrize("methods", COMBINATIONS, ids=title)
 def test_float64_losses_are_those_of_a_cpu(device: str, methods: dict[str, Any]):
-    config = config_of(methods, precision="float64", epochs=1, subset=2)
+    config = config_of(methods, precision="float64", epochs=1)
     expected = losses(trained(config, "cpu"))
     assert losses(trained(config, device)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
@@ -121,7 +124,7 @@ def test_no_step_waits_for_the_device(cuda: str):
 
     Step.__call__ = strict
     for methods in ({{}}, {{"byot": {{}}, "dmfl": {{}}, "pskd": {{}}}}, {{"cskd": {{}}}}, {{"dml": {{}}}}):
-        config = TrainConfig(**{SIZES!r}, width=16, methods=methods)
+        config = TrainConfig(**{SIZES!r}, methods=methods)
         module.train(config, lambda result: None, device={cuda!r}, engine="launched")
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
@@ -157,7 +160,7 @@ def test_a_failure_keeps_its_class_and_reason(cuda: str, tmp_path: Path, body: s
         torch.cuda.synchronize()
 
     module.evaluate = broken
-    config = TrainConfig(**{SIZES!r}, width=16)
+    config = TrainConfig(**{SIZES!r})
     job = worker.Job(
         key=config.key(), name="g/broken", config=config.model_dump(mode="json"), cpus=1, gpus=1,
         data_root={str(tmp_path)!r}, checkpoint=None, checkpoint_seconds=0.0,
