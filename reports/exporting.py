@@ -98,9 +98,7 @@ def _column(name: str, values: list[Any]) -> pd.Series[Any]:
     try:
         return pd.Series(values, dtype=kind)
     except (TypeError, ValueError) as error:
-        raise ReportError(
-            f"a trial's {name} cannot be exported as {kind}: {error}; see `orchestrate status`"
-        ) from error
+        raise ReportError(f"a trial's {name} is no {kind} ({error}); mend that row with sqlite3") from error
 
 
 def _kind(values: list[Any]) -> str:
