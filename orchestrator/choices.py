@@ -18,6 +18,11 @@ from trainer.problems import shown
 # What a configuration checks one against the other. Where one of these is wrong or missing in the file, the cells
 # cannot be judged: the defaults in its place would make up problems.
 ENTANGLED = frozenset({"dataset", "validation", "network", "peer", "stages", "heads", "methods"})
+# The keys of the sections that are no part of what a trial is: what it asks for, with the section of single networks
+# last, and what is printed.
+RESOURCES = ("gpu", "cpu", "gpus_per_trial", "processes", "engine", "deterministic", "per_network")
+REPORT = ("tables", "figures", "selection")
+ELSEWHERE = dict.fromkeys(RESOURCES, "`resources`") | dict.fromkeys(REPORT, "`report`")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -104,9 +109,9 @@ class Choices:
 
     def _fields(self, node: Node | None, key: str) -> dict[str, Node]:
         """The entries of a mapping of configuration fields."""
-        found = self.reader.mapping(node, key, TrainConfig.model_fields)
+        found = self.reader.mapping(node, key, TrainConfig.model_fields, elsewhere=ELSEWHERE)
         if node is not None and isinstance(node.value, dict):
-            for name in node.value.keys() - found.keys():
+            for name in node.value.keys() - found.keys() - ELSEWHERE.keys():
                 self.flawed.update(get_close_matches(name[:100], TrainConfig.model_fields, n=1, cutoff=0.5))
         elif node is not None and node.value is not None:
             self.flawed |= ENTANGLED

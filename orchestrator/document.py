@@ -116,6 +116,7 @@ class _Composer:
         self.file = file
         self.events = YAML(typ="safe", pure=True).parse(text)
         self.line = 1
+        self.lines = max(1, len(text.splitlines()))
         self.depth = 0
         self.anchors: dict[str, Node | None] = {}
         self.problems: list[Problem] = []
@@ -128,11 +129,16 @@ class _Composer:
                 root = self._document()
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
+            if mark and mark.line >= self.lines:
+                # At the end of the file nothing is to be seen; what is not complete stands where it began.
+                mark = error.context_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (self.line, 1)
+            line = min(line, self.lines)
             what = ", ".join(part for part in (error.context, error.problem) if part)
             if "'\\t'" in what:
                 what += "; indent with spaces, not with tabs"
-            what = what.replace(r"'\x00'", "the end of the file")
+            for end in (r"'\x00'", "'<stream end>'", "unexpected end of stream"):
+                what = what.replace(end, "the end of the file")
             raise self._stop(line, column, f"is not YAML: {what}") from None
         except (YAMLError, ValueError, LookupError, AttributeError, TypeError, AssertionError) as error:
             # What the parser says without a place, and what escapes from it on odd input.

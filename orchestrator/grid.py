@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.choices import ELSEWHERE, REPORT, RESOURCES
 from orchestrator.document import Node, read_document
 from orchestrator.expansion import expand
 from orchestrator.names import trial_names
@@ -27,10 +28,8 @@ TABLES = (1, 2, 3, 4, "tinyimagenet", "pskd", "dcm", "ood", "fidelity", "interac
 FIGURES = (2,)
 SELECTIONS = ("best_test", "best_val", "last")
 
-AMOUNTS = ("gpu", "cpu", "gpus_per_trial", "processes")
-# How a trial's steps are run; like the amounts, it is no part of what a trial is. See `trainer.train.train`.
+# How a trial's steps are run. See `trainer.train.train`.
 ENGINES = ("auto", "launched", "replayed", "compiled")
-ASKED = (*AMOUNTS, "engine", "deterministic")
 # Of one trial; more is a slip of the pen.
 MAX_AMOUNT = 4096
 
@@ -87,7 +86,8 @@ def load_grid(path: str | Path) -> Grid:
         what = f"is {shown(root.plain())}, not a mapping with a name and a grid"
         raise GridError([Problem(str(source), *root.place, "", what)])
     with _without_collector():
-        sections = reader.mapping(root, "", SECTIONS)
+        fields = dict.fromkeys(TrainConfig.model_fields, "`fixed`, or under `grid` with a list of values")
+        sections = reader.mapping(root, "", SECTIONS, elsewhere=fields | ELSEWHERE)
         configs, axes = expand(reader, sections, root)
         name = _name(reader, root, sections.get("name"))
         report = _report(reader, sections.get("report"))
@@ -134,7 +134,7 @@ def _name(reader: Reader, root: Node, node: Node | None) -> str:
 
 
 def _report(reader: Reader, node: Node | None) -> dict[str, Any]:
-    entries = reader.mapping(node, "report", ("tables", "figures", "selection"))
+    entries = reader.mapping(node, "report", REPORT)
     report: dict[str, Any] = {"tables": [], "figures": [], "selection": "best_test"}
     for key, allowed in (("tables", TABLES), ("figures", FIGURES)):
         for item in reader.items(entries.get(key), f"report.{key}"):
@@ -157,14 +157,14 @@ def _resources(
     reader: Reader, node: Node | None, configs: dict[str, TrainConfig]
 ) -> tuple[Resources, dict[str, Resources]]:
     """What every trial asks for, and what those of single networks ask for instead."""
-    entries = reader.mapping(node, "resources", (*ASKED, "per_network"))
+    entries = reader.mapping(node, "resources", RESOURCES)
     shared = _amounts(reader, entries, "resources", Resources())
     trained = {name for config in configs.values() for name in (config.network, config.peer)}
     per_network = {}
     listed = entries.get("per_network")
     for name, child in reader.mapping(listed, "resources.per_network", NETWORKS, "network").items():
         key = f"resources.per_network.{name}"
-        per_network[name] = _amounts(reader, reader.mapping(child, key, ASKED), key, shared)
+        per_network[name] = _amounts(reader, reader.mapping(child, key, RESOURCES[:-1]), key, shared)
         if not reader.problems and name not in trained:
             reader.note(listed.places[name], key, "no trial of this grid trains this network")
     return shared, per_network

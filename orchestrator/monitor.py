@@ -23,7 +23,7 @@ from orchestrator.estimate import Estimate, Measured, Work, estimate
 from orchestrator.exit_codes import of_system
 from orchestrator.forecast import as_measured
 from orchestrator.plan import is_interrupted
-from orchestrator.quantities import duration, interval
+from orchestrator.quantities import counted, duration, interval
 from orchestrator.triage import rerun, selected
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _headline(grid: dict[str, Any]) -> str:
 
 
 def _progress_text(trial: dict[str, Any]) -> str:
-    parts = [f"epoch {trial['epochs_done']}/{trial['epochs_total']}"]
+    parts = [_epochs(trial)]
     if trial["top1_error"] is not None:
         parts.append(f"top-1 error {trial['top1_error']:.2f} %")
     if trial["seconds_left"] is not None:
@@ -226,7 +226,7 @@ def _rule(grid: dict[str, Any]) -> str:
 def _cell(trials: Sequence[dict[str, Any]], selection: str) -> tuple[str, str]:
     """Return the text of a cell and its state: the mean error of the seeds that are done, then how far the rest is.
 
-    `25.00 % (1/2 seeds); seed 1: epoch 2/4, 25.50 %, 40 s left`.
+    `25.00 % (1/2 seeds); seed 1: 2 of 4 epochs, 25.50 %, 40 s left`.
     """
     if not trials:
         return "", "none"
@@ -245,11 +245,16 @@ def _cell(trials: Sequence[dict[str, Any]], selection: str) -> tuple[str, str]:
     return "; ".join(parts) or "waiting", "done" if len(errors) == len(trials) else state
 
 
+def _epochs(trial: dict[str, Any]) -> str:
+    """Return the epochs that are done, as `plan` says it."""
+    return f"{trial['epochs_done']} of {counted(trial['epochs_total'], 'epoch')}"
+
+
 def _under_way(trial: dict[str, Any]) -> str:
     """Return how far a trial is that failed, is interrupted or runs."""
     if trial["state"] == "failed":
         return trial["error_class"] or "failed"
-    progress = f"epoch {trial['epochs_done']}/{trial['epochs_total']}"
+    progress = _epochs(trial)
     if trial["interrupted"]:
         return f"{progress}, interrupted"
     error = "" if trial["top1_error"] is None else f", {trial['top1_error']:.2f} %"

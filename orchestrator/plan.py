@@ -84,10 +84,24 @@ class Plan:
     def together(self) -> list[str]:
         """Lines that say how trials run, where that is not in one process on a device that the grid names."""
         shapes = Counter(entry.trial.resources for entry in self.entries if entry.trial.resources.processes > 1)
-        return [self.devices] * (self.devices is not None) + [
-            f"{counted(count, 'trial')} in {shape.processes} processes{' each' * (count > 1)}, a process with "
-            f"{counted(shape.gpu or 0, 'GPU')} and {counted(shape.cpu, 'CPU')}"
-            for shape, count in shapes.items()
+        return (
+            [self.devices] * (self.devices is not None)
+            + [
+                f"{counted(count, 'trial')} in {shape.processes} processes{' each' * (count > 1)}, a process with "
+                f"{counted(shape.gpu or 0, 'GPU')} and {counted(shape.cpu, 'CPU')}"
+                for shape, count in shapes.items()
+            ]
+            + self._manners()
+        )
+
+    def _manners(self) -> list[str]:
+        """Lines that say how steps are run, where the grid says it."""
+        manners = Counter((entry.trial.resources.engine, entry.trial.resources.deterministic) for entry in self.entries)
+        return [
+            f"{counted(count, 'trial')} with "
+            + " and ".join([f"engine: {engine}"] * (engine != "auto") + ["deterministic: true"] * deterministic)
+            for (engine, deterministic), count in manners.items()
+            if engine != "auto" or deterministic
         ]
 
     def _counts(self) -> Counter[str]:

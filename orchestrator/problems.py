@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,8 +64,18 @@ class Reader:
             message += "; variables and templates are not filled in: write the value itself"
         self.problems.append(Problem(self.file, *place, key, message))
 
-    def mapping(self, node: Node | None, key: str, allowed: Iterable[str], kind: str = "key") -> dict[str, Node]:
-        """The entries of a mapping under its allowed keys; nothing for a missing or empty one."""
+    def mapping(
+        self,
+        node: Node | None,
+        key: str,
+        allowed: Iterable[str],
+        kind: str = "key",
+        elsewhere: Mapping[str, str] | None = None,
+    ) -> dict[str, Node]:
+        """Return the entries of a mapping under its allowed keys; nothing for a missing or empty one.
+
+        `elsewhere` says of keys that are allowed in another section which one that is.
+        """
         if node is None or node.value is None:
             return {}
         if not isinstance(node.value, dict):
@@ -73,8 +83,15 @@ class Reader:
             return {}
         allowed = list(allowed)
         for name in node.value:
-            if name not in allowed:
-                self.note(node.places[name], joined(key, name), MERGE if name == "<<" else unknown(kind, name, allowed))
+            if name in allowed:
+                continue
+            if name == "<<":
+                what = MERGE
+            elif elsewhere and name in elsewhere:
+                what = f"belongs under {elsewhere[name]}"
+            else:
+                what = unknown(kind, name, allowed)
+            self.note(node.places[name], joined(key, name), what)
         return {name: child for name, child in node.value.items() if name in allowed}
 
     def items(self, node: Node | None, key: str) -> list[Node]:

@@ -144,7 +144,7 @@ def test_a_database_that_cannot_grow_ends_the_run_and_loses_nothing(place, grid,
         # What was recorded can still be read, and nothing more than that is there.
         assert place.results() == before
         code, text = place.run("status", "--db", database, output="status.txt")
-        assert code == 0 and f"epoch {WAITS_IN}/{EPOCHS}" in text
+        assert code == 0 and f"{WAITS_IN} of {EPOCHS} epochs" in text
 
         disk.empty()
         code, output = place.run(*arguments)

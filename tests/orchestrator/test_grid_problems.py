@@ -76,7 +76,7 @@ def test_more_problems_than_anyone_reads_are_counted():
         ("- name: x\n", ["1: is [{'name': 'x'}], not a mapping"]),
         ("just words", ["1: is 'just words', not a mapping"]),
         ("name: x\ngrid:\n\tseed: [1]\n", ["3: is not YAML: ", "tab"]),
-        ("name: x\ngrid: {seed: [1\n", ["3: is not YAML"]),
+        ("name: x\ngrid: {seed: [1\n", ["2: is not YAML"]),
         ("name: x\nname: y\n", ["2: the key 'name' stands twice; first in line 1"]),
         ("name: x\n---\nname: y\n", ["2: a second document"]),
         ("name: x\ngrid: {seed: *there}\n", ["2: *there is not an anchor above"]),
@@ -235,3 +235,41 @@ def test_files_that_cannot_be_read(tmp_path: Path):
         with pytest.raises(GridError, match=re.escape(words)) as caught:
             load_grid(path)
         assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "grid:\n  network: [resnet18\n",
+        'grid:\n  network: "resnet18\n\n\n',
+        "grid:\n  methods: {byot: {alpha: 1}\n",
+        "grid:\n  network: [resnet18",
+        "grid: {a: b\r\n\r\n",
+        "grid:\n  network: *",
+        "grid:\n  ? ",
+    ],
+)
+def test_the_line_of_a_file_that_ends_too_early_is_there(text):
+    for found in problems(HEAD + text):
+        line = int(found.split(":")[0])
+        lines = (HEAD + text).splitlines()
+        assert 1 < line <= len(lines) and lines[line - 1].strip(), found
+        assert "stream" not in found
+
+
+@pytest.mark.parametrize("key", ["gpu", "cpu", "gpus_per_trial", "processes", "engine", "deterministic", "per_network"])
+def test_a_key_of_the_resources_elsewhere_is_sent_there(key):
+    text = f"{HEAD}{key}: 1\nfixed:\n  {key}: 1\ngrid:\n  {key}: [1]\nexclude:\n  - {key}: 1\n"
+    assert problems(text) == [
+        f"2: {key}: belongs under `resources`",
+        f"4: fixed.{key}: belongs under `resources`",
+        f"6: grid.{key}: belongs under `resources`",
+        f"8: exclude[0].{key}: belongs under `resources`",
+    ]
+
+
+def test_keys_of_a_trial_and_of_the_report_are_sent_to_their_sections():
+    assert problems(HEAD + "epochs: 3\nfixed: {tables: [1]}\n") == [
+        "2: epochs: belongs under `fixed`, or under `grid` with a list of values",
+        "3: fixed.tables: belongs under `report`",
+    ]

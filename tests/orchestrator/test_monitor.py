@@ -64,7 +64,7 @@ def test_the_matrix_is_table_1_as_it_fills_up(db, capsys, monkeypatch):
     assert headline.startswith("table1: 2 of 8 trials done, 1 running, 4 pending, 1 failed; about ")
     assert heads.split() == ["top-1", "error", "(best_test)", "resnet18", "resnet50"]
     assert re.fullmatch(r"baseline +25\.00 % \(2/2 seeds\) +seed 0: out_of_memory", baseline)
-    assert re.fullmatch(r"pskd +seed 0: epoch 2/4, 25\.50 %, 40 s left +waiting", pskd)
+    assert re.fullmatch(r"pskd +seed 0: 2 of 4 epochs, 25\.50 %, 40 s left +waiting", pskd)
 
 
 def test_the_time_left_follows_the_speeds(db):
@@ -97,7 +97,9 @@ def test_status_names_what_runs_and_what_failed(db, capsys, monkeypatch):
         with pytest.raises(DatabaseError, match="no grid named 'table2' in this database"):
             status_of(database, ["table2"])
     lines = capsys.readouterr().out.splitlines()
-    assert "  running resnet18/pskd/seed0: epoch 2/4, top-1 error 25.50 %, 40 s left, on node1, cuda:0 (H200)" in lines
+    assert (
+        "  running resnet18/pskd/seed0: 2 of 4 epochs, top-1 error 25.50 %, 40 s left, on node1, cuda:0 (H200)" in lines
+    )
     assert "  failed  resnet50/baseline/seed0: out_of_memory" in lines
     assert "  `orchestrate triage --grid table1` says why" in lines
     with open_database(db, readonly=True) as database:
@@ -121,7 +123,9 @@ def test_what_a_dead_driver_left_is_interrupted_and_not_running(db, capsys, monk
         print_status([grid])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("table1: 2 of 8 trials done, 1 running, 1 interrupted, 3 pending, 1 failed; about ")
-    assert any(line.startswith("  interrupted resnet18/pskd/seed1: epoch 1/4, top-1 error 33.00 %") for line in lines)
+    assert any(
+        line.startswith("  interrupted resnet18/pskd/seed1: 1 of 4 epochs, top-1 error 33.00 %") for line in lines
+    )
     assert "  `orchestrate run grids/table1.yaml --db x.db` continues what was interrupted" in lines
 
 
@@ -189,7 +193,7 @@ def test_the_page_says_the_same_and_refreshes_itself(db, tmp_path, capsys):
     assert cells == [
         ("done", "25.00 % (2/2 seeds)"),
         ("failed", "seed 0: out_of_memory"),
-        ("running", "seed 0: epoch 2/4, 25.50 %, 40 s left"),
+        ("running", "seed 0: 2 of 4 epochs, 25.50 %, 40 s left"),
         ("pending", "waiting"),
     ]
     assert [path.name for path in tmp_path.glob("watch*")] == ["watch.html"]

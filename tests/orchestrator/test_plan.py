@@ -114,6 +114,15 @@ def test_the_plan_tells_of_trials_in_several_processes():
     assert make_plan(grid, {}).together() == ["2 trials in 4 processes each, a process with 1 GPU and 8 CPUs"]
 
 
+def test_the_plan_says_how_steps_are_run_where_the_grid_does():
+    asked = {"engine": "replayed", "per_network": {"resnet50": {"engine": "auto", "deterministic": True}}}
+    grid = load({"grid": {"network": ["resnet18", "resnet50"], "seed": [0, 1]}, "resources": asked})
+    assert make_plan(grid, {}).together() == [
+        "2 trials with engine: replayed",
+        "2 trials with deterministic: true",
+    ]
+
+
 @pytest.mark.parametrize(
     ("resources", "gpus", "taken", "line"),
     [

@@ -62,7 +62,7 @@ def test_a_trial_without_an_epoch_is_interrupted_for_plan_status_and_watch_alike
     assert status.count("  interrupted resnet18/baseline") == 2
     (shown,) = json.loads(orchestrate("status", "--json"))
     assert [trial["interrupted"] for trial in shown["trials"]] == [True, True, False, False, False, False]
-    assert "seed 0: epoch 0/3, interrupted; 1 more under way" in orchestrate("watch", "--once")
+    assert "seed 0: 0 of 3 epochs, interrupted; 1 more under way" in orchestrate("watch", "--once")
 
 
 def test_what_another_run_has_claimed_is_not_interrupted(grid: Any):
@@ -78,7 +78,7 @@ def test_a_cell_shows_the_mean_of_the_seeds_that_are_done_while_another_is_under
     record(grid.trials[0].key, 20.0, outcome="done", state="done")
     record(grid.trials[1].key, 30.0, outcome="done", state="done")
     record(grid.trials[2].key, 80.0, outcome="interrupted", state="pending")
-    assert "25.00 % (2/3 seeds); seed 2: epoch 1/3, interrupted" in orchestrate("watch", "--once")
+    assert "25.00 % (2/3 seeds); seed 2: 1 of 3 epochs, interrupted" in orchestrate("watch", "--once")
 
 
 def test_exported_epochs_count_from_1_as_those_of_the_screen(grid: Any, tmp_path: Path):
