@@ -173,10 +173,11 @@ def _classify(error: BaseException) -> str:
         return OUT_OF_MEMORY
     if "Diverged" in names:
         return DIVERGED
+    # In a worker, the path that cannot be used is that of the node's own folder.
+    if isinstance(error, ConnectionError | TimeoutError) or names & {"StorageError", "DataAway", "PathError"}:
+        return INFRASTRUCTURE
     if "DataError" in names:
         return DATA
-    if isinstance(error, ConnectionError | TimeoutError) or "StorageError" in names:
-        return INFRASTRUCTURE
     if isinstance(error, OSError):
         if error.errno == errno.ENOMEM:
             return OUT_OF_MEMORY

@@ -201,7 +201,9 @@ def _foreseen() -> Iterator[None]:
         raise
     except PeerLost:
         raise _Stop("another process of this training has ended; what it says is the reason", FAILED) from None
-    except (CheckpointError, DataError) as error:
+    except DataError as error:
+        raise _Stop(str(error), error.exit_code) from None
+    except CheckpointError as error:
         raise _Stop(str(error), BAD_INPUT) from None
     except OSError as error:
         raise _Stop(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT) from None

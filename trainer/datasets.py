@@ -18,6 +18,13 @@ class DataError(Exception):
     exit_code = 2
 
 
+class DataAway(DataError):
+    """A data set cannot be fetched now: the network, its server or the disk; the same command may succeed later."""
+
+    # EX_TEMPFAIL of sysexits.h.
+    exit_code = 75
+
+
 @dataclass(frozen=True)
 class DataFile:
     """A file below the data root with the MD5 of its published contents; `url` where it can be had on its own."""

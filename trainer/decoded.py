@@ -31,7 +31,7 @@ FEW_FILES, FEW_BYTES = 1_000, 16 * 2**20
 log = logging.getLogger(__name__)
 
 
-def decoded_once(name: str, paths: Sequence[str], size: int, decode: Callable[[], Tensor]) -> Tensor:
+def decoded_once(name: str, split: str, paths: Sequence[str], size: int, decode: Callable[[], Tensor]) -> Tensor:
     """Return the pixels [N, size, size, 3] uint8 that `decode` makes of the files at `paths`, from the disk if it can.
 
     Of equal calls on one node at the same time, one decodes and the others wait. Raises what `decode` raises.
@@ -42,12 +42,12 @@ def decoded_once(name: str, paths: Sequence[str], size: int, decode: Callable[[]
         return decode()
     if len(paths) < FEW_FILES and sum(each.st_size for each in status) < FEW_BYTES:
         return decode()
-    # The same folder's earlier state has the same place, and leaves it.
-    place = _digest([name, size, os.path.commonpath(paths)])
+    # The same split's earlier state has the same place, and leaves it.
+    place = _digest([name, split, size, os.path.commonpath(paths)])
     files = [(path, each.st_size, each.st_mtime_ns) for path, each in zip(paths, status, strict=True)]
     stem = f"{place}-{_digest([_decoders(), size, files])}"
     pixels = None
-    folder = None
+    folder = failure = None
     try:
         folder = node_folder() / "decoded"
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -60,10 +60,16 @@ def decoded_once(name: str, paths: Sequence[str], size: int, decode: Callable[[]
             kept = _kept(folder, stem, shape)
             if kept is not None:
                 return kept
-            pixels = decode()
+            try:
+                pixels = decode()
+            except Exception as error:
+                failure = error
+                raise
             _keep(folder, place, stem, pixels)
             kept = _kept(folder, stem, shape)
     except (OSError, PathError) as error:
+        if error is failure:
+            raise
         reason = error if isinstance(error, PathError) else f"{error.filename or folder}: {error.strerror}"
         log.warning(f"{name}: its decoded images are not kept for other trials: {reason}")
         kept = None
@@ -99,7 +105,7 @@ def _kept(folder: Path, stem: str, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def _keep(folder: Path, place: str, stem: str, pixels: Tensor) -> None:
-    """Write the pixels to the disk, in place of whatever was kept of the same folder. The caller holds the lock."""
+    """Write the pixels to the disk, in place of whatever was kept of the same split. The caller holds the lock."""
     for path in folder.glob(f"{place}-*"):
         path.unlink()
     # The disk is not ours alone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import http.client
@@ -20,18 +21,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.datasets import DataError, DataFile, DatasetSpec, dataset_spec
+from trainer.datasets import DataAway, DataError, DataFile, DatasetSpec, dataset_spec
 from trainer.folders import base_folder, check_folder, expected_layout, list_folder
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
 
-__all__ = ["DataError", "alone", "file_problem", "prepare", "read_verified", "what_is_missing"]
+__all__ = ["DataAway", "DataError", "alone", "file_problem", "prepare", "read_verified", "what_is_missing"]
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 30
 # How often a process that waits for another one looks, and how often it says so.
 LOOK_SECONDS, TELL_SECONDS = 0.5, 60.0
+
+# Answers of a server that another try may change: Request Timeout, Too Early, Too Many Requests (RFC 9110, 8470, 6585).
+_LATER = {408, 425, 429}
+# A disk that makes room or is mended.
+_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
 
 Progress = Callable[[str], None]
 
@@ -42,7 +48,8 @@ def prepare(config: TrainConfig, data_root: Path, *, progress: Progress | None =
     Published files are compared with their MD5 sums. A download is checked before it takes its place, so one that
     was interrupted never looks whole, and of several processes only one downloads. `progress` is given lines of text.
 
-    Raises DataError when a data set is missing and cannot be had, or is damaged.
+    Raises DataError when a data set is missing and cannot be had, or is damaged; DataAway where only the network, the
+    server or the disk stands in the way.
     """
     for name in dict.fromkeys((config.dataset, config.ood_dataset)):
         if name is not None:
@@ -90,10 +97,12 @@ def _prepare(name: str, root: Path, progress: Progress) -> None:
                 progress(f"{name}: {wrong}")
                 _download(name, spec, root, progress)
     except _DownloadError as error:
-        raise DataError(f"{name}: {wrong}, and {error}; {_where_to_get(spec, root)}") from None
+        kind = DataAway if error.may_pass else DataError
+        raise kind(f"{name}: {wrong}, and {error}; {_where_to_get(spec, root)}") from None
     except OSError as error:
+        kind = DataAway if error.errno in _ROOM else DataError
         reason = f"{root} cannot be written ({error.strerror or error})"
-        raise DataError(f"{name}: {wrong}, and {reason}; {_where_to_get(spec, root)}") from None
+        raise kind(f"{name}: {wrong}, and {reason}; {_where_to_get(spec, root)}") from None
 
 
 def _where_to_get(spec: DatasetSpec, root: Path) -> str:
@@ -168,7 +177,11 @@ def alone(lock: Path, name: str, progress: Progress, *, doing: str = "fetching i
 
 
 class _DownloadError(Exception):
-    """The server, or what it sent, is at fault; not this machine's disk."""
+    """The server, or what it sent, is at fault; not this machine's disk. `may_pass`: a later try may succeed."""
+
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 def _download(name: str, spec: DatasetSpec, root: Path, progress: Progress) -> None:
@@ -229,11 +242,13 @@ def _chunks(name: str, url: str, progress: Progress) -> Iterator[bytes]:
                 yield chunk
     except urllib.error.HTTPError as error:
         error.close()
-        raise _DownloadError(f"{url} could not be downloaded ({error.code} {error.reason})") from None
+        said = f"{url} could not be downloaded ({error.code} {error.reason})"
+        raise _DownloadError(said, may_pass=error.code >= 500 or error.code in _LATER) from None
     except (OSError, http.client.HTTPException) as error:
-        raise _DownloadError(f"{url} could not be downloaded ({getattr(error, 'reason', None) or error})") from None
+        said = f"{url} could not be downloaded ({getattr(error, 'reason', None) or error})"
+        raise _DownloadError(said, may_pass=True) from None
     if received < size:
-        raise _DownloadError(f"the download of {url} ended after {received:,} of {size:,} bytes")
+        raise _DownloadError(f"the download of {url} ended after {received:,} of {size:,} bytes", may_pass=True)
 
 
 def _unpack(archive: Path, work: Path) -> None:

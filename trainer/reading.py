@@ -157,14 +157,14 @@ def _make_synthetic(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, I
 def _read_folder(name: str, root: Path, spec: DatasetSpec) -> tuple[Split, Split]:
     listing = list_folder(name, root)
     splits: list[Split] = []
-    for listed in (listing.train, listing.test):
+    for split, listed in (("train", listing.train), ("test", listing.test)):
         paths, labels = [path for path, _ in listed], torch.tensor([label for _, label in listed])
         files = ImageFiles(paths, labels, len(listing.classes), spec.size)
-        splits.append(files if spec.streamed else _load(name, files))
+        splits.append(files if spec.streamed else _load(name, split, files))
     return splits[0], splits[1]
 
 
-def _load(name: str, files: ImageFiles) -> Images:
+def _load(name: str, split: str, files: ImageFiles) -> Images:
     def decode() -> Tensor:
         pixels = torch.empty(len(files), files.size, files.size, 3, dtype=torch.uint8)
 
@@ -181,7 +181,7 @@ def _load(name: str, files: ImageFiles) -> Images:
             executor.shutdown(cancel_futures=True)
         return pixels
 
-    return Images(decoded_once(name, files.paths, files.size, decode), files.labels, files.num_classes)
+    return Images(decoded_once(name, split, files.paths, files.size, decode), files.labels, files.num_classes)
 
 
 def open_image(path: str) -> Any:

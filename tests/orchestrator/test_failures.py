@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from orchestrator.failures import failure_of, fingerprint, infrastructure_failure, process_ended
+from trainer.datasets import DataAway
+from trainer.paths import PathError
 
 
 class OutOfMemoryError(RuntimeError):
@@ -31,6 +33,8 @@ class DataError(Exception):
         (MemoryError(), "out_of_memory"),
         (Diverged("the loss term 'cross_entropy' is not finite"), "diverged"),
         (DataError("cifar100: missing"), "data"),
+        (DataAway("cifar100: could not be downloaded"), "infrastructure"),
+        (PathError("/tmp/orchestrate-0 belongs to another user; set ORCHESTRATE_CACHE on this node"), "infrastructure"),
         (OSError(errno.ENOSPC, "No space left on device"), "infrastructure"),
         (OSError(errno.EIO, "Input/output error"), "infrastructure"),
         (ConnectionResetError("peer"), "infrastructure"),

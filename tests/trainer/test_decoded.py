@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -122,6 +123,34 @@ def test_a_damaged_image_is_named_and_nothing_is_kept(root: Path) -> None:
         with pytest.raises(DataError, match=r"train/bee/1\.png: cannot be read as an image"):
             read(root)
     assert kept(root) == []
+
+
+def test_a_disk_that_fails_while_images_are_read_is_no_fault_of_the_node_folder(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[str] = []
+
+    def failing(path: str) -> None:
+        tried.append(path)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(reading, "open_image", failing)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    with pytest.raises(OSError, match="Input/output error"):
+        read(root)
+    assert caplog.records == [] and len(set(tried)) == len(tried)
+
+
+def test_splits_of_one_folder_are_both_kept(root: Path) -> None:
+    paths = [str(root / f"insects/all/{number}.png") for number in range(6)]
+    for path in paths:
+        write_image(Path(path))
+    splits = {"train": paths[:4], "test": paths[4:]}
+    for _ in range(2):
+        for split, chosen in splits.items():
+            pixels = torch.zeros(len(chosen), 32, 32, 3, dtype=torch.uint8)
+            decoded.decoded_once("folder:insects", split, chosen, 32, lambda pixels=pixels: pixels)
+        assert len(kept(root)) == 2
 
 
 def test_a_node_folder_that_cannot_be_used_is_said_in_one_line(

@@ -103,6 +103,20 @@ def test_float32_is_ieee_and_equal_bits_are_asked_for(deterministic, flags):
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
+@pytest.mark.parametrize(
+    ("given", "used", "warned"),
+    [(None, ":4096:8", False), ("", ":4096:8", False), (":16:8", ":16:8", False), (":4096:2:16:8", ":4096:8", True)],
+)
+def test_a_workspace_that_changes_bits_is_replaced_and_named(given, used, warned, flags, monkeypatch, caplog):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", given)
+    with patch("trainer.device.torch.cuda", Cuda()):
+        prepare_device("cuda", deterministic=True)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == used
+    assert (f"CUBLAS_WORKSPACE_CONFIG={given} does not give equal bits" in caplog.text) is warned
+
+
 def test_a_shape_without_a_search_is_still_ieee(flags):
     with patch("trainer.device.torch.cuda", Cuda()):
         prepare_device("cuda")

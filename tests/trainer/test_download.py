@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,6 +148,12 @@ def test_a_missing_or_damaged_file_is_replaced(tmp_path: Path, published: Server
     assert (tmp_path / "cifar-100-python/mine.txt").read_text() == "kept"
 
 
+def exit_code(config: TrainConfig, root: Path) -> int:
+    with pytest.raises(DataError) as caught:
+        prepare(config, root)
+    return caught.value.exit_code
+
+
 def refused(config: TrainConfig, root: Path) -> str:
     with pytest.raises(DataError) as caught:
         prepare(config, root)
@@ -205,6 +214,42 @@ def test_without_a_network_the_remedy_is_said(
     message = refused(CIFAR100, tmp_path)
     assert "http://127.0.0.1:1/cifar.tar.gz could not be downloaded (" in message
     assert "Connection refused); download http://127.0.0.1:1/cifar.tar.gz and unpack it" in message
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("refused", 75), ("cut short", 75), (503, 75), (429, 75), (404, 2), (403, 2), ("other contents", 2)],
+)
+def test_the_exit_code_says_whether_another_try_may_succeed(
+    tmp_path: Path, published: Server, monkeypatch: pytest.MonkeyPatch, fault: Any, code: int
+) -> None:
+    if fault == "refused":
+        spec = DATASETS["cifar100"]
+        offline = replace(spec, archive=replace(spec.archive, url="http://127.0.0.1:1/cifar.tar.gz"))
+        monkeypatch.setitem(DATASETS, "cifar100", offline)
+    elif fault == "cut short":
+        published.cut = 50
+    elif fault == "other contents":
+        published.files["cifar.tar.gz"] = b"something else"
+    else:
+        monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(fault))
+    assert exit_code(CIFAR100, tmp_path) == code
+
+
+def test_a_full_disk_may_have_room_later_and_a_forbidden_one_may_not(
+    tmp_path: Path, published: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, code in ((errno.ENOSPC, 75), (errno.EACCES, 2)):
+
+        def fail(*_: object, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", fail)
+        assert exit_code(CIFAR100, tmp_path) == code
+
+
+def test_a_damaged_image_of_ones_own_is_bad_input(tmp_path: Path) -> None:
+    assert exit_code(TrainConfig(dataset="folder:nowhere"), tmp_path) == 2
 
 
 def test_a_root_that_cannot_be_written_is_named(tmp_path: Path, published: Server) -> None:
