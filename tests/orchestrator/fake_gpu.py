@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -135,33 +136,42 @@ class FakeNvml:
 class FakeCuda:
     """`torch.cuda` of a machine with one GPU, up to the first tensor on it.
 
-    Memory is asked for only after CUDA was initialised, or it answers as the real one does.
+    Memory is asked for only after CUDA was initialised, or it answers as the real one does. `asked` names what was
+    called, in order; `current` is the number of the device that was made the current one.
     """
 
     def __init__(self, patch: Callable[[Any, str, Any], None] = setattr) -> None:
+        self.asked: list[str] = []
+        self.current: int | None = None
         self.initialized = False
-        early = ("max_memory_allocated", "max_memory_reserved", "reset_peak_memory_stats", "memory_stats")
-        for name in early:
-            patch(torch.cuda, name, self._after_initialisation)
+        for name in ("max_memory_allocated", "max_memory_reserved", "reset_peak_memory_stats", "memory_stats"):
+            patch(torch.cuda, name, partial(self._after_initialisation, name))
         for name in ("init", "_lazy_init", "synchronize"):
-            patch(torch.cuda, name, self._initialise)
+            patch(torch.cuda, name, partial(self._initialise, name))
         patch(torch.cuda, "get_device_properties", self._properties)
         patch(torch.cuda, "is_initialized", lambda: self.initialized)
         patch(torch.cuda, "is_available", lambda: True)
         patch(torch.cuda, "device_count", lambda: 1)
-        patch(torch.cuda, "set_device", lambda device: None)
+        patch(torch.cuda, "set_device", self._set_device)
         patch(torch.cuda, "empty_cache", lambda: None)
 
-    def _initialise(self, *_: Any) -> None:
-        self.initialized = True
+    def _set_device(self, device: Any) -> None:
+        self.current = device if isinstance(device, int) else torch.device(device).index
+        assert self.current is not None, "Expected a torch.device with a specified index"
+        self.asked.append("set_device")
 
-    def _after_initialisation(self, *_: Any) -> int:
+    def _initialise(self, name: str, *_: Any) -> None:
+        self.initialized = True
+        self.asked.append(name)
+
+    def _after_initialisation(self, name: str, *_: Any) -> int:
         if not self.initialized:
             raise RuntimeError("Invalid device argument 0: did you call init?")
+        self.asked.append(name)
         return 0
 
     def _properties(self, device: Any = None) -> SimpleNamespace:
-        self._initialise()
+        self._initialise("get_device_properties")
         return SimpleNamespace(uuid=GPU.removeprefix("GPU-"), name="NVIDIA H200", total_memory=143771 * 2**20)
 
 

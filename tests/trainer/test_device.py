@@ -1,7 +1,7 @@
 """What a process asks of CUDA before it trains, in which order; and that a training step never waits for the device.
 
-There is no GPU here: `torch.cuda` is a stand-in that insists on being initialised, or the tensors are fake ones on a
-device that is really called cuda:0.
+There is no GPU here: CUDA is a fake that insists on being initialised, or the tensors are fake ones on a device that is
+really called cuda:0.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
 
-# Loaded here, because it cannot be while `torch.cuda` is a stand-in.
+# Loaded here, because it cannot be while CUDA is a fake.
 import torch._dynamo.utils
 import torch._inductor.config
 
+from tests.orchestrator.fake_gpu import FakeCuda
 from tests.trainer.toy import GPU, fake_gpu, on_fake_gpu
 from tests.trainer.training import COMBINATIONS, title
 from trainer.config import TrainConfig
@@ -28,34 +27,9 @@ from trainer.device import prepare_device, without_search
 from trainer.networks import NETWORKS
 from trainer.objective import Objective
 from trainer.rehearsal import rehearse
+from trainer.state import build_networks, build_optimizer, teacher_config
 from trainer.step import Step
-from trainer.train import build_networks, build_optimizer, teacher_config, train
-
-
-class Cuda:
-    """`torch.cuda` as far as it is asked before the first kernel; as the real one, it refuses figures before init."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.current: int | None = None
-
-    def set_device(self, device: Any) -> None:
-        self.current = device if isinstance(device, int) else torch.device(device).index
-        assert self.current is not None, "Expected a torch.device with a specified index"
-        self.asked.append("set_device")
-
-    def init(self) -> None:
-        self.asked.append("init")
-
-    def needs_init(self, name: str) -> None:
-        if "init" not in self.asked:
-            raise RuntimeError("Invalid device argument : did you call init?")
-        self.asked.append(name)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *args, **more: self.needs_init(name)
+from trainer.train import train
 
 
 class Reached(Exception):
@@ -78,19 +52,22 @@ def flags() -> Iterator[None]:
     os.environ.update(environment)
 
 
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    return FakeCuda(monkeypatch.setattr)
+
+
 @pytest.mark.parametrize("name, index", [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
-def test_the_device_is_made_the_current_one_and_started_before_anything_else(name, index, flags):
-    with patch("trainer.device.torch.cuda", Cuda()) as cuda:
-        device = prepare_device(name)
+def test_the_device_is_made_the_current_one_and_started_before_anything_else(name, index, flags, cuda):
+    device = prepare_device(name)
     assert device == torch.device("cuda", index)
     assert (cuda.current, cuda.asked) == (index, ["set_device", "init"])
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_float32_is_ieee_and_equal_bits_are_asked_for(deterministic, flags):
+def test_float32_is_ieee_and_equal_bits_are_asked_for(deterministic, flags, cuda):
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
-    with patch("trainer.device.torch.cuda", Cuda()):
-        prepare_device("cuda", deterministic=deterministic)
+    prepare_device("cuda", deterministic=deterministic)
     backends = torch.backends
     for backend in (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul):
         assert backend.fp32_precision == "ieee"
@@ -107,38 +84,33 @@ def test_float32_is_ieee_and_equal_bits_are_asked_for(deterministic, flags):
     ("given", "used", "warned"),
     [(None, ":4096:8", False), ("", ":4096:8", False), (":16:8", ":16:8", False), (":4096:2:16:8", ":4096:8", True)],
 )
-def test_a_workspace_that_changes_bits_is_replaced_and_named(given, used, warned, flags, monkeypatch, caplog):
+def test_a_workspace_that_changes_bits_is_replaced_and_named(given, used, warned, flags, cuda, monkeypatch, caplog):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     if given is not None:
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", given)
-    with patch("trainer.device.torch.cuda", Cuda()):
-        prepare_device("cuda", deterministic=True)
+    prepare_device("cuda", deterministic=True)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == used
     assert (f"CUBLAS_WORKSPACE_CONFIG={given} does not give equal bits" in caplog.text) is warned
 
 
-def test_a_shape_without_a_search_is_still_ieee(flags):
-    with patch("trainer.device.torch.cuda", Cuda()):
-        prepare_device("cuda")
+def test_a_shape_without_a_search_is_still_ieee(flags, cuda):
+    prepare_device("cuda")
     with without_search():
         assert not torch.backends.cudnn.benchmark
         assert torch.backends.cudnn.conv.fp32_precision == "ieee"
     assert torch.backends.cudnn.benchmark
 
 
-def test_a_trial_after_a_deterministic_one_is_not(flags):
-    with patch("trainer.device.torch.cuda", Cuda()):
-        prepare_device("cuda", deterministic=True)
-        prepare_device("cuda")
+def test_a_trial_after_a_deterministic_one_is_not(flags, cuda):
+    prepare_device("cuda", deterministic=True)
+    prepare_device("cuda")
     assert not torch.are_deterministic_algorithms_enabled()
     prepare_device("cpu", deterministic=True)
     assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize("start", [train, rehearse], ids=["train", "rehearse"])
-def test_training_and_rehearsing_prepare_the_device_first(start, flags, tmp_path: Path, monkeypatch):
-    cuda = Cuda()
-
+def test_training_and_rehearsing_prepare_the_device_first(start, flags, cuda, tmp_path: Path, monkeypatch):
     def reached(*args: Any, **more: Any) -> None:
         assert cuda.asked[:2] == ["set_device", "init"]
         raise Reached
@@ -146,7 +118,7 @@ def test_training_and_rehearsing_prepare_the_device_first(start, flags, tmp_path
     monkeypatch.setattr("trainer.train.load_splits", reached)
     config = TrainConfig(dataset="synthetic", subset=1, width=4)
     more = {"report": lambda result: None} if start is train else {"folder": tmp_path}
-    with patch("torch.cuda", cuda), pytest.raises(Reached):
+    with pytest.raises(Reached):
         start(config, device="cuda:0", data_root=tmp_path, **more)
 
 
@@ -194,8 +166,7 @@ def test_the_rate_of_float64_is_not_rounded_to_float32():
         assert build_optimizer(config, on_fake_gpu(networks)).param_groups[0]["lr"] == config.learning_rate
 
 
-def test_the_stand_in_refuses_memory_figures_before_cuda_is_started():
-    cuda = Cuda()
+def test_the_fake_refuses_memory_figures_before_cuda_is_started(cuda):
     with pytest.raises(RuntimeError, match="Invalid device argument"):
-        cuda.reset_peak_memory_stats("cuda:0")
-    assert SimpleNamespace(cuda=cuda).cuda.asked == []
+        torch.cuda.reset_peak_memory_stats("cuda:0")
+    assert cuda.asked == []
