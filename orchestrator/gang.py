@@ -24,7 +24,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.failures import Failure, failure_of, infrastructure_failure, process_ended, tells_of_a_lost_rank
 from orchestrator.timing import worst
-from orchestrator.worker import Job, Member, attempt, conclude, new_log
+from orchestrator.trial_log import new_log
+from orchestrator.worker import Job, Member, attempt, conclude
 
 # A process that has lost another waits so long, at most, for that one to say why or to be found dead.
 REASON_SECONDS = 10.0
@@ -69,7 +70,7 @@ def run_gang(job: Job, report: Callable[[Message], None]) -> None:
 
 def _watched(job: Job, actors: Sequence[Any], report: Callable[[Message], None]) -> Failure | None:
     """Train, and report of it, until all are ready or one has failed; the failure that was the cause."""
-    log_path = new_log(job)
+    log_path = new_log(job.log_folder, job.name, job.key)
     places = ray.get([actor.place.remote() for actor in actors])
     meeting = ray.get(actors[0].open_meeting.remote())
     streams = {

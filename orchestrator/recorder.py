@@ -173,6 +173,11 @@ class Recorder:
         self.journal.write("epoch", lambda: self.database.record_epoch(attempt.id, result, quality, at=at))
         self.observer.epoch(self.trials[key].name, result, quality)
 
+    def engine(self, key: str, engine: str) -> None:
+        """A worker trains with another engine than it began with."""
+        attempt = self.running[key]
+        self.journal.write(lambda: self.database.change_environment(attempt.id, {"engine": engine}))
+
     def failing(self, key: str, failure: Failure, *, by_worker: bool = False) -> None:
         """Keep the reason why the attempt is about to end, given by its worker or by this driver."""
         if by_worker:

@@ -65,6 +65,8 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
                     self.starting.discard(key)
                 if kind == "started":
                     recorder.started(key, result)
+                elif kind == "engine":
+                    recorder.engine(key, result["engine"])
                 elif kind == "epoch":
                     recorder.epoch(key, result)
                 elif kind == "failed":

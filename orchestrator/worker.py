@@ -18,8 +18,10 @@ from typing import Any
 import psutil
 
 from orchestrator.failures import Failure, failure_of
+from orchestrator.gpu_names import gpu_name, gpu_uuid
 from orchestrator.provenance import code_digest, package_versions
 from orchestrator.staging import local_checkpoint, local_data, node_folder
+from orchestrator.trial_log import logged_to, new_log
 from trainer.results import EpochResult
 
 log = logging.getLogger("trainer")
@@ -90,17 +92,18 @@ def attempt(job: Job, report: Callable[[dict[str, Any]], None], member: Member |
     failure = None
     try:
         if member is None:
-            member = Member(0, "cuda:0" if job.gpus > 0 else "cpu", (), new_log(job), lambda device: nullcontext())
-        with _logged_to(member.log_path):
+            log_path = new_log(job.log_folder, job.name, job.key)
+            member = Member(0, "cuda:0" if job.gpus > 0 else "cpu", (), log_path, lambda device: nullcontext())
+        with logged_to(member.log_path):
             try:
                 if job.engine == "compiled":
                     _keep_compiled(job)
                 (_rehearse if job.canary else _train)(job, report, member)
             except Exception as error:
-                log.error("%s\n%s", job.name, failure_of(error, _gpu_name(member.device)).text)
+                log.error("%s\n%s", job.name, failure_of(error, gpu_name(member.device)).text)
                 raise
     except Exception as error:
-        failure = failure_of(error, _gpu_name(member.device) if member else "")
+        failure = failure_of(error, gpu_name(member.device) if member else "")
     _clean_up(failed=failure is not None)
     return failure
 
@@ -110,7 +113,8 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
     from trainer.config import TrainConfig
     from trainer.train import train
 
-    report(_start(job, member))
+    started = _start(job, member)
+    report(started)
     config = TrainConfig(**job.config)
     data_root = local_data(config, job.data_root, _progress(report))
 
@@ -120,7 +124,7 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
         local_checkpoint(job.checkpoint if member.number == 0 else None) as (checkpoint, put_back),
         DeviceSampler(
             member.device,
-            uuid=_uuid(member.device),
+            uuid=gpu_uuid(member.device),
             cpus=job.cpus * (1 + len(member.companions)),
             own_pids=lambda: _with_children(member.companions),
         ) as sampler,
@@ -164,6 +168,11 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
             sampler.mark()
             began = time.time()
 
+        def on_engine(engine: str) -> None:
+            # Seldom another one than was said at the start: a step could not be recorded.
+            if engine != started["environment"]["engine"]:
+                report({"kind": "engine", "engine": engine})
+
         train(
             config,
             on_epoch,
@@ -173,6 +182,7 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
             checkpoint_seconds=job.checkpoint_seconds,
             stop_after=None if job.timed is None else job.warm_up + job.timed,
             report_teacher=on_teacher_epoch,
+            report_engine=on_engine,
             engine=job.engine,
             deterministic=job.deterministic,
         )
@@ -196,6 +206,7 @@ def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member
                 folder=checkpoint.parent if checkpoint else member.log_path.parent,
                 engine=job.engine,
                 deterministic=job.deterministic,
+                report_engine=lambda engine: started["environment"].update(engine=engine),
             )
         started["environment"]["canary"] = found.to_dict()
         log.info("canary: %s", found)
@@ -236,7 +247,7 @@ def _start(job: Job, member: Member) -> dict[str, Any]:
 
     device = member.device
     torch.set_num_threads(max(1, int(job.cpus)))
-    facts = device_facts(device, uuid=_uuid(device))
+    facts = device_facts(device, uuid=gpu_uuid(device))
     digest = code_digest()
     environment = {
         "versions": package_versions(),
@@ -256,47 +267,12 @@ def _start(job: Job, member: Member) -> dict[str, Any]:
         "device": f"{device} ({facts['name']})" if facts.get("name") else device,
         "device_uuid": facts.get("uuid"),
         # Without a UUID the GPUs of a host would all be cuda:0, and trials on different ones would seem to share one.
-        "device_id": facts.get("uuid") or (_gpu_name(device) or device),
+        "device_id": facts.get("uuid") or (gpu_name(device) or device),
         "pid": os.getpid(),
         "log": str(member.log_path),
         "began": time.time(),
         "environment": environment,
     }
-
-
-def _uuid(device: str) -> str | None:
-    """Return the UUID of the GPU that PyTorch calls cuda:i, as NVML has it; None for a CPU, or where PyTorch is mute.
-
-    PyTorch has it from CUDA, so that it is right in every order of the GPUs and within every limit to some of them.
-    """
-    kind, _, index = device.partition(":")
-    if kind != "cuda":
-        return None
-    visible = _visible(device)
-    if visible.startswith("MIG-"):
-        # CUDA may give the whole GPU's for a slice.
-        return visible
-    with suppress(Exception):
-        # A PyTorch or a driver that does not work fails the trial in its own words, once it trains.
-        import torch
-
-        uuid = str(torch.cuda.get_device_properties(int(index or 0)).uuid)
-        return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-    return None
-
-
-def _visible(device: str) -> str:
-    """Return the name or number that CUDA_VISIBLE_DEVICES has for cuda:i; the number i where nothing is set."""
-    index = int(device.partition(":")[2] or 0)
-    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    return names[index] if index < len(names) and names[index] else str(index)
-
-
-def _gpu_name(device: str) -> str:
-    """Return what tells a GPU from every other one, for people who look for a broken one; empty for a CPU."""
-    if not device.startswith("cuda"):
-        return ""
-    return f"{_uuid(device) or f'GPU {_visible(device)}'} on {socket.gethostname()}"
 
 
 def _progress(report: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:
@@ -309,20 +285,6 @@ def _progress(report: Callable[[dict[str, Any]], None]) -> Callable[[str], None]
     return say
 
 
-def new_log(job: Job) -> Path:
-    """A new file per attempt; the number is that of the files already there."""
-    folder = Path(job.log_folder) / job.name.replace("/", "_")
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        path = folder / f"{job.key[:8]}-{number}.log"
-        try:
-            path.touch(exist_ok=False)
-            return path
-        except FileExistsError:
-            number += 1
-
-
 def _with_children(pids: Iterable[int]) -> set[int]:
     """Processes and what they have started to read their data."""
     found = set(pids)
@@ -330,29 +292,6 @@ def _with_children(pids: Iterable[int]) -> set[int]:
         with suppress(psutil.Error):
             found |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
     return found
-
-
-class _logged_to:
-    """Send the trainer's log and Python warnings to a file and to standard output, which Ray keeps as well."""
-
-    def __init__(self, path: Path) -> None:
-        self.handlers = [logging.FileHandler(path), logging.StreamHandler(sys.stdout)]
-
-    def __enter__(self) -> None:
-        logging.captureWarnings(True)
-        self.loggers = [log, logging.getLogger("py.warnings")]
-        for logger in self.loggers:
-            logger.propagate = False
-            logger.setLevel(logging.INFO)
-            for handler in self.handlers:
-                handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-                logger.addHandler(handler)
-
-    def __exit__(self, *error: object) -> None:
-        for handler in self.handlers:
-            for logger in self.loggers:
-                logger.removeHandler(handler)
-        self.handlers[0].close()
 
 
 def _clean_up(*, failed: bool) -> None:

@@ -98,7 +98,7 @@ def _evaluate(options: Namespace) -> None:
         from trainer.device import prepare_device
         from trainer.download import prepare
         from trainer.evaluation import evaluate
-        from trainer.train import build_networks
+        from trainer.state import build_networks
 
         device = prepare_device(_device(options), deterministic=options.deterministic)
         state = read_checkpoint(options.evaluate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from trainer.data import EvaluationSets
 from trainer.device import prepare_device, wait_for
 from trainer.evaluation import evaluate
 from trainer.objective import Batch
+from trainer.state import build_networks, checkpoint_state, load_state, teacher_config
 from trainer.step import Replayed, eager
-from trainer.train import Loader, Training, build_networks, checkpoint_state, load_state, teacher_config
+from trainer.train import Loader, Training
 
 # The first steps build what later ones find ready; the last is the one that is timed.
 STEPS = 2
@@ -57,11 +58,13 @@ def rehearse(
     folder: Path,
     engine: str = "auto",
     deterministic: bool = False,
+    report_engine: Callable[[str], None] = lambda engine: None,
 ) -> Rehearsal:
     """Take a few training steps, evaluate some batches, write a checkpoint to `folder`, read it back, remove it.
 
     Everything has the size of the real training: the data set on the device, the batches, the state of the methods,
-    and steps reach the device in the same way. A teacher is there, too, though untrained.
+    and steps reach the device in the same way, by the engine that `report_engine` is given. A teacher is there, too,
+    though untrained.
 
     Raises as `trainer.train.train`.
     """
@@ -80,6 +83,7 @@ def rehearse(
     training.train_epoch(few, 0)
     wait_for(device)
     step_seconds = time.perf_counter() - few.began
+    report_engine(training.engine)
     seconds = step_seconds / few.images * len(training.splits.train.labels)
     with eager(training.engine == "compiled"):
         seconds += _evaluation_seconds(config, training.networks, training.evaluated, device)

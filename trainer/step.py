@@ -153,8 +153,7 @@ class Replayed:
             try:
                 self.replay = self.record(partial(self.step, self.held))
             except RuntimeError as error:
-                # Nothing was executed while it was recorded. What ended it comes first: the end of a spoilt recording is
-                # an error of its own.
+                # Nothing was executed while it was recorded. To end a recording that was spoilt is an error of its own.
                 cause = error.__context__ or error
                 log.warning("steps are launched, not replayed: recording one failed (%s)", str(cause).split("\n")[0])
                 self.given_up, self.held = True, None

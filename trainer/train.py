@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from trainer.checkpoint import fitting, keep_newest, remove_checkpoint, resume_from, save_checkpoint
+from trainer.checkpoint import Saver, fitting, keep_newest, remove_checkpoint, resume_from
 from trainer.config import TrainConfig
 from trainer.data import Splits, epoch_loader, evaluation_sets, load_splits
 from trainer.device import prepare_device, wait_for
 from trainer.distributed import average_statistics, from_the_first, process_number, watching_peers
 from trainer.evaluation import evaluate
 from trainer.memory import keep_freed_memory
-from trainer.networks import build_network
 from trainer.objective import Batch, Objective
 from trainer.reading import ImageFiles
 from trainer.results import EpochResult
-from trainer.step import Replayed, Step, build_step, choose_engine, eager, hold_rate, set_rate
+from trainer.state import build_networks, build_optimizer, checkpoint_state, derived_seed, load_state, teacher_config
+from trainer.step import Replayed, Step, build_step, choose_engine, eager, set_rate
 
 Report = Callable[[EpochResult], None]
-
-# Without a fixed interval, writing checkpoints takes at most one part in so many of the time.
-CHECKPOINT_SHARE = 50
 
 
 class Loader(Protocol):
@@ -108,74 +105,6 @@ def train(
     return result
 
 
-def build_networks(config: TrainConfig, num_classes: int, device: torch.device) -> nn.ModuleList:
-    """The networks of a configuration with their initial weights, which depend on its seed alone."""
-    networks = []
-    for index, name in enumerate(config.network_names):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_derived_seed(config.seed, "weights", index))
-            networks.append(
-                build_network(
-                    name, num_classes=num_classes, width=config.width, stages=config.stages, heads=config.head_kind
-                )
-            )
-    dtype = torch.float64 if config.precision == "float64" else torch.float32
-    return nn.ModuleList(networks).to(device=device, dtype=dtype, memory_format=torch.channels_last)
-
-
-def build_optimizer(config: TrainConfig, networks: nn.ModuleList) -> torch.optim.Optimizer:
-    """Build the one optimizer of all networks of a run.
-
-    On a GPU the learning rate is a float32 number on the device, so that every engine computes the same bits. In
-    float64 it stays a float, as on a CPU: nothing is replayed then.
-    """
-    optimizer = torch.optim.SGD(
-        networks.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.nesterov and config.momentum > 0,
-        fused=True,
-    )
-    if next(networks.parameters()).device.type == "cuda" and config.precision != "float64":
-        hold_rate(optimizer)
-    return optimizer
-
-
-def teacher_config(config: TrainConfig) -> TrainConfig:
-    """The configuration of the teacher that is trained before a run: the same network without any method."""
-    return TrainConfig(**{**config.model_dump(), "methods": {}, "heads": "auto", "peer": None, "ood_dataset": None})
-
-
-def checkpoint_state(
-    networks: nn.ModuleList, optimizer: torch.optim.Optimizer, objective: Objective, results: list[EpochResult]
-) -> dict[str, Any]:
-    """Return all that training needs to go on from here."""
-    optimizing = optimizer.state_dict()
-    for group in optimizing["param_groups"]:
-        group["lr"] = float(group["lr"])
-    return {
-        "networks": networks.state_dict(),
-        "optimizer": optimizing,
-        "methods": {method.name: method.state_dict() for method in objective.methods},
-        "results": [result.to_dict() for result in results],
-    }
-
-
-def load_state(
-    saved: dict[str, Any], networks: nn.ModuleList, optimizer: torch.optim.Optimizer, objective: Objective
-) -> None:
-    """Restore what `checkpoint_state` gave, but for the results."""
-    networks.load_state_dict(saved["networks"])
-    # The rate of the next epoch is set when the epoch starts; until then it stays where it is, on the device or not.
-    rates = [group["lr"] for group in optimizer.param_groups]
-    optimizer.load_state_dict(saved["optimizer"])
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    for method in objective.methods:
-        method.load_state_dict(saved["methods"][method.name])
-
-
 class Training:
     """One configuration on one device, ready to train its epochs.
 
@@ -222,7 +151,7 @@ class Training:
         set_rate(self.optimizer, rate)
         # Whatever draws random numbers in a network (dropout) depends on the seed and the epoch alone; of several
         # processes each draws for other images.
-        torch.manual_seed(_derived_seed(config.seed, "epoch", epoch) + process_number())
+        torch.manual_seed(derived_seed(config.seed, "epoch", epoch) + process_number())
         for method in self.objective.methods:
             method.start_epoch(epoch, config.epochs)
 
@@ -305,7 +234,7 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
         report(result)
 
     epochs = config.epochs if run.stop_after is None else min(run.stop_after, config.epochs)
-    saver = _Saver(checkpoint, run.checkpoint_seconds)
+    saver = Saver(checkpoint, run.checkpoint_seconds)
     engine = training.engine
     run.report_engine(engine)
     for epoch in range(len(results), epochs):
@@ -314,7 +243,8 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
             engine = training.engine
             run.report_engine(engine)
         results.append(result)
-        saver.save(training, results, last=epoch == epochs - 1)
+        state = partial(checkpoint_state, training.networks, training.optimizer, training.objective, results)
+        saver.save(config, state, last=epoch == epochs - 1)
         report(result)
     if checkpoint and len(results) == config.epochs:
         keep_newest(checkpoint)
@@ -329,28 +259,6 @@ def _restored(training: Training, run: _Run, saved: dict[str, Any] | None) -> li
     with fitting(run.checkpoint) if run.checkpoint else nullcontext():
         load_state(saved, training.networks, training.optimizer, training.objective)
         return [replace(EpochResult.from_dict(values), restored=True) for values in saved["results"]]
-
-
-class _Saver:
-    """Writes the checkpoint after an epoch, when it is due."""
-
-    def __init__(self, path: Path | None, seconds: float | None) -> None:
-        self.path, self.seconds = path, seconds
-        self.written = time.monotonic()
-        self.cost = 0.0
-
-    def save(self, training: Training, results: list[EpochResult], *, last: bool) -> None:
-        """Write the checkpoint if it is due or the last one."""
-        if self.path is None:
-            return
-        pause = self.cost * CHECKPOINT_SHARE if self.seconds is None else self.seconds
-        if not last and time.monotonic() - self.written < pause:
-            return
-        began = time.monotonic()
-        state = checkpoint_state(training.networks, training.optimizer, training.objective, results)
-        save_checkpoint(self.path, training.config, state)
-        self.written = time.monotonic()
-        self.cost = self.written - began
 
 
 def _teacher(training: Training, run: _Run, saved: bool, report: Report) -> nn.Module | None:
@@ -384,8 +292,3 @@ def _refuse_not_finite(config: TrainConfig, result: EpochResult) -> None:
                 f"the output of classifier {evaluation.classifier!r} of {config.network_names[evaluation.network]} "
                 f"is not finite after epoch {result.epoch + 1} of {config.epochs}"
             )
-
-
-def _derived_seed(seed: int, purpose: str, index: int) -> int:
-    """Independent streams from one seed: equal seeds of different purposes share nothing."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()[:8]) >> 1

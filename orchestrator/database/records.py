@@ -129,6 +129,17 @@ def start(connection: Connection, where: str, key: str, facts: Mapping[str, Any]
     return inserted.inserted_primary_key[0]
 
 
+def change_environment(connection: Connection, where: str, attempt_id: int, changes: Mapping[str, Any]) -> None:
+    """Update values of an attempt's environment."""
+    attempt = connection.execute(
+        select(attempts.c.environment).where(attempts.c.id == attempt_id).with_for_update()
+    ).first()
+    if attempt is None:
+        raise DatabaseError(f"{where} has no attempt {attempt_id}")
+    environment = storable({**(attempt.environment or {}), **changes})
+    connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(environment=environment))
+
+
 def epoch_rows(
     where: str, attempt_id: int, result: EpochResult, timing_quality: str, at: datetime | None = None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:

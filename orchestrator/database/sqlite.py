@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 from orchestrator.database.errors import DatabaseError
 from orchestrator.database.values import strict_json
 
-# How long one try waits for another program's lock. A write is tried again a few times, see store.PAUSES.
+# How long one try waits for another program's lock. A write is tried again a few times, see patience.PAUSES.
 BUSY_SECONDS = 8.0
 
 # Write-ahead logging keeps its index in shared memory, which processes on two hosts do not share:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import StatementError
 
 from orchestrator.database import answers, grids, records
-from orchestrator.database.errors import DatabaseAway, DatabaseError, Holder, describe, described, transient
+from orchestrator.database.errors import DatabaseError, Holder, described
 from orchestrator.database.lock import living_drivers
+from orchestrator.database.patience import patience, persist
 from orchestrator.database.postgresql import holder_of
 from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
-from orchestrator.quantities import duration
 
 if TYPE_CHECKING:
     from orchestrator.database.backup import Copied
@@ -34,13 +29,6 @@ T = TypeVar("T")
 
 RESTORE = "restore it from a backup copy, or mend it with sqlite3"
 
-# Seconds between the tries of a transaction that met a lock, a deadlock or a lost connection.
-PAUSES = (0.1, 0.5, 2.0)
-# A driver goes on trying, this long apart, for PATIENCE seconds: a server's fail-over takes minutes.
-LONG_PAUSE = 5.0
-PATIENCE = 900.0
-PATIENCE_VARIABLE = "ORCHESTRATE_DB_PATIENCE"
-
 
 class Database:
     """An open results database, made by `open_database`; a context manager.
@@ -50,7 +38,7 @@ class Database:
     changed. Every method that writes is one transaction: it happened wholly or not at all. All raise DatabaseError.
 
     `tell` gets a line when a driver begins to wait for a database that is away, and one when it is back; it waits for
-    `patience` seconds.
+    `patience` seconds. `wrote` says that writing has worked.
     """
 
     def __init__(
@@ -74,7 +62,7 @@ class Database:
         self.driver: Driver | None = None
         self.patience = 0.0
         self.tell: Callable[[str], None] = lambda line: None
-        self._wrote = False
+        self.wrote = False
         self._writer = engine.execution_options(write=True)
         self._session: LockedSession | None = None
         self._mutex = threading.RLock()
@@ -187,6 +175,10 @@ class Database:
         facts = records.attempt_facts(purpose, host, device, device_uuid, pid, environment, log, driver, at)
         return self._write(lambda connection: records.start(connection, self.where, key, facts))
 
+    def change_environment(self, attempt_id: int, changes: Mapping[str, Any]) -> None:
+        """Give values of an attempt's environment that have turned out otherwise than it began with."""
+        self._write(lambda connection: records.change_environment(connection, self.where, attempt_id, changes))
+
     def record_epoch(
         self, attempt_id: int, result: EpochResult, timing_quality: str, at: datetime | None = None
     ) -> None:
@@ -288,7 +280,7 @@ class Database:
     @contextmanager
     def driven_by(self, driver: Driver, session: LockedSession | None) -> Iterator[None]:
         """Be the database of this driver; with a session, write through it (`driver_lock` calls this)."""
-        self.driver, self._session, self.patience = driver, session, _patience()
+        self.driver, self._session, self.patience = driver, session, patience()
         try:
             yield
         finally:
@@ -316,7 +308,7 @@ class Database:
             with self.engine.connect() as connection, self._trusted():
                 return ask(connection)
 
-        return self._again(once)
+        return persist(once, self)
 
     def _write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
         """Run one transaction, again where that may help.
@@ -329,37 +321,10 @@ class Database:
         def once() -> T:
             with self._mutex:
                 answer = self._transaction(work, durable)
-            self._wrote = True
+            self.wrote = True
             return answer
 
-        return self._again(once)
-
-    def _again(self, work: Callable[[], T]) -> T:
-        """Do a work, and again a few times where that may help; for a driver as long as its patience lasts."""
-        # A reader's command is typed again in the time that it would wait.
-        short = PAUSES[:1] if self.readonly else PAUSES
-        began, away = time.monotonic(), False
-        for tries, pause in enumerate(chain(short, repeat(LONG_PAUSE)), start=1):
-            try:
-                answer = work()
-            except (StatementError, sqlite3.Error) as error:
-                problem = describe(error, self.where)
-                mistaken = not self._wrote and not isinstance(problem, DatabaseAway)
-                if mistaken or not transient(error, network=self.network):
-                    raise problem from error
-                waited = time.monotonic() - began
-                if tries > len(short) and waited + pause > self.patience:
-                    lasted = f"; waited {duration(waited)} for it ({PATIENCE_VARIABLE})" if away else ""
-                    raise type(problem)(f"{problem}{lasted}") from error
-            else:
-                if away:
-                    self.tell(f"the database is back after {duration(time.monotonic() - began)}")
-                return answer
-            if tries == len(short) and self.patience:
-                away = True
-                self.tell(f"waiting for the database, up to {duration(self.patience)}; running trials go on: {problem}")
-            time.sleep(pause)
-        raise AssertionError("the last try returns or raises")
+        return persist(once, self)
 
     def _transaction(self, work: Callable[[Connection], T], durable: bool) -> T:
         if self._session is not None:
@@ -376,18 +341,6 @@ class Database:
                     return work(connection)
             with connection.begin():
                 return work(connection)
-
-
-def _patience() -> float:
-    """Return for how many seconds a driver waits; raises DatabaseError for a bad ORCHESTRATE_DB_PATIENCE."""
-    given = os.environ.get(PATIENCE_VARIABLE, "")
-    try:
-        seconds = float(given or PATIENCE)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise DatabaseError(f"{PATIENCE_VARIABLE} is {given!r}; it is a number of seconds, such as {PATIENCE:g}")
-    return seconds
 
 
 @contextmanager

@@ -26,8 +26,9 @@ from trainer.data import BATCH_SIZE, EvaluationSet, epoch_loader, evaluation_set
 from trainer.evaluation import autocast, evaluate
 from trainer.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 from trainer.objective import Batch, Objective
+from trainer.state import build_networks
 from trainer.step import set_rate
-from trainer.train import Training, build_networks
+from trainer.train import Training
 
 METHODS = {
     "baseline": {},

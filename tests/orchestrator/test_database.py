@@ -204,6 +204,13 @@ def test_an_attempt_keeps_what_it_was_told(database: Database, driver: Driver) -
     assert (row.outcome, row.ended, row.epochs, row.log) == (None, None, 0, "/logs/1.log")
     assert database.states([key])[key].state == "running"
 
+    database.change_environment(attempt, {"commit": "def", "engine": "launched"})
+    (row,) = database.attempts(key)
+    changed = {"commit": "def", "dirty": False, "versions": {"torch": "2.11"}, "engine": "launched"}
+    assert row.environment == changed
+    with pytest.raises(DatabaseError, match="has no attempt 4711"):
+        database.change_environment(4711, {})
+
     database.record_epoch(attempt, result(0), "exclusive")
     database.finish_attempt(
         attempt,

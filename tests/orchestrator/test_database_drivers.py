@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.database import Busy, Database, DatabaseAway, DatabaseError, Driver, driver_lock, open_database, store
+from orchestrator.database import (
+    Busy,
+    Database,
+    DatabaseAway,
+    DatabaseError,
+    Driver,
+    driver_lock,
+    open_database,
+    patience,
+)
 from orchestrator.database.postgresql import lock_number
 from orchestrator.journal import Journal
 from tests.orchestrator.databases.postgresql_server import Server
@@ -355,8 +364,8 @@ def test_what_was_given_back_during_an_outage_is_taken_up_again(postgresql: Serv
 def test_a_driver_waits_for_a_server_that_is_away(
     postgresql: Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "PAUSES", (0.01, 0.02))
-    monkeypatch.setattr(store, "LONG_PAUSE", 0.05)
+    monkeypatch.setattr(patience, "PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(patience, "LONG_PAUSE", 0.05)
     said: list[str] = []
     with open_database(url) as database, driver_lock(database, grid="table1"):
         database.tell = said.append
@@ -390,8 +399,8 @@ def test_a_patience_that_is_no_number_is_refused(tmp_path: Path, monkeypatch: py
 
 
 def test_patience_has_an_end(postgresql: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "PAUSES", (0.01, 0.02))
-    monkeypatch.setattr(store, "LONG_PAUSE", 0.05)
+    monkeypatch.setattr(patience, "PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(patience, "LONG_PAUSE", 0.05)
     monkeypatch.setenv("ORCHESTRATE_DB_PATIENCE", "0.3")
     with open_database(url) as database, driver_lock(database, grid="table1"):
         attempt = start(database, KEYS[0])
@@ -427,7 +436,7 @@ def test_reading_survives_a_lost_connection(postgresql: Server, url: str) -> Non
 
 
 def test_a_server_that_is_gone_is_told(postgresql: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(patience, "PAUSES", (0.01, 0.02))
     with open_database(url) as database:
         postgresql.stop()
         try:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
-from orchestrator.database import Database, DatabaseError, driver_lock, open_database, sqlite, store
+from orchestrator.database import Database, DatabaseError, driver_lock, open_database, patience, sqlite
 from orchestrator.database.sqlite import network_filesystem
 from tests.orchestrator.databases.samples import count, result, save, start
 
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
-    monkeypatch.setattr(store, "PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(patience, "PAUSES", (0.01, 0.02))
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ def test_a_database_locked_by_another_program_is_waited_for(path: Path, impatien
 
         thread = threading.Thread(target=let_go)
         thread.start()
-        store.PAUSES = (0.05,) * 40
+        patience.PAUSES = (0.05,) * 40
         database.record_epoch(1, result(1), "exclusive")
         thread.join()
         assert count(database, "epochs") == 2

@@ -24,7 +24,7 @@ class Notes:
     """A database that writes down what it is told."""
 
     def __init__(self):
-        self.attempts, self.epochs, self.ended = [], [], []
+        self.attempts, self.epochs, self.ended, self.changes = [], [], [], []
         self.hurried = threading.Event()
 
     def hurry(self):
@@ -33,6 +33,9 @@ class Notes:
     def start_attempt(self, key, **facts):
         self.attempts.append((key, facts))
         return len(self.attempts)
+
+    def change_environment(self, attempt, changes):
+        self.changes.append((attempt, changes))
 
     def record_epoch(self, attempt, result, quality, at):
         self.epochs.append((attempt, result.epoch, quality))
@@ -75,6 +78,12 @@ def test_a_trial_alone_is_exclusive_and_done(recorder, notes):
     assert notes.epochs == [(1, 0, "exclusive")]
     assert notes.ended == [(1, "done", "done", None)]
     assert recorder.summary.done == ["net/a"]
+
+
+def test_an_engine_that_takes_the_place_of_another_is_kept(recorder, notes):
+    recorder.started("a", started())
+    recorder.engine("a", "launched")
+    assert notes.changes == [(1, {"engine": "launched"})]
 
 
 def test_an_epoch_beside_another_trial_on_the_device_is_packed(recorder, notes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -13,9 +14,11 @@ from typing import Any
 import pytest
 import torch
 
+from orchestrator.gpu_names import gpu_name
 from orchestrator.provenance import code_digest
-from orchestrator.worker import Job, _gpu_name, attempt
+from orchestrator.worker import Job, attempt, run_job
 from tests.orchestrator.fake_gpu import GPU, MIG, FakeCuda, FakeNvml
+from tests.orchestrator.runs import Workplace
 from trainer.config import TrainConfig
 from trainer.rehearsal import Rehearsal
 
@@ -110,6 +113,42 @@ def test_the_engine_reaches_the_trainer_and_the_attempt(tmp_path: Path, monkeypa
     assert recorded == [("launched", False), ("compiled", True)]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA records what is asked of it here")
+@pytest.mark.parametrize("canary", [False, True])
+def test_the_attempt_keeps_the_engine_that_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, canary: bool):
+    """A CPU is taken for a device whose steps can be replayed; there, PyTorch itself refuses to record one."""
+    monkeypatch.setattr("orchestrator.worker._leave_packages_alone", lambda: None)
+    monkeypatch.setattr("trainer.step._replayable", lambda *_, **__: True)
+    # The rehearsal takes steps enough for a recording on a GPU alone.
+    monkeypatch.setattr("trainer.rehearsal.STEPS", 5)
+    job = small_job(tmp_path, canary=canary)
+    job = replace(job, config=job.config | {"batch_size": 32})
+    told: list[dict[str, Any]] = []
+    run_job(job, told.append)
+    kinds = ["started", "done"] if canary else ["started", "engine", "epoch", "done"]
+    assert [message["kind"] for message in told] == kinds
+    environment = told[0]["environment"]
+    assert (environment["engine_asked"], environment["engine"]) == ("auto", "launched" if canary else "replayed")
+    assert canary or told[1]["engine"] == "launched"
+    (log,) = (tmp_path / "logs").rglob("*.log")
+    assert "steps are launched, not replayed: recording one failed (" in log.read_text()
+
+
+@pytest.mark.ray
+def test_the_database_keeps_the_engine_that_ran(tmp_path: Path):
+    workplace = Workplace(tmp_path)
+    step = workplace.code / "trainer/step.py"
+    rule = 'return device.type == "cuda" and '
+    assert rule in step.read_text()
+    step.write_text(step.read_text().replace(rule, "return True or "))
+    grid = workplace.grid("engine", {"network": ["resnet18"]}, epochs=1)
+    code, output = workplace.run("run", grid, "--no-canary")
+    assert code == 0, output
+    ((environment,),) = workplace.ask("SELECT environment FROM attempts")
+    assert json.loads(environment)["engine"] == "launched"
+    assert json.loads(environment)["engine_asked"] == "auto"
+
+
 class FirstKernel(Exception):
     """Where a trial would start to compute on the GPU."""
 
@@ -145,10 +184,10 @@ def test_gpus_are_told_apart_also_where_nobody_gives_their_uuid(monkeypatch: pyt
         monkeypatch.setattr(torch.cuda, "get_device_properties", BrokenCuda.fail)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     host = socket.gethostname()
-    names = [_gpu_name(device) for device in ("cuda:0", "cuda:1", "cpu")]
+    names = [gpu_name(device) for device in ("cuda:0", "cuda:1", "cpu")]
     assert names == ([f"GPU 3 on {host}", f"GPU 5 on {host}", ""] if mute else [f"{GPU} on {host}"] * 2 + [""])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", MIG)
-    assert _gpu_name("cuda:0") == f"{MIG} on {host}"
+    assert gpu_name("cuda:0") == f"{MIG} on {host}"
 
 
 def test_the_log_of_a_resumed_trial_marks_the_epochs_of_its_checkpoint(tmp_path: Path, monkeypatch):

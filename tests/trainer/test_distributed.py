@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import torch._dynamo.utils
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from trainer.datasets import DATASETS
 from trainer.distributed import PeerLost, from_the_first, gathered, part_of, process_number, together
 from trainer.objective import Batch, Objective, Output
 from trainer.results import EpochResult
-from trainer.step import training_step
+from trainer.step import Step, training_step
 from trainer.train import Diverged, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,7 +103,7 @@ def uneven(**fields: Any) -> TrainConfig:
 
 def plainly_trained(config: TrainConfig, data_root: Path, checkpoint: Path | None = None, **options: Any) -> Any:
     """As `learned`, with a network without batch norm."""
-    with patch("trainer.train.build_network", plain_network):
+    with patch("trainer.state.build_network", plain_network):
         return learned(config, data_root, checkpoint, **options)
 
 
@@ -245,15 +246,38 @@ def test_the_parts_of_a_batch_are_the_batch(streamed: bool, data_root: Path, tmp
             assert whole[4] == batch[4]
 
 
-def streamed_training(data_root: Path, imagenet: Any) -> Any:
+def streamed_training(data_root: Path, imagenet: Any, **options: Any) -> Any:
     config = uneven(dataset="imagenet", methods={"pskd": {}, "cskd": {}}, batch_size=5)
     with patch.dict(DATASETS, imagenet=imagenet):
-        return plainly_trained(config, data_root)
+        return plainly_trained(config, data_root, **options)
 
 
 def test_images_that_stay_in_files(tmp_path: Path, imagenet: Any) -> None:
     alone = streamed_training(tmp_path, imagenet)
     for each in in_processes(2, tmp_path / "two", streamed_training, tmp_path, imagenet):
+        assert_close(each, alone)
+
+
+def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What a training function gives with compiled networks; the backend leaves out what takes the time."""
+    with patch.object(Step.compile, "__defaults__", ("aot_eager",)):
+        result = function(*arguments, engine="compiled", **options)
+    assert torch._dynamo.utils.counters["frames"]["ok"], "nothing was compiled"
+    return result
+
+
+@pytest.mark.parametrize("methods", [{"byot": {}, "pskd": {}}, {"dcm": {}}], ids=title)
+def test_compiled_networks_train_together(methods: dict[str, Any], data_root: Path, tmp_path: Path) -> None:
+    config = uneven(methods=methods, learning_rate=0.01)
+    first, _ = in_processes(2, tmp_path / "launched", learned, config, data_root)
+    for each in in_processes(2, tmp_path / "compiled", compiled, learned, config, data_root):
+        assert_close(each, first)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_compiled_networks_train_on_images_that_stay_in_files(processes: int, tmp_path: Path, imagenet: Any) -> None:
+    alone = streamed_training(tmp_path, imagenet)
+    for each in in_processes(processes, tmp_path / "all", compiled, streamed_training, tmp_path, imagenet):
         assert_close(each, alone)
 
 
@@ -307,7 +331,7 @@ def spoiled(config: TrainConfig, data_root: Path) -> str:
     def network(name: str, *, num_classes: int, **_: Any) -> Plain:
         return SpoiledAtTheEnd(num_classes, 0)
 
-    with patch("trainer.train.build_network", network), pytest.raises(Diverged) as raised:
+    with patch("trainer.state.build_network", network), pytest.raises(Diverged) as raised:
         train(config, lambda result: None, data_root=data_root)
     return str(raised.value)
 

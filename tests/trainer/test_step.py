@@ -17,8 +17,9 @@ from tests.trainer.training import COMBINATIONS, assert_same, title
 from trainer.config import TrainConfig
 from trainer.objective import METHODS, Batch, Method
 from trainer.results import COMPILED, LAUNCHED, REPLAYED
+from trainer.state import build_networks, checkpoint_state, load_state, teacher_config
 from trainer.step import Replayed, Step, choose_engine, hold_rate, set_rate
-from trainer.train import Diverged, Training, build_networks, checkpoint_state, load_state, teacher_config
+from trainer.train import Diverged, Training
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 

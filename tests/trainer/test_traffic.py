@@ -14,8 +14,8 @@ from trainer.data import EvaluationSet, epoch_loader, evaluation_sets, load_spli
 from trainer.device import without_search
 from trainer.evaluation import evaluate
 from trainer.reading import ImageFiles
+from trainer.state import build_networks
 from trainer.streaming import StreamingLoader
-from trainer.train import build_networks
 
 CPU = torch.device("cpu")
 

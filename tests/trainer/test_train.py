@@ -20,7 +20,8 @@ from trainer.data import DataError, epoch_loader, load_splits
 from trainer.metrics import compute_metrics, ood_auroc
 from trainer.objective import Method, Objective
 from trainer.results import EpochResult
-from trainer.train import Diverged, build_networks, train
+from trainer.state import build_networks
+from trainer.train import Diverged, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
