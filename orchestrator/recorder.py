@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Ended attempts that may still have overlapped with an epoch that is reported later.
 REMEMBERED = 64
 # What workers report of an attempt, in the journal's words.
-REPORTS = ("start", "epoch", "end")
+REPORTS = ("start", "engine", "epoch", "end")
 # Between two looks whether the database's locks are still held: other drivers take what a lost one has left.
 PROOF_SECONDS = 20.0
 
@@ -176,7 +176,7 @@ class Recorder:
     def engine(self, key: str, engine: str) -> None:
         """A worker trains with another engine than it began with."""
         attempt = self.running[key]
-        self.journal.write(lambda: self.database.change_environment(attempt.id, {"engine": engine}))
+        self.journal.write("engine", lambda: self.database.change_environment(attempt.id, {"engine": engine}))
 
     def failing(self, key: str, failure: Failure, *, by_worker: bool = False) -> None:
         """Keep the reason why the attempt is about to end, given by its worker or by this driver."""
