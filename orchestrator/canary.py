@@ -25,7 +25,8 @@ LEAST_IMAGES = 200_000
 CONTEXT_BYTES = 600 * 2**20
 # The share of a device's memory that may be given away, for the rest grows after a few steps.
 MEMORY_SHARE = 0.9
-# Where the processor spends less than this share of a step on giving out work, the device is the bottleneck.
+# Where the processor spends less than this share of a step on giving out work, the device is the bottleneck. So it is
+# where steps are replayed: the device has all of a step's kernels at once, and is idle between none of them.
 LAUNCH_BOUND = 0.7
 MOST_PACKED = 4
 

@@ -204,7 +204,8 @@ def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member
                 device=member.device,
                 data_root=local_data(config, job.data_root, _progress(report)),
                 folder=checkpoint.parent if checkpoint else member.log_path.parent,
-                engine=job.engine,
+                # That of the trials, of which each may run in several processes.
+                engine=started["environment"]["engine"],
                 deterministic=job.deterministic,
                 report_engine=lambda engine: started["environment"].update(engine=engine),
             )
@@ -216,7 +217,7 @@ def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member
 
 
 def _engine(job: Job, device: str) -> str:
-    """Return the engine that the trainer will choose."""
+    """Return the engine that the trainer chooses for a trial."""
     import torch
 
     from trainer.config import TrainConfig
@@ -225,8 +226,7 @@ def _engine(job: Job, device: str) -> str:
 
     config = TrainConfig(**job.config)
     in_memory = not dataset_spec(config.dataset).streamed
-    processes = 1 if job.canary else job.processes
-    return choose_engine(job.engine, config, torch.device(device), in_memory=in_memory, processes=processes)
+    return choose_engine(job.engine, config, torch.device(device), in_memory=in_memory, processes=job.processes)
 
 
 def _keep_compiled(job: Job) -> None:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from dataclasses import fields
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
@@ -19,6 +15,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from trainer.combination import (
+    canonical,
+    checked_methods,
+    copied,
+    merged_requires,
+    plus_zero,
+    resolved_methods,
+    settled_heads,
+)
 from trainer.datasets import (
     DATASETS,
     FOLDER_PREFIX,
@@ -27,7 +32,7 @@ from trainer.datasets import (
     dataset_spec,
 )
 from trainer.networks import NETWORKS, head_count
-from trainer.objective import METHODS, Objective, build_methods, method_parameters
+from trainer.objective import build_methods
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
 
 if TYPE_CHECKING:
@@ -120,7 +125,7 @@ class TrainConfig(BaseModel):
         # pydantic takes true for 1.
         if isinstance(value, bool):
             raise problem(f"{shown(value)} is not a number")
-        return _plus_zero(value)
+        return plus_zero(value)
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -129,7 +134,7 @@ class TrainConfig(BaseModel):
             raise problem(
                 f"{shown(methods)} is not a mapping of methods to their hyperparameters, such as {{pskd: {{}}}}"
             )
-        return _copy(_checked_methods(_canonical(methods)))
+        return copied(checked_methods(canonical(methods)))
 
     @field_validator("milestones")
     @classmethod
@@ -141,8 +146,8 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         spec, dataset = NETWORKS[self.network], dataset_spec(self.dataset)
-        methods = _canonical(self.methods)
-        requires = _requires(methods)
+        methods = canonical(self.methods)
+        requires = merged_requires(methods)
         found: Found = []
         settled: dict[str, Any] = {}
 
@@ -174,10 +179,10 @@ class TrainConfig(BaseModel):
             found.append((("subset",), f"{self.subset} is more than the {most:,} training images of any class"))
 
         try:
-            settled["heads"] = heads = _settled_heads(self.network, self.peer, self.heads, methods)
+            settled["heads"] = heads = settled_heads(self.network, self.peer, self.heads, methods)
             count = head_count(self.network, self.stages or spec.stages, None if heads == "none" else heads)
             if methods != "{}" and not found:
-                settled["methods"] = _copy(_resolved_methods(methods, count))
+                settled["methods"] = copied(resolved_methods(methods, count))
         except PydanticCustomError as error:
             found += (error.context or {})["problems"]
         if found:
@@ -189,7 +194,7 @@ class TrainConfig(BaseModel):
     @property
     def requires(self) -> Requires:
         """What the methods of this run need, merged."""
-        return _requires(_canonical(self.methods))
+        return merged_requires(canonical(self.methods))
 
     @property
     def head_kind(self) -> str | None:
@@ -222,7 +227,7 @@ class TrainConfig(BaseModel):
         """The fields that differ from their defaults, as plain JSON values: the identity before hashing."""
         by_default = "none"
         if self.heads != "none":
-            by_default = _settled_heads(self.network, self.peer, "auto", _canonical(self.methods))
+            by_default = settled_heads(self.network, self.peer, "auto", canonical(self.methods))
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in self.__dict__.items()
@@ -234,122 +239,12 @@ class TrainConfig(BaseModel):
 
         A field added later with a default leaves every earlier key as it was.
         """
-        return hashlib.sha256(_canonical({"version": CONFIG_VERSION, **self.science()}).encode()).hexdigest()
+        return hashlib.sha256(canonical({"version": CONFIG_VERSION, **self.science()}).encode()).hexdigest()
 
 
 _DEFAULTS: dict[str, Any] = {
     name: field.get_default(call_default_factory=True) for name, field in TrainConfig.model_fields.items()
 }
-
-
-# One text for equal values, whatever the order of their keys.
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr).encode
-
-# A grid of 100,000 trials has few distinct combinations of methods: each is checked once.
-
-
-@lru_cache(maxsize=4096)
-def _settled_heads(network: str, peer: str | None, heads: str, methods: str) -> str:
-    """The kind of heads that every network of a run carries, `none` for none; `methods` as canonical JSON."""
-    built = build_methods(json.loads(methods))
-    needing = [method.name for method in built if method.requires.heads]
-    comparing = [method.name for method in built if method.requires.features]
-    if heads == "none" or (heads == "auto" and not needing):
-        if needing:
-            raise problem(
-                f"'none', but {', '.join(needing)} trains auxiliary heads; leave it out or name a kind", "heads"
-            )
-        return "none"
-    by_default = heads in ("auto", "native")
-    kind = next(iter(NETWORKS[network].heads), None) if by_default else heads
-    for name in (network, peer or network):
-        allowed = NETWORKS[name].heads
-        if kind not in allowed:
-            able = ", ".join(other for other, spec in NETWORKS.items() if (kind in spec.heads if kind else spec.heads))
-            asked = f" ({', '.join(needing)} trains them)" if needing else ""
-            raise problem(
-                f"{name} cannot carry {repr(kind) if kind else 'auxiliary'} heads{asked}; it can carry: "
-                f"{', '.join(allowed) or 'none'} (networks that can: {able or 'none'})",
-                ("network" if name == network else "peer") if by_default else "heads",
-            )
-        if comparing and kind not in NETWORKS[name].comparable_heads:
-            raise problem(
-                f"the {kind!r} heads of {name} have features of another length than its own, and "
-                f"{' and '.join(comparing)} compares them; use another network",
-                "methods",
-            )
-    return str(kind)
-
-
-def _no_method(name: str) -> str:
-    """Return what to say of a name that is no method: several in one, none (`baseline`), or a slip of the pen."""
-    parts = [part for part in re.split(r"[\s,;&|/+]+", name.strip()) if part]
-    if len(parts) > 1 and all(part in METHODS for part in parts):
-        return f"{shown(name)} is not one method; to train with all of them, write {'+'.join(parts)}"
-    if name == "baseline":
-        return "'baseline' stands alone: it is training without any method; leave it out of a combination"
-    return unknown("method", name, [*METHODS, "baseline"])
-
-
-@lru_cache(maxsize=4096)
-def _checked_methods(text: str) -> dict[str, dict[str, Any]]:
-    import trainer.methods  # noqa: F401  (fills the registry)
-
-    checked: dict[str, dict[str, Any]] = {}
-    found: Found = []
-    for name, given in sorted(json.loads(text).items()):
-        parameters = {} if given is None else given
-        if isinstance(parameters, dict):
-            parameters = {parameter: _plus_zero(value) for parameter, value in parameters.items()}
-        if name not in METHODS:
-            found.append(((name,), _no_method(name)))
-        elif not isinstance(parameters, dict):
-            found.append(((name,), f"{shown(parameters)} is not a mapping of hyperparameters, such as {{}}"))
-        else:
-            try:
-                method = build_methods({name: parameters})[0]
-            except ValidationError as error:
-                names = [field.name for field in fields(METHODS[name])]
-                listed = plain_problems(error, f"hyperparameter of {name}", names)
-                found += [((name, *path), message) for path, message in listed]
-                continue
-            # pydantic takes true for 1.
-            for parameter, value in parameters.items():
-                if _has_bool(value) and not _has_bool(getattr(method, parameter)):
-                    found.append(((name, parameter), f"{shown(value)} is not a number"))
-            checked[name] = method_parameters(method)
-    if found:
-        raise problems(found)
-    return json.loads(json.dumps(checked))
-
-
-def _plus_zero(value: Any) -> Any:
-    """Minus zero is zero, and must not make another key."""
-    return value + 0.0 if isinstance(value, float) else value
-
-
-def _has_bool(value: Any) -> bool:
-    return any(map(_has_bool, value)) if isinstance(value, (list, tuple)) else isinstance(value, bool)
-
-
-@lru_cache(maxsize=4096)
-def _resolved_methods(text: str, num_heads: int) -> dict[str, dict[str, Any]]:
-    resolved: dict[str, dict[str, Any]] = {}
-    for method in build_methods(json.loads(text)):
-        try:
-            resolved[method.name] = method_parameters(method.resolve(num_heads))
-        except ValueError as error:
-            raise problem(str(error), "methods", method.name) from None
-    return json.loads(json.dumps(resolved))
-
-
-@lru_cache(maxsize=4096)
-def _requires(text: str) -> Requires:
-    return Objective(build_methods(json.loads(text)), 1).requires
-
-
-def _copy(methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {name: dict(parameters) for name, parameters in methods.items()}
 
 
 def config_problems(error: ValidationError) -> Found:

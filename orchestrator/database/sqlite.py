@@ -6,6 +6,8 @@ import os
 import shlex
 import sqlite3
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -226,3 +228,15 @@ def _mode(path: Path, readonly: bool) -> str:
     if not log.exists() and not os.access(path.absolute().parent, os.W_OK):
         return "mode=ro&immutable=1"
     return "mode=ro"
+
+
+@contextmanager
+def synchronous(connection: Connection) -> Iterator[None]:
+    """Commit to the disk, with all that was committed before, and not only to the operating system."""
+    raw: sqlite3.Connection = connection.connection.driver_connection
+    (before,) = raw.execute("PRAGMA synchronous").fetchone()
+    raw.execute("PRAGMA synchronous = FULL")
+    try:
+        yield
+    finally:
+        raw.execute(f"PRAGMA synchronous = {before}")

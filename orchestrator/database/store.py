@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from orchestrator.database.lock import living_drivers
 from orchestrator.database.patience import patience, persist
 from orchestrator.database.postgresql import holder_of
 from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
+from orchestrator.database.sqlite import synchronous
 
 if TYPE_CHECKING:
     from orchestrator.database.backup import Copied
@@ -337,19 +337,7 @@ class Database:
             return answer
         with self._writer.connect() as connection:
             if durable and self.path is not None:
-                with _synchronous(connection), connection.begin():
+                with synchronous(connection), connection.begin():
                     return work(connection)
             with connection.begin():
                 return work(connection)
-
-
-@contextmanager
-def _synchronous(connection: Connection) -> Iterator[None]:
-    """Commit to the disk, with all that was committed before, and not only to the operating system."""
-    raw: sqlite3.Connection = connection.connection.driver_connection
-    (before,) = raw.execute("PRAGMA synchronous").fetchone()
-    raw.execute("PRAGMA synchronous = FULL")
-    try:
-        yield
-    finally:
-        raw.execute(f"PRAGMA synchronous = {before}")

@@ -103,7 +103,8 @@ def test_the_engine_reaches_the_trainer_and_the_attempt(tmp_path: Path, monkeypa
     for manner in ({}, {"engine": "compiled", "deterministic": True, "cpus": 3}):
         assert attempt(small_job(tmp_path, canary=canary, **manner), told.append) is None
     assert asked == [
-        {"engine": "auto", "deterministic": False},
+        # A canary is asked for what its trials will use, which may have several processes.
+        {"engine": "launched" if canary else "auto", "deterministic": False},
         {"engine": "compiled", "deterministic": True},
     ]
     assert compilers == [(None, None), (str(tmp_path / "cache/inductor"), "3")]

@@ -1,0 +1,133 @@
+"""The methods of a configuration, checked against themselves and its networks, and kept for the trials that share them.
+
+Methods travel as canonical JSON: a grid of 100,000 trials has few distinct combinations, and each is checked once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from trainer.networks import NETWORKS
+from trainer.objective import METHODS, Objective, build_methods, method_parameters
+from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
+
+if TYPE_CHECKING:
+    from trainer.objective import Requires
+
+
+# One text for equal values, whatever the order of their keys.
+canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr).encode
+
+
+@lru_cache(maxsize=4096)
+def settled_heads(network: str, peer: str | None, heads: str, methods: str) -> str:
+    """Return the kind of heads that every network of a run carries, `none` for none; `methods` as canonical JSON."""
+    built = build_methods(json.loads(methods))
+    needing = [method.name for method in built if method.requires.heads]
+    comparing = [method.name for method in built if method.requires.features]
+    if heads == "none" or (heads == "auto" and not needing):
+        if needing:
+            raise problem(
+                f"'none', but {', '.join(needing)} trains auxiliary heads; leave it out or name a kind", "heads"
+            )
+        return "none"
+    by_default = heads in ("auto", "native")
+    kind = next(iter(NETWORKS[network].heads), None) if by_default else heads
+    for name in (network, peer or network):
+        allowed = NETWORKS[name].heads
+        if kind not in allowed:
+            able = ", ".join(other for other, spec in NETWORKS.items() if (kind in spec.heads if kind else spec.heads))
+            asked = f" ({', '.join(needing)} trains them)" if needing else ""
+            raise problem(
+                f"{name} cannot carry {repr(kind) if kind else 'auxiliary'} heads{asked}; it can carry: "
+                f"{', '.join(allowed) or 'none'} (networks that can: {able or 'none'})",
+                ("network" if name == network else "peer") if by_default else "heads",
+            )
+        if comparing and kind not in NETWORKS[name].comparable_heads:
+            raise problem(
+                f"the {kind!r} heads of {name} have features of another length than its own, and "
+                f"{' and '.join(comparing)} compares them; use another network",
+                "methods",
+            )
+    return str(kind)
+
+
+def _no_method(name: str) -> str:
+    """Return what to say of a name that is no method: several in one, none (`baseline`), or a slip of the pen."""
+    parts = [part for part in re.split(r"[\s,;&|/+]+", name.strip()) if part]
+    if len(parts) > 1 and all(part in METHODS for part in parts):
+        return f"{shown(name)} is not one method; to train with all of them, write {'+'.join(parts)}"
+    if name == "baseline":
+        return "'baseline' stands alone: it is training without any method; leave it out of a combination"
+    return unknown("method", name, [*METHODS, "baseline"])
+
+
+@lru_cache(maxsize=4096)
+def checked_methods(text: str) -> dict[str, dict[str, Any]]:
+    """Return methods with the hyperparameters that differ from their defaults; raises the `problems` of all at once."""
+    import trainer.methods  # noqa: F401  (fills the registry)
+
+    checked: dict[str, dict[str, Any]] = {}
+    found: Found = []
+    for name, given in sorted(json.loads(text).items()):
+        parameters = {} if given is None else given
+        if isinstance(parameters, dict):
+            parameters = {parameter: plus_zero(value) for parameter, value in parameters.items()}
+        if name not in METHODS:
+            found.append(((name,), _no_method(name)))
+        elif not isinstance(parameters, dict):
+            found.append(((name,), f"{shown(parameters)} is not a mapping of hyperparameters, such as {{}}"))
+        else:
+            try:
+                method = build_methods({name: parameters})[0]
+            except ValidationError as error:
+                names = [field.name for field in fields(METHODS[name])]
+                listed = plain_problems(error, f"hyperparameter of {name}", names)
+                found += [((name, *path), message) for path, message in listed]
+                continue
+            # pydantic takes true for 1.
+            for parameter, value in parameters.items():
+                if _has_bool(value) and not _has_bool(getattr(method, parameter)):
+                    found.append(((name, parameter), f"{shown(value)} is not a number"))
+            checked[name] = method_parameters(method)
+    if found:
+        raise problems(found)
+    return json.loads(json.dumps(checked))
+
+
+def plus_zero(value: Any) -> Any:
+    """Return zero for minus zero, which must not make another key."""
+    return value + 0.0 if isinstance(value, float) else value
+
+
+def _has_bool(value: Any) -> bool:
+    return any(map(_has_bool, value)) if isinstance(value, (list, tuple)) else isinstance(value, bool)
+
+
+@lru_cache(maxsize=4096)
+def resolved_methods(text: str, num_heads: int) -> dict[str, dict[str, Any]]:
+    """Return methods as they are on networks with `num_heads` heads; raises the `problem` of one that does not fit."""
+    resolved: dict[str, dict[str, Any]] = {}
+    for method in build_methods(json.loads(text)):
+        try:
+            resolved[method.name] = method_parameters(method.resolve(num_heads))
+        except ValueError as error:
+            raise problem(str(error), "methods", method.name) from None
+    return json.loads(json.dumps(resolved))
+
+
+@lru_cache(maxsize=4096)
+def merged_requires(text: str) -> Requires:
+    """Return what methods need of a run, merged."""
+    return Objective(build_methods(json.loads(text)), 1).requires
+
+
+def copied(methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return a copy of methods that were kept for several configurations."""
+    return {name: dict(parameters) for name, parameters in methods.items()}
