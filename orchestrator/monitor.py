@@ -148,7 +148,8 @@ def _grid_status(database: Database, grid: GridRow, options: Sequence[str]) -> d
     counts = Counter(trial["state"] for trial in trials)
     known = as_measured(database.measured(["canary"]))
     again = None
-    if interrupted := next((trial for trial in trials if trial["interrupted"]), None):
+    # A run on a copy would train a second time what the original's run has gone on with.
+    if not database.copied and (interrupted := next((trial for trial in trials if trial["interrupted"]), None)):
         again = rerun(grid.source, database.attempts(interrupted["key"])[-1].environment, options)
     return {
         "name": grid.name,

@@ -39,7 +39,7 @@ def triage_of(database: Database, grids: Sequence[str] | None, options: Sequence
             "log": absolute(failure.log) if failure.log else None,
             "excerpt": _excerpt(failure),
             "remedy": REMEDIES.get(failure.error_class or "", ""),
-            "retry": rerun(sources[name], failure.environment, retry),
+            "retry": None if database.copied else rerun(sources[name], failure.environment, retry),
             "run_as": None if "places" in failure.environment else failure.environment.get("command"),
         }
         for name in names
@@ -72,8 +72,8 @@ def print_triage(failures: Sequence[dict[str, Any]]) -> None:
         if failure["log"]:
             console.print(f"  log:     {escape(failure['log'])}")
         console.print(f"  remedy:  {escape(failure['remedy'])}")
-        console.print(f"  retry:   {escape(failure['retry'])}")
-        if failure["run_as"]:
+        console.print(f"  retry:   {escape(failure['retry'] or 'with the original of this copy')}")
+        if failure["run_as"] and failure["retry"]:
             console.print(f"  run as:  {escape(failure['run_as'])} (add its --checkpoints and --data-root, if any)")
         for line in failure["excerpt"]:
             console.print(f"    | {escape(line)}", style="dim")

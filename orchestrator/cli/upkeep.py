@@ -95,8 +95,12 @@ def doctor(
     with `--db`, that a database is whole."""
     with errors():
         if db is not None:
-            from orchestrator.database import open_database
+            from orchestrator.database import DatabaseError, open_database
 
+            if "://" not in db and not Path(db).exists():
+                raise DatabaseError(
+                    f"there is no {db}, so nothing was checked; give --db a results database that is there"
+                )
             with open_database(db, readonly=True) as database:
                 for line in database.warnings:
                     typer.echo(f"warning: {line}", err=True)

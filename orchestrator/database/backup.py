@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, func, insert, select, text
 
@@ -17,9 +18,15 @@ from orchestrator.database import schema
 from orchestrator.database.errors import DatabaseError
 from orchestrator.database.models import Attempt, Base, Epoch, Grid, Trial
 from orchestrator.database.sqlite import copy_file, sqlite_engine
+from orchestrator.database.values import now
+
+if TYPE_CHECKING:
+    from orchestrator.database.lock import Living
 
 # Rows of a server that are held in memory at once.
 BATCH = 2000
+# In a copy alone.
+COPY_TABLE = "orchestrate_copy"
 # Of many damaged pages, enough to know what it is.
 SHOWN = 5
 
@@ -33,21 +40,31 @@ class Copied:
     counts: Mapping[str, int]
 
 
-def back_up_to(engine: Engine, where: str, target: Path) -> Copied:
+def back_up_to(engine: Engine, where: str, target: Path, living: Callable[[Connection], Living]) -> Copied:
     """Copy a whole database, as it is at one moment, into a new SQLite file, and check that file's pages.
 
+    One that is made during a run says so: see `made_during_a_run`. `living` tells which drivers live.
     Raises DatabaseError when there is a file of that name, when it cannot be written, and when the database itself
     is damaged; no part of a copy stays.
     """
     if os.path.lexists(target):
         raise DatabaseError(f"{target} is there already, and a backup overwrites nothing; name a new file")
+    if not target.parent.is_dir():
+        raise DatabaseError(
+            f"{target} cannot be written: there is no folder {target.absolute().parent}; make it first, or name another"
+        )
     # A short name, because that of the target may be as long as a name can be.
     partial = target.with_name(f".{os.getpid()}.partial")
     try:
+        # First of all as a file: SQLite does not say why it cannot make one.
+        partial.touch()
+        with engine.connect() as connection:
+            lives, taken = living(connection), now()
         if engine.dialect.name == "sqlite":
             copy_file(engine, partial)
         else:
             _copy_rows(engine, partial)
+        _mark(partial, where, taken, lives)
         copy = sqlite_engine(partial, readonly=True)
         try:
             counts = _checked(copy, where)
@@ -58,12 +75,49 @@ def back_up_to(engine: Engine, where: str, target: Path) -> Copied:
             size = os.fstat(file.fileno()).st_size
         _take_name(partial, target)
     except (OSError, sqlite3.Error) as error:
-        raise DatabaseError(f"{target} could not be written: {getattr(error, 'strerror', None) or error}") from error
+        raise DatabaseError(
+            f"{target} could not be written: {getattr(error, 'strerror', None) or error}; mend that or name another"
+        ) from error
     finally:
         for left in (partial, *(partial.with_name(partial.name + end) for end in ("-wal", "-shm", "-journal"))):
             with suppress(OSError):
                 left.unlink(missing_ok=True)
     return Copied(target, size, counts)
+
+
+def _mark(copy: Path, where: str, taken: datetime, lives: Living) -> None:
+    """Write into a copy that trials were running, or waited for their turn, when it was made."""
+    connection = sqlite3.connect(copy)
+    try:
+        claims = connection.execute("SELECT DISTINCT driver FROM trials WHERE driver IS NOT NULL").fetchall()
+        if any(lives(token) for (token,) in claims):
+            with connection:
+                connection.execute(f"DROP TABLE IF EXISTS {COPY_TABLE}")
+                connection.execute(f"CREATE TABLE {COPY_TABLE} (source TEXT, taken TEXT, attempt INTEGER)")
+                connection.execute(
+                    f"INSERT INTO {COPY_TABLE} SELECT ?, ?, max(id) FROM attempts",
+                    (where, f"{taken:%Y-%m-%d %H:%M:%S}"),
+                )
+    finally:
+        connection.close()
+
+
+def made_during_a_run(connection: Connection, where: str) -> str | None:
+    """Return what to say of a copy that was made during a run and with which nobody has gone on; None of any other."""
+    if connection.dialect.name != "sqlite":
+        return None
+    there = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name")
+    if not connection.scalar(there, {"name": COPY_TABLE}):
+        return None
+    row = connection.execute(text(f"SELECT source, taken, attempt FROM {COPY_TABLE}")).first()
+    newest = connection.scalar(select(func.max(Attempt.id)))
+    if row is None or newest != row.attempt:
+        return None
+    return (
+        f"{where} is a copy of {row.source}, made on {row.taken} UTC during a run: the trials that ran then stand in "
+        "it as interrupted, and what they did later is not in it. Go on with the original; a run on the copy would "
+        "train them a second time"
+    )
 
 
 def _checked(copy: Engine, where: str) -> dict[str, int]:

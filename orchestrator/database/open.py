@@ -11,6 +11,7 @@ from sqlalchemy import URL, Connection, Engine, make_url, text
 from sqlalchemy.exc import ArgumentError, StatementError
 
 from orchestrator.database import schema
+from orchestrator.database.backup import made_during_a_run
 from orchestrator.database.errors import DatabaseError, Holder, describe, described
 from orchestrator.database.lock import file_lock
 from orchestrator.database.postgresql import BULK, SCHEMA, LockedSession, postgresql_engine
@@ -48,14 +49,22 @@ def open_database(
             with engine.connect() as connection:
                 schema.check(connection, where, write=not readonly)
                 warning = _missing_log(connection, path) if alone else None
+                copied = made_during_a_run(connection, where)
             # Only now is it known to be ours to change.
             network = None if path is None or readonly else set_journal(engine, path)
     except BaseException:
         engine.dispose()
         raise
-    warnings = [line for line in (warning, network) if line]
+    warnings = [line for line in (warning, copied, network) if line]
     return Database(
-        engine, where, path=path, readonly=readonly, warnings=warnings, network=bool(network), migrated=migrated
+        engine,
+        where,
+        path=path,
+        readonly=readonly,
+        warnings=warnings,
+        network=bool(network),
+        migrated=migrated,
+        copied=bool(copied),
     )
 
 

@@ -35,7 +35,8 @@ class Database:
 
     `where` names it in messages, without a password; `path` is the file, None for PostgreSQL, `network` whether
     that is on a network file system. `warnings` are to be shown to a person, `migrated` says what opening it has
-    changed. Every method that writes is one transaction: it happened wholly or not at all. All raise DatabaseError.
+    changed, `copied` that it is a copy made during a run. Every method that writes is one transaction: it happened
+    wholly or not at all. All raise DatabaseError.
 
     `tell` gets a line when a driver begins to wait for a database that is away, and one when it is back; it waits for
     `patience` seconds. `wrote` says that writing has worked.
@@ -51,6 +52,7 @@ class Database:
         warnings: Sequence[str] = (),
         network: bool = False,
         migrated: str | None = None,
+        copied: bool = False,
     ) -> None:
         self.engine = engine
         self.where = where
@@ -59,6 +61,7 @@ class Database:
         self.warnings = warnings
         self.network = network
         self.migrated = migrated
+        self.copied = copied
         self.driver: Driver | None = None
         self.patience = 0.0
         self.tell: Callable[[str], None] = lambda line: None
@@ -239,7 +242,7 @@ class Database:
         from orchestrator.database.backup import back_up_to
 
         with described(self.where):
-            return back_up_to(self.engine, self.where, target)
+            return back_up_to(self.engine, self.where, target, self.living)
 
     def broken_rows(self) -> list[str]:
         """Return the rows of a file whose values are not what their columns hold, in words."""

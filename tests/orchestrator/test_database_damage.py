@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -233,16 +234,67 @@ def test_a_backup_is_whole_while_a_run_writes(location: str, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.glob("copy*")] == ["copy.db"]
     with open_database(copy, readonly=True) as database:
         assert [(row.state, row.epochs_done) for row in database.progress()] == [("pending", 1), ("pending", 0)]
-        assert not database.warnings and not database.damage() and not database.broken_rows()
+        assert not database.damage() and not database.broken_rows()
+
+
+def test_a_copy_made_during_a_run_says_so_and_advises_no_second_run(location: str, tmp_path: Path) -> None:
+    copy, again = tmp_path / "copy.db", tmp_path / "again.db"
+    with open_database(location, create=True) as database, driver_lock(database, grid="table1") as driver:
+        keys = save(database, 2)
+        database.claim(keys, driver)
+        attempt = start(database, keys[0])
+        database.record_epoch(attempt, result(0), "exclusive")
+        failed = start(database, keys[1])
+        broke = {"error_class": "code", "error_text": "it broke", "fingerprint": "f", "trial_state": "failed"}
+        database.finish_attempt(failed, "failed", **broke)
+        assert CliRunner().invoke(app, ["backup", str(copy), "--db", location]).exit_code == 0
+        where = database.where
+    moment = r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+    said = rf"warning: {re.escape(f'{copy} is a copy of {where}')}, made on {moment} during a run"
+    for command in ("status", "triage", "watch --once"):
+        found = orchestrate(copy, *command.split())
+        assert re.search(said, found.output) and "orchestrate run" not in found.output, command
+        assert found.exit_code == 0
+    # The copy of a copy is one of the same moment.
+    assert CliRunner().invoke(app, ["backup", str(again), "--db", str(copy)]).exit_code == 0
+    assert f"{again} is a copy of {where}, made on" in orchestrate(again, "status").output
+    # Whoever goes on with it all the same, as where the original is lost, has a database like any other.
+    with open_database(copy) as database, driver_lock(database, grid="table1"):
+        assert database.copied
+        database.release_stale()
+        start(database, keys[0])
+    found = orchestrate(copy, "status")
+    assert "is a copy" not in found.output and "`orchestrate run " in found.output
+
+
+def test_a_copy_of_a_database_that_nobody_writes_is_like_any_other(location: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    with open_database(location, create=True) as database, driver_lock(database, grid="table1") as driver:
+        (key,) = save(database, 1)
+        database.claim([key], driver)
+        database.record_epoch(start(database, key), result(0), "exclusive")
+    # Its driver was killed.
+    assert CliRunner().invoke(app, ["backup", str(copy), "--db", location]).exit_code == 0
+    found = orchestrate(copy, "status")
+    assert "is a copy" not in found.output and "continues what was interrupted" in found.output
 
 
 def test_a_backup_that_cannot_be_written_leaves_nothing(copy: Path, tmp_path: Path) -> None:
     found = orchestrate(copy, "backup", str(tmp_path / "nowhere" / "copy.db"))
-    assert found.exit_code == 2 and "could not be written" in found.output
+    folder = tmp_path / "nowhere"
+    words = f"{folder}/copy.db cannot be written: there is no folder {folder}; make it first, or name another"
+    assert found.exit_code == 2 and words in found.output
     pages(copy, random.Random(1))
     found = orchestrate(copy, "backup", str(tmp_path / "copy.db"))
     assert found.exit_code == 2 and "damaged" in found.output
     assert not list(tmp_path.glob("copy*"))
+
+
+def test_a_check_of_no_database_says_that_nothing_was_checked(tmp_path: Path) -> None:
+    found = orchestrate(tmp_path / "nope.db", "doctor")
+    words = f"there is no {tmp_path / 'nope.db'}, so nothing was checked; give --db a results database that is there"
+    assert found.exit_code == 2 and words in found.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_copy_without_its_log_says_what_it_lacks(tmp_path: Path) -> None:
