@@ -123,7 +123,10 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
                 typer.echo(_elsewhere(database, others, wait))
             if claimed:
                 trials = [trial for trial in wanted if trial.key in claimed]
-                _train(database, driver, trials, options, plan)
+                with _audience(database, driver, trials, options, plan) as observer:
+                    from orchestrator.scheduler import run_trials
+
+                    run_trials(database, trials, options, observer)
                 tried |= claimed
                 continue
             left = len(wanted) + others.total()
@@ -141,18 +144,21 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
         return Outcome(plan.count("failed"), left, sum(entry.trial.key in tried for entry in plan.pending))
 
 
-def _train(database: Database, driver: Driver, trials: Sequence[Trial], options: RunOptions, plan: Plan) -> None:
+@contextmanager
+def _audience(
+    database: Database, driver: Driver, trials: Sequence[Trial], options: RunOptions, plan: Plan
+) -> Iterator[Observer]:
+    """Yield who is told of the trials while they run; afterwards, what is left of this driver's claims is free."""
     from orchestrator.database import DatabaseError
 
     try:
         from orchestrator.display import run_display
         from orchestrator.forecast import as_measured
-        from orchestrator.scheduler import run_trials
 
         configs = {trial.name: trial.config.model_dump(mode="json") for trial in trials}
         known = as_measured(database.measured())
         with run_display(options.grid, configs, known, plan=plan) as observer, _told_to(database, observer):
-            run_trials(database, trials, options, observer)
+            yield observer
     except BaseException:
         database.hurry()
         try:

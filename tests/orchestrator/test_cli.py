@@ -535,7 +535,7 @@ def test_trials_that_a_file_no_longer_lists_are_told(recorded, here: Path):
         "resnet18/pskd/seed0). They leave the tables, and are there again when the file has every value of before\n"
     )
     assert orchestrate("plan", "first.yaml").stderr == note
-    with patch("orchestrator.launch._train"):
+    with patch("orchestrator.scheduler.run_trials"):
         assert orchestrate("run", "first.yaml", "--data-root", here).stderr == note
         # The database has what the file lists now.
         assert orchestrate("run", "first.yaml", "--data-root", here).stderr == ""
@@ -543,7 +543,7 @@ def test_trials_that_a_file_no_longer_lists_are_told(recorded, here: Path):
 
 def test_an_interrupted_trial_without_its_checkpoint_is_told(here: Path):
     key = load_grid(here / "first.yaml").trials[0].key
-    with patch("orchestrator.launch._train"):
+    with patch("orchestrator.scheduler.run_trials"):
         assert orchestrate("run", "first.yaml").stderr == ""
         with open_database("results.db") as database, driver_lock(database, grid="first"):
             # That run has ended, and with it its claim.
