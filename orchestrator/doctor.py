@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 import signal
 import tempfile
@@ -19,6 +18,7 @@ from rich.markup import escape
 from orchestrator.machine import Finding, gpus, processors
 from orchestrator.provenance import code_provenance
 from orchestrator.timing_gpu import gpus_here
+from trainer.paths import folder_refusal
 
 # Every combination of the paper's three methods, every other method, and two networks side by side.
 COMBINATIONS = (
@@ -50,16 +50,16 @@ def check_machine(data_root: str | Path) -> bool:
     for name, problem in _datasets(data_root):
         say("data", f"{name}: {problem or 'there'}", "" if problem else "green")
     here = Path.cwd()
-    free, writable = shutil.disk_usage(here).free / 2**30, os.access(here, os.W_OK)
+    free, refusal = shutil.disk_usage(here).free / 2**30, folder_refusal(here)
     enough = free >= LEAST_GIB
     say(
         "disk",
         f"{free:.1f} GiB free in {here}" + ("" if enough else ": too little for checkpoints"),
         "" if enough else "red",
     )
-    if not writable:
-        say("disk", f"{here} cannot be written to: the database cannot be made here", "red")
-    return writable and enough and able
+    if refusal:
+        say("disk", f"{here} cannot be written to ({refusal.strerror}): the database cannot be made here", "red")
+    return not refusal and enough and able
 
 
 def check_resume(combinations: Sequence[str] = COMBINATIONS, device: str = "cpu") -> bool:

@@ -80,7 +80,7 @@ def _train(options: Namespace) -> None:
                 device=device,
                 data_root=options.data_root,
                 checkpoint=options.checkpoint,
-                checkpoint_seconds=None,
+                checkpoint_seconds=options.checkpoint_seconds,
                 engine=options.engine,
                 deterministic=options.deterministic,
                 report_teacher=lambda result: _say(_teacher_line(result, config.epochs)),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import textwrap
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -79,11 +81,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
         options.given["milestones"] = [part for part in options.given["milestones"].split(",") if part.strip()]
     if options.evaluate:
         useless = [option(name) for name in options.given if name not in OF_EVALUATION]
-        useless += [f"--{name}" for name in ("checkpoint", "config") if getattr(options, name) is not None]
+        others = ("checkpoint", "checkpoint_seconds", "config")
+        useless += [option(name) for name in others if getattr(options, name) is not None]
         if useless:
             raise BadArguments(
                 f"--evaluate takes the configuration from its checkpoint; leave out {', '.join(useless)}"
             )
+    if options.checkpoint_seconds is not None and not options.checkpoint:
+        raise BadArguments("--checkpoint-seconds: no checkpoint is written without --checkpoint FILE")
     return options
 
 
@@ -106,6 +111,13 @@ def _path(text: str) -> Path:
         return user_path(text)
     except PathError as error:
         raise ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) < math.inf:
+            return seconds
+    raise ArgumentTypeError(f"{text!r} is not a number of seconds, such as 600, or 0 for every epoch")
 
 
 class _Parser(ArgumentParser):
@@ -132,7 +144,14 @@ def _parser() -> ArgumentParser:
         "--checkpoint",
         metavar="FILE",
         type=_path,
-        help="keep the training here, and go on from it; writing it takes at most 2 %% of the time",
+        help="keep the training here, and go on from it",
+    )
+    run.add_argument(
+        "--checkpoint-seconds",
+        metavar="SECONDS",
+        type=_seconds,
+        help="least time between two checkpoints; 0 writes one every epoch (default: as seldom as takes at most 2 %% "
+        "of the time)",
     )
     run.add_argument(
         "--engine",

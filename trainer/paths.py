@@ -52,6 +52,18 @@ def node_folder() -> Path:
     return folder
 
 
+def folder_refusal(folder: Path) -> OSError | None:
+    """Return the error with which a folder refuses a new file, None where it takes one.
+
+    It is tried, because rights alone do not tell: root, access lists, attributes and servers have a say as well.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error
+
+
 def _as_on_disk(path: Path) -> Path:
     """Return the path with each part that is not there replaced by its other Unicode form, if that one is."""
     if str(path).isascii():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sqlite3
@@ -15,8 +16,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, QueuePool
 
-from orchestrator.database.errors import DatabaseError
+from orchestrator.database.errors import DatabaseAway, DatabaseError
 from orchestrator.database.values import strict_json
+from orchestrator.exit_codes import TRY_AGAIN, of_system
+from trainer.paths import folder_refusal
 
 # How long one try waits for another program's lock. A write is tried again a few times, see patience.PAUSES.
 BUSY_SECONDS = 8.0
@@ -47,6 +50,9 @@ _NETWORK = {
 }
 _LOCAL_FUSE = {"fuseblk", "fuse.fuse-overlayfs"}
 
+# Of a file or a folder that this user may not write.
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -66,8 +72,10 @@ def check_file(path: Path, *, create: bool, readonly: bool) -> None:
             )
         if not path.parent.is_dir():
             raise DatabaseError(f"{path} cannot be made: there is no folder {path.parent}; make it first")
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise DatabaseError(f"{path} cannot be made: folder {path.absolute().parent} is read-only for this user")
+        if refusal := folder_refusal(path.absolute().parent):
+            why = "is read-only for this user" if refusal.errno in _READ_ONLY else f"takes no file: {refusal.strerror}"
+            kind = DatabaseAway if of_system(refusal) == TRY_AGAIN else DatabaseError
+            raise kind(f"{path} cannot be made: folder {path.absolute().parent} {why}")
         return
     if stat.S_ISDIR(kind):
         raise DatabaseError(f"{path} is a folder, not a database; name a file in it, such as {path / 'results.db'}")
@@ -80,7 +88,7 @@ def check_file(path: Path, *, create: bool, readonly: bool) -> None:
         raise DatabaseError(f"{path} cannot be read: {error.strerror}") from error
     if start and start != _MAGIC:
         raise DatabaseError(f"{path} is not a database (it begins with {start!r}); name another with --db")
-    if not readonly and not _writable(path):
+    if not readonly and not (_file_writable(path) and _folder_writable(path)):
         raise DatabaseError(
             f"{path} cannot be written: the file or its folder is read-only for this user (a database needs both). "
             f"`orchestrate status --db {shlex.quote(str(path))}` and `report` still read it"
@@ -94,9 +102,14 @@ def sqlite_engine(path: Path, *, readonly: bool) -> Engine:
     `write`, so that a transaction never fails between its first read and its first write.
     """
 
+    # Once, before there are connections: closing a file gives up all locks that this process has on it.
+    folder_writable = not readonly or _folder_writable(path)
+    writable = not readonly or (folder_writable and _file_writable(path))
+
     def connect() -> sqlite3.Connection:
+        mode = "mode=rwc" if not readonly else _reading_mode(path, writable, folder_writable)
         connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?{_mode(path, readonly)}",
+            f"{path.absolute().as_uri()}?{mode}",
             uri=True,
             timeout=BUSY_SECONDS,
             isolation_level=None,
@@ -213,19 +226,25 @@ def lacks_log(path: Path) -> bool:
         return file.read(20)[18:] == b"\2\2" and not any(other.exists() for other in beside)
 
 
-def _writable(path: Path) -> bool:
-    return os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK | os.X_OK)
+def _folder_writable(path: Path) -> bool:
+    refusal = folder_refusal(path.absolute().parent)
+    return refusal is None or refusal.errno not in _READ_ONLY
 
 
-def _mode(path: Path, readonly: bool) -> str:
-    if not readonly:
-        return "mode=rwc"
-    if _writable(path):
+def _file_writable(path: Path) -> bool:
+    try:
+        with path.open("r+b"):
+            return True
+    except OSError as error:
+        return error.errno not in _READ_ONLY
+
+
+def _reading_mode(path: Path, writable: bool, folder_writable: bool) -> str:
+    if writable:
         # As a writer would open it, so that the last one to leave tidies up the log; query_only forbids the rest.
         return "mode=rw"
     # Where no log can be made beside it, a file without one is complete as it is, and nobody is writing.
-    log = path.with_name(path.name + "-wal")
-    if not log.exists() and not os.access(path.absolute().parent, os.W_OK):
+    if not folder_writable and not path.with_name(path.name + "-wal").exists():
         return "mode=ro&immutable=1"
     return "mode=ro"
 

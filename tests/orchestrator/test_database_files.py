@@ -53,14 +53,23 @@ another_user = pytest.mark.skipif(os.geteuid() != 0, reason="a file of another u
 
 def unprivileged(work: Callable[[], object]) -> str:
     """What `work` returns or raises, as text, when an ordinary user runs it: nothing is read-only for root."""
+
+    def ordinary() -> object:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        return work()
+
+    return in_a_process(ordinary)
+
+
+def in_a_process(work: Callable[[], object]) -> str:
+    """What `work` returns or raises, as text, in a process of its own."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
             said = str(work())
         except BaseException as error:
             said = f"{type(error).__name__}: {error}"
@@ -258,6 +267,27 @@ def test_a_driver_says_what_it_may_not_write(public_folder: Path) -> None:
     public_folder.chmod(0o700)
     said = unprivileged(lambda: read(path))
     assert said.startswith("DatabaseError") and "results.db" in said
+
+
+@another_user
+def test_what_may_be_written_is_tried_and_not_asked(public_folder: Path) -> None:
+    """By a program whose rights differ from those of its user, which is what `access` answers for."""
+    path = public_folder / "results.db"
+    with_one_epoch(path).close()
+    path.chmod(0o644)
+    public_folder.chmod(0o755)
+
+    def as_another(work: Callable[[], object]) -> object:
+        os.setresuid(0, NOBODY, 0)
+        assert os.access(path, os.W_OK)
+        return work()
+
+    said = in_a_process(lambda: as_another(lambda: open_database(path)))
+    assert "cannot be written: the file or its folder is read-only" in said
+    said = in_a_process(lambda: as_another(lambda: open_database(public_folder / "other.db", create=True)))
+    assert "other.db cannot be made: folder" in said
+    assert in_a_process(lambda: as_another(lambda: read(path))) == "[('resnet18/seed0', 1)]"
+    assert sorted(child.name for child in public_folder.iterdir()) == ["results.db"]
 
 
 def test_a_lock_file_that_cannot_be_written_is_told(public_folder: Path) -> None:

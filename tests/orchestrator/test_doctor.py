@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
 import signal
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -108,10 +110,15 @@ def test_a_machine_that_cannot_hold_results_is_refused(
         patched.setattr(shutil, "disk_usage", lambda path: usage(2**40, 2**40, 2**29))
         assert not check_machine(tmp_path)
     assert "0.5 GiB free" in capsys.readouterr().out
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
     with monkeypatch.context() as patched:
-        patched.setattr(os, "access", lambda path, mode: False)
+        # A full disk takes no new file, whoever has the right to write one.
+        patched.setattr(tempfile, "TemporaryFile", refuse)
         assert not check_machine(tmp_path)
-    assert "cannot be written to" in capsys.readouterr().out
+    assert "cannot be written to (Disk quota exceeded): the database cannot" in capsys.readouterr().out
 
 
 def test_resuming_on_a_gpu_asks_for_deterministic_algorithms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

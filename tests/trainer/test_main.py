@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from tests.trainer.training import small, trained
-from trainer.__main__ import main
+from trainer.__main__ import _EpochTable, main
 from trainer.arguments import GROUPS
 from trainer.config import TrainConfig
+from trainer.results import EpochResult
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -123,6 +124,21 @@ def test_a_checkpoint_is_gone_on_from(run: Any) -> None:
     assert [row[-3:] for row in again.rows("1/2") + again.rows("2/2")] == 2 * [["(from", "the", "checkpoint)"]]
 
 
+def test_checkpoints_are_as_far_apart_as_asked(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, original = [], _EpochTable.print
+
+    def look(table: _EpochTable, result: EpochResult) -> None:
+        there.append((Path("often.pt").exists(), Path("seldom.pt").exists()))
+        original(table, result)
+
+    monkeypatch.setattr(_EpochTable, "print", look)
+    # An epoch is written before it is printed.
+    run("--checkpoint", "seldom.pt", "--checkpoint-seconds", "1e6")
+    run("--checkpoint", "often.pt", "--checkpoint-seconds", "0")
+    assert there == [(False, False), (False, True), (True, True), (True, True)]
+    assert "--checkpoint-seconds SECONDS" in python("-m", "trainer", "--help").stdout
+
+
 def test_a_refused_checkpoint_is_told_in_a_warning(data_root: Path, tmp_path: Path) -> None:
     trained(small(), tmp_path / "run.pt", data_root, stop_after=1)
     os.replace(tmp_path / "run.pt", tmp_path / "run.pt.previous")
@@ -207,6 +223,12 @@ def test_an_unfinished_training_can_be_evaluated(run: Any, data_root: Path, tmp_
         (["--config", "."], ".: cannot be read (Is a directory)"),
         (["--dataset", "folder:nowhere"], "nowhere is missing; put its images into"),
         (["--validation", "29"], "folder:tiny: validation: 29 of 30 images leave some class without any"),
+        (
+            ["--checkpoint", "a.pt", "--checkpoint-seconds", "-1"],
+            "--checkpoint-seconds: '-1' is not a number of seconds",
+        ),
+        (["--checkpoint", "a.pt", "--checkpoint-seconds", "nan"], "'nan' is not a number of seconds"),
+        (["--checkpoint-seconds", "5"], "--checkpoint-seconds: no checkpoint is written without --checkpoint FILE"),
         (["--checkpoint", "."], "is a folder, not a checkpoint; give the path of a file"),
         (["--checkpoint", "/dev/null/run.pt"], "/dev/null"),
     ],
