@@ -59,7 +59,8 @@ class Summary:
 class Attempt:
     """A running attempt as the driver sees it; times are those of its worker's clock, in seconds.
 
-    `id` is None until it is written. `heard` is the driver's monotonic clock at the worker's time `last`.
+    That is the monotonic clock of its host, which all processes there share and which nobody sets. `id` is None until
+    it is written. `heard` is the driver's monotonic clock at the worker's time `last`.
     """
 
     host: str
@@ -77,7 +78,7 @@ class Attempt:
         self.last, self.heard = time_there, time.monotonic()
 
     def end(self) -> None:
-        """End now, by the worker's clock: the driver's may differ by minutes, or be set in between."""
+        """End now, by the worker's clock: another host's began at another time."""
         self.ended = self.last + time.monotonic() - self.heard
 
 

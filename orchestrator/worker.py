@@ -129,12 +129,12 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
             own_pids=lambda: _with_children(member.companions),
         ) as sampler,
     ):
-        began = time.time()
+        began = time.monotonic()
 
         def on_epoch(result: EpochResult) -> None:
             nonlocal began
             timing = sampler.mark()
-            ended = time.time()
+            ended = time.monotonic()
             if result.epoch < job.warm_up:
                 began = ended
                 return
@@ -157,7 +157,7 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
             )
             # What happens between two epochs (checkpoint, report) is not part of an epoch's time.
             sampler.mark()
-            began = time.time()
+            began = time.monotonic()
 
         def on_teacher_epoch(result: EpochResult) -> None:
             nonlocal began
@@ -166,7 +166,7 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
             # The driver takes a silent trial for a hung one.
             report({"kind": "teacher"})
             sampler.mark()
-            began = time.time()
+            began = time.monotonic()
 
         def on_engine(engine: str) -> None:
             # Seldom another one than was said at the start: a step could not be recorded.
@@ -270,7 +270,7 @@ def _start(job: Job, member: Member) -> dict[str, Any]:
         "device_id": facts.get("uuid") or (gpu_name(device) or device),
         "pid": os.getpid(),
         "log": str(member.log_path),
-        "began": time.time(),
+        "began": time.monotonic(),
         "environment": environment,
     }
 

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import socket
+import time
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,22 @@ def test_a_trial_on_the_cpu_does_not_wake_the_driver(tmp_path: Path, monkeypatch
     cuda = BrokenCuda(monkeypatch, initialized=False)
     assert attempt(small_job(tmp_path), lambda message: None) is None
     assert cuda.asked == []
+
+
+def test_a_clock_that_is_set_meanwhile_moves_no_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The wall clock goes back an hour at every look, as after daylight saving or a correction by NTP."""
+    monkeypatch.setattr("orchestrator.worker._leave_packages_alone", lambda: None)
+    wall = (1e9 - 3600.0 * looks for looks in count())
+    monkeypatch.setattr(time, "time", lambda: next(wall))
+    told: list[dict[str, Any]] = []
+    before = time.monotonic()
+    assert attempt(small_job(tmp_path, epochs=2), told.append) is None
+    after = time.monotonic()
+    (started,) = [message for message in told if message["kind"] == "started"]
+    epochs = [message for message in told if message["kind"] == "epoch"]
+    instants = [started["began"], *(instant for message in epochs for instant in (message["began"], message["ended"]))]
+    assert [before, *instants, after] == sorted([before, *instants, after])
+    assert all(message["timing"]["detail"]["seconds"] > 0 for message in epochs)
 
 
 @pytest.mark.parametrize("canary", [False, True])
