@@ -163,21 +163,46 @@ def test_latex_compiles_without_edits(tables, nasty, tmp_path):
         assert "PS-KD+BYOT+DMFL" in text and "diverged" in text and "[U+6A21]" in text
 
 
-def test_latex_fits_the_columns_of_a_two_column_paper(tables, tmp_path):
+# What a class needs beside pdflatex, and how a paper of that class begins.
+PAPERS = {
+    "article": ([], "\\documentclass[twocolumn]{article}\n"),
+    # The measures of CVPR's style.
+    "cvpr": (
+        [],
+        "\\documentclass[10pt,twocolumn,letterpaper]{article}\n\\setlength{\\textwidth}{496.5pt}"
+        "\\setlength{\\columnsep}{22.5pt}\\setlength{\\textheight}{641pt}\n",
+    ),
+    "ieee": (["IEEEtran.cls", "ptmr7t.tfm"], "\\documentclass[conference]{IEEEtran}\n"),
+    # Without scalable fonts microtype cannot stretch them.
+    "acm": (
+        ["acmart.cls"],
+        "\\PassOptionsToPackage{expansion=false}{microtype}\\documentclass[sigconf,nonacm]{acmart}\n"
+        "\\title{T}\\author{A}\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_latex_fits_the_columns_of_a_two_column_paper(tables, tmp_path, paper):
+    needed, head = PAPERS[paper]
     if shutil.which("pdflatex") is None:
         pytest.skip("pdflatex is not installed")
+    if needed and subprocess.run(["kpsewhich", *needed], capture_output=True).returncode:
+        pytest.skip(f"TeX has no {' or no '.join(needed)} here")
     for table in tables:
         (tmp_path / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
-    inputs = "\n".join(f"\\input{{{table.name}}}\\clearpage" for table in tables)
+    title = "\\maketitle " if paper == "acm" else ""
+    inputs = title + "\n".join(f"Text.\\input{{{table.name}}}\\clearpage" for table in tables)
     document = (
-        "\\documentclass[twocolumn]{article}\n\\usepackage{booktabs,threeparttable,graphicx}\n"
-        f"\\begin{{document}}\n{inputs}\n\\end{{document}}\n"
+        f"{head}\\usepackage{{booktabs,threeparttable,graphicx}}\n\\begin{{document}}\n{inputs}\n\\end{{document}}\n"
     )
     (tmp_path / "paper.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
     assert done.returncode == 0, done.stdout[-3000:]
     assert not re.findall(r"Overfull \\hbox.*", done.stdout)
+    if paper != "article":
+        assert "Float too large" not in done.stdout
     # TeX breaks the lines of its log.
     assert "table* in place of table gives it both columns" in done.stdout.replace("\n", "")
 
