@@ -194,13 +194,14 @@ class Streams:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *ranks: list[Any]) -> None:
         self.messages = [iter(rank) for rank in ranks]
         monkeypatch.setattr(gang, "ray", self)
-        monkeypatch.setattr(gang, "new_log", lambda job: Path("log"))
+        monkeypatch.setattr(gang, "new_log", lambda *_: Path("log"))
 
     def failure(self) -> Failure | None:
         actors = [
             SimpleNamespace(place=Remote(i), open_meeting=Remote(i), run=Remote(i)) for i in range(len(self.messages))
         ]
-        return gang._watched(SimpleNamespace(), actors, lambda message: None)
+        job = SimpleNamespace(log_folder="", name="", key="")
+        return gang._watched(job, actors, lambda message: None)
 
     def get(self, value: Any) -> Any:
         return value
