@@ -198,6 +198,10 @@ class Board:
         }
 
 
+def _width(cell: Text | ProgressBar) -> int:
+    return len(cell) if isinstance(cell, Text) else BAR_WIDTH
+
+
 def _columns(cells: Mapping[str, Mapping[str, Text | ProgressBar]], width: int) -> tuple[dict[str, int], int]:
     """The columns beside the names that a table of so many characters has, with their widths; and what names get.
 
@@ -206,7 +210,7 @@ def _columns(cells: Mapping[str, Mapping[str, Text | ProgressBar]], width: int) 
     """
     longest = max(map(len, cells))
     columns = {
-        heading: max(len(heading), *(BAR_WIDTH if heading == BAR else len(row[heading]) for row in cells.values()))
+        heading: max(len(heading), *(_width(row[heading]) for row in cells.values()))
         for heading in next(iter(cells.values()))
     }
     columns[WHERE] = min(columns[WHERE], MOST_WHERE)
@@ -219,5 +223,5 @@ def _columns(cells: Mapping[str, Mapping[str, Text | ProgressBar]], width: int) 
             del columns[heading]
     if left() < longest:
         # With the heading on two lines.
-        columns[ERROR] = max(len(row[ERROR]) for row in cells.values())
+        columns[ERROR] = max(_width(row[ERROR]) for row in cells.values())
     return columns, max(8, min(longest, left()))

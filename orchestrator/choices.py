@@ -142,6 +142,7 @@ class Choices:
         parts: dict[tuple[str, ...], Place] = {}
         sound = True
         for item in node.value if isinstance(node.value, list) else [node]:
+            named: list[tuple[str, Node | None, Place]]
             if isinstance(item.value, str):
                 named = [(name.strip(), None, item.place) for name in item.value.split("+")]
             elif isinstance(item.value, dict):

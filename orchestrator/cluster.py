@@ -160,7 +160,7 @@ def _places(node: dict[str, float], shape: Resources) -> int:
 
 
 def _asked(shape: Resources) -> str:
-    each = _amounts(shape.cpu, shape.gpu)
+    each = _amounts(shape.cpu, shape.gpu or 0)
     return f"{shape.processes} processes with {each} each" if shape.processes > 1 else each
 
 
@@ -224,7 +224,8 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     from ray._private.parameter import RayParams
 
     # Its port is a fixed one otherwise, and beside another Ray on the machine the dashboard would open no log.
-    RayParams.__init__ = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
+    with_free_port = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
+    setattr(RayParams, "__init__", with_free_port)  # noqa: B010
 
     # Ray says that a worker died on standard output, whatever it is told; the audience hears it from the recorder.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
@@ -265,7 +266,7 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
             return ray.init(
                 address=address or "local",
                 runtime_env={"working_dir": code, **environment},
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 log_to_driver=False,
                 **local,
             )
@@ -312,7 +313,7 @@ def _not_joined(address: str, error: Exception) -> SchedulerError:
 @contextlib.contextmanager
 def _handled_signals() -> Iterator[list[int]]:
     """Have the signals that ask a program to end raise KeyboardInterrupt; yields their numbers."""
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
     # Not where `nohup` has it ignored.
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         numbers.append(signal.SIGHUP)

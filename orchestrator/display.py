@@ -142,11 +142,14 @@ def _lively(board: Board, live: Live) -> Observer:
         live.console.print(f"[red]{escape(name)}: {failure.error_class}:[/] {escape(failure.message)}")
         board.end(name, "failed", failure.error_class)
 
+    def epoch(name: str, result: EpochResult, quality: str) -> None:
+        board.record(name, result, quality)
+
     return Observer(
         ready=ready,
         note=note,
         started=board.start,
-        epoch=lambda name, result, quality: board.record(name, result, quality) and None,
+        epoch=epoch,
         finished=lambda name: board.end(name, "done"),
         retried=retried,
         failed=failed,

@@ -136,10 +136,12 @@ def _train(methods: str, checkpoint: Path, device: str, channel: Connection, wai
             channel.send(result.epoch)
             signal.pause()
 
-    named = {name: {} for name in methods.split(",") if name}
+    named: dict[str, dict[str, Any]] = {name: {} for name in methods.split(",") if name}
     # On one CPU the bits are equal without asking.
-    manner = {} if device == "cpu" else {"deterministic": True}
-    train(TrainConfig(**SMALL, methods=named), report, device=device, checkpoint=checkpoint, **manner)
+    deterministic = device != "cpu"
+    train(
+        TrainConfig(**SMALL, methods=named), report, device=device, checkpoint=checkpoint, deterministic=deterministic
+    )
 
 
 def _content(checkpoint: Path) -> dict[str, Any]:

@@ -157,7 +157,7 @@ class _Composer:
                 root = self._node(event)
         if (root is None or root.value is None) and not self.problems:
             raise self._stop(1, 1, "is empty; a grid file needs a name and a grid")
-        return root
+        return root or Node(None, 1, 1)
 
     def _next(self) -> Any:
         event = next(self.events, None)
@@ -190,7 +190,7 @@ class _Composer:
         while not isinstance(event := self._next(), CollectionEndEvent):
             if self.depth >= MAX_DEPTH:
                 raise self._stop(*_place(event), f"is nested deeper than {MAX_DEPTH} levels")
-            key = None if isinstance(node.value, list) else self._node(event)
+            key = self._node(event) if isinstance(node.value, dict) else None
             child = self._node(event if key is None else self._next())
             if key is not None and child.value is None:
                 # The parser puts an empty value where the next token begins, lines further down.
@@ -201,26 +201,26 @@ class _Composer:
                 raise self._stop(*_place(event), f"expands to over {MAX_VALUES:,} values or {MAX_DEPTH} levels")
             if isinstance(node.value, list):
                 node.value.append(child)
-            else:
-                self._entry(node, key, child)
+            elif isinstance(node.value, dict) and key is not None:
+                self._entry(node, node.value, key, child)
         self.depth -= 1
         return node
 
-    def _entry(self, node: Node, key: Node, child: Node) -> None:
+    def _entry(self, node: Node, entries: dict[str, Node], key: Node, child: Node) -> None:
         if not isinstance(key.value, str):
             # `{{ x }}` is a mapping whose key is a mapping.
             what = "templates ({{ }}) are not filled in: write the value itself"
             what = what if isinstance(key.value, dict) else "put it in quotes"
             self._note(key.line, key.column, f"the key {shown(key.plain())} is not a name; {what}")
-        elif key.value in node.value:
+        elif key.value in entries:
             first = node.places[key.value][0]
             self._note(key.line, key.column, f"the key {shown(key.value)} stands twice; first in line {first}")
         else:
-            node.value[key.value] = child
+            entries[key.value] = child
             node.places[key.value] = (key.line, key.column)
 
     def _scalar(self, event: ScalarEvent, line: int, column: int) -> bool | int | float | str | None:
-        text = event.value
+        text: str = event.value
         if event.style is None and len(text) < MAX_NUMBER:
             if _NULL.fullmatch(text):
                 return None

@@ -57,11 +57,11 @@ def estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int) -> 
         for level in _levels(each.config):
             speeds.setdefault((each.rehearsed, *level), []).append(each.seconds_per_epoch)
     spans: list[tuple[float, float]] = []
-    for each in work:
-        speed, factor = each.seconds_per_epoch, OWN
+    for trial in work:
+        speed, factor = trial.seconds_per_epoch, OWN
         if speed is None:
-            cell, network, alike = _levels(each.config)
-            sources = {
+            cell, network, alike = _levels(trial.config)
+            sources: dict[tuple[bool | str, ...], float] = {
                 (False, *cell): SAME_CELL,
                 (False, *network): SAME_NETWORK,
                 (True, *cell): SAME_CELL * REHEARSED,
@@ -73,7 +73,7 @@ def estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int) -> 
             if found is None:
                 return None
             speed, factor = found
-        spans.append((speed * each.epochs_left, factor))
+        spans.append((speed * trial.epochs_left, factor))
     if not spans:
         return Estimate(0.0, 0.0, 0.0, 0.0)
     return Estimate(

@@ -158,7 +158,7 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def _reason(report: str) -> str:
-    raised = re.findall(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*", report, re.MULTILINE)
+    raised: list[str] = re.findall(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*", report, re.MULTILINE)
     if raised:
         return raised[-1]
     for sign, reason in _LOSSES.items():

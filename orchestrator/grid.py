@@ -165,26 +165,27 @@ def _resources(
     for name, child in reader.mapping(listed, "resources.per_network", NETWORKS, "network").items():
         key = f"resources.per_network.{name}"
         per_network[name] = _amounts(reader, reader.mapping(child, key, RESOURCES[:-1]), key, shared)
-        if not reader.problems and name not in trained:
+        if listed is not None and not reader.problems and name not in trained:
             reader.note(listed.places[name], key, "no trial of this grid trains this network")
     return shared, per_network
 
 
 def _amounts(reader: Reader, entries: dict[str, Node], key: str, otherwise: Resources) -> Resources:
-    found = {"gpu": otherwise.gpu, "cpu": otherwise.cpu}
-    for name in found:
+    gpu, cpu = otherwise.gpu, otherwise.cpu
+    for name in ("gpu", "cpu"):
         if (node := entries.get(name)) is None:
             continue
-        value = node.value
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if name == "gpu" and number and value in range(2, MAX_AMOUNT + 1):
+        value = node.value if isinstance(node.value, (int, float)) and not isinstance(node.value, bool) else -1
+        if name == "gpu" and value in range(2, MAX_AMOUNT + 1):
             what = (
                 f"{value:g} GPUs would be kept and one used, because a process trains on one; write "
                 f"gpus_per_trial: {value:g} for a process on each, or gpu: 1"
             )
             reader.note(node.place, f"{key}.{name}", what)
-        elif number and (0.01 <= value <= 1 or value in range(0 if name == "gpu" else 1, MAX_AMOUNT + 1)):
-            found[name] = round(float(value), 4)
+        elif name == "gpu" and (0.01 <= value <= 1 or value == 0):
+            gpu = round(float(value), 4)
+        elif name == "cpu" and (0.01 <= value <= 1 or value in range(1, MAX_AMOUNT + 1)):
+            cpu = round(float(value), 4)
         else:
             allowed = "0, 1, or a fraction from 0.01" if name == "gpu" else "a fraction from 0.01, or a whole number"
             what = f"{shown(node.plain())} is not an amount; give {allowed}"
@@ -199,16 +200,16 @@ def _amounts(reader: Reader, entries: dict[str, Node], key: str, otherwise: Reso
             what = f"{shown(node.plain())} is not a number of {counted}; give a whole number from 1"
             reader.note(node.place, f"{key}.{name}", what)
     if "gpus_per_trial" in entries:
-        found["gpu"] = 1.0
+        gpu = 1.0
         for name in ("gpu", "processes"):
             if name in entries:
                 what = "is given by gpus_per_trial as well, which starts a process with one GPU for each; leave one out"
                 reader.note(entries[name].place, f"{key}.{name}", what)
-    elif processes > 1 and found["gpu"] not in (None, 0, 1):
+    elif processes > 1 and gpu not in (None, 0, 1):
         name = "gpu" if "gpu" in entries else "processes"
-        what = f"each of {processes} processes would get {found['gpu']:g} GPUs; it uses one (gpu: 1) or none (gpu: 0)"
+        what = f"each of {processes} processes would get {gpu:g} GPUs; it uses one (gpu: 1) or none (gpu: 0)"
         reader.note(entries[name].place, f"{key}.{name}", what)
-    return Resources(**found, processes=processes, **_manner(reader, entries, key, otherwise))
+    return Resources(gpu=gpu, cpu=cpu, processes=processes, **_manner(reader, entries, key, otherwise))
 
 
 def _manner(reader: Reader, entries: dict[str, Node], key: str, otherwise: Resources) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def gpus(cuda: str | None, nvml: Any = None, root: Path = Path("/")) -> Iterator
     `cuda` is the version that PyTorch was built for, None for one without CUDA.
     """
     if nvml is None:
-        import pynvml as nvml
+        import pynvml
+
+        nvml = pynvml
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:

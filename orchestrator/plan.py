@@ -85,7 +85,7 @@ class Plan:
         """Lines that say how trials run, where that is not in one process on a device that the grid names."""
         shapes = Counter(entry.trial.resources for entry in self.entries if entry.trial.resources.processes > 1)
         return (
-            [self.devices] * (self.devices is not None)
+            ([] if self.devices is None else [self.devices])
             + [
                 f"{counted(count, 'trial')} in {shape.processes} processes{' each' * (count > 1)}, a process with "
                 f"{counted(shape.gpu or 0, 'GPU')} and {counted(shape.cpu, 'CPU')}"

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.addresses import SchedulerError
 from orchestrator.canary import Footprint, canaries, canary_shape, packed_share, shape_of, trained_images
-from orchestrator.cluster import Cluster, Interrupted, RayEnded, RunOptions, SchedulerError, ray_cluster, stop_signal
+from orchestrator.cluster import Cluster, Interrupted, RayEnded, RunOptions, ray_cluster, stop_signal
 from orchestrator.failures import Failure
 from orchestrator.grid import placed
 from orchestrator.plan import devices_line
@@ -162,7 +163,7 @@ def _packed(trials: Sequence[Trial], database: Database, cluster: Cluster, obser
             packed.append(replace(trial, resources=replace(trial.resources, gpu=share)))
         else:
             packed.append(trial)
-    counts = Counter(trial.resources.gpu for trial in packed if 0 < trial.resources.gpu < 1)
+    counts = Counter(gpu for trial in packed if 0 < (gpu := trial.resources.gpu or 0) < 1)
     listed = ", ".join(f"{count} trials share a GPU by {int(1 / share)}" for share, count in sorted(counts.items()))
     observer.note(f"packing: {listed or 'no canary on a GPU says that trials could share one'}")
     return packed
@@ -329,7 +330,7 @@ def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, time
         config=trial.config.model_dump(mode="json"),
         # Its own threads, also where it is alone on all processors: their number changes bits.
         cpus=trial.resources.cpu,
-        gpus=shape.gpu,
+        gpus=shape.gpu or 0.0,
         data_root=absolute(options.data_root),
         checkpoint=options.checkpoint(trial.key) if timed is None else None,
         checkpoint_seconds=options.checkpoint_seconds,

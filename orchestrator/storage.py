@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN
 from trainer.datasets import dataset_spec
@@ -142,7 +143,7 @@ class Store:
             local = [str(target / file[len(base) :].lstrip("/")) for file in part]
             for folder in {os.path.dirname(path) for path in local}:
                 os.makedirs(folder, exist_ok=True)
-            self._tried(lambda part=part, local=local: self.files.get(part, local), missing_is_error=True)
+            self._tried(partial(self.files.get, part, local), missing_is_error=True)
             say(f"{start + len(part):,} of {len(files):,} files")
         return len(files)
 
@@ -220,7 +221,7 @@ def _described(url: str, error: Exception) -> StorageError:
 
 def _in_time(url: str, work: Callable[[], T]) -> T:
     """The result of work that must not take long, whatever patience the storage's client has."""
-    outcome: list[Any] = []
+    outcome: list[T] = []
     failure: list[Exception] = []
 
     def run() -> None:

@@ -75,7 +75,7 @@ class DeviceSampler:
                 self._load = CpuLoad(self._root, self._clock, self._cpus)
             elif kind == "cuda" and self._uuid is None:
                 self._reason = f"the UUID of {self._device} is not known, so that it is not known which GPU it is"
-            elif kind == "cuda":
+            elif kind == "cuda" and self._uuid is not None:
                 nvml = self._nvml or _pynvml()
                 self._processor = CpuLoad(self._root, self._clock, self._cpus, fine=False)
                 self._load = GpuLoad(self._uuid, nvml, self._interval, self._clock, self._root)
@@ -180,8 +180,9 @@ def _quality(
 
 def _scarce(processor: dict[str, Any]) -> bool:
     """Return whether others kept a GPU's trial from the processor: they were busy, and next to nothing was idle."""
-    busy = processor["foreign_cores"] > processor["foreign_limit"]
-    return busy and processor["idle_cores"] < max(1.0, IDLE_SHARE * processor["cores"])
+    busy: bool = processor["foreign_cores"] > processor["foreign_limit"]
+    idle: bool = processor["idle_cores"] < max(1.0, IDLE_SHARE * processor["cores"])
+    return busy and idle
 
 
 def _foreign(detail: dict[str, Any], co_located: frozenset[int]) -> bool:
@@ -189,7 +190,7 @@ def _foreign(detail: dict[str, Any], co_located: frozenset[int]) -> bool:
     # between two samples, so being seen counts.
     if "foreign_cores" in detail:
         ours = sum(process["cores"] for process in detail["processes"] if process["pid"] in co_located)
-        return detail["foreign_cores"] - ours > detail["foreign_limit"]
+        return bool(detail["foreign_cores"] - ours > detail["foreign_limit"])
     return not co_located.issuperset(detail["foreign_pids"])
 
 

@@ -224,7 +224,7 @@ class GpuLoad:
             reasons=self._optional(lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(board)),
         )
 
-    def _optional(self, read: Callable[[], int]) -> int | None:
+    def _optional(self, read: Callable[[], Any]) -> Any:
         try:
             return read()
         except self._nvml.NVMLError as error:
@@ -286,7 +286,9 @@ def find_gpu(device: str, nvml: Any, uuid: str | None = None) -> tuple[Any, Any]
 def gpus_here(nvml: Any = None) -> int:
     """Return how many GPUs of this machine this process may use, without PyTorch and Ray; 0 without a driver."""
     if nvml is None:
-        import pynvml as nvml
+        import pynvml
+
+        nvml = pynvml
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     # Of a list CUDA takes what stands before the first name that is none; -1 and nothing stand for no GPU.
     listed = None if visible is None else [name for name in visible.split(",") if name.strip() not in ("", "-1")]

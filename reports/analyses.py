@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from reports import titles
 from reports.columns import EPOCH, QUALITY, TOP1, TRAINING, Column
@@ -88,6 +90,10 @@ def ood(results: Results) -> list[Table]:
     return tables
 
 
+def _has_methods(methods: Mapping[str, Any], cell: Cell) -> bool:
+    return cell.methods == methods
+
+
 def fidelity(results: Results) -> list[Table]:
     """DMFL as the paper's equation has it and as its code was released, whose term has no gradient."""
     released = {"variant": "released"}
@@ -107,10 +113,7 @@ def fidelity(results: Results) -> list[Table]:
                     ("released", "DMFL as released", plain | {"dmfl": released}),
                     ("equation", "DMFL as in equation 3", plain | {"dmfl": {}}),
                 ]
-                cells = [
-                    part.find(network, wanted, lambda cell, wanted=wanted: cell.methods == wanted)
-                    for _, _, wanted in variants
-                ]
+                cells = [part.find(network, wanted, partial(_has_methods, wanted)) for _, _, wanted in variants]
                 if cells[1]:
                     group = titles.network(network) + (f" with {titles.methods(plain)}" if others else "")
                     place = f"{network}/{titles.methods_key(plain)}"

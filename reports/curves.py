@@ -104,7 +104,7 @@ def draw(panels: Mapping[str, Sequence[tuple[str, Sequence[Line]]]]) -> Figure:
     with styled():
         room = _longest([name for cells in panels.values() for name, _ in cells])
         width = _LEFT + _PLOT + room
-        figure = Figure(figsize=(width, _PANEL_HEIGHT * len(panels)), layout="none")
+        figure = Figure(figsize=(width, _PANEL_HEIGHT * len(panels)))
         FigureCanvasAgg(figure)
         for index, (network, cells) in enumerate(panels.items()):
             bottom = (len(panels) - 1 - index + 0.16) / len(panels)

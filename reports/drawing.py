@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 # A notebook's commands inherit its MPLBACKEND, and matplotlib cannot be imported where it does not know that backend.
 _backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
@@ -31,7 +32,7 @@ from matplotlib.figure import Figure  # noqa: E402
 COLOURS = ("#1f77b4", "#c4561b", "#2a8a57", "#9559b8", "#c23b75", "#7d7420", "#4f7d8c", "#a0522d")
 # A colour that nothing else uses: pages replace it with their own text colour.
 INK = "#16191d"
-STYLE = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.edgecolor": INK,
@@ -86,7 +87,7 @@ class Drawing:
 
 def _bytes(figure: Figure, format: str) -> bytes:
     """The encoded figure; equal figures give equal bytes, so no date and no program is written."""
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "pdf": {"metadata": {"CreationDate": None}},
         "svg": {"metadata": {"Date": None}},
         # The default level takes three times as long to save a tenth of the size.

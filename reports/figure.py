@@ -81,7 +81,7 @@ def _any_shared(found: Sequence[Point]) -> bool:
 def plane(found: Sequence[Point]) -> Figure:
     """The plane of time and error with every point labelled."""
     with styled():
-        figure = Figure(figsize=(7.2, 5.0), layout="none")
+        figure = Figure(figsize=(7.2, 5.0))
         canvas = FigureCanvasAgg(figure)
         signs = ["hollow: device shared"] * _any_shared(found)
         signs += ["bars: ± standard deviation over seeds"] * any(point.spread is not None for point in found)
@@ -138,6 +138,7 @@ class _Plain(Formatter):
     """Numbers without exponents, every one along an axis with as many decimals as those in sight need."""
 
     def format_ticks(self, values: Sequence[float]) -> list[str]:
+        assert self.axis is not None
         low, high = sorted(self.axis.get_view_interval())
         shown = [f"{value:.6f}".rstrip("0") for value in values if low <= value <= high]
         decimals = max((len(text.partition(".")[2]) for text in shown), default=0)

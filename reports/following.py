@@ -94,11 +94,11 @@ def visible(text: str) -> tuple[list[Shown], list[Unclear]]:
             depth, line = _skip_if(line, depth, number, unclear)
             if depth:
                 continue
-        code = _CODE.match(line)[0]
+        code = _code(line)
         comment = line[len(code) :]
         if "\\verb" in line or "\\lstinline" in line:
             # A percent sign between its marks begins no comment.
-            code = _CODE.match(_VERB.sub(" ", line))[0]
+            code = _code(_VERB.sub(" ", line))
         while start := next((at for at in _IFFALSE.finditer(code) if not _ALIAS.search(code[: at.start()])), None):
             depth, rest = _skip_if(code[start.end() :], 1, number, unclear)
             code = code[: start.start()] + (" " + rest if not depth else "")
@@ -108,7 +108,7 @@ def visible(text: str) -> tuple[list[Shown], list[Unclear]]:
         if begin := _VERBATIM.search(code):
             hidden, opened = begin[1], number
             _, end, rest = line.partition(f"\\end{{{hidden}}}")
-            code, comment = code[: begin.start()] + (_CODE.match(rest)[0] if end else ""), ""
+            code, comment = code[: begin.start()] + (_code(rest) if end else ""), ""
             hidden = None if end else hidden
         shown.append(Shown(number, code, comment))
         ends = code.strip().startswith(("\\endinput", "\\end{document}"))
@@ -122,9 +122,15 @@ def visible(text: str) -> tuple[list[Shown], list[Unclear]]:
     return shown, unclear
 
 
+def _code(line: str) -> str:
+    """Return what stands before the comment of a line."""
+    match = _CODE.match(line)
+    return match[0] if match else ""
+
+
 def _skip_if(line: str, depth: int, number: int, unclear: list[Unclear]) -> tuple[int, str]:
     r"""Return the depth after a line inside \iffalse, and what of the line stands behind its end."""
-    code = _CODE.match(line)[0]
+    code = _code(line)
     for token in _IF.finditer(code):
         name = token[1]
         if name == "fi" or (name == "else" and depth == 1):

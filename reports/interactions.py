@@ -74,7 +74,8 @@ def _effects(part: Slice, network: str, columns: Sequence[Column]) -> Iterator[R
     baseline = part.find(network, ())
     if baseline is None or not together:
         return
-    cells = {names: part.find(network, names) for names in [*((name,) for name in alone), *together]}
+    wanted = [*((name,) for name in alone), *together]
+    cells = {names: cell for names in wanted if (cell := part.find(network, names)) is not None}
     measured = {
         (id(cell), column.key): {
             found.seed: found for trial in cell.trials if (found := sample(trial, column.quantity)) is not None
@@ -89,7 +90,7 @@ def _effects(part: Slice, network: str, columns: Sequence[Column]) -> Iterator[R
         gain = [(baseline, 1), (cell, -1)]
         entries = tuple(_weighted_sum(gain, column, measured) for column in columns)
         yield Row(group, key, (titles.methods(plain),), entries)
-        if len(names) > 1:
+        if len(names) > 1 and all((name,) in cells for name in names):
             beyond = [(baseline, 1 - len(names)), (cell, -1), *((cells[(name,)], 1) for name in names)]
             entries = tuple(_weighted_sum(beyond, column, measured) for column in columns)
             yield Row(group, f"{key}-beyond", (f"{titles.methods(plain)}, beyond the sum",), entries)
@@ -110,9 +111,10 @@ def _weighted_sum(
     spread = None
     if len(sums) > 1:
         spread = half_width(sums)
-    elif all(each.images for each in samples):
+    elif len(images := [each.images for each in samples if each.images]) == len(samples):
         noise = [
-            weight * error_rate_noise(each.value, each.images) for weight, each in zip(weights, samples, strict=True)
+            weight * error_rate_noise(each.value, count)
+            for weight, each, count in zip(weights, samples, images, strict=True)
         ]
         spread = 1.96 * math.hypot(*noise)
     return Entry(
@@ -139,7 +141,7 @@ def _shown(cell: Cell) -> list[Trial]:
 
 def _epochs(trial: Trial) -> list[int]:
     last = len(MOMENTS) - 1
-    return [round(trial.last_epoch * place / last) for place in range(last + 1)]
+    return [round((trial.last_epoch or 0) * place / last) for place in range(last + 1)]
 
 
 def losses(results: Results, terms: Mapping[tuple[int, int], Mapping[str, float | None]]) -> list[Table]:

@@ -99,13 +99,15 @@ def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Overlap areas [len(boxes), len(others)], with a gap around each box."""
     width = np.minimum(boxes[:, None, 2], others[None, :, 2]) - np.maximum(boxes[:, None, 0], others[None, :, 0])
     height = np.minimum(boxes[:, None, 3], others[None, :, 3]) - np.maximum(boxes[:, None, 1], others[None, :, 1])
-    return np.clip(width + _GAP, 0, None) * np.clip(height + _GAP, 0, None)
+    areas: np.ndarray = np.clip(width + _GAP, 0, None) * np.clip(height + _GAP, 0, None)
+    return areas
 
 
 def _outside(boxes: np.ndarray, bounds: Sequence[float]) -> np.ndarray:
     left, bottom, right, top = bounds
-    beyond = [left - boxes[:, 0], bottom - boxes[:, 1], boxes[:, 2] - right, boxes[:, 3] - top]
-    return 1e6 * np.clip(beyond, 0, None).sum(0)
+    beyond = np.stack([left - boxes[:, 0], bottom - boxes[:, 1], boxes[:, 2] - right, boxes[:, 3] - top])
+    costs: np.ndarray = 1e6 * np.clip(beyond, 0, None).sum(0)
+    return costs
 
 
 def _crossings(point: np.ndarray, ends: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -114,15 +116,20 @@ def _crossings(point: np.ndarray, ends: np.ndarray, others: np.ndarray) -> np.nd
     along = point + (ends[:, None, :] - point) * steps[None, :, None]
     x, y = along[..., 0][:, :, None], along[..., 1][:, :, None]
     inside = (x > others[:, 0] - 1) & (x < others[:, 2] + 1) & (y > others[:, 1] - 1) & (y < others[:, 3] + 1)
-    return inside.any(1).sum(1)
+    crossings: np.ndarray = inside.any(1).sum(1)
+    return crossings
 
 
 def _leader_crossings(point: np.ndarray, ends: np.ndarray, others: np.ndarray, other_ends: np.ndarray) -> np.ndarray:
     """How many other lines each line from the point to its end crosses."""
 
     def side(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-        return (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (c[..., 0] - a[..., 0])
+        turns: np.ndarray = (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (
+            c[..., 0] - a[..., 0]
+        )
+        return turns
 
     a, b = np.broadcast_to(point, ends.shape)[:, None, :], ends[:, None, :]
     c, d = others[None], other_ends[None]
-    return ((side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)).sum(1)
+    crossings: np.ndarray = ((side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)).sum(1)
+    return crossings

@@ -67,7 +67,11 @@ def ledger() -> tuple[Printed, ...]:
     return tuple(
         Printed(
             source,
-            *(line[name] for name in ("row", "column", "printed_row", "printed_column", "printed")),
+            line["row"],
+            line["column"],
+            line["printed_row"],
+            line["printed_column"],
+            line["printed"],
             float(line["value"]),
             float(line["std"]) if line["std"] else None,
             int(line["runs"]),
@@ -107,7 +111,7 @@ def compare(table: Table) -> Table | None:
     if not known:
         return None
     notes: list[tuple[str, str]] = []
-    rows, verdicts = [], Counter()
+    rows, verdicts = [], Counter[str]()
     for row in table.rows:
         for column, entry in zip(table.columns, row.entries, strict=True):
             place = _without_network(row.key) if table.layout == "ood" else row.key
@@ -229,9 +233,10 @@ def _noise(printed: Printed, entry: Entry, column: Column) -> float | None:
             return 0.0
         freedom = (one + two) ** 2 / (one**2 / (entry.n - 1) + two**2 / (printed.runs - 1))
         return student_quantile(max(1, math.floor(freedom))) * math.sqrt(one + two)
-    if ours is not None or theirs is not None:
-        spread, runs, others = (ours, entry.n, 1) if ours is not None else (theirs, printed.runs, entry.n)
-        return student_quantile(runs - 1) * spread * math.sqrt(1 / runs + 1 / others)
+    if ours is not None:
+        return student_quantile(entry.n - 1) * ours * math.sqrt(1 / entry.n + 1)
+    if theirs is not None:
+        return student_quantile(printed.runs - 1) * theirs * math.sqrt(1 / printed.runs + 1 / entry.n)
     images = [each.images for each in entry.samples if each.images]
     if column.quantity.rpartition("/")[2] in ERROR_RATES and images:
         noise = math.hypot(

@@ -98,11 +98,12 @@ class Cell:
 
     @property
     def network(self) -> str:
-        return self.config["network"]
+        return str(self.config["network"])
 
     @property
     def methods(self) -> Mapping[str, Mapping[str, Any]]:
-        return self.config["methods"]
+        methods: Mapping[str, Mapping[str, Any]] = self.config["methods"]
+        return methods
 
     @property
     def done(self) -> list[Trial]:
@@ -276,8 +277,8 @@ def _times(
     for trial, mean in queries.mean_seconds(connection, training.keys() - per_epoch.keys()).items():
         per_epoch[trial] = Seconds(mean, False)
     passes: dict[int, list[Any]] = defaultdict(list)
-    for row in queries.timing_passes(connection, grid_ids):
-        passes[row.trial_id].append(row)
+    for measured in queries.timing_passes(connection, grid_ids):
+        passes[measured.trial_id].append(measured)
     for trial, rows in passes.items():
         quiet = [row.seconds for row in rows if row.timing_quality == "exclusive"]
         if quiet or trial not in per_epoch or not per_epoch[trial].exclusive:

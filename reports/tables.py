@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 from reports import ReportError, titles
 from reports.analyses import dcm, fidelity, generic, ood
@@ -114,6 +116,18 @@ def _only_blocks_chosen(cell: Cell) -> bool:
     return set(given) == set(ALL_THREE) and not given["pskd"] and not given["dmfl"] and set(given["byot"]) <= {"blocks"}
 
 
+def _has_byot(hyperparameters: dict[str, Any], cell: Cell) -> bool:
+    return cell.methods["byot"] == hyperparameters
+
+
+def _stages(cell: Cell) -> int:
+    return cell.config.get("stages") or 4
+
+
+def _has_stages(number: int, cell: Cell) -> bool:
+    return _stages(cell) == number
+
+
 def _table3(results: Results) -> list[Table]:
     tables = []
     for part in slices(results, "table3", lambda cell: _only_blocks_chosen(cell) and whole(cell)):
@@ -123,7 +137,7 @@ def _table3(results: Results) -> list[Table]:
             for first in range(1, heads + 1):
                 blocks = list(range(first, heads + 1))
                 wanted = {} if first == 1 else {"blocks": blocks}
-                cell = part.find(network, ALL_THREE, lambda cell, wanted=wanted: cell.methods["byot"] == wanted)
+                cell = part.find(network, ALL_THREE, partial(_has_byot, wanted))
                 key = f"{network}/blocks{'-'.join(map(str, blocks))}"
                 lines.append(Line(part.group(network), key, ("yes", "yes", ", ".join(map(str, blocks))), cell))
         tables.append(
@@ -142,22 +156,19 @@ def _table3(results: Results) -> list[Table]:
 
 
 def _table4(results: Results) -> list[Table]:
-    def stages(cell: Cell) -> int:
-        return cell.config.get("stages") or 4
-
     def accept(cell: Cell) -> bool:
         if not _only_blocks_chosen(cell):
             return False
         blocks = cell.methods["byot"].get("blocks")
-        return blocks == [stages(cell) - 1] if blocks else stages(cell) == 2
+        return blocks == [_stages(cell) - 1] if blocks else _stages(cell) == 2
 
     tables = []
     for part in slices(results, "table4", accept):
         lines = []
         for network in part.networks:
-            found = {stages(cell) for cell in part.cells if cell.network == network}
+            found = {_stages(cell) for cell in part.cells if cell.network == network}
             for number in sorted(found | {4, 3, 2}, reverse=True):
-                cell = part.find(network, ALL_THREE, lambda cell, number=number: stages(cell) == number)
+                cell = part.find(network, ALL_THREE, partial(_has_stages, number))
                 lines.append(Line(titles.network(network), f"{network}/stages{number}", (str(number),), cell))
         ending = "The network ends after block N; BYOT teaches the deepest head alone, that of block N - 1."
         tables.append(

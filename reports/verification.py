@@ -101,7 +101,8 @@ def _choice(written: Written | Header) -> Choice:
 def _current(database: Database, paper: Manuscript) -> Known:
     """The database's places by address, for every choice of grids and rule that the file was written with."""
     found: dict[Choice, dict[str, Current]] = {}
-    for written in (*paper.headers, *paper.places):
+    everything: list[Written | Header] = [*paper.headers, *paper.places]
+    for written in everything:
         grids, rule = _choice(written)
         if (grids, rule) in found:
             continue

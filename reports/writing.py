@@ -140,7 +140,8 @@ def _rule(report: Mapping[str, Any], selection: str | None) -> str:
 def _trials(table: Table) -> set[str]:
     """The keys of the trials whose place a table has, with or without a number."""
     entries = [each for row in table.rows for each in row.entries]
-    return {key for each in entries for key, *_ in (*each.samples, *each.absent)}
+    with_number = {sample.key for each in entries for sample in each.samples}
+    return with_number | {key for each in entries for key, _, _ in each.absent}
 
 
 def overview(results: Results) -> Table:
@@ -178,7 +179,7 @@ def _drawings(database: Database, results: Results) -> list[Drawing]:
     drawings = figure2(results) if any(2 in (grid.report.get("figures") or ()) for grid in results.grids) else []
     with database.reading() as connection:
         shown = shown_trials(results)
-        rows = [tuple(row) for row in queries.curves(connection, shown, stride(shown))]
+        rows = [(trial, epoch, error) for trial, epoch, error in queries.curves(connection, shown, stride(shown))]
     return _uniquely_named(drawings + curves(results, rows))
 
 

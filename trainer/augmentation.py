@@ -62,7 +62,10 @@ class EpochLoader:
         drawn = draw_epoch(self._host_labels, self._config, epoch, class_pairs=self._class_pairs)
         # In one piece: the device need not be waited for several times.
         stacked = upload(torch.stack([values.long() for view in drawn for values in view]), self._device)
-        views = [View(*rows[:3], rows[3].bool()) for rows in stacked.split(len(View._fields))]
+        views = [
+            View(indices, top, left, mirrored.bool())
+            for indices, top, left, mirrored in stacked.split(len(View._fields))
+        ]
         return (self._batch(views, start) for start in range(0, len(self._labels), self._config.batch_size))
 
     def _batch(self, views: list[View], start: int) -> Batch:

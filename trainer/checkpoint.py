@@ -97,7 +97,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise MissingCheckpoint(f"{path}: there is no such checkpoint") from None
     except IsADirectoryError:
         raise _folder(path) from None
-    number, config = (state.get("format"), state.get("config")) if isinstance(state, dict) else (None, None)
+    if not isinstance(state, dict):
+        raise _not_ours(path)
+    number, config = state.get("format"), state.get("config")
     if not isinstance(number, int) or not isinstance(config, dict):
         raise _not_ours(path)
     if number > CHECKPOINT_FORMAT:
@@ -184,15 +186,15 @@ def resume_from(path: Path, config: TrainConfig) -> dict[str, Any] | None:
         except CheckpointError as error:
             found.append(error)
             continue
-        for error in found:
-            log.warning("%s. It is kept as %s; training goes on from %s", error, refused(path).name, candidate.name)
+        for problem in found:
+            log.warning("%s. It is kept as %s; training goes on from %s", problem, refused(path).name, candidate.name)
             os.replace(path, refused(path))
         return state
-    for error in found:
-        if not isinstance(error, DamagedCheckpoint):
-            raise error
-    for error in found:
-        log.warning("%s. Training starts from the beginning", error)
+    for problem in found:
+        if not isinstance(problem, DamagedCheckpoint):
+            raise problem
+    for problem in found:
+        log.warning("%s. Training starts from the beginning", problem)
     return None
 
 

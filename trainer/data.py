@@ -72,8 +72,9 @@ def epoch_loader(
     splits: Splits, config: TrainConfig, device: torch.device, *, class_pairs: bool
 ) -> EpochLoader | StreamingLoader:
     """The training batches: from the device's memory, or from worker processes where the images stay in files."""
-    kind = StreamingLoader if isinstance(splits.train, ImageFiles) else EpochLoader
-    return kind(splits.train, config, device, class_pairs=class_pairs)
+    if isinstance(splits.train, ImageFiles):
+        return StreamingLoader(splits.train, config, device, class_pairs=class_pairs)
+    return EpochLoader(splits.train, config, device, class_pairs=class_pairs)
 
 
 class EvaluationSet:
@@ -106,10 +107,11 @@ class EvaluationSet:
     def batches(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Give normalised inputs [B, 3, H, W] (channels_last) and labels [B], `size` images at a time."""
         size = size or self.batch_size
-        if self._files is None:
-            parts: Iterable[Tensor] = self._pixels.split(size)
-        else:
+        parts: Iterable[Tensor] = ()
+        if self._files is not None:
             parts = streamed_pixels(self._files, self._device, size)
+        elif self._pixels is not None:
+            parts = self._pixels.split(size)
         for pixels, labels in zip(parts, self.labels.split(size), strict=True):
             yield self._normalized(pixels), labels
 

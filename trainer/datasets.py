@@ -67,6 +67,12 @@ class DatasetSpec:
     source: str = ""
     streamed: bool = False
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Classes, training images and test images of a data set of which they are published."""
+        assert self.classes is not None and self.train_images is not None and self.test_images is not None
+        return self.classes, self.train_images, self.test_images
+
 
 DATASETS: dict[str, DatasetSpec] = {
     "cifar10": DatasetSpec(

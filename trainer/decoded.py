@@ -117,7 +117,7 @@ def _keep(folder: Path, place: str, stem: str, pixels: Tensor) -> None:
         with writing.open("wb") as opened:
             # As `np.save` does, whose errors do not tell a full disk from another fault.
             np.lib.format.write_array_header_1_0(opened, np.lib.format.header_data_from_array_1_0(array))
-            opened.write(array.reshape(-1))
+            opened.write(array.reshape(-1).data)
             opened.flush()
             os.fsync(opened.fileno())
         os.replace(writing, folder / f"{stem}-{_checksum(array)}.npy")
@@ -126,4 +126,4 @@ def _keep(folder: Path, place: str, stem: str, pixels: Tensor) -> None:
 
 
 def _checksum(pixels: np.ndarray) -> str:
-    return f"{zlib.crc32(pixels.reshape(-1)):08x}"
+    return f"{zlib.crc32(pixels.reshape(-1).data):08x}"

@@ -135,7 +135,8 @@ def from_the_first(state: dict[str, Any] | None, device: torch.device) -> dict[s
     if sent is not None:
         return state
     content.seek(0)
-    return torch.load(content, map_location="cpu", weights_only=True)
+    received: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+    return received
 
 
 @contextmanager

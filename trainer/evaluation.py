@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from itertools import islice
@@ -43,16 +44,16 @@ def evaluate(
             for classifier, values in probabilities.items():
                 row = metric_values(values, labels)
                 if unfamiliar and split == "test":
-                    auroc = auroc_value(values.amax(1), unfamiliar[classifier].amax(1))
-                    row = torch.cat([row, auroc[None]])
+                    row = torch.cat([row, auroc_value(values.amax(1), unfamiliar[classifier].amax(1))[None]])
                 places.append((index, classifier, split, images.count))
                 rows.append(row)
     # In one piece, and read once: the first split's rows may be longer than the others'.
-    values = iter(torch.cat(rows).tolist())
+    numbers: Iterator[float] = iter(torch.cat(rows).tolist())
     evaluations = []
     for (index, classifier, split, count), row in zip(places, rows, strict=True):
-        *metrics, auroc = (*islice(values, len(row)), *([None] if len(row) == METRICS else []))
-        evaluations.append(Evaluation(index, classifier, Metrics(*metrics), count, split, auroc))
+        metrics = Metrics(*islice(numbers, METRICS))
+        auroc = next(numbers) if len(row) > METRICS else None
+        evaluations.append(Evaluation(index, classifier, metrics, count, split, auroc))
     return evaluations
 
 

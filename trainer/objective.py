@@ -85,17 +85,20 @@ METHODS: dict[str, type[Method]] = {}
 class Method:
     """A way to train, as a dataclass of hyperparameters. Subclasses name themselves and register.
 
-    State other than hyperparameters is created in `setup` and travels through `state_dict`. `requires` may be a
-    property where it depends on hyperparameters: ask an instance, not the class.
+    State other than hyperparameters is created in `setup` and travels through `state_dict`.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    requires: ClassVar[Requires] = Requires()
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=False)
 
     def __init_subclass__(cls) -> None:
         METHODS[cls.name] = cls
+
+    @property
+    def requires(self) -> Requires:
+        """What the method needs, by its hyperparameters."""
+        return Requires()
 
     @property
     def cross_entropy_weight(self) -> float:
@@ -166,7 +169,8 @@ def predict(network: Module, inputs: Tensor) -> Tensor:
     import torch
 
     with torch.no_grad():
-        return network(inputs, heads=False).logits
+        logits: Tensor = network(inputs, heads=False).logits
+        return logits
 
 
 def of_whole_batch(values: Tensor, batch: Batch) -> Tensor:

@@ -90,7 +90,8 @@ def _read(name: str, root: Path, spec: DatasetSpec, fingerprint: tuple[Any, ...]
 def _read_cifar(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images]:
     *train, test = (_read_cifar_file(name, root, spec, index) for index in range(len(spec.files)))
     pixels, labels = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*train, strict=True))
-    return Images(pixels, labels, spec.classes), Images(*test, spec.classes)
+    classes, _, _ = spec.counts
+    return Images(pixels, labels, classes), Images(*test, classes)
 
 
 def _read_cifar_file(name: str, root: Path, spec: DatasetSpec, index: int) -> tuple[Tensor, Tensor]:
@@ -116,12 +117,13 @@ def _read_svhn(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images
     from scipy.io import loadmat
 
     splits = []
+    classes, _, _ = spec.counts
     for file in spec.files:
         values = loadmat(io.BytesIO(read_verified(name, root, file)))
         pixels = torch.from_numpy(values["X"]).permute(3, 0, 1, 2).contiguous()
         # The digit 0 is published as class 10.
         labels = torch.from_numpy(values["y"]).flatten().long() % 10
-        splits.append(Images(pixels, labels, spec.classes))
+        splits.append(Images(pixels, labels, classes))
     return splits[0], splits[1]
 
 
@@ -133,8 +135,9 @@ def _read_digits(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Imag
     grey = torch.from_numpy((published.images * 255 / 16).round().astype(np.uint8))
     side = spec.size // grey.shape[1]
     pixels = grey.repeat_interleave(side, 1).repeat_interleave(side, 2)[..., None].expand(-1, -1, -1, 3).contiguous()
-    images = Images(pixels, torch.from_numpy(published.target).long(), spec.classes)
-    train, test = stratified_split(images.labels, spec.test_images)
+    classes, _, test_images = spec.counts
+    images = Images(pixels, torch.from_numpy(published.target).long(), classes)
+    train, test = stratified_split(images.labels, test_images)
     return images.take(train), images.take(test)
 
 
@@ -142,15 +145,16 @@ def _make_synthetic(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, I
     """Noise over a coarse, mirror-symmetric pattern per class; the same on every machine."""
     # The legacy generator: numpy promises that its stream never changes.
     random = np.random.RandomState(0)
-    half = random.randint(0, 128, (spec.classes, 4, 2, 3), dtype=np.uint8)
+    classes, *counts = spec.counts
+    half = random.randint(0, 128, (classes, 4, 2, 3), dtype=np.uint8)
     patterns = np.concatenate([half, half[:, :, ::-1]], axis=2)
     blocks = torch.from_numpy(patterns).repeat_interleave(spec.size // 4, 1).repeat_interleave(spec.size // 4, 2)
     splits = []
-    for count in (spec.train_images, spec.test_images):
+    for count in counts:
         noise = np.frombuffer(random.bytes(count * spec.size**2 * 3), np.uint8) >> 1
-        labels = torch.arange(count) % spec.classes
+        labels = torch.arange(count) % classes
         pixels = blocks[labels] + torch.from_numpy(noise).view(count, spec.size, spec.size, 3)
-        splits.append(Images(pixels, labels, spec.classes))
+        splits.append(Images(pixels, labels, classes))
     return splits[0], splits[1]
 
 
@@ -217,7 +221,8 @@ def fitted(image: Any, size: int, margin: float = 1.0) -> Tensor:
 
     if image.size != (size, size):
         image = functional.center_crop(functional.resize(image, round(margin * size)), [size, size])
-    return functional.pil_to_tensor(image).permute(1, 2, 0)
+    pixels: Tensor = functional.pil_to_tensor(image)
+    return pixels.permute(1, 2, 0)
 
 
 def stratified_split(labels: Tensor, held_out: int) -> tuple[Tensor, Tensor]:

@@ -100,7 +100,7 @@ def streamed_pixels(files: ImageFiles, device: torch.device, batch_size: int) ->
         yield pixels.to(device, non_blocking=True)
 
 
-class _Decoder(Dataset):
+class _Decoder(Dataset[Tensor | DataError]):
     """Decodes a batch at a time, in a worker process. Damaged files are returned as errors, not raised there."""
 
     def __init__(self, files: ImageFiles, *, random_crop: bool = False, flip: bool = False) -> None:
@@ -126,7 +126,7 @@ class _Decoder(Dataset):
         if self._random_crop:
             box = random_box(image.height, image.width, random)
             image = functional.resized_crop(image, *box, [self._size, self._size])
-            pixels = functional.pil_to_tensor(image).permute(1, 2, 0)
+            pixels: Tensor = functional.pil_to_tensor(image).permute(1, 2, 0)
         else:
             pixels = self._plain(image)
         return pixels.flip(1) if self._flip and random.random() < 0.5 else pixels
@@ -161,7 +161,7 @@ def decoding_workers() -> int:
 
 def _loader(
     decoder: _Decoder, keys: list[Key], device: torch.device, workers: int | None, *, persistent: bool
-) -> DataLoader:
+) -> DataLoader[Tensor | DataError]:
     # Loaded here, before the workers are forked, so that none of them has to.
     import torchvision.transforms.functional  # noqa: F401
 
@@ -178,7 +178,7 @@ def _loader(
     )
 
 
-def _decoded(loader: DataLoader) -> Iterator[Tensor]:
+def _decoded(loader: DataLoader[Tensor | DataError]) -> Iterator[Tensor]:
     for pixels in loader:
         if isinstance(pixels, DataError):
             # A new one: raised from a variable of its own frame, it would keep the workers until the next collection.

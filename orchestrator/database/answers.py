@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, func, select, text
 from sqlalchemy.orm import aliased
@@ -66,12 +66,12 @@ def attempts(connection: Connection, key: str) -> list[AttemptRow]:
     columns = [getattr(Attempt, name) for name in AttemptRow.__dataclass_fields__ if name != "epochs"]
     epochs = select(func.count()).where(Epoch.attempt_id == Attempt.id).scalar_subquery()
     rows = connection.execute(
-        select(*columns, epochs)
+        select(*columns, epochs.label("epochs"))
         .join(Trial, Trial.id == Attempt.trial_id)
         .where(Trial.key == key)
         .order_by(Attempt.number)
     )
-    return [AttemptRow(*row) for row in rows]
+    return [AttemptRow(**row) for row in rows.mappings()]
 
 
 def failures(connection: Connection, grid: str | None) -> list[FailureRow]:
@@ -100,7 +100,7 @@ def failures(connection: Connection, grid: str | None) -> list[FailureRow]:
     )
     if grid is not None:
         query = query.where(Grid.name == grid)
-    causes: dict[tuple[str | None, ...], dict[str, tuple]] = {}
+    causes: dict[tuple[str | None, ...], dict[str, tuple[Any, ...]]] = {}
     for name, key, attempt, fingerprint, error_class, error, log in connection.execute(query):
         line = _first_line(error)
         cause = (fingerprint,) if fingerprint else (None, error_class, line)

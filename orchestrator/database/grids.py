@@ -36,7 +36,7 @@ def check(where: str, name: str, trials: Sequence[tuple[str, Mapping[str, Any], 
     """Raise DatabaseError for names that do not fit, and for trials or names that are there twice."""
     named = [("the grid's name", name, Grid)] + [("a trial's name", trial, GridTrial) for _, _, trial in trials]
     for what, value, model in named:
-        longest = model.__table__.c.name.type.length
+        longest: int = getattr(model.__table__.c.name.type, "length")  # noqa: B009
         if len(value) > longest:
             raise DatabaseError(f"{where}: {what} has {len(value)} characters, {longest} fit: {value[:60]}...")
     for what, values in (("key", [key for key, _, _ in trials]), ("name", [trial for _, _, trial in trials])):
@@ -65,8 +65,8 @@ def save(
     }
     grid_id = connection.scalar(select(Grid.id).where(Grid.name == name))
     if grid_id is None:
-        inserted = connection.execute(insert(Grid).values(name=clean(name), created=time, **values))
-        grid_id = inserted.inserted_primary_key[0]
+        new = insert(Grid).values(name=clean(name), created=time, **values).returning(Grid.id)
+        grid_id = connection.execute(new).scalar_one()
     else:
         connection.execute(update(Grid).where(Grid.id == grid_id).values(**values))
         connection.execute(GridTrial.__table__.delete().where(GridTrial.grid_id == grid_id))

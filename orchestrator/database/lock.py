@@ -53,8 +53,9 @@ def driver_lock(db: Database, *, grid: str) -> Iterator[Driver]:
     """
     if db.readonly:
         raise DatabaseError(f"{db.where} was opened for reading; a driver has to write it")
-    holder = Holder(socket.gethostname(), os.getpid(), now(), clean(grid))
-    driver = Driver(secrets.randbelow(2**63 - 1) + 1, holder.host, holder.pid)
+    host, pid = socket.gethostname(), os.getpid()
+    holder = Holder(host, pid, now(), clean(grid))
+    driver = Driver(secrets.randbelow(2**63 - 1) + 1, host, pid)
     if db.path is not None:
         with file_lock(db.path, holder), db.driven_by(driver, None):
             yield driver
@@ -130,7 +131,7 @@ def _is_locked(path: Path) -> bool:
     try:
         question = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
         answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, question)
-        return struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK
+        return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
     except OSError:
         return True
     finally:
@@ -138,7 +139,8 @@ def _is_locked(path: Path) -> bool:
 
 
 def _write_holder(descriptor: int, path: Path, holder: Holder) -> None:
-    facts = {"host": holder.host, "pid": holder.pid, "started": holder.started.isoformat(), "grid": holder.grid}
+    started = holder.started and holder.started.isoformat()
+    facts = {"host": holder.host, "pid": holder.pid, "started": started, "grid": holder.grid}
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(facts).encode(), 0)

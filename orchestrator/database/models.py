@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -42,6 +42,7 @@ MAIN_TEST = "network = 0 AND classifier = 'main' AND split = 'test'"
 class Base(DeclarativeBase):
     """The common base; naive datetimes are UTC."""
 
+    __table__: ClassVar[Table]
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {datetime: DateTime(), dict[str, Any]: JSON()}
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import socket
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, make_url, text
 from sqlalchemy.exc import ArgumentError, StatementError
@@ -39,6 +40,7 @@ def open_database(
         alone = path.exists() and lacks_log(path)
         engine = sqlite_engine(path, readonly=readonly)
     else:
+        assert url is not None
         alone = False
         # Without the query, which may hold a password too.
         where = url.set(query={}).render_as_string(hide_password=True)
@@ -48,7 +50,7 @@ def open_database(
             migrated = _settle_version(engine, where, path, create and not readonly, migrate and not readonly)
             with engine.connect() as connection:
                 schema.check(connection, where, write=not readonly)
-                warning = _missing_log(connection, path) if alone else None
+                warning = _missing_log(connection, path) if path is not None and alone else None
                 copied = made_during_a_run(connection, where)
             # Only now is it known to be ours to change.
             network = None if path is None or readonly else set_journal(engine, path)
@@ -154,7 +156,7 @@ def _migrate_file(engine: Engine, path: Path) -> str | None:
             return None
         copy = back_up(engine, path, version)
         with engine.connect() as connection:
-            raw = connection.connection.driver_connection
+            raw: Any = connection.connection.driver_connection
             # A table that is made anew is dropped in between, and must not take the rows with it that point to it.
             raw.execute("PRAGMA foreign_keys = OFF")
             try:

@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.database.errors import Busy, DatabaseError, Holder
-from orchestrator.database.values import strict_json
+from orchestrator.database.values import now, strict_json
 
 # A server notices within a minute that a host vanished, and frees its locks; by default it takes hours.
 _KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
@@ -156,8 +156,8 @@ def holder_of(connection: Connection, lock: int) -> Holder:
 
 def _session_name(holder: Holder) -> str:
     """What the server shows of a driver's session; it keeps 63 bytes, so the grid's name comes last."""
-    started = int(holder.started.replace(tzinfo=UTC).timestamp())
-    return f"orchestrate {holder.pid}@{holder.host[:20]} {started} {holder.grid}"
+    started = int((holder.started or now()).replace(tzinfo=UTC).timestamp())
+    return f"orchestrate {holder.pid}@{(holder.host or '')[:20]} {started} {holder.grid}"
 
 
 _THIS_SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"

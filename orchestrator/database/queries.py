@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+# Passed on to the reports, which import no SQLAlchemy.
+from sqlalchemy import Connection as Connection
 from sqlalchemy import (
-    Connection,
     Integer,
     Row,
     Select,
@@ -44,12 +45,12 @@ class Pick(NamedTuple):
     last: int
 
 
-def grids(connection: Connection) -> Sequence[Row[Any]]:
+def grids(connection: Connection) -> Sequence[Row[int, str, dict[str, Any]]]:
     """Rows (id, name, report), oldest first."""
     return connection.execute(select(Grid.id, Grid.name, Grid.report).order_by(Grid.id)).all()
 
 
-def members(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[Any]]:
+def members(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[int, int, str]]:
     """Rows (grid_id, trial_id, name) in the grids' own order."""
     chosen = select(GridTrial.grid_id, GridTrial.trial_id, GridTrial.name)
     return connection.execute(
@@ -57,14 +58,14 @@ def members(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[Any
     ).all()
 
 
-def trials(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[Any]]:
+def trials(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[int, str, dict[str, Any], str, int | None]]:
     """Rows (id, key, config, state, driver) of every trial of the grids, once each."""
     return connection.execute(
         select(Trial.id, Trial.key, Trial.config, Trial.state, Trial.driver).where(Trial.id.in_(_trials_of(grid_ids)))
     ).all()
 
 
-def last_attempts(connection: Connection, grid_ids: Sequence[int]) -> dict[int, Row[Any]]:
+def last_attempts(connection: Connection, grid_ids: Sequence[int]) -> dict[int, Row[int, str | None, int | None]]:
     """Per trial, (trial_id, error_class, parameters) of its newest training attempt."""
     rows = connection.execute(
         select(Attempt.trial_id, Attempt.error_class, Attempt.parameters)
@@ -120,7 +121,7 @@ def best_epochs(
         ) FROM trials WHERE trials.id IN :trials"""
     ).bindparams(bindparam("trials", expanding=True))
     given = {} if main == MAIN_TEST else {"network": network, "split": split}
-    found = {}
+    found: dict[int, int] = {}
     for some in _chunks(trial_ids):
         rows = connection.execute(statement, {"trials": some, **given})
         found |= {trial: epoch for trial, epoch in rows if epoch is not None}
@@ -198,7 +199,7 @@ def mean_seconds(connection: Connection, trial_ids: Iterable[int]) -> dict[int, 
     return found
 
 
-def timing_passes(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[Any]]:
+def timing_passes(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[int, float, str]]:
     """Rows (trial_id, seconds, timing_quality) of every epoch of each trial's newest finished timing pass."""
     newest = (
         select(Attempt.trial_id, func.max(Attempt.number).label("number"))
@@ -214,7 +215,7 @@ def timing_passes(connection: Connection, grid_ids: Sequence[int]) -> Sequence[R
     ).all()
 
 
-def losses(connection: Connection, epochs: Iterable[tuple[int, int]]) -> Iterator[Row[Any]]:
+def losses(connection: Connection, epochs: Iterable[tuple[int, int]]) -> Iterator[Row[int, int, dict[str, Any]]]:
     """Rows (trial_id, epoch, losses) for the given accepted (trial, epoch) pairs."""
     for some in _chunks(epochs):
         picked = _relation("picks", some, ("trial_id", "epoch"))
@@ -226,7 +227,7 @@ def losses(connection: Connection, epochs: Iterable[tuple[int, int]]) -> Iterato
         )
 
 
-def curves(connection: Connection, last_epochs: Mapping[int, int], every: int = 1) -> Iterator[Row[Any]]:
+def curves(connection: Connection, last_epochs: Mapping[int, int], every: int = 1) -> Iterator[Row[int, int, float]]:
     """Rows (trial_id, epoch, top1_error) of the first network's main classifier on the test split, in order.
 
     Of each trial its last epoch and, counting back from there, one epoch in `every`.
@@ -297,7 +298,7 @@ def export_statements() -> dict[str, Select[Any]]:
     }
 
 
-def _trials_of(grid_ids: Sequence[int]) -> Select[tuple[int]]:
+def _trials_of(grid_ids: Sequence[int]) -> Select[int]:
     return select(GridTrial.trial_id).where(GridTrial.grid_id.in_(grid_ids))
 
 

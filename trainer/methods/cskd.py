@@ -28,15 +28,19 @@ class CSKD(Method):
 
     name: ClassVar[str] = "cskd"
     title: ClassVar[str] = "CS-KD"
-    requires: ClassVar[Requires] = Requires(class_pairs=True)
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+    @property
+    def requires(self) -> Requires:
+        return Requires(class_pairs=True)
 
     def losses(
         self, networks: Sequence[Module], outputs: Sequence[Output], batch: Batch, targets: Sequence[Tensor]
     ) -> dict[str, Tensor]:
         factor = self.weight * self.temperature**2
         terms = []
+        assert batch.pair_inputs is not None
         for network, output in zip(networks, outputs, strict=True):
             own = log_softmax(output.logits, self.temperature)
             # After the pass that has a gradient: autocast keeps the first cast of each weight, and one that was made

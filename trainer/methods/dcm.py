@@ -26,7 +26,10 @@ class DCM(Method):
 
     name: ClassVar[str] = "dcm"
     title: ClassVar[str] = "DCM"
-    requires: ClassVar[Requires] = Requires(networks=2, heads=True)
+
+    @property
+    def requires(self) -> Requires:
+        return Requires(networks=2, heads=True)
 
     def resolve(self, num_heads: int) -> Method:
         if num_heads == 0:

@@ -27,8 +27,11 @@ class DMFL(Method):
 
     name: ClassVar[str] = "dmfl"
     title: ClassVar[str] = "DMFL"
-    requires: ClassVar[Requires] = Requires(heads=True, features=True)
     variant: Literal["equation", "released"] = "equation"
+
+    @property
+    def requires(self) -> Requires:
+        return Requires(heads=True, features=True)
 
     def resolve(self, num_heads: int) -> Method:
         if num_heads == 0:

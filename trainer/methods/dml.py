@@ -24,7 +24,10 @@ class DML(Method):
 
     name: ClassVar[str] = "dml"
     title: ClassVar[str] = "DML"
-    requires: ClassVar[Requires] = Requires(networks=2)
+
+    @property
+    def requires(self) -> Requires:
+        return Requires(networks=2)
 
     def losses(
         self, networks: Sequence[Module], outputs: Sequence[Output], batch: Batch, targets: Sequence[Tensor]

@@ -52,9 +52,10 @@ class TFKD(Method):
             raise ValueError(
                 f"confidence: {self.confidence} is not used by variant 'self'; leave it out or use variant 'virtual'"
             )
-        given = {name: getattr(self, name) for name in ("alpha", "temperature")}
         published = PUBLISHED[self.variant]
-        return replace(self, **{name: None if value == published[name] else value for name, value in given.items()})
+        alpha = None if self.alpha == published["alpha"] else self.alpha
+        temperature = None if self.temperature == published["temperature"] else self.temperature
+        return replace(self, alpha=alpha, temperature=temperature)
 
     def setup(self, labels: Tensor, num_classes: int, networks: int, teacher: Module | None = None) -> None:
         self.teacher = None

@@ -32,15 +32,14 @@ class NetworkSpec:
         return tuple(kind for kind in self.heads if kind != "dcm")
 
 
-_RESNET = {"module": "resnet", "heads": ("bottleneck", "attention")}
-_RESNEXT = {"module": "resnet", "heads": ("attention", "bottleneck")}
+_RESNET, _RESNEXT = ("bottleneck", "attention"), ("attention", "bottleneck")
 
 NETWORKS: dict[str, NetworkSpec] = {
-    "resnet18": NetworkSpec(title="ResNet-18", **_RESNET),
-    "resnet34": NetworkSpec(title="ResNet-34", **_RESNET),
-    "resnet50": NetworkSpec(title="ResNet-50", **_RESNET),
-    "resnet101": NetworkSpec(title="ResNet-101", **_RESNET),
-    "resnext50_32x4d": NetworkSpec(title="ResNeXt-50", **_RESNEXT),
+    "resnet18": NetworkSpec("resnet", "ResNet-18", _RESNET),
+    "resnet34": NetworkSpec("resnet", "ResNet-34", _RESNET),
+    "resnet50": NetworkSpec("resnet", "ResNet-50", _RESNET),
+    "resnet101": NetworkSpec("resnet", "ResNet-101", _RESNET),
+    "resnext50_32x4d": NetworkSpec("resnet", "ResNeXt-50", _RESNEXT),
     "preact_resnet18": NetworkSpec("preact_resnet", "PreAct ResNet-18", min_stages=4),
     "preact_resnet101": NetworkSpec("preact_resnet", "PreAct ResNet-101", min_stages=4),
     "densenet121": NetworkSpec("densenet", "DenseNet-121", min_stages=4),
@@ -81,4 +80,5 @@ def build_network(
         allowed = f"{spec.min_stages} to {spec.stages}" if spec.min_stages < spec.stages else f"only {spec.stages}"
         raise ValueError(f"{name} has {allowed} stages, not {stages}")
     module = import_module(f"trainer.networks.{spec.module}")
-    return module.build(name, num_classes=num_classes, width=width, stages=stages, heads=heads)
+    network: Network = module.build(name, num_classes=num_classes, width=width, stages=stages, heads=heads)
+    return network

@@ -60,4 +60,5 @@ class PreActivationBlock(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         activated = self.activation(hidden)
         shortcut = hidden if self.shortcut is None else self.shortcut(activated)
-        return self.residual(activated) + shortcut
+        residual: Tensor = self.residual(activated)
+        return residual + shortcut

@@ -63,4 +63,5 @@ class PyramidBottleneck(nn.Module):
         self.new_channels = outputs - channels
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.residual(hidden) + pad(self.shortcut(hidden), (0, 0, 0, 0, 0, self.new_channels))
+        residual: Tensor = self.residual(hidden)
+        return residual + pad(self.shortcut(hidden), (0, 0, 0, 0, 0, self.new_channels))

@@ -71,7 +71,7 @@ def residual_stages(
 
 def _with_forms(convolution: nn.Conv2d) -> GroupedConv2d:
     """The same convolution in a layer that knows several forms of it; no random number is drawn."""
-    return nn.utils.skip_init(
+    grouped: GroupedConv2d = nn.utils.skip_init(
         GroupedConv2d,
         convolution.in_channels,
         convolution.out_channels,
@@ -81,6 +81,7 @@ def _with_forms(convolution: nn.Conv2d) -> GroupedConv2d:
         groups=convolution.groups,
         bias=False,
     )
+    return grouped
 
 
 def projection(channels: int, out_channels: int, stride: int) -> nn.Module:
@@ -89,4 +90,5 @@ def projection(channels: int, out_channels: int, stride: int) -> nn.Module:
         # oneDNN's weight gradient of this convolution writes out of bounds where the channels do not fill a vector
         # (channels last, oneDNN issue 6035): narrow networks crashed on a CPU. The same computed in two steps.
         return nn.Sequential(nn.AvgPool2d(1, stride), conv1x1(channels, out_channels))
-    return conv1x1(channels, out_channels, stride)
+    convolution: nn.Module = conv1x1(channels, out_channels, stride)
+    return convolution
