@@ -46,7 +46,8 @@ class Place:
 def run_gang(job: Job, report: Callable[[Message], None]) -> None:
     """Run one trial in `job.processes` processes; reports and raises as `orchestrator.worker.run_job`."""
     group = get_current_placement_group()
-    actors = [
+    assert group is not None
+    actors: list[Any] = [
         ray.remote(_Process)
         .options(
             num_cpus=job.cpus,
@@ -73,7 +74,7 @@ def _watched(job: Job, actors: Sequence[Any], report: Callable[[Message], None])
     log_path = new_log(job.log_folder, job.name, job.key)
     places = ray.get([actor.place.remote() for actor in actors])
     meeting = ray.get(actors[0].open_meeting.remote())
-    streams = {
+    streams: dict[Any, int] = {
         actor.run.options(num_returns="streaming").remote(places, meeting, log_path): number
         for number, actor in enumerate(actors)
     }
@@ -85,17 +86,19 @@ def _watched(job: Job, actors: Sequence[Any], report: Callable[[Message], None])
         ready, _ = ray.wait(list(streams), timeout=deadline and max(0.0, deadline - time.monotonic()))
         if not ready:
             break
-        number = streams[ready[0]]
+        stream: Any = ready[0]
+        number = streams[stream]
+        message: Message
         try:
-            message = ray.get(next(ready[0]))
+            message = ray.get(next(stream))
         except StopIteration:
-            del streams[ready[0]]
+            del streams[stream]
             if number in concluded:
                 continue
             lost = f"process {number} of the trial's {len(actors)} ended without a word, its training unfinished"
             message = {"failure": infrastructure_failure(lost)}
         except RayError as error:
-            del streams[ready[0]]
+            del streams[stream]
             message = {"failure": process_ended(str(error), f"process {number} of the trial's {len(actors)}")}
         if "kind" not in message:
             concluded.add(number)
@@ -104,7 +107,8 @@ def _watched(job: Job, actors: Sequence[Any], report: Callable[[Message], None])
         if "failure" not in message:
             merged.hear(number, message)
         elif not tells_of_a_lost_rank(message["failure"]):
-            return message["failure"]
+            failure: Failure = message["failure"]
+            return failure
         else:
             failures.append(message["failure"])
             deadline = deadline or time.monotonic() + REASON_SECONDS
@@ -186,7 +190,7 @@ class _Process:
 
     def open_meeting(self) -> tuple[str, int]:
         """Open the store where the processes meet; returns its address and port."""
-        from torch.distributed import TCPStore
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         address = get_node_ip_address()
         # A socket of our own: the store's would listen on every interface, and its port might be taken by then.
@@ -231,7 +235,7 @@ class _Process:
 
     def _together(self, meeting: tuple[str, int], device: str) -> Any:
         import torch
-        from torch.distributed import TCPStore
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         from trainer.distributed import stay_on_this_machine, together
 

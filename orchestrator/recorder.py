@@ -73,6 +73,12 @@ class Attempt:
     last: float = 0.0
     heard: float = 0.0
 
+    @property
+    def row(self) -> int:
+        """The id of its row, for writes that come after the attempt's own."""
+        assert self.id is not None
+        return self.id
+
     def hear(self, time_there: float) -> None:
         """Note the worker's time in a message that has come now."""
         self.last, self.heard = time_there, time.monotonic()
@@ -171,13 +177,13 @@ class Recorder:
         attempt.epochs = max(attempt.epochs, result.epoch + 1)
         attempt.hear(message["ended"])
         at = _now()
-        self.journal.write("epoch", lambda: self.database.record_epoch(attempt.id, result, quality, at=at))
+        self.journal.write("epoch", lambda: self.database.record_epoch(attempt.row, result, quality, at=at))
         self.observer.epoch(self.trials[key].name, result, quality)
 
     def engine(self, key: str, engine: str) -> None:
         """A worker trains with another engine than it began with."""
         attempt = self.running[key]
-        self.journal.write("engine", lambda: self.database.change_environment(attempt.id, {"engine": engine}))
+        self.journal.write("engine", lambda: self.database.change_environment(attempt.row, {"engine": engine}))
 
     def failing(self, key: str, failure: Failure, *, by_worker: bool = False) -> None:
         """Keep the reason why the attempt is about to end, given by its worker or by this driver."""
@@ -273,7 +279,7 @@ class Recorder:
         at = _now()
 
         def write() -> None:
-            self.database.finish_attempt(attempt.id, outcome, trial_state=state, at=at, **why)
+            self.database.finish_attempt(attempt.row, outcome, trial_state=state, at=at, **why)
 
         self.journal.write("end", write)
 

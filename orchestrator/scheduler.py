@@ -239,7 +239,7 @@ def _run_shape(
     # The process of a trial that runs in several needs nothing for itself.
     bundles = [{}, *[bundle] * shape.processes] if shape.processes > 1 else [bundle]
 
-    class Trial(wrap_function(_trainable, name="trial")):
+    class Trial(wrap_function(_trainable, name="trial")):  # type: ignore[misc]
         """Shows the trial's name in Ray's dashboard."""
 
         def __repr__(self) -> str:

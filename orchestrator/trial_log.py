@@ -25,7 +25,7 @@ class logged_to:
     """Send the trainer's log and Python warnings to a file and to standard output, which Ray keeps as well."""
 
     def __init__(self, path: Path) -> None:
-        self.handlers = [logging.FileHandler(path), logging.StreamHandler(sys.stdout)]
+        self.handlers: list[logging.Handler] = [logging.FileHandler(path), logging.StreamHandler(sys.stdout)]
 
     def __enter__(self) -> None:
         logging.captureWarnings(True)

@@ -137,7 +137,7 @@ def tracker_callbacks(options: RunOptions, observer: Observer) -> list[Any]:
 
     def made(name: str) -> Any:
         if name == "tensorboard":
-            return Board()
+            return Board()  # type: ignore[no-untyped-call]
         if name == "mlflow":
             from ray.air.integrations.mlflow import MLflowLoggerCallback
 

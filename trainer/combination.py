@@ -98,7 +98,8 @@ def checked_methods(text: str) -> dict[str, dict[str, Any]]:
             checked[name] = method_parameters(method)
     if found:
         raise problems(found)
-    return json.loads(json.dumps(checked))
+    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(checked))
+    return plain
 
 
 def plus_zero(value: Any) -> Any:
@@ -119,7 +120,8 @@ def resolved_methods(text: str, num_heads: int) -> dict[str, dict[str, Any]]:
             resolved[method.name] = method_parameters(method.resolve(num_heads))
         except ValueError as error:
             raise problem(str(error), "methods", method.name) from None
-    return json.loads(json.dumps(resolved))
+    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(resolved))
+    return plain
 
 
 @lru_cache(maxsize=4096)

@@ -152,9 +152,9 @@ class TrainConfig(BaseModel):
         settled: dict[str, Any] = {}
 
         for name in (self.network, self.peer or self.network)[: requires.networks]:
-            least, most = NETWORKS[name].min_stages, NETWORKS[name].stages
-            if self.stages is not None and not least <= self.stages <= most:
-                allowed = f"{least} to {most}" if least < most else f"only {most}"
+            least, all_stages = NETWORKS[name].min_stages, NETWORKS[name].stages
+            if self.stages is not None and not least <= self.stages <= all_stages:
+                allowed = f"{least} to {all_stages}" if least < all_stages else f"only {all_stages}"
                 found.append((("stages",), f"{name} has {allowed} stages, not {self.stages}"))
         if self.stages == spec.stages:
             settled["stages"] = None

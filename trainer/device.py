@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -37,7 +38,8 @@ def prepare_device(device: str | torch.device, *, deterministic: bool = False) -
     backends = torch.backends
     # PyTorch has two names for each of these, and refuses to answer where they say different things.
     backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = False
-    for backend in (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul):
+    cudnn: Any = backends.cudnn
+    for backend in (cudnn.conv, cudnn.rnn, backends.cuda.matmul):
         backend.fp32_precision = "ieee"
     backends.cudnn.benchmark = not deterministic
     return device

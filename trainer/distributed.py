@@ -13,11 +13,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 # What one process sends to the others at a time, for a GPU has to hold it.
 CHUNK_BYTES = 64 * 2**20
@@ -172,7 +175,7 @@ def _tells_of_a_loss(error: RuntimeError) -> bool:
 
 @contextmanager
 def together(
-    device: torch.device, *, number: int | None = None, count: int | None = None, store: dist.Store | None = None
+    device: torch.device, *, number: int | None = None, count: int | None = None, store: Store | None = None
 ) -> Iterator[None]:
     """Train together with other processes in this context: process `number` of `count`, which meet at `store`.
 

@@ -131,7 +131,7 @@ class _FewBatches:
 def _evaluation_seconds(
     config: TrainConfig, networks: nn.ModuleList, sets: EvaluationSets, device: torch.device
 ) -> float:
-    few = EvaluationSets(*(each and each.first(EVALUATED_BATCHES * each.batch_size) for each in sets))
+    few = EvaluationSets._make(each and each.first(EVALUATED_BATCHES * each.batch_size) for each in sets)
     if device.type == "cuda":
         # The first batch of a size loads its kernels.
         evaluate(config, networks, few, device)

@@ -12,7 +12,7 @@ from orchestrator.database.errors import DatabaseError
 from orchestrator.database.models import Grid, GridTrial, Trial
 from orchestrator.database.postgresql import BULK
 from orchestrator.database.rows import GridRow
-from orchestrator.database.values import clean, now, storable
+from orchestrator.database.values import clean, new_id, now, storable
 
 T = TypeVar("T")
 
@@ -65,8 +65,7 @@ def save(
     }
     grid_id = connection.scalar(select(Grid.id).where(Grid.name == name))
     if grid_id is None:
-        new = insert(Grid).values(name=clean(name), created=time, **values).returning(Grid.id)
-        grid_id = connection.execute(new).scalar_one()
+        grid_id = new_id(connection.execute(insert(Grid).values(name=clean(name), created=time, **values)))
     else:
         connection.execute(update(Grid).where(Grid.id == grid_id).values(**values))
         connection.execute(GridTrial.__table__.delete().where(GridTrial.grid_id == grid_id))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnClause,
     Connection,
     and_,
     bindparam,
@@ -25,7 +26,7 @@ from orchestrator.database.errors import Busy, DatabaseError, Holder
 from orchestrator.database.grids import alone
 from orchestrator.database.models import Attempt, Epoch, Evaluation, Trial
 from orchestrator.database.postgresql import holder_of
-from orchestrator.database.values import clean, now, storable
+from orchestrator.database.values import clean, new_id, now, storable
 
 if TYPE_CHECKING:
     from trainer.results import EpochResult
@@ -35,7 +36,7 @@ OUTCOMES = ("done", "failed", "interrupted")
 STATES = ("done", "failed", "pending")
 
 trials, attempts, epochs, evaluations = (model.__table__ for model in (Trial, Attempt, Epoch, Evaluation))
-_one = literal_column("1")
+_one: ColumnClause[Any] = literal_column("1")
 
 # What is needed to know where an epoch belongs and whether it is there already: one look at four indexes.
 _own, _accepted = epochs.alias("own"), epochs.alias("accepted")
@@ -126,7 +127,7 @@ def start(connection: Connection, where: str, key: str, facts: Mapping[str, Any]
         connection.execute(update(trials).where(trials.c.id == trial.id).values(**change))
     last = connection.scalar(select(func.max(attempts.c.number)).where(attempts.c.trial_id == trial.id))
     inserted = connection.execute(insert(attempts).values(trial_id=trial.id, number=(last or 0) + 1, **facts))
-    return inserted.inserted_primary_key[0]
+    return new_id(inserted)
 
 
 def change_environment(connection: Connection, where: str, attempt_id: int, changes: Mapping[str, Any]) -> None:
@@ -207,7 +208,7 @@ def record(
     inserted = connection.execute(
         _INSERT_EPOCH, {**epoch, "trial_id": place.trial_id, "accepted": 1 if trains else None}
     )
-    epoch_id = inserted.inserted_primary_key[0]
+    epoch_id = new_id(inserted)
     rows = [{**row, "epoch_id": epoch_id} for row in evaluation_rows]
     if rows:
         connection.execute(_INSERT_EVALUATION, rows)

@@ -7,6 +7,8 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy import CursorResult
+
 
 def now() -> datetime:
     """The present time in UTC, naive as the tables hold it."""
@@ -40,3 +42,10 @@ def clean(value: str, length: int | None = None) -> str:
     if "\0" in value or not value.isprintable():
         value = value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
     return value if length is None else value[:length]
+
+
+def new_id(inserted: CursorResult[Any]) -> int:
+    """Return the id of the one row that was inserted."""
+    key = inserted.inserted_primary_key
+    assert key is not None
+    return int(key[0])
