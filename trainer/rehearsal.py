@@ -113,6 +113,9 @@ class _FewBatches:
         self.began = self.launch_seconds = 0.0
         self.images = 0
 
+    def __len__(self) -> int:
+        return self.steps
+
     def epoch(self, epoch: int) -> Iterator[Batch]:
         batches = self.loader.epoch(epoch)
         for step in range(self.steps):

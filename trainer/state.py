@@ -27,7 +27,7 @@ def build_networks(config: TrainConfig, num_classes: int, device: torch.device) 
                 )
             )
     dtype = torch.float64 if config.precision == "float64" else torch.float32
-    return nn.ModuleList(networks).to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    return nn.ModuleList(networks).to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
 
 
 def build_optimizer(config: TrainConfig, networks: nn.ModuleList) -> torch.optim.Optimizer:

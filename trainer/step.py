@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -149,7 +149,7 @@ class Replayed:
             self.launched += 1
             return self.step(batch)
         if self.replay is None:
-            self.held = Batch(*(value.clone() if isinstance(value, Tensor) else value for value in batch))
+            self.held = Batch._make(value.clone() if isinstance(value, Tensor) else value for value in batch)
             try:
                 self.replay = self.record(partial(self.step, self.held))
             except RuntimeError as error:
@@ -158,9 +158,9 @@ class Replayed:
                 log.warning("steps are launched, not replayed: recording one failed (%s)", str(cause).split("\n")[0])
                 self.given_up, self.held = True, None
                 return self.step(batch)
-        else:
+        elif self.held is not None:
             for held, value in zip(self.held, batch, strict=True):
-                if isinstance(value, Tensor):
+                if isinstance(held, Tensor) and isinstance(value, Tensor):
                     held.copy_(value)
         self.replay()
 
@@ -246,7 +246,7 @@ def training_step(networks: nn.ModuleList, objective: Objective) -> Forward:
     Where several processes train together, its backward pass averages the gradients over all of them.
     """
     if process_count() == 1:
-        return partial(objective, networks)
+        return partial(objective, _listed(networks))
     together = _Together(networks, objective)
     # The running statistics are averaged at the end of an epoch, and nobody reads them before.
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
@@ -265,10 +265,15 @@ class _Together(nn.Module):
         self.networks, self.objective = networks, objective
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Sequence[Output]]:
-        terms, outputs = self.objective(self.networks, batch)
+        terms, outputs = self.objective(_listed(self.networks), batch)
         # Whatever leaves here with a gradient counts as read by the loss.
         return terms, [Output(*map(_detached, output)) for output in outputs]
 
 
-def _detached(values: Tensor | tuple[Tensor, ...]) -> Any:
+def _listed(networks: nn.ModuleList) -> Sequence[nn.Module]:
+    # PyTorch declares no more of a ModuleList than that it can be walked.
+    return cast(Sequence[nn.Module], networks)
+
+
+def _detached(values: Any) -> Any:
     return tuple(map(_detached, values)) if isinstance(values, tuple) else values.detach()

@@ -190,8 +190,8 @@ class Training:
         self.networks.train()
         if self.step is None:
             # Here and not before, because a process group has to be there, and the weights of a checkpoint.
-            step = Step(self.config, self.networks, self.objective, self.optimizer)
-            self.step = build_step(step, self.chosen, in_memory=self.in_memory)
+            plain = Step(self.config, self.networks, self.objective, self.optimizer)
+            self.step = build_step(plain, self.chosen, in_memory=self.in_memory)
         step, images, steps = self.step, 0, 0
         with step.stream():
             step.tally.start()

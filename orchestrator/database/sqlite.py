@@ -74,8 +74,8 @@ def check_file(path: Path, *, create: bool, readonly: bool) -> None:
             raise DatabaseError(f"{path} cannot be made: there is no folder {path.parent}; make it first")
         if refusal := folder_refusal(path.absolute().parent):
             why = "is read-only for this user" if refusal.errno in _READ_ONLY else f"takes no file: {refusal.strerror}"
-            kind = DatabaseAway if of_system(refusal) == TRY_AGAIN else DatabaseError
-            raise kind(f"{path} cannot be made: folder {path.absolute().parent} {why}")
+            refused = DatabaseAway if of_system(refusal) == TRY_AGAIN else DatabaseError
+            raise refused(f"{path} cannot be made: folder {path.absolute().parent} {why}")
         return
     if stat.S_ISDIR(kind):
         raise DatabaseError(f"{path} is a folder, not a database; name a file in it, such as {path / 'results.db'}")
@@ -252,7 +252,7 @@ def _reading_mode(path: Path, writable: bool, folder_writable: bool) -> str:
 @contextmanager
 def synchronous(connection: Connection) -> Iterator[None]:
     """Commit to the disk, with all that was committed before, and not only to the operating system."""
-    raw: sqlite3.Connection = connection.connection.driver_connection
+    raw: Any = connection.connection.driver_connection
     (before,) = raw.execute("PRAGMA synchronous").fetchone()
     raw.execute("PRAGMA synchronous = FULL")
     try:

@@ -333,7 +333,7 @@ class Database:
         if self._session is not None:
             connection = self._session.connection()
             with connection.begin():
-                if self._session.renewed:
+                if self._session.renewed and self.driver is not None:
                     records.take_up(connection, self.where, self.driver.token)
                 answer = work(connection)
             self._session.renewed = False
