@@ -271,9 +271,9 @@ def _matrices(grids: Sequence[dict[str, Any]]) -> RenderableType:
     for grid in grids:
         networks, rows = _matrix(grid)
         table = Table(box=None, pad_edge=False)
-        table.add_column(f"top-1 error ({_rule(grid)})", no_wrap=True)
+        table.add_column(f"top-1 error ({_rule(grid)})", overflow="fold")
         for network in networks:
-            table.add_column(escape(network), justify="right")
+            table.add_column(escape(network), justify="right", overflow="fold")
         for label, cells in rows:
             texts = [_cell(cell, grid["selection"]) for cell in cells]
             table.add_row(escape(label), *(Text(text, STYLES[state]) for text, state in texts))

@@ -39,6 +39,9 @@ _LATER = {408, 425, 429}
 # A disk that makes room or is mended.
 _ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
 
+# A file system without locks.
+_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
 Progress = Callable[[str], None]
 
 
@@ -101,7 +104,7 @@ def _prepare(name: str, root: Path, progress: Progress) -> None:
         raise kind(f"{name}: {wrong}, and {error}; {_where_to_get(spec, root)}") from None
     except OSError as error:
         kind = DataAway if error.errno in _ROOM else DataError
-        reason = f"{root} cannot be written ({error.strerror or error})"
+        reason = f"{root} cannot be {'locked' if error.errno in _LOCKS else 'written'} ({error.strerror or error})"
         raise kind(f"{name}: {wrong}, and {reason}; {_where_to_get(spec, root)}") from None
 
 

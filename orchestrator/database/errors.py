@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import re
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from sqlalchemy.exc import StatementError
 from orchestrator.exit_codes import BAD_INPUT, BUSY, TRY_AGAIN
 
 _LATER = "is locked by another program (an open sqlite3 shell, a backup?); end it there and run the command again"
+NO_LOCKS = "its file system has no locks; put it on a local disk, or use PostgreSQL"
 _FULL = "cannot grow: its disk is full. Nothing was half written; make room and run the command again"
 _READ_ONLY = "cannot be written: the file, its folder or its disk is read-only"
 _CANNOT_OPEN = "cannot be opened: the file or its folder is read-only for this user, or not there any more"
@@ -116,6 +120,8 @@ def describe(error: Exception, where: str) -> DatabaseError:
     said = " ".join(str(_of_driver(error)).split())
     sqlite_code, sqlstate = _codes(error)
     known = _SQLITE.get(sqlite_code) or _POSTGRESQL.get(sqlstate) or _POSTGRESQL.get(sqlstate[:2])
+    if known == _LATER and _lacks_locks(Path(where)):
+        return DatabaseError(f"{where} cannot be locked: {NO_LOCKS}")
     if known == _DAMAGED:
         known = f"{known} {_newest_backup(Path(where))}"
     if known:
@@ -135,6 +141,17 @@ def described(where: str) -> Iterator[None]:
         yield
     except (StatementError, sqlite3.Error) as error:
         raise describe(error, where) from error
+
+
+def _lacks_locks(path: Path) -> bool:
+    """Return whether the file system of a database has no locks, which SQLite takes for another program's."""
+    try:
+        # Not on the file itself: closing it would give up the locks that this process has.
+        with tempfile.TemporaryFile(dir=path.absolute().parent) as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+    return False
 
 
 def _passing(sqlstate: str) -> bool:

@@ -7,10 +7,12 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import socket
+import stat
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
-from orchestrator.database.errors import Busy, DatabaseError, Holder, described
+from orchestrator.database.errors import NO_LOCKS, Busy, DatabaseError, Holder, described
 from orchestrator.database.postgresql import SCHEMA, LockedSession, advisory_locks, lock_number
 from orchestrator.database.values import clean, now
 
@@ -82,18 +84,23 @@ def file_lock(path: Path, holder: Holder) -> Iterator[None]:
         raise Busy(str(path), _held[lock])
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError as error:
+        raise DatabaseError(
+            f"{path} cannot be locked: {lock} cannot be opened ({error.strerror}); whoever it belongs to can give the "
+            f"right: chmod --reference {shlex.quote(path.name)} {shlex.quote(os.path.basename(lock))}"
+        ) from error
     except OSError as error:
         raise DatabaseError(f"{path} cannot be locked: {lock} cannot be opened ({error.strerror})") from error
     try:
+        # Whoever may write the database may lock it, whatever the umask of its first user was.
+        with suppress(OSError):
+            os.fchmod(descriptor, stat.S_IMODE(os.stat(path).st_mode) & 0o666)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise Busy(str(path), _read_holder(descriptor)) from None
-            raise DatabaseError(
-                f"{path} cannot be locked: its file system has no locks ({error.strerror}); "
-                "put it on a local disk, or use PostgreSQL"
-            ) from error
+            raise DatabaseError(f"{path} cannot be locked: {NO_LOCKS} ({error.strerror})") from error
         _held[lock] = holder
         try:
             _write_holder(descriptor, path, holder)

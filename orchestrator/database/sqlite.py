@@ -53,11 +53,19 @@ _LOCAL_FUSE = {"fuseblk", "fuse.fuse-overlayfs"}
 # Of a file or a folder that this user may not write.
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
+# What a name may have (Linux), less the longest end that SQLite puts behind it.
+_NAME_BYTES = 255 - len("-journal")
+
 _MAGIC = b"SQLite format 3\0"
 
 
 def check_file(path: Path, *, create: bool, readonly: bool) -> None:
     """Raise DatabaseError unless `path` is a database file, or may become one."""
+    if len(os.fsencode(path.name)) > _NAME_BYTES:
+        raise DatabaseError(
+            f"{path}: its name is too long for the files beside it ({path.name[:20]}...-journal); at most "
+            f"{_NAME_BYTES} bytes are possible"
+        )
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:

@@ -135,7 +135,7 @@ def test_locations(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("missing/results.db", "no folder missing"),
         ("~nobody here/results.db", "no home folder is known of a user 'nobody here'"),
         ("a\0b", "cannot be read: embedded null"),
-        ("x" * 300, "cannot be read: File name too long"),
+        ("x" * 300, "its name is too long for the files beside it"),
     ],
 )
 def test_locations_that_cannot_be(location: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +267,72 @@ def test_a_driver_says_what_it_may_not_write(public_folder: Path) -> None:
     public_folder.chmod(0o700)
     said = unprivileged(lambda: read(path))
     assert said.startswith("DatabaseError") and "results.db" in said
+
+
+@another_user
+def test_whoever_may_write_the_database_may_lock_it(public_folder: Path) -> None:
+    """Two users of one group and a folder of that group, under the usual umask of such a machine."""
+    path = public_folder / "results.db"
+    with_one_epoch(path).close()
+    path.chmod(0o660)
+    for entry in (public_folder, path):
+        os.chown(entry, 0, NOBODY)
+    public_folder.chmod(0o2770)
+
+    def drive(umask: int) -> str:
+        os.umask(umask)
+        with open_database(path) as database, driver_lock(database, grid="table1"):
+            return "driven"
+
+    Path(f"{path}.lock").unlink(missing_ok=True)
+    assert in_a_process(lambda: drive(0o027)) == "driven"
+    assert unprivileged(lambda: drive(0o027)) == "driven"
+    # One that an older version left.
+    Path(f"{path}.lock").chmod(SECRET)
+    said = unprivileged(lambda: drive(0o027))
+    assert f"{path}.lock cannot be opened (Permission denied); whoever it belongs to can give the right: chmod" in said
+    assert said.endswith("--reference results.db results.db.lock")
+
+
+def test_a_name_that_leaves_no_room_for_the_files_beside_it_is_refused(tmp_path: Path) -> None:
+    whole = with_one_epoch(tmp_path / ("d" * 247))
+    with driver_lock(whole, grid="table1"):
+        whole.record_epoch(1, result(1), "exclusive")
+    whole.close()
+    for readonly in (True, False):
+        with pytest.raises(DatabaseError, match=r"its name is too long .*; at most 247 bytes are possible"):
+            open_database(tmp_path / ("é" * 124), create=True, readonly=readonly)
+
+
+def test_a_file_system_without_locks_is_told_from_a_locked_file(
+    path: Path,
+) -> None:
+    with_one_epoch(path).close()
+    library = path.with_name("nolocks.so")
+    source = """
+        #include <errno.h>
+        #include <fcntl.h>
+        #include <stdarg.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        static int without(int file, int command, long value) {
+            if (command == F_SETLK || command == F_SETLKW || command == F_GETLK) { errno = ENOLCK; return -1; }
+            return syscall(SYS_fcntl, file, command, value);
+        }
+        #define BODY { va_list more; va_start(more, command); long value = va_arg(more, long); va_end(more); \\
+            return without(file, command, value); }
+        int fcntl(int file, int command, ...) BODY
+        int fcntl64(int file, int command, ...) BODY
+    """
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler to make such a file system with")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, "-x", "c", "-"], input=source, text=True, check=True)
+    command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "status", "--db", str(path)]
+    done = subprocess.run(command, env={**os.environ, "LD_PRELOAD": str(library)}, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == (
+        f"error: {path} cannot be locked: its file system has no locks; put it on a local disk, or use PostgreSQL\n"
+    )
 
 
 @another_user

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from orchestrator.database import DatabaseError, driver_lock, open_database
-from orchestrator.monitor import PageError, print_status, status_of, watch_grids
+from orchestrator.monitor import PageError, _matrices, print_status, status_of, watch_grids
 from tests.orchestrator.databases.samples import result, start
 
 CELLS = [(network, method) for method in ("baseline", "pskd") for network in ("resnet18", "resnet50")]
@@ -54,6 +56,17 @@ def db(tmp_path: Path) -> str:
 def printed(capsys: pytest.CaptureFixture[str], db: str, **options) -> list[str]:
     watch_grids(db, None, every=1, once=True, html=None, **options)
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_narrow_terminal_folds_names_and_keeps_numbers(db):
+    drawn = StringIO()
+    with open_database(db, readonly=True) as database:
+        shown = _matrices(status_of(database, None))
+    Console(file=drawn, force_terminal=True, color_system=None, width=24).print(shown)
+    lines = drawn.getvalue().splitlines()
+    assert max(map(len, lines)) <= 24
+    # The cells of the first row, which stood nowhere.
+    assert "25.00" in drawn.getvalue() and "out_of" in drawn.getvalue()
 
 
 def test_the_matrix_is_table_1_as_it_fills_up(db, capsys, monkeypatch):
