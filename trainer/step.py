@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -103,6 +104,8 @@ class Step:
 
     def compile(self, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compile the networks; the losses and the optimizer stay as they are."""
+        # A promise of the configuration, which the compiler takes for an oversight.
+        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores", category=UserWarning)
         for network in self.networks:
             network.compile(dynamic=False, backend=backend)
         self.compiled = True

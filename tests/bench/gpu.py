@@ -48,7 +48,7 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
 }
 ENGINES = ("launched", "replayed", "compiled")
 TABLE1_EPOCHS = 300
-TABLE1_IMAGES = 50_000
+TABLE1_IMAGES, TEST_IMAGES = 50_000, 10_000
 # Epochs before those that count: kernels are searched, graphs captured, networks compiled.
 WARM_UP = 2
 
@@ -69,10 +69,15 @@ class Options:
     seconds: float
     engines: tuple[str, ...]
     networks: tuple[str, ...]
+    rows: tuple[str, ...]
 
     @property
     def classes(self) -> int:
         return dataset_spec(self.dataset).classes or 0
+
+    @property
+    def test_images(self) -> int:
+        return dataset_spec(self.dataset).test_images or TEST_IMAGES
 
     def config(self, network: str, methods: dict[str, dict[str, Any]], **fields: Any) -> TrainConfig:
         """Return the configuration of a row of Table 1 on random images."""
@@ -100,6 +105,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=1, help="times that each training is repeated, in turns")
     parser.add_argument("--engine", action="append", choices=ENGINES, help="an engine; may be repeated")
     parser.add_argument("--network", action="append", choices=NETWORKS, help="a network; may be repeated")
+    parser.add_argument("--row", action="append", choices=ROWS, help="a row of Table 1 (epochs); may be repeated")
     parser.add_argument("--seconds", type=float, default=3600.0, help="no part starts after so many seconds")
     given = parser.parse_args(arguments)
     if given.device.startswith("cuda") and not torch.cuda.is_available():
@@ -116,6 +122,7 @@ def main(arguments: list[str]) -> None:
         seconds=given.seconds,
         engines=tuple(given.engine or ENGINES),
         networks=tuple(given.network or NETWORKS),
+        rows=tuple(given.row or ("baseline", "all three")),
     )
     started = time.monotonic()
     _print({"part": "machine", "what": "versions", **_machine(options)})
@@ -208,7 +215,7 @@ def epochs(options: Options) -> Iterator[Figure]:
     """Measure seconds per epoch of the least and the most demanding row of each network, by engine."""
     rate = _matrix_rate(options)
     for network in options.networks:
-        for row in ("baseline", "all three"):
+        for row in options.rows:
             config = options.config(network, ROWS[row])
             turns = [
                 (engine, _epochs(config, options, engine, options.epochs))
@@ -220,6 +227,8 @@ def epochs(options: Options) -> Iterator[Figure]:
                 training = median(result.train_seconds + result.data_seconds for result in measured)
                 about = {"network": network, "row": row, "engine": engine}
                 yield {"what": "training of an epoch", "value": training, "unit": "s", **about}
+                steps = -(-options.images // config.batch_size)
+                yield {"what": "a training step", "value": 1000 * training / steps, "unit": "ms", **about}
                 evaluation = median(result.eval_seconds for result in measured)
                 yield {"what": "evaluation of an epoch", "value": evaluation, "unit": "s", **about}
                 yield {"what": "share of the matrix rate", "value": work / training / rate, "unit": "", **about}
@@ -243,7 +252,8 @@ def table1(options: Options) -> Iterator[Figure]:
         for row, methods in ROWS.items():
             measured = _epochs(options.config(network, methods), options, "auto", options.epochs)
             training = median(result.train_seconds + result.data_seconds for result in measured)
-            seconds = training * TABLE1_IMAGES / options.images + median(result.eval_seconds for result in measured)
+            evaluation = median(result.eval_seconds for result in measured)
+            seconds = training * TABLE1_IMAGES / options.images + evaluation * TEST_IMAGES / options.test_images
             hours += seconds * TABLE1_EPOCHS / 3600
             about = {"network": network, "row": row}
             yield {"what": "epoch of 50,000 images with evaluation", "value": seconds, "unit": "s", **about}

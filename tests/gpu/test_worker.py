@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from orchestrator.provenance import code_digest
 from orchestrator.timing import DeviceSampler, device_facts
@@ -68,7 +69,8 @@ def test_a_canary_measures_memory_and_time(cuda: str, tmp_path: Path):
 
 def test_another_process_on_the_gpu_is_seen(cuda: str):
     code = "import torch, sys; x = torch.zeros(2**26, device='cuda:0'); print('there', flush=True); sys.stdin.read()"
-    with DeviceSampler(cuda) as sampler:
+    uuid = f"GPU-{torch.cuda.get_device_properties(cuda).uuid}"
+    with DeviceSampler(cuda, uuid=uuid) as sampler:
         sampler.mark()
         process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
