@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOWER := .venv-lower
+WORKERS ?= 2
 
 .PHONY: demo test test-slow test-gpu test-lower lint bench chaos clean
 
@@ -13,8 +14,9 @@ demo: $(INSTALLED)
 	@echo 'Next: ". $(BIN)/activate" makes "orchestrate" a command of this shell ("$(BIN)/orchestrate" works without);'
 	@echo 'then "orchestrate status", or open report/report.html.'
 
+# In two processes, each of whose computations has a processor to itself; `make test WORKERS=0` for one.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

@@ -151,7 +151,9 @@ def test_every_listening_socket_is_a_local_one(evidence):
 
 
 @pytest.mark.parametrize(
-    ("options", "variables"), [((), {"RAY_ADDRESS": "local"}), (("--address", "local"), {})], ids=str
+    ("options", "variables"),
+    [((), {"RAY_ADDRESS": "local"}), pytest.param(("--address", "local"), {}, marks=pytest.mark.slow)],
+    ids=str,
 )
 def test_a_ray_of_the_own_word_for_it_listens_like_the_default(evidence, options, variables):
     place = evidence.place

@@ -18,38 +18,35 @@ def test_a_timing_pass_stands_beside_the_accuracy_runs_and_is_what_table_1_print
     assert code == 0, output
     accuracy = workplace.results()
 
-    code, output = workplace.run("time", grid, "--warm-up", "1", "--epochs", "3")
+    # The same trials and one that never ran.
+    more = workplace.grid(
+        *("more", [axes, {"methods": [{"label_smoothing": None}], "seed": [0]}]),
+        **{"epochs": 5, "report": {"tables": [], "figures": []}, "fixed": {"heads": "none"}},
+    )
+    code, output = workplace.run("time", more, "--warm-up", "1", "--epochs", "3")
     assert code == 0, output
-    assert "timing 2 configurations, 1 + 3 epochs each, one at a time" in output
+    assert "timing 3 configurations, 1 + 3 epochs each, one at a time" in output
     # One seed of each method, alone one after the other; warm-up epochs are not recorded, none counts as trained.
     query = """SELECT n.name, e.epoch, e.accepted, e.train_seconds + e.eval_seconds + e.data_seconds
                FROM attempts a JOIN epochs e ON e.attempt_id = a.id JOIN grid_trials n ON n.trial_id = a.trial_id
+               JOIN grids g ON g.id = n.grid_id AND g.name = 'more'
                WHERE a.purpose = 'time' ORDER BY n.position, e.epoch"""
     rows = workplace.ask(query)
-    names = ["resnet18/baseline/seed0", "resnet18/pskd/seed0"]
+    only_timed = "resnet18/label_smoothing/seed0"
+    names = ["resnet18/baseline/seed0", "resnet18/pskd/seed0", only_timed]
     assert [row[:3] for row in rows] == [(name, epoch, None) for name in names for epoch in (1, 2, 3)]
     spans = workplace.ask("SELECT started, ended FROM attempts WHERE purpose = 'time' ORDER BY started")
-    assert spans[0][1] <= spans[1][0]
+    assert spans[0][1] <= spans[1][0] and spans[1][1] <= spans[2][0]
     assert workplace.results() == accuracy
-    assert set(workplace.states().values()) == {"done"}
+    assert [name for name, state in workplace.states().items() if state != "done"] == [only_timed]
+    assert workplace.states()[only_timed] == "pending"
+    code, output = workplace.run("plan", more)
+    assert "never ran" in output and "1 trial to run" in output
 
     code, output = workplace.run("report", "--format", "md")
     assert code == 0, output
     lines = (workplace.folder / "report/table1.md").read_text().splitlines()
-    for name, label in zip(names, ("baseline", "PS-KD"), strict=True):
+    for name, label in zip(names[:2], ("baseline", "PS-KD"), strict=True):
         (line,) = [line for line in lines if f" {label} |" in line]
         printed = line.split("|")[-2].strip().split("\\")[0].split()[0].strip("*")
         assert float(printed) == pytest.approx(median(row[3] for row in rows if row[0] == name), abs=0.006)
-
-
-@pytest.mark.ray
-def test_trials_that_were_only_timed_stay_pending(tmp_path_factory):
-    workplace = Workplace(tmp_path_factory.mktemp("m"))
-    grid = workplace.grid("timed", {"seed": [0]}, epochs=3)
-    code, output = workplace.run("time", grid, "--warm-up", "0", "--epochs", "1")
-    assert code == 0, output
-    assert workplace.states() == {"resnet18/baseline/seed0": "pending"}
-    assert workplace.epochs() == 0
-    assert workplace.ask("SELECT count(*) FROM epochs") == [(1,)]
-    code, output = workplace.run("plan", grid)
-    assert "never ran" in output and "1 trial to run" in output

@@ -24,6 +24,7 @@ from reports.results import Selection
 from reports.writing import gather
 from tests.reports.test_tables import one
 
+ROOT = Path(__file__).parents[2]
 NASTY = r"""<script>alert(1)</script> & 100 % $x_1^2$ #{a} \end{table} ~ | "q" 'é' 模型 `*_b_*` [x]"""
 
 
@@ -207,6 +208,27 @@ def test_latex_fits_the_columns_of_a_two_column_paper(tables, tmp_path, paper):
     assert "table* in place of table gives it both columns" in done.stdout.replace("\n", "")
 
 
+def drawn(folder: Path, **variables: str) -> str:
+    """Return the hashes of a figure in three formats, drawn by a process of its own that starts in a folder."""
+    code = (
+        "import hashlib, reports.drawing as d\nfrom reports.figure import Point, plane\n"
+        "points = [Point('resnet18', ('byot',), 2.0 + n, 20.0 + n, 0.5, False) for n in range(3)]\n"
+        "figure = plane(points)\n"
+        "print([hashlib.sha256(d._bytes(figure, kind)).hexdigest() for kind in ('pdf', 'svg', 'png')])"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | variables
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"]
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The hashes without any setting of the user's."""
+    return drawn(tmp_path_factory.mktemp("plain"))
+
+
 @pytest.mark.parametrize(
     ("setting", "backend"),
     [
@@ -215,22 +237,6 @@ def test_latex_fits_the_columns_of_a_two_column_paper(tables, tmp_path, paper):
         ("lines.linewidth: 9", "pdf"),
     ],
 )
-def test_figures_are_the_same_whatever_the_user_has_set(tmp_path, setting, backend):
-    code = (
-        "import hashlib, reports.drawing as d\nfrom reports.figure import Point, plane\n"
-        "points = [Point('resnet18', ('byot',), 2.0 + n, 20.0 + n, 0.5, False) for n in range(3)]\n"
-        "figure = plane(points)\n"
-        "print([hashlib.sha256(d._bytes(figure, kind)).hexdigest() for kind in ('pdf', 'svg', 'png')])"
-    )
-
-    def drawn(**environ):
-        root = Path(__file__).parents[2]
-        environ = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | environ
-        command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(root)!r})\n{code}"]
-        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    plain = drawn()
+def test_figures_are_the_same_whatever_the_user_has_set(plain: str, tmp_path: Path, setting: str, backend: str) -> None:
     (tmp_path / "matplotlibrc").write_text(f"{setting}\n")
-    assert drawn(MPLBACKEND=backend) == plain
+    assert drawn(tmp_path, MPLBACKEND=backend) == plain

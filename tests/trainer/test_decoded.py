@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import logging
+import logging.handlers
 import os
-import subprocess
-import sys
+import resource
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.trainer.fake_datasets import fake_folder, write_image
+from tests.trainer.training import forking
 from trainer import decoded, reading
 from trainer.config import TrainConfig
 from trainer.data import DataError, load_splits
@@ -171,47 +173,62 @@ def test_too_little_room_is_said(root: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert len(kept(root)) == 1  # the test images, which are fewer
 
 
-READING = """
-import logging, resource, sys, torch
-from pathlib import Path
-logging.basicConfig(format="%(message)s")
-from trainer import decoded, reading
-decoded.FEW_FILES = 1
-if sys.argv[2] == "limited":
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-original, opened = reading.open_image, []
-reading.open_image = lambda path: (opened.append(path), original(path))[1]
-sys.stdin.readline()
-train, test = reading.read_dataset("folder:insects", Path(sys.argv[1]))
-print(len(opened), train.pixels.sum().item())
-"""
+class Reader:
+    """A process of its own that reads the images once it is asked."""
+
+    def __init__(self, root: Path, file_bytes: int = -1) -> None:
+        context = forking()
+        self._ours, theirs = context.Pipe()
+        context.Process(target=_read, args=(theirs, root, file_bytes), daemon=True).start()
+        theirs.close()
+
+    def go(self) -> None:
+        self._ours.send("go")
+
+    def told(self) -> tuple[int, int, list[str]]:
+        """Return how many files it has decoded, the sum of the training images, and what it has warned of."""
+        return self._ours.recv()
 
 
-def reader(root: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", READING, str(root), *arguments]
-    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
-    return subprocess.Popen(command, text=True, cwd=Path(__file__).parents[2], **pipes)
+def _read(channel: Connection, root: Path, file_bytes: int) -> None:
+    torch.set_num_threads(1)
+    # Not the environment of the server that forked this process.
+    os.environ["ORCHESTRATE_CACHE"] = str(root.parent / "node")
+    decoded.FEW_FILES = 1
+    warnings = logging.handlers.BufferingHandler(1000)
+    logging.getLogger().addHandler(warnings)
+    opened, original = [], reading.open_image
+    reading.open_image = lambda path: (opened.append(path), original(path))[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    channel.recv()
+    train, _ = reading.read_dataset("folder:insects", root)
+    channel.send((len(opened), train.pixels.sum().item(), [record.getMessage() for record in warnings.buffer]))
 
 
 def test_of_several_processes_one_decodes(root: Path) -> None:
     expected = read(root).pixels.sum().item()
     for path in kept(root):
         path.unlink()
-    processes = [reader(root, "all") for _ in range(3)]
-    outputs = [process.communicate("go\n")[0].split() for process in processes]
-    assert sum(int(opened) for opened, _ in outputs) == 9 + 3
-    assert [int(total) for _, total in outputs] == [expected] * 3
+    readers = [Reader(root) for _ in range(3)]
+    for reader in readers:
+        reader.go()
+    told = [reader.told() for reader in readers]
+    assert sum(opened for opened, _, _ in told) == 9 + 3
+    assert [total for _, total, _ in told] == [expected] * 3
 
 
 def test_a_write_that_fails_loses_nothing(root: Path) -> None:
     expected = read(root).pixels.sum().item()
     for path in kept(root):
         path.unlink()
-    output, errors = reader(root, "limited").communicate("go\n")
+    reader = Reader(root, file_bytes=20_000)
+    reader.go()
+    opened, total, warnings = reader.told()
     # Each file is decoded once, though the pixels of the larger set could not be written.
-    assert output.split() == ["12", str(expected)]
-    assert errors.count("folder:insects: its decoded images are not kept for other trials: ") == 1
-    assert "File too large" in errors
+    assert (opened, total) == (12, expected)
+    (warning,) = warnings
+    assert warning.startswith("folder:insects: its decoded images are not kept for other trials: ")
+    assert "File too large" in warning
     assert [path.suffix for path in (root.parent / "node/decoded").iterdir()].count(".writing") == 0
     assert len(kept(root)) == 1
 
