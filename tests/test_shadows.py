@@ -30,15 +30,15 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-@pytest.mark.parametrize("name", ["trainer", "orchestrator", "reports"])
 @pytest.mark.parametrize("kind", ["empty folder", "package", "file"])
-def test_our_packages_are_found_first(name: str, kind: str, folder: Path) -> None:
-    if kind == "file":
-        (folder / f"{name}.py").write_text("raise SystemExit('the wrong one')\n")
-    else:
-        (folder / name).mkdir()
-        if kind == "package":
-            (folder / name / "__init__.py").write_text("raise SystemExit('the wrong one')\n")
+def test_our_packages_are_found_first(kind: str, folder: Path) -> None:
+    for name in ("trainer", "orchestrator", "reports"):
+        if kind == "file":
+            (folder / f"{name}.py").write_text("raise SystemExit('the wrong one')\n")
+        else:
+            (folder / name).mkdir()
+            if kind == "package":
+                (folder / name / "__init__.py").write_text("raise SystemExit('the wrong one')\n")
     # An empty entry is the present folder.
     for path in (".", ":/opt/x"):
         done = orchestrate(folder, "plan", "nothing.yaml", path=path)
