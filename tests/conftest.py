@@ -14,7 +14,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     The tests with a Ray come first, for they take longest.
     """
-    if config.getoption("dist", "no") != "no":
+    if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.get_closest_marker("ray") is None)
         for item in items:
             group = "ray" if item.get_closest_marker("ray") else item.path.name

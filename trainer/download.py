@@ -261,4 +261,6 @@ def _unpack(archive: Path, work: Path) -> None:
             opened.extractall(work)
     else:
         with tarfile.open(archive) as opened:
-            opened.extractall(work, filter="data")
+            # Before 3.11.4, Python has no filters.
+            opened.extraction_filter = getattr(tarfile, "data_filter", None)
+            opened.extractall(work)

@@ -1,4 +1,4 @@
-"""Databases for the tests: a new SQLite file, a new database on a private PostgreSQL server, or each in turn."""
+"""Workplaces, and databases: a new SQLite file, a new database on a private PostgreSQL server, or each in turn."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 from orchestrator.database import Database, Driver, driver_lock, open_database
 from tests.orchestrator.databases.postgresql_server import Missing, Server, postgresql_server
+from tests.orchestrator.runs import Workplace
+from tests.orchestrator.runs import workplace as new_workplace
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +22,13 @@ def postgresql() -> Iterator[Server]:
             yield server
     except Missing as reason:
         pytest.skip(str(reason))
+
+
+@pytest.fixture
+def workplace() -> Iterator[Workplace]:
+    """A new workplace, whose path is short however long that of pytest's own folders is."""
+    with new_workplace() as made:
+        yield made
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -79,8 +79,7 @@ def test_the_share_of_a_gpu(reserved, launching, gpus, cpus, share):
 
 
 @pytest.mark.ray
-def test_a_failing_canary_stops_its_trials_and_no_others(tmp_path_factory):
-    workplace = Workplace(tmp_path_factory.mktemp("c"))
+def test_a_failing_canary_stops_its_trials_and_no_others(workplace: Workplace):
     # Every trial is large enough here, and one of the methods has a bug.
     canary = workplace.code / "orchestrator/canary.py"
     canary.write_text(re.sub(r"^LEAST_IMAGES = .*$", "LEAST_IMAGES = 1", canary.read_text(), flags=re.MULTILINE))

@@ -47,11 +47,6 @@ class Dashboard:
         return found
 
 
-@pytest.fixture
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    return Workplace(tmp_path_factory.mktemp("d"))
-
-
 def answered(ask: Callable[[], Any], wanted: Callable[[Any], object]) -> Any:
     """What `ask` answers once it is as wanted; whatever it says in the end otherwise. Ray is late with everything."""
     last: list[Any] = [None]

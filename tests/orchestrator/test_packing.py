@@ -15,9 +15,8 @@ from tests.orchestrator.runs import Workplace, ended, wait_for
 
 
 @pytest.fixture
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def workplace(workplace: Workplace) -> Workplace:
     """A program on a machine of 64 processors and one GPU for Ray: a trial does on cuda:0 all but the training."""
-    workplace = Workplace(tmp_path_factory.mktemp("p"))
     edit(workplace, "cluster.py", '"include_dashboard": options.dashboard', '"include_dashboard": False')
     edit(workplace, "cluster.py", '"num_cpus": processors()', '"num_cpus": 64, "num_gpus": 1')
     shutil.copy(Path(__file__).with_name("fake_gpu.py"), workplace.code / "orchestrator")

@@ -10,8 +10,7 @@ from tests.orchestrator.runs import Workplace
 
 
 @pytest.mark.ray
-def test_a_timing_pass_stands_beside_the_accuracy_runs_and_is_what_table_1_prints(tmp_path_factory):
-    workplace = Workplace(tmp_path_factory.mktemp("m"))
+def test_a_timing_pass_stands_beside_the_accuracy_runs_and_is_what_table_1_prints(workplace: Workplace):
     axes = {"methods": [{}, {"pskd": None}], "seed": [0, 1]}
     grid = workplace.grid("timed", axes, epochs=5, report={"tables": [1], "figures": []}, fixed={"heads": "none"})
     code, output = workplace.run("run", grid, "--no-dashboard")

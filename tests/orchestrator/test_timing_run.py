@@ -70,8 +70,7 @@ def quiet(since: Callable[[], float]) -> None:
     not os.environ.get("ORCHESTRATE_QUIET_MACHINE"),
     reason="needs a machine that nobody else uses: ORCHESTRATE_QUIET_MACHINE=1 says so",
 )
-def test_a_busy_loop_in_the_middle_of_a_run_marks_exactly_its_epochs(tmp_path_factory: pytest.TempPathFactory):
-    workplace = Workplace(tmp_path_factory.mktemp("l"))
+def test_a_busy_loop_in_the_middle_of_a_run_marks_exactly_its_epochs(workplace: Workplace):
     idle = strangers(workplace, [])
     wait_for(lambda: False, 2)
     quiet(idle)

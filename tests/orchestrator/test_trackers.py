@@ -36,11 +36,6 @@ def test_a_tracker_that_is_not_installed(name, monkeypatch):
     check_trackers([name])
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    return Workplace(tmp_path_factory.mktemp("t"))
-
-
 def test_an_unknown_tracker_is_bad_input(workplace: Workplace):
     code, output = workplace.run("run", workplace.grid("one", {"seed": [0]}), "--log-to", "tensorbord")
     assert code == 2

@@ -154,9 +154,7 @@ def test_the_attempt_keeps_the_engine_that_ran(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.ray
-def test_the_database_keeps_the_engine_that_ran(tmp_path_factory: pytest.TempPathFactory):
-    # A short name: Ray's sockets lie in the folder.
-    workplace = Workplace(tmp_path_factory.mktemp("e"))
+def test_the_database_keeps_the_engine_that_ran(workplace: Workplace):
     step = workplace.code / "trainer/step.py"
     rule = 'return device.type == "cuda" and '
     assert rule in step.read_text()

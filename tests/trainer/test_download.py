@@ -126,6 +126,21 @@ def test_what_is_missing_is_downloaded_once_with_progress(tmp_path: Path, publis
     assert published.requested == ["cifar.tar.gz"]
 
 
+def test_a_python_without_filters_of_archives_unpacks_them(
+    tmp_path: Path, published: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = tarfile.TarFile.extractall
+
+    def older(self: tarfile.TarFile, path: Path, members: None = None, *, numeric_owner: bool = False) -> None:
+        original(self, path, members, numeric_owner=numeric_owner)
+
+    # As in 3.11.2, which Debian 12 has.
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    monkeypatch.setattr(tarfile.TarFile, "extractall", older)
+    prepare(CIFAR100, tmp_path)
+    assert_complete(tmp_path)
+
+
 def test_progress_is_told_for_every_tenth(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "CHUNK", 100_000)
     server.files["big"] = bytes(2_000_000)
