@@ -14,9 +14,9 @@ demo: $(INSTALLED)
 	@echo 'Next: ". $(BIN)/activate" makes "orchestrate" a command of this shell ("$(BIN)/orchestrate" works without);'
 	@echo 'then "orchestrate status", or open report/report.html.'
 
-# In two processes, each of whose computations has a processor to itself; `make test WORKERS=0` for one.
+# A file at a time in two processes, each of whose computations has a processor to itself; `make test WORKERS=0` for one.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

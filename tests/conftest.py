@@ -1,4 +1,4 @@
-"""What all tests share: how they are dealt to several processes, and that the run ends in pytest's own last line."""
+"""What all tests share: in which order several processes run them, and that the run ends in pytest's own last line."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ import os
 import pytest
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group the tests for `pytest -n`: a file's tests share fixtures, and the machine has room for one Ray at a time.
-
-    The tests with a Ray come first, for they take longest.
-    """
+    """Put the files with a real Ray first in the processes of `pytest -n`: they take longest, none should be last."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-        for item in items:
-            group = "ray" if item.get_closest_marker("ray") else item.path.name
-            item.add_marker(pytest.mark.xdist_group(group))
+        with_ray = {item.path for item in items if item.get_closest_marker("ray")}
+        items.sort(key=lambda item: item.path not in with_ray)
 
 
 def _close_standard_error() -> None:
