@@ -6,19 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reports.checks.tracing import explain
+    from reports.checks.verification import verify
     from reports.exporting import export
-    from reports.tracing import explain
-    from reports.verification import verify
-    from reports.writing import earlier_files, write_report
+    from reports.report import earlier_files, write_report
 
 __all__ = ["ReportError", "earlier_files", "explain", "export", "verify", "write_report"]
 
 _HOMES = {
-    "write_report": "writing",
-    "earlier_files": "writing",
+    "write_report": "report",
+    "earlier_files": "report",
     "export": "exporting",
-    "explain": "tracing",
-    "verify": "verification",
+    "explain": "checks.tracing",
+    "verify": "checks.verification",
 }
 
 

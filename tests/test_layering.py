@@ -78,7 +78,9 @@ def test_methods_import_the_objective_and_the_losses_and_no_torch():
 def test_grid_and_plan_are_pure():
     names = ("grid", "plan", "document", "problems", "choices", "expansion", "names", "estimate", "forecast", "canary")
     paths = modules(*(f"orchestrator/{name}.py" for name in names))
-    assert not offenders(paths, "ray", "sqlalchemy", "torch", "trainer.train", "trainer.data", "orchestrator.database")
+    assert not offenders(
+        paths, "ray", "sqlalchemy", "torch", "trainer.train", "trainer.data.splits", "orchestrator.database"
+    )
 
 
 def test_only_the_scheduler_imports_ray():
@@ -90,7 +92,7 @@ def test_only_the_scheduler_imports_ray():
 
 def test_only_storage_imports_fsspec():
     paths = [path for path in modules("*/**/*.py") if path.parts[len(ROOT.parts)] in PACKAGES]
-    assert not offenders([path for path in paths if path != ROOT / "orchestrator/storage.py"], "fsspec")
+    assert not offenders([path for path in paths if path != ROOT / "orchestrator/storage/store.py"], "fsspec")
     assert not offenders([ROOT / f"orchestrator/{name}.py" for name in ("storage", "staging")], "ray", "torch")
 
 
@@ -103,13 +105,20 @@ def test_only_the_database_imports_sqlalchemy():
 
 def test_reports_know_the_database_only():
     assert not offenders(
-        modules("reports/**/*.py"), "ray", "torch", "trainer", "orchestrator.scheduler", "orchestrator.grid"
+        modules("reports/**/*.py"), "ray", "torch", "trainer", "orchestrator.scheduler.trials", "orchestrator.grid.load"
     )
 
 
 @pytest.mark.parametrize(
     "module",
-    ["orchestrator.cli", "orchestrator.grid", "orchestrator.plan", "orchestrator.monitor", "reports", *CATALOGUES],
+    [
+        "orchestrator.cli",
+        "orchestrator.grid.load",
+        "orchestrator.planning.plan",
+        "orchestrator.console.status",
+        "reports",
+        *CATALOGUES,
+    ],
 )
 def test_starting_loads_neither_torch_nor_ray(module):
     heavy = ("torch", "ray", "pandas", "matplotlib", "sklearn")
@@ -120,8 +129,8 @@ def test_starting_loads_neither_torch_nor_ray(module):
 
 def test_looking_at_grids_does_not_load_what_checks_them():
     # `status` and `watch` must not be felt: the checks of a grid file cost as much as everything else they load.
-    heavy = ("orchestrator.grid", "orchestrator.scheduler", "trainer.config")
-    code = f"import sys, orchestrator.monitor, orchestrator.database; print([n for n in {heavy} if n in sys.modules])"
+    heavy = ("orchestrator.grid.load", "orchestrator.scheduler.trials", "trainer.config")
+    code = f"import sys, orchestrator.console.status, orchestrator.database; print([n for n in {heavy} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -16,13 +16,13 @@ from torch import nn
 
 from trainer.checkpoint import Saver, fitting, keep_newest, remove_checkpoint, resume_from
 from trainer.config import TrainConfig
-from trainer.data import Splits, epoch_loader, evaluation_sets, load_splits
+from trainer.data.reading import ImageFiles
+from trainer.data.splits import Splits, epoch_loader, evaluation_sets, load_splits
 from trainer.device import prepare_device, wait_for
 from trainer.distributed import average_statistics, from_the_first, process_number, watching_peers
 from trainer.evaluation import evaluate
 from trainer.memory import keep_freed_memory
 from trainer.objective import Batch, Objective
-from trainer.reading import ImageFiles
 from trainer.results import EpochResult
 from trainer.state import build_networks, build_optimizer, checkpoint_state, derived_seed, load_state, teacher_config
 from trainer.step import Replayed, Step, build_step, choose_engine, eager, set_rate

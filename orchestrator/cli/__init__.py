@@ -8,11 +8,11 @@ import sys
 import typer
 
 # In the order of the help.
-from orchestrator.cli import running, reading, upkeep  # isort: skip
+from orchestrator.cli import run, results, maintenance  # isort: skip
 from orchestrator.cli.app import Output, OutputError, app, stop_printing
 from orchestrator.exit_codes import DONE
 
-__all__ = ["app", "main", "reading", "running", "upkeep"]
+__all__ = ["app", "main", "maintenance", "results", "run"]
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 from orchestrator.database.errors import Busy, DatabaseAway, DatabaseError, Holder
 from orchestrator.database.lock import Driver, driver_lock
 from orchestrator.database.open import open_database
-from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
 from orchestrator.database.store import Database
+from orchestrator.records import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
 
 __all__ = [
     "AttemptRow",

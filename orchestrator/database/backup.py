@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, func, insert, select, text
 
 from orchestrator.database import schema
+from orchestrator.database.backends.sqlite import copy_file, sqlite_engine
 from orchestrator.database.errors import DatabaseError
 from orchestrator.database.models import Attempt, Base, Epoch, Grid, Trial
-from orchestrator.database.sqlite import copy_file, sqlite_engine
 from orchestrator.database.values import now
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import BigInteger, Connection, func, insert, literal, select, update
 
+from orchestrator.database.backends.postgresql import BULK
 from orchestrator.database.errors import DatabaseError
 from orchestrator.database.models import Grid, GridTrial, Trial
-from orchestrator.database.postgresql import BULK
-from orchestrator.database.rows import GridRow
 from orchestrator.database.values import clean, new_id, now, storable
+from orchestrator.records import GridRow
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
+from orchestrator.database.backends.postgresql import SCHEMA, LockedSession, advisory_locks, lock_number
 from orchestrator.database.errors import NO_LOCKS, Busy, DatabaseError, Holder, described
-from orchestrator.database.postgresql import SCHEMA, LockedSession, advisory_locks, lock_number
 from orchestrator.database.values import clean, now
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from sqlalchemy import URL, Connection, Engine, make_url, text
 from sqlalchemy.exc import ArgumentError, StatementError
 
 from orchestrator.database import schema
+from orchestrator.database.backends.postgresql import BULK, SCHEMA, LockedSession, postgresql_engine
+from orchestrator.database.backends.sqlite import back_up, check_file, lacks_log, set_journal, sqlite_engine
 from orchestrator.database.backup import made_during_a_run
 from orchestrator.database.errors import DatabaseError, Holder, describe, described
 from orchestrator.database.lock import file_lock
-from orchestrator.database.postgresql import BULK, SCHEMA, LockedSession, postgresql_engine
-from orchestrator.database.sqlite import back_up, check_file, lacks_log, set_journal, sqlite_engine
 from orchestrator.database.store import Database
 from orchestrator.database.values import now
 from trainer.paths import PathError, user_path

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy.exc import StatementError
 
 from orchestrator.database.errors import DatabaseAway, DatabaseError, describe, transient
-from orchestrator.quantities import duration
+from orchestrator.text import duration
 
 if TYPE_CHECKING:
     from orchestrator.database.store import Database

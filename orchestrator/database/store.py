@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, select
 
-from orchestrator.database import answers, grids, records
+from orchestrator.database import attempts, grids, progress
+from orchestrator.database.backends.postgresql import holder_of
+from orchestrator.database.backends.sqlite import synchronous
 from orchestrator.database.errors import DatabaseError, Holder, described
 from orchestrator.database.lock import living_drivers
 from orchestrator.database.patience import patience, persist
-from orchestrator.database.postgresql import holder_of
-from orchestrator.database.rows import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
-from orchestrator.database.sqlite import synchronous
+from orchestrator.records import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
 
 if TYPE_CHECKING:
+    from orchestrator.database.backends.postgresql import LockedSession
     from orchestrator.database.backup import Copied
     from orchestrator.database.lock import Driver, Living
-    from orchestrator.database.postgresql import LockedSession
     from trainer.results import EpochResult
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Database:
         self._writer = engine.execution_options(write=True)
         self._session: LockedSession | None = None
         self._mutex = threading.RLock()
-        self._settled: dict[int, answers.Sums] = {}
+        self._settled: dict[int, progress.Sums] = {}
 
     def __enter__(self) -> Database:
         return self
@@ -112,7 +112,7 @@ class Database:
         What a dead driver had counts as pending.
         """
         wanted = list(keys)
-        return self._read(lambda connection: answers.states(connection, wanted, self.living(connection)))
+        return self._read(lambda connection: progress.states(connection, wanted, self.living(connection)))
 
     # What a driver does with trials
 
@@ -128,7 +128,7 @@ class Database:
 
     def release(self, driver: Driver) -> None:
         """Give back what this driver claimed: its running trials become pending, their attempts interrupted."""
-        self._write(lambda connection: records.release(connection, driver.token))
+        self._write(lambda connection: attempts.release(connection, driver.token))
 
     def release_stale(self) -> int:
         """Give back what dead drivers claimed: their attempts are lost, their trials pending; how many were running.
@@ -138,7 +138,7 @@ class Database:
         if self.driver is None:
             raise DatabaseError(f"{self.where}: only the holder of the driver's lock can tell which drivers are dead")
         own = self.driver.token
-        return self._write(lambda connection: records.release_stale(connection, own))
+        return self._write(lambda connection: attempts.release_stale(connection, own))
 
     def holder(self, token: int) -> Holder:
         """Who the driver of a token is, as far as it is known."""
@@ -175,12 +175,12 @@ class Database:
         another driver has.
         """
         driver = self.driver.token if self.driver else None
-        facts = records.attempt_facts(purpose, host, device, device_uuid, pid, environment, log, driver, at)
-        return self._write(lambda connection: records.start(connection, self.where, key, facts))
+        facts = attempts.attempt_facts(purpose, host, device, device_uuid, pid, environment, log, driver, at)
+        return self._write(lambda connection: attempts.start(connection, self.where, key, facts))
 
     def change_environment(self, attempt_id: int, changes: Mapping[str, Any]) -> None:
         """Give values of an attempt's environment that have turned out otherwise than it began with."""
-        self._write(lambda connection: records.change_environment(connection, self.where, attempt_id, changes))
+        self._write(lambda connection: attempts.change_environment(connection, self.where, attempt_id, changes))
 
     def record_epoch(
         self, attempt_id: int, result: EpochResult, timing_quality: str, at: datetime | None = None
@@ -191,8 +191,8 @@ class Database:
         counts. A restored one is stored, with timing quality `unknown`, only where no row of it is accepted.
         Raises DatabaseError when the attempt has ended, and for a metric that is NaN.
         """
-        row, evaluations = records.epoch_rows(self.where, attempt_id, result, timing_quality, at)
-        self._write(lambda connection: records.record(connection, self.where, row, evaluations, result))
+        row, evaluations = attempts.epoch_rows(self.where, attempt_id, result, timing_quality, at)
+        self._write(lambda connection: attempts.record(connection, self.where, row, evaluations, result))
 
     def finish_attempt(
         self,
@@ -210,30 +210,32 @@ class Database:
         The state (done, failed or pending) of a trial whose attempt did not train stays as it is. An attempt that
         has ended keeps its first outcome, and a done trial stays done. On return it is safe from a power cut.
         """
-        end = records.attempt_end(outcome, error_class, error_text, fingerprint, trial_state, at)
+        end = attempts.attempt_end(outcome, error_class, error_text, fingerprint, trial_state, at)
         where = self.where
-        self._write(lambda connection: records.finish(connection, where, attempt_id, end, trial_state), durable=True)
+        self._write(lambda connection: attempts.finish(connection, where, attempt_id, end, trial_state), durable=True)
 
     # What people ask
 
     def attempts(self, key: str) -> list[AttemptRow]:
         """The attempts of a trial, the newest last; none for an unknown key."""
-        return self._read(lambda connection: answers.attempts(connection, key))
+        return self._read(lambda connection: progress.attempts(connection, key))
 
     def failures(self, grid: str | None = None) -> list[FailureRow]:
         """The failed trials of one grid or all, by cause, the commonest first."""
-        return self._read(lambda connection: answers.failures(connection, grid))
+        return self._read(lambda connection: progress.failures(connection, grid))
 
     def progress(self, grid: str | None = None) -> list[ProgressRow]:
         """The trials of one grid in its order, or those of all grids by grid name.
 
         What a dead driver had counts as pending.
         """
-        return self._read(lambda connection: answers.progress(connection, grid, self._settled, self.living(connection)))
+        return self._read(
+            lambda connection: progress.progress(connection, grid, self._settled, self.living(connection))
+        )
 
     def measured(self, purposes: Sequence[str] = ("train", "canary")) -> list[MeasuredRow]:
         """What the training of trials and their canaries have measured, of all grids."""
-        return self._read(lambda connection: answers.measured(connection, purposes))
+        return self._read(lambda connection: progress.measured(connection, purposes))
 
     # Copies and checks
 
@@ -334,7 +336,7 @@ class Database:
             connection = self._session.connection()
             with connection.begin():
                 if self._session.renewed and self.driver is not None:
-                    records.take_up(connection, self.where, self.driver.token)
+                    attempts.take_up(connection, self.where, self.driver.token)
                 answer = work(connection)
             self._session.renewed = False
             return answer

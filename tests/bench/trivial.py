@@ -20,10 +20,10 @@ SHAPE = {"dataset": "digits", "subset": 2, "width": 2, "epochs": 1, "batch_size"
 def ours(count: int, folder: Path) -> float:
     """Seconds from Ray being ready to the last trial being recorded."""
     from orchestrator.database import driver_lock, open_database
-    from orchestrator.grid import Resources, Trial
+    from orchestrator.grid.load import Resources, Trial
     from orchestrator.provenance import code_provenance
-    from orchestrator.recorder import Observer
-    from orchestrator.scheduler import RunOptions, run_trials
+    from orchestrator.scheduler.recorder import Observer
+    from orchestrator.scheduler.trials import RunOptions, run_trials
 
     configs = [TrainConfig(**SHAPE, seed=seed) for seed in range(count)]
     trials = [Trial(each.key(), f"seed{each.seed}", each, Resources(gpu=0, cpu=1)) for each in configs]
@@ -53,7 +53,7 @@ def plain(count: int, folder: Path, *, reuse: bool) -> float:
     """The same trials through Tune alone."""
     import os
 
-    from orchestrator.cluster import ENVIRONMENT, LOOPBACK
+    from orchestrator.scheduler.cluster import ENVIRONMENT, LOOPBACK
 
     os.environ.update(ENVIRONMENT | LOOPBACK)
     import ray

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from orchestrator import provenance
-from orchestrator.cluster import ENVIRONMENT
+from orchestrator.scheduler.cluster import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()

@@ -157,7 +157,7 @@ def test_a_failure_keeps_its_class_and_reason(cuda: str, tmp_path: Path, body: s
     import json
     import torch
     from pathlib import Path
-    from orchestrator import worker
+    from orchestrator.worker import attempt
     from orchestrator.provenance import code_digest
     from trainer import train as module
     from trainer.config import TrainConfig
@@ -169,12 +169,12 @@ def test_a_failure_keeps_its_class_and_reason(cuda: str, tmp_path: Path, body: s
 
     module.evaluate = broken
     config = TrainConfig(**{SIZES!r})
-    job = worker.Job(
+    job = attempt.Job(
         key=config.key(), name="g/broken", config=config.model_dump(mode="json"), cpus=1, gpus=1,
         data_root={str(tmp_path)!r}, checkpoint=None, checkpoint_seconds=0.0,
         log_folder={str(tmp_path / "logs")!r}, code_sha256=code_digest(),
     )
-    failure = worker.attempt(job, lambda message: None)
+    failure = attempt.attempt(job, lambda message: None)
     print(json.dumps(failure.to_dict()))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)

@@ -177,14 +177,14 @@ class FakeCuda:
 
 def train_on_the_cpu_instead() -> None:
     """In a worker: all that a trial does on cuda:0 is done, up to the training itself, which runs on the CPU."""
-    import orchestrator.timing
-    import trainer.rehearsal
+    import orchestrator.timing.sampler
+    import trainer.canary
     import trainer.train
 
     if isinstance(getattr(trainer.train.train, "on_cuda", None), bool):
         return
     FakeCuda()
-    orchestrator.timing._pynvml = FakeNvml
+    orchestrator.timing.sampler._pynvml = FakeNvml
 
     def moved(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, device: str, **more: Any) -> Any:
@@ -195,4 +195,4 @@ def train_on_the_cpu_instead() -> None:
         return call
 
     trainer.train.train = moved(trainer.train.train)
-    trainer.rehearsal.rehearse = moved(trainer.rehearsal.rehearse)
+    trainer.canary.rehearse = moved(trainer.canary.rehearse)

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 import pytest
 
 from orchestrator.database.models import Attempt, Epoch
-from reports import render
-from reports.entries import Table
-from reports.latex import latex
-from reports.page import html
+from reports.checks.tracing import explain
+from reports.render import plain
+from reports.render.html import html
+from reports.render.latex import latex
+from reports.report import gather
 from reports.results import load
-from reports.tracing import explain
-from reports.writing import gather
+from reports.table import Table
 from tests.orchestrator.databases.postgresql_server import Missing, postgresql_server
+from tests.reports.layouts.test_tables import entry, one
 from tests.reports.synthetic import Filler, ablation, make_database, trials
-from tests.reports.test_tables import entry, one
 
 TWO = "2 of the 3 trials trained with compiled networks, which round differently"
 PARTLY = f"{TWO} (1 of them in only a part of the epochs)"
@@ -91,13 +91,13 @@ def test_the_footnote_stands_in_every_format(database):
     opened = database(["compiled"], ["compiled"], ["launched"])
     tables = gather(opened, vs_paper=True).tables
     table = one(tables, "table1")
-    markdown, tex = render.markdown(table), latex(table)
+    markdown, tex = plain.markdown(table), latex(table)
     assert f"<sup>a</sup> {TWO}" in markdown and markdown.count("<sup>a</sup>") > 8
     assert f"\\item[a] {TWO}" in tex and "\\tnote{a}" in tex
     assert TWO in html([table], [], "Results", "")
-    row = next(csv.DictReader(io.StringIO(render.csv(table))))
+    row = next(csv.DictReader(io.StringIO(plain.csv(table))))
     assert "mixed" in row["top1_flags"].split() and "mixed" not in row["train_time_flags"].split()
-    entries = json.loads(render.json(table))["rows"][0]["entries"]
+    entries = json.loads(plain.json(table))["rows"][0]["entries"]
     assert entries["top1"]["mixed"] == TWO and "mixed" not in entries["train_time"]
     # Of the gains, the trials of two cells.
     gains = one(tables, "interactions")

@@ -17,7 +17,7 @@ import pytest
 from orchestrator.database.models import Evaluation
 from reports import ReportError, earlier_files, export, write_report
 from reports.exporting import TRIALS, _column
-from reports.writing import CONTENTS, gather
+from reports.report import CONTENTS, gather
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 from trainer.config import TrainConfig
 

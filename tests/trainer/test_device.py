@@ -21,12 +21,12 @@ import torch._inductor.config
 from tests.orchestrator.fake_gpu import FakeCuda
 from tests.trainer.toy import GPU, fake_gpu, on_fake_gpu
 from tests.trainer.training import COMBINATIONS, title
+from trainer.canary import rehearse
 from trainer.config import TrainConfig
-from trainer.data import epoch_loader, load_splits
+from trainer.data.splits import epoch_loader, load_splits
 from trainer.device import prepare_device, without_search
 from trainer.networks import NETWORKS
 from trainer.objective import Objective
-from trainer.rehearsal import rehearse
 from trainer.state import build_networks, build_optimizer, teacher_config
 from trainer.step import Step
 from trainer.train import train

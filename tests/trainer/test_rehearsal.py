@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from trainer.canary import rehearse
 from trainer.config import TrainConfig
-from trainer.data import DataError
-from trainer.rehearsal import rehearse
+from trainer.data.splits import DataError
 from trainer.train import Diverged, train
 
 SMALL = {"dataset": "digits", "width": 4, "subset": 20, "batch_size": 32, "epochs": 1, "precision": "float32"}
@@ -46,7 +46,7 @@ def test_it_measures_what_the_training_has(methods, tmp_path):
 
 def test_an_epoch_is_extrapolated_from_a_step_and_the_evaluation_of_some_images(tmp_path, monkeypatch):
     now = iter(range(100))
-    monkeypatch.setattr("trainer.rehearsal.time", SimpleNamespace(perf_counter=lambda: float(next(now))))
+    monkeypatch.setattr("trainer.canary.time", SimpleNamespace(perf_counter=lambda: float(next(now))))
     # The step begins at 0, was handed over at 1 and is over at 2; the evaluation takes from 3 to 4. The last of 200
     # training images' first two batches has 32 of them; all 360 test images were evaluated.
     found = rehearse(config(), device="cpu", data_root=tmp_path, folder=tmp_path)

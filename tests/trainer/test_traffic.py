@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from tests.trainer.toy import GPU, fake_gpu, on_fake_gpu
-from trainer import streaming
 from trainer.config import TrainConfig
-from trainer.data import EvaluationSet, epoch_loader, evaluation_sets, load_splits
+from trainer.data import streaming
+from trainer.data.reading import ImageFiles
+from trainer.data.splits import EvaluationSet, epoch_loader, evaluation_sets, load_splits
+from trainer.data.streaming import StreamingLoader
 from trainer.device import without_search
 from trainer.evaluation import evaluate
-from trainer.reading import ImageFiles
 from trainer.state import build_networks
-from trainer.streaming import StreamingLoader
 
 CPU = torch.device("cpu")
 

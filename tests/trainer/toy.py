@@ -128,7 +128,7 @@ def fake_gpu() -> Iterator[Traffic]:
     What has to have values on the host is computed there: the order of an epoch. Reading from the GPU gives zeros and
     counts as waiting for it.
     """
-    from trainer import augmentation, streaming
+    from trainer.data import augmentation, streaming
 
     traffic = Traffic()
 

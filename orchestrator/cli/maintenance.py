@@ -1,0 +1,114 @@
+"""The commands that look after the database and the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from orchestrator.cli.app import DatabaseOption, DataRoot, app, database_location, errors, path
+from orchestrator.exit_codes import DONE, SOME_FAILED
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database, DatabaseError
+
+
+@app.command(
+    short_help="Bring a database of an earlier version up to date.",
+    epilog="Example: `orchestrate migrate --db results.db`",
+)
+def migrate(db: DatabaseOption = "results.db") -> None:
+    """Bring a database of an earlier version up to date, after making a backup copy. `run` does the same.
+
+    The tables are compared with what they should be, and of a file every page is checked.
+    """
+    with errors():
+        from orchestrator.run import driven
+
+        with driven(db, "(migration)", create=False) as (database, _):
+            if problems := database.damage():
+                raise _damaged(database, problems)
+            checked = "; its tables, rows and pages were checked" if database.path else "; its tables were checked"
+            typer.echo(f"{database.where} is up to date{checked}")
+
+
+@app.command(
+    short_help="Copy the database into a file, also while a grid runs.",
+    epilog="Example: `orchestrate backup /nas/results-2026-11-25.db`",
+)
+def backup(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", parser=path, help="The new file; one that exists is not overwritten.")
+    ],
+    db: DatabaseOption = "results.db",
+) -> None:
+    """Copy the whole database, as it is at one moment, into a new SQLite file, also while a grid runs.
+
+    Of a PostgreSQL database the copy is a file as well: `status`, `report` and `export` read it with --db FILE. The
+    copy's pages are checked. Checkpoints and logs are not in it.
+    """
+    with errors():
+        from orchestrator.database import open_database
+        from orchestrator.text import counted, size
+
+        with open_database(db, readonly=True) as database:
+            for line in database.warnings:
+                typer.echo(f"warning: {line}", err=True)
+            copied = database.back_up(file)
+        held = ", ".join(counted(count, name) for name, count in copied.counts.items())
+        typer.echo(f"{database.where} was copied to {copied.path}: {size(copied.size)}, {held}; the copy was checked")
+
+
+def _damaged(database: Database, problems: list[str]) -> DatabaseError:
+    from orchestrator.database import DatabaseError
+
+    return DatabaseError(
+        f"{database.where} is damaged: {'; '.join(problems)}. Restore it from a backup copy, or save what can be read "
+        "with `sqlite3 FILE .recover`"
+    )
+
+
+@app.command(
+    short_help="Check this machine: versions, devices, storage and data sets.",
+    epilog="Example: `orchestrate doctor --resume`",
+)
+def doctor(
+    data_root: DataRoot = "data",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Show that a killed and resumed training gives the same bits.")
+    ] = False,
+    device: Annotated[
+        Literal["cpu", "cuda"], typer.Option(help="Where --resume trains; on a GPU by deterministic algorithms.")
+    ] = "cpu",
+    db: Annotated[
+        str | None,
+        typer.Option(
+            "--db",
+            metavar="FILE|URL",
+            parser=database_location,
+            help="Check this results database instead: every page of a file.",
+        ),
+    ] = None,
+) -> None:
+    """Check this machine: versions, devices, storage and data sets; with `--resume`, that resuming changes nothing;
+    with `--db`, that a database is whole."""
+    with errors():
+        if db is not None:
+            from orchestrator.database import DatabaseError, open_database
+
+            if "://" not in db and not Path(db).exists():
+                raise DatabaseError(
+                    f"there is no {db}, so nothing was checked; give --db a results database that is there"
+                )
+            with open_database(db, readonly=True) as database:
+                for line in database.warnings:
+                    typer.echo(f"warning: {line}", err=True)
+                if problems := [*database.damage(), *database.broken_rows()]:
+                    raise _damaged(database, problems)
+                checked = "pages, references, tables and the values of every row" if database.path else "tables"
+                typer.echo(f"{database.where} is whole: its {checked} were checked")
+            raise typer.Exit(DONE)
+        from orchestrator.console.doctor import check_machine, check_resume
+
+        raise typer.Exit(DONE if (check_resume(device=device) if resume else check_machine(data_root)) else SOME_FAILED)

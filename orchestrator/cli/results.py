@@ -1,0 +1,200 @@
+"""The commands that read the database: how far the grids are, and what came of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, database_location, errors, opened, path
+from orchestrator.exit_codes import DONE, SOME_FAILED
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+
+SelectionRule = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="The epoch that counts: best_test (as the paper), best_val, last, or mean_last_K.",
+        show_default="what the grid file says",
+    ),
+]
+
+
+@app.command(short_help="Show how far each grid is.", epilog="Example: `orchestrate status --grid table1`")
+def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
+    """Show how far each grid is: counts by state, the running trials, and the failures."""
+    with errors():
+        from orchestrator.console.status import print_status, status_of
+
+        with opened(db) as database:
+            options = _database_option(db, database)
+            found = status_of(database, grid, options)
+            if as_json:
+                typer.echo(json.dumps(found))
+            else:
+                print_status(found, options)
+
+
+@app.command(
+    short_help="Watch the tables fill up.",
+    epilog="Example: `orchestrate watch --grid quickstart` in a second terminal while a grid runs",
+)
+def watch(
+    db: DatabaseOption = "results.db",
+    grid: GridNames = None,
+    every: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=path, help="Write a page that refreshes itself instead.")
+    ] = None,
+) -> None:
+    """Watch the tables fill up: methods by networks, with running cells, failures and the time left.
+
+    It reads the database alone, so it works from another terminal or machine.
+    """
+    with errors():
+        from orchestrator.console.status import watch_grids
+
+        watch_grids(db, grid, every=every, once=once, html=html)
+
+
+@app.command(
+    short_help="Write the tables and figures.",
+    epilog="Example: `orchestrate report --format tex --out tables --vs-paper`",
+)
+def report(
+    db: DatabaseOption = "results.db",
+    out: Annotated[Path, typer.Option(metavar="DIR", parser=path, help="Folder to write to.")] = Path("report"),
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="md, tex, html, csv or json; may be repeated.",
+            show_default="all of them",
+        ),
+    ] = None,
+    grid: GridNames = None,
+    selection: SelectionRule = None,
+    vs_paper: Annotated[bool, typer.Option("--vs-paper", help="Compare every number with the published one.")] = False,
+) -> None:
+    """Write the tables and the figure from the database: Markdown, LaTeX, one HTML page, CSV, JSON, PDF, SVG, PNG.
+
+    Files of earlier reports stay in the folder; those that are not of this report are listed at the end.
+    """
+    with errors():
+        from orchestrator.text import counted
+        from reports import earlier_files, write_report
+
+        with opened(db, numbers=True) as database:
+            written = write_report(
+                database, out, formats=formats or None, grids=grid, selection=selection, vs_paper=vs_paper
+            )
+            typer.echo(f"wrote {counted(len(written), 'file')} to {out}/")
+            for file in written:
+                typer.echo(f"  {file}")
+            if earlier := earlier_files(out, written):
+                typer.echo("not of this report, but of earlier ones into the same folder (--out names another):")
+                for file in earlier:
+                    typer.echo(f"  {file}")
+
+
+@app.command(
+    short_help="Group the failures by cause, with the command that tries again.",
+    epilog="Example: `orchestrate triage --grid table1`",
+)
+def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
+    """Group the failures by cause, with one excerpt each and the command that tries them again."""
+    with errors():
+        from orchestrator.console.triage import print_triage, triage_of
+
+        with opened(db) as database:
+            found = triage_of(database, grid, _database_option(db, database))
+            if as_json:
+                typer.echo(json.dumps(found))
+            else:
+                print_triage(found)
+
+
+@app.command(
+    short_help="Say where a printed number comes from.",
+    epilog="Example: `orchestrate explain table1:resnet18/pskd/top1`",
+)
+def explain(
+    cell: Annotated[str, typer.Argument(metavar="TABLE:CELL", help="A number, as the LaTeX comments name it.")],
+    db: DatabaseOption = "results.db",
+    grid: GridNames = None,
+    selection: SelectionRule = None,
+) -> None:
+    """Say where a printed number comes from: grids, selection rule, trials, seeds, epoch, commit, device and log.
+
+    Give the --grid and --selection that `report` was given: the same place may hold another number without them.
+    """
+    with errors():
+        from reports import explain as explain_cell
+
+        with opened(db, numbers=True) as database:
+            typer.echo(explain_cell(database, cell, grids=grid, selection=selection))
+
+
+@app.command(
+    short_help="Check every number of a LaTeX file against the database.",
+    epilog="Example: `orchestrate verify paper.tex`",
+)
+def verify(
+    paper: Annotated[
+        Path, typer.Argument(metavar="FILE", parser=path, help="A LaTeX file that holds or includes our tables.")
+    ],
+    db: DatabaseOption = "results.db",
+) -> None:
+    """Recompute every number of ours in a LaTeX file and in the files that it reads, and fail on one that is stale,
+    edited, contradictory or in a row of another name, and on a command that reads a file and cannot be followed.
+
+    Checked: every cell with the comment that `report` wrote behind it, also an empty one; the labels of their rows; and
+    that every file is there. Not checked: numbers without our comment (rows and columns may go, and others be added),
+    headings, footnotes and other text. A caption that differs from the database's is noted.
+    """
+    with errors():
+        from orchestrator.text import counted
+        from reports import verify as verify_paper
+
+        with opened(db, numbers=True) as database:
+            found = verify_paper(database, paper)
+            for each in (*found.problems, *found.notes):
+                typer.echo(str(each), err=True)
+            what = f"{counted(found.numbers, 'number')} in {counted(found.files, 'file')}"
+            typer.echo(
+                f"{paper}: {counted(len(found.problems), 'problem')} in {what}"
+                if found.problems
+                else f"{paper}: {what}: all current, in rows of their names. Not checked: captions, headings, other "
+                "text, and numbers without our comment"
+            )
+            raise typer.Exit(SOME_FAILED if found.problems else DONE)
+
+
+@app.command(
+    short_help="Write the database as tidy files.", epilog="Example: `orchestrate export --format parquet --out data`"
+)
+def export(
+    db: DatabaseOption = "results.db",
+    out: Annotated[Path, typer.Option(metavar="DIR", parser=path, help="Folder to write to.")] = Path("export"),
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="csv or parquet.")] = "csv",
+) -> None:
+    """Write the database as tidy files: trials, epochs, losses and evaluations; the column `epoch` counts from 1."""
+    with errors():
+        from reports import export as export_data
+
+        with opened(db, numbers=True) as database:
+            for file in export_data(database, out, format):
+                typer.echo(str(file))
+
+
+def _database_option(db: str, database: Database) -> list[str]:
+    """What another command has to be told to read the same database; nothing where it does so anyway."""
+    without = database_location(os.environ.get("ORCHESTRATE_DB") or "results.db")
+    return [] if db == without else ["--db", database.where]

@@ -1,0 +1,201 @@
+"""The commands that run grids, or say what running would do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from orchestrator.cli.app import (
+    Address,
+    AsJson,
+    DatabaseOption,
+    DataRoot,
+    GridFile,
+    app,
+    errors,
+    existing,
+    location,
+)
+from orchestrator.exit_codes import BUSY, DONE, SOME_FAILED, TRY_AGAIN
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+    from orchestrator.grid.load import Trial
+    from orchestrator.planning.forecast import Forecast
+    from orchestrator.planning.plan import Plan, PlannedTrial
+
+
+@app.command(epilog="Example: `orchestrate run grids/table1.yaml --data-root /data`")
+def run(
+    grid: GridFile,
+    db: DatabaseOption = "results.db",
+    data_root: DataRoot = "data",
+    address: Address = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try the grid's failed trials again.")] = False,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|URL",
+            parser=location,
+            help="Folder of the checkpoints: a path or a URL.",
+            show_default="beside the database",
+        ),
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Least time between two checkpoints of a trial; 0 writes one every epoch.",
+            show_default="at most 2 % of the time goes into them",
+        ),
+    ] = None,
+    stall_seconds: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            help="A trial that is silent for so long is killed and tried again; it has at least 900 s for each step "
+            "until its first epoch is over.",
+        ),
+    ] = 3600.0,
+    canary: Annotated[
+        bool, typer.Option(help="Rehearse each new kind of longer trial for a few steps before the grid.")
+    ] = True,
+    pack: Annotated[
+        Literal["auto"] | None,
+        typer.Option(metavar="auto", help="Share GPUs among trials as far as their canaries suggest."),
+    ] = None,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRACKER", help="Tell epochs to tensorboard, mlflow or wandb as well; may be repeated."),
+    ] = None,
+    dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard.")] = True,
+    wait: Annotated[
+        bool, typer.Option(help="Wait for trials that another run on this database has, and take over what it leaves.")
+    ] = True,
+    wait_for_nodes: Annotated[
+        bool, typer.Option("--wait-for-nodes", help="Start though no node is large enough yet: one will join.")
+    ] = False,
+) -> None:
+    """Train every trial of a grid that is not done yet.
+
+    Finished trials are skipped, interrupted ones go on from their checkpoint, failed ones wait for `--retry-failed`.
+    Every epoch is in the database as soon as it is over, so Ctrl-C loses nothing that was recorded.
+    The exit code is 0 only when every trial of the grid is done; 3 with `--no-wait` when others still train some.
+    """
+    with errors():
+        from orchestrator.grid.load import load_grid
+        from orchestrator.run import run_grid, run_options
+        from orchestrator.scheduler.trackers import check_trackers
+
+        check_trackers(log_to or ())
+        loaded = load_grid(grid)
+        options = run_options(
+            loaded.name,
+            db,
+            data_root,
+            address,
+            checkpoints,
+            checkpoint_seconds=checkpoint_seconds,
+            stall_seconds=stall_seconds,
+            canaries=canary,
+            pack=pack is not None,
+            trackers=tuple(log_to or ()),
+            dashboard=dashboard,
+            wait_for_nodes=wait_for_nodes,
+        )
+        outcome = run_grid(loaded, db, options, retry_failed=retry_failed, wait=wait)
+        # A trial that the machine failed goes on when the same command is run again.
+        unfinished = TRY_AGAIN if outcome.left else BUSY if outcome.elsewhere else DONE
+        raise typer.Exit(SOME_FAILED if outcome.failed else unfinished)
+
+
+@app.command(
+    short_help="List the trials of a grid, and why each would run.",
+    epilog="Example: `orchestrate plan grids/table1.yaml`",
+)
+def plan(
+    grid: GridFile,
+    db: DatabaseOption = "results.db",
+    as_json: AsJson = False,
+) -> None:
+    """List the trials of a grid and why each would run: new, interrupted, failed, or done already."""
+    with errors():
+        from orchestrator.console.run_view import print_plan
+        from orchestrator.grid.load import load_grid
+        from orchestrator.planning.plan import with_devices
+        from orchestrator.run import leaving, plan_of
+        from orchestrator.timing.gpu import gpus_here
+
+        loaded = load_grid(grid)
+        with existing(db) as database:
+            if line := leaving(database, loaded):
+                typer.echo(f"note: {line}", err=True)
+            planned = with_devices(plan_of(loaded, database), gpus_here())
+            cost = _forecast(planned, database)
+        if as_json:
+            trials = [_planned_dict(entry) for entry in planned.entries]
+            shown = {"trials": trials, "devices": planned.devices, "forecast": asdict(cost) if cost else None}
+            typer.echo(json.dumps(shown))
+        else:
+            print_plan(planned, cost)
+
+
+@app.command(
+    name="time",
+    short_help="Measure epoch times, each configuration alone on its device.",
+    epilog="Example: `orchestrate time grids/table1.yaml --epochs 5`",
+)
+def time_command(
+    grid: GridFile,
+    db: DatabaseOption = "results.db",
+    data_root: DataRoot = "data",
+    address: Address = None,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Epochs to measure.")] = 3,
+    warm_up: Annotated[int, typer.Option(min=0, metavar="N", help="Epochs to train before measuring.")] = 1,
+) -> None:
+    """Measure epoch times, each method and network alone on its device, in random order.
+
+    The times stand beside the accuracy runs in the database; tables and the figure prefer them. Accuracy runs are not
+    touched, and trials that were not run yet stay pending.
+    """
+    with errors():
+        from orchestrator.grid.load import load_grid
+        from orchestrator.run import run_options, time_grid
+
+        loaded = load_grid(grid)
+        outcome = time_grid(
+            loaded, db, run_options(loaded.name, db, data_root, address), warm_up=warm_up, epochs=epochs
+        )
+        raise typer.Exit(SOME_FAILED if outcome.failed else DONE)
+
+
+def _forecast(plan: Plan, database: Database | None) -> Forecast | None:
+    from orchestrator.planning.forecast import forecast
+
+    if database is None or not plan.pending:
+        return None
+    pending = [entry.trial for entry in plan.pending]
+    states = database.states([trial.key for trial in pending])
+    return forecast(plan, states, database.measured(), _slots_here(pending))
+
+
+def _slots_here(trials: Sequence[Trial]) -> int:
+    """How many of the trials this machine runs at once, by the largest request among them."""
+    from orchestrator.timing.gpu import gpus_here
+    from orchestrator.timing.procfs import processors
+
+    cpus = processors() / max(trial.resources.cpu * trial.resources.processes for trial in trials)
+    gpu = max((trial.resources.gpu or 0) * trial.resources.processes for trial in trials)
+    return max(1, int(min(cpus, gpus_here() / gpu) if gpu else cpus))
+
+
+def _planned_dict(entry: PlannedTrial) -> dict[str, Any]:
+    trial = entry.trial
+    known = {"key": trial.key, "name": trial.name, "status": entry.status, "reason": entry.reason}
+    return known | {"config": trial.config.science(), "resources": asdict(trial.resources)}

@@ -1,0 +1,217 @@
+"""What a person sees in the terminal where a grid runs: the plan, then a live table, or plain lines for programs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.console.live import Board, Row
+from orchestrator.planning.estimate import Measured
+from orchestrator.scheduler.recorder import Observer
+from orchestrator.text import counted, interval, size
+
+if TYPE_CHECKING:
+    from orchestrator.failures import Failure
+    from orchestrator.planning.forecast import Forecast
+    from orchestrator.planning.plan import Plan
+    from trainer.results import EpochResult
+
+# A long run in a log file should be read, not scrolled: a trial's epochs are this many seconds apart there.
+PLAIN_SECONDS = 10.0
+# Between a checkpoint's epochs, which come one after the other, and the next one.
+QUIET_SECONDS = 1.0
+
+
+def announce_plan(plan: Plan) -> None:
+    """One line before a run: how many trials the grid has, and what happens to them."""
+    Console(highlight=False, soft_wrap=True).print(escape(plan.summary()))
+
+
+def print_plan(plan: Plan, cost: Forecast | None = None) -> None:
+    """Every trial of a grid with its state and the reason why it would run or not, and what the run would cost."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        longest = max((len(entry.trial.name) for entry in plan.entries), default=0)
+        for entry in plan.entries:
+            print(f"{entry.trial.key[:10]}  {entry.status:<11}  {entry.trial.name:<{longest}}  {entry.reason}")
+        print(plan.summary())
+        for line in (*plan.together(), *cost_lines(cost, plan)):
+            print(line)
+        return
+    colours = {"new": "cyan", "interrupted": "yellow", "done": "green", "failed": "red", "running": "blue"}
+    table = Table(box=None, pad_edge=False)
+    for heading in ("key", "trial", "state", "why"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("key", "state"))
+    for entry in plan.entries:
+        colour = colours.get(entry.status, "")
+        table.add_row(entry.trial.key[:10], escape(entry.trial.name), Text(entry.status, colour), escape(entry.reason))
+    console.print(table)
+    console.print(escape(plan.summary()))
+    for line in (*plan.together(), *cost_lines(cost, plan)):
+        console.print(escape(line))
+
+
+def cost_lines(cost: Forecast | None, plan: Plan) -> list[str]:
+    """Return what a forecast says, a line per network and one for all; or why there is none."""
+    if cost is None:
+        if not plan.pending:
+            return []
+        return [
+            "no estimate of time, memory and disk: nothing like these trials was measured in this database yet; "
+            "`orchestrate run` measures first (canary runs, epochs), and `plan` in another terminal shows it then"
+        ]
+    lines = []
+    for each in cost.networks:
+        seconds = f"{each.slowest:.3g} s per epoch"
+        if each.fastest < each.slowest:
+            seconds = f"{each.fastest:.3g} to {seconds}"
+        memory = "" if each.peak_memory_bytes is None else f", peak memory {size(each.peak_memory_bytes)}"
+        sources = [(each.trained, "trial"), (each.rehearsed, "canary run")]
+        source = " and ".join(counted(count, word) for count, word in sources if count)
+        lines.append(f"{each.network}: {seconds}{memory} (measured on {source})")
+    left = cost.left
+    if left.seconds:
+        once = ", one after the other" if cost.slots == 1 else f", {cost.slots} at once on this machine"
+        once = once if cost.trials > 1 else ""
+        disk = "" if cost.disk_bytes is None else f", {size(cost.disk_bytes)} of checkpoints"
+        lines.append(f"about {interval(left)}{once}; {left.device_seconds / 3600:.3g} device-hours{disk}")
+    return lines
+
+
+@contextmanager
+def run_display(
+    grid: str,
+    configs: Mapping[str, Mapping[str, Any]],
+    known: Sequence[Measured] = (),
+    console: Console | None = None,
+    *,
+    plan: Plan | None = None,
+) -> Iterator[Observer]:
+    """Show a run while it goes on; the observer is what the scheduler talks to.
+
+    `configs` are the configurations by trial name, `known` what was measured before. `plan` is that of the whole
+    grid before the run: it says what became of the grid's other trials, and how far these are.
+    """
+    console = console or _Console(highlight=False)
+    board = Board(grid, configs, known, console, plan)
+    if not console.is_terminal:
+        try:
+            yield _plain(board, console)
+        finally:
+            console.print(escape(board.conclusion()), soft_wrap=True)
+        return
+    try:
+        with Live(board, console=console, refresh_per_second=4) as live:
+            yield _lively(board, live)
+    finally:
+        console.print(escape(board.conclusion()))
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on in silence when whoever read our output has left (`| head`): the trials matter more."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _lively(board: Board, live: Live) -> Observer:
+    def ready(url: str | None) -> None:
+        board.ready = True
+        if url:
+            # Above the table, because a line that has to be drawn again may be left behind by a resize.
+            note(f"Ray dashboard: {url}")
+
+    def note(text: str) -> None:
+        live.console.print(f"[dim]{escape(text)}[/]")
+
+    def retried(name: str, reason: str) -> None:
+        live.console.print(f"[yellow]{escape(name)}: tried again:[/] {escape(reason)}")
+        board.rows.pop(name, None)
+
+    def failed(name: str, failure: Failure) -> None:
+        live.console.print(f"[red]{escape(name)}: {failure.error_class}:[/] {escape(failure.message)}")
+        board.end(name, "failed", failure.error_class)
+
+    def epoch(name: str, result: EpochResult, quality: str) -> None:
+        board.record(name, result, quality)
+
+    return Observer(
+        ready=ready,
+        note=note,
+        started=board.start,
+        epoch=epoch,
+        finished=lambda name: board.end(name, "done"),
+        retried=retried,
+        failed=failed,
+    )
+
+
+def _plain(board: Board, console: Console) -> Observer:
+    def say(text: str) -> None:
+        console.print(escape(text), soft_wrap=True)
+
+    def ready(url: str | None) -> None:
+        if url:
+            say(f"Ray dashboard: {url}")
+
+    def started(name: str, host: str, device: str) -> None:
+        board.start(name, host, device)
+        say(f"{name}: started on {host}, {device}")
+
+    def resumed(name: str, row: Row) -> None:
+        if row.restored:
+            say(f"{name}: goes on after epoch {row.restored}/{board.epochs.get(name, row.restored)}")
+            row.restored = 0
+
+    def tick() -> None:
+        now = time.monotonic()
+        for name, row in board.rows.items():
+            if now - row.last > QUIET_SECONDS:
+                resumed(name, row)
+
+    def epoch(name: str, result: EpochResult, quality: str) -> None:
+        row = board.record(name, result, quality)
+        if result.restored:
+            return
+        resumed(name, row)
+        now, total = time.monotonic(), board.epochs.get(name, result.epoch + 1)
+        if result.epoch + 1 < total and now - row.printed < PLAIN_SECONDS:
+            return
+        row.printed = now
+        error = "" if row.error is None else f", top-1 error {row.error:.2f} %"
+        left = board.left()
+        rest = "" if left is None else f"; about {interval(left)} left for the grid"
+        say(f"{name}: epoch {result.epoch + 1}/{total}{error}{rest}")
+
+    def finished(name: str) -> None:
+        board.end(name, "done")
+        say(f"{name}: done")
+
+    def retried(name: str, reason: str) -> None:
+        board.rows.pop(name, None)
+        say(f"{name}: tried again: {reason}")
+
+    def failed(name: str, failure: Failure) -> None:
+        board.end(name, "failed", failure.error_class)
+        say(f"{name}: failed ({failure.error_class}): {failure.message}")
+
+    return Observer(
+        ready=ready,
+        note=say,
+        started=started,
+        epoch=epoch,
+        finished=finished,
+        retried=retried,
+        failed=failed,
+        tick=tick,
+    )

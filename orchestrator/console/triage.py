@@ -1,0 +1,125 @@
+"""What failed, by cause; and the commands that go on with a grid, as they are to be typed in this folder."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from orchestrator.text import counted
+from trainer.paths import PathError, user_path
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database, FailureRow
+
+EXCERPT_LINES = 12
+
+
+def triage_of(database: Database, grids: Sequence[str] | None, options: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The failures that still stand, grouped by cause, as plain values; `options` belong to the retry command."""
+    from orchestrator.failures import REMEDIES
+    from orchestrator.storage.store import absolute
+
+    names = selected([grid.name for grid in database.grids()], grids)
+    sources = {grid.name: grid.source for grid in database.grids()}
+    retry = ["--retry-failed", *options]
+    return [
+        {
+            "grid": name,
+            "error_class": failure.error_class,
+            "error": failure.error,
+            "fingerprint": failure.fingerprint,
+            "trials": list(failure.trial_names),
+            "log": absolute(failure.log) if failure.log else None,
+            "excerpt": _excerpt(failure),
+            "remedy": REMEDIES.get(failure.error_class or "", ""),
+            "retry": None if database.copied else rerun(sources[name], failure.environment, retry),
+            "run_as": None if "places" in failure.environment else failure.environment.get("command"),
+        }
+        for name in names
+        for failure in database.failures(name)
+    ]
+
+
+def _excerpt(failure: FailureRow) -> list[str]:
+    """The end of the log, or where it cannot be read from here, of the traceback."""
+    with suppress(OSError), open(failure.log or "", errors="replace") as log:
+        if lines := deque(log, maxlen=EXCERPT_LINES):
+            return [line.rstrip("\n") for line in lines]
+    return (failure.error_text or "").strip().splitlines()[-EXCERPT_LINES:]
+
+
+def print_triage(failures: Sequence[dict[str, Any]]) -> None:
+    """One block per cause: what it is, whom it hit, an excerpt, the log and the command that tries again."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not failures:
+        console.print("no failed trials")
+    for failure in failures:
+        count = len(failure["trials"])
+        console.print(
+            f"[red bold]{escape(failure['error_class'] or 'unknown')}[/] in {escape(failure['grid'])}: "
+            f"{counted(count, 'trial')}  [dim](fingerprint {failure['fingerprint']})[/]"
+        )
+        console.print(f"  {escape(failure['error'] or '')}", style="bold")
+        shown = ", ".join(failure["trials"][:5]) + (f" and {count - 5} more" if count > 5 else "")
+        console.print(f"  trials:  {escape(shown)}")
+        if failure["log"]:
+            console.print(f"  log:     {escape(failure['log'])}")
+        console.print(f"  remedy:  {escape(failure['remedy'])}")
+        console.print(f"  retry:   {escape(failure['retry'] or 'with the original of this copy')}")
+        if failure["run_as"] and failure["retry"]:
+            console.print(f"  run as:  {escape(failure['run_as'])} (add its --checkpoints and --data-root, if any)")
+        for line in failure["excerpt"]:
+            console.print(f"    | {escape(line)}", style="dim")
+
+
+def rerun(source: str, environment: Mapping[str, Any], options: Sequence[str]) -> str:
+    """The command that runs a grid file again; `options` are those of this command, its database among them.
+
+    `environment` is that of an attempt: where it had its data and checkpoints is added as far as another folder or
+    another environment would have them elsewhere.
+    """
+    from orchestrator.storage.store import absolute
+
+    here = {
+        "--data-root": absolute(_default_data_root()),
+        "--address": os.environ.get("RAY_ADDRESS"),
+    }
+    places = environment.get("places", {}).items()
+    elsewhere = [(option, _from_here(place)) for option, place in places if place and place != here.get(option)]
+    told = [word for pair in elsewhere for word in pair]
+    return shlex.join(["orchestrate", "run", _from_here(source), *options, *told])
+
+
+def _default_data_root() -> str:
+    """Return the data root of a command without `--data-root`, as its option parses it."""
+    root = os.environ.get("ORCHESTRATE_DATA") or "data"
+    with suppress(PathError):
+        return root if "://" in root else str(user_path(root))
+    return root
+
+
+def _from_here(location: str) -> str:
+    """A location as short as it can be named in this folder."""
+    if not os.path.isabs(location):
+        return location
+    relative = os.path.relpath(location)
+    return location if relative.split(os.sep)[0] == os.pardir else relative
+
+
+def selected(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """The names that are wanted, all of them without a wish; raises DatabaseError for one that is not known."""
+    if not wanted:
+        return list(known)
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        from orchestrator.database import DatabaseError
+
+        raise DatabaseError(f"no grid named {missing[0]!r} in this database (it holds: {', '.join(known) or 'none'})")
+    return list(wanted)

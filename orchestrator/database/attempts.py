@@ -1,0 +1,333 @@
+"""Attempts and epochs as the driver records them; each function that takes a connection is one transaction's work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnClause,
+    Connection,
+    and_,
+    bindparam,
+    func,
+    insert,
+    literal,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+
+from orchestrator.database.backends.postgresql import holder_of
+from orchestrator.database.errors import Busy, DatabaseError, Holder
+from orchestrator.database.grids import alone
+from orchestrator.database.models import Attempt, Epoch, Evaluation, Trial
+from orchestrator.database.values import clean, new_id, now, storable
+
+if TYPE_CHECKING:
+    from trainer.results import EpochResult
+
+PURPOSES = ("train", "time", "canary")
+OUTCOMES = ("done", "failed", "interrupted")
+STATES = ("done", "failed", "pending")
+
+trials, attempts, epochs, evaluations = (model.__table__ for model in (Trial, Attempt, Epoch, Evaluation))
+_one: ColumnClause[Any] = literal_column("1")
+
+# What is needed to know where an epoch belongs and whether it is there already: one look at four indexes.
+_own, _accepted = epochs.alias("own"), epochs.alias("accepted")
+_PLACE = (
+    select(
+        attempts.c.trial_id,
+        attempts.c.number,
+        attempts.c.purpose,
+        attempts.c.outcome,
+        attempts.c.parameters,
+        trials.c.key,
+        _own.c.id.label("own_id"),
+        _accepted.c.id.label("accepted_id"),
+    )
+    .join_from(attempts, trials, trials.c.id == attempts.c.trial_id)
+    .outerjoin(_own, and_(_own.c.attempt_id == attempts.c.id, _own.c.epoch == bindparam("epoch")))
+    .outerjoin(
+        _accepted,
+        and_(
+            _accepted.c.trial_id == attempts.c.trial_id,
+            _accepted.c.epoch == bindparam("epoch"),
+            _accepted.c.accepted == _one,
+        ),
+    )
+    .where(attempts.c.id == bindparam("attempt"))
+)
+_SUPERSEDE = (
+    update(epochs)
+    .where(
+        epochs.c.trial_id == bindparam("trial"),
+        epochs.c.accepted == _one,
+        epochs.c.epoch >= bindparam("first"),
+        epochs.c.attempt_id < bindparam("attempt"),
+    )
+    .values(accepted=None)
+)
+_INSERT_EPOCH = insert(epochs)
+_INSERT_EVALUATION = insert(evaluations)
+_SET_PARAMETERS = update(attempts).where(attempts.c.id == bindparam("attempt")).values(parameters=bindparam("count"))
+
+
+def attempt_facts(
+    purpose: str,
+    host: str | None,
+    device: str | None,
+    device_uuid: str | None,
+    pid: int | None,
+    environment: Mapping[str, Any],
+    log: str | None,
+    driver: int | None,
+    at: datetime | None = None,
+) -> dict[str, Any]:
+    """The columns of a new attempt, cut to what fits."""
+    if purpose not in PURPOSES:
+        raise ValueError(f"purpose {purpose!r} is none of {', '.join(PURPOSES)}")
+    words = {"host": host, "device": device, "device_uuid": device_uuid, "log": log}
+    fitting = {
+        name: value if value is None else clean(value, getattr(attempts.c[name].type, "length", None))
+        for name, value in words.items()
+    }
+    return {
+        "purpose": purpose,
+        "pid": pid,
+        "environment": storable(dict(environment)),
+        "driver": driver,
+        "started": at or now(),
+        **fitting,
+    }
+
+
+def start(connection: Connection, where: str, key: str, facts: Mapping[str, Any]) -> int:
+    """Insert an attempt; a training attempt makes its trial running."""
+    columns = (trials.c.id, trials.c.state, trials.c.driver)
+    trial = connection.execute(select(*columns).where(trials.c.key == key).with_for_update()).first()
+    if trial is None:
+        raise DatabaseError(f"{where} has no trial with the key {key}; save its grid first")
+    if facts["purpose"] == "train":
+        if trial.state not in ("pending", "running"):
+            raise DatabaseError(f"{where}: trial {key} is {trial.state} and is not trained again")
+        if trial.driver not in (None, facts["driver"]):
+            raise Busy(where, _taker(connection, trial.driver))
+        connection.execute(
+            update(attempts)
+            .where(attempts.c.trial_id == trial.id, attempts.c.purpose == "train", attempts.c.outcome.is_(None))
+            .values(outcome="lost", ended=facts["started"])
+        )
+        change = {"state": "running", "driver": facts["driver"]}
+        connection.execute(update(trials).where(trials.c.id == trial.id).values(**change))
+    last = connection.scalar(select(func.max(attempts.c.number)).where(attempts.c.trial_id == trial.id))
+    inserted = connection.execute(insert(attempts).values(trial_id=trial.id, number=(last or 0) + 1, **facts))
+    return new_id(inserted)
+
+
+def change_environment(connection: Connection, where: str, attempt_id: int, changes: Mapping[str, Any]) -> None:
+    """Update values of an attempt's environment."""
+    attempt = connection.execute(
+        select(attempts.c.environment).where(attempts.c.id == attempt_id).with_for_update()
+    ).first()
+    if attempt is None:
+        raise DatabaseError(f"{where} has no attempt {attempt_id}")
+    environment = storable({**(attempt.environment or {}), **changes})
+    connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(environment=environment))
+
+
+def epoch_rows(
+    where: str, attempt_id: int, result: EpochResult, timing_quality: str, at: datetime | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The columns of an epoch and of its evaluations, without the ids of their parents."""
+    rows = []
+    for evaluation in result.evaluations:
+        metrics = evaluation.metrics
+        row = {
+            "network": evaluation.network,
+            "classifier": evaluation.classifier,
+            "split": evaluation.split,
+            "images": evaluation.images,
+            "top1_error": metrics.top1_error,
+            "top5_error": metrics.top5_error,
+            "nll": metrics.nll,
+            "ece": metrics.ece,
+            "aurc": metrics.aurc,
+            "ood_auroc": evaluation.ood_auroc,
+        }
+        for name, value in row.items():
+            if value != value:
+                raise DatabaseError(
+                    f"{where}: epoch {result.epoch + 1} of attempt {attempt_id} is not recorded, because {name} of "
+                    f"{evaluation.classifier} on {evaluation.split} is NaN; the training has diverged"
+                )
+        rows.append(row)
+    epoch = {
+        "attempt_id": attempt_id,
+        "epoch": result.epoch,
+        "learning_rate": result.learning_rate,
+        "train_seconds": result.train_seconds,
+        "eval_seconds": result.eval_seconds,
+        "data_seconds": result.data_seconds,
+        "images": result.images,
+        "losses": {name: value if math.isfinite(value) else None for name, value in result.losses.items()},
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "timing_quality": "unknown" if result.restored else timing_quality,
+        "recorded": at or now(),
+    }
+    return epoch, rows
+
+
+def record(
+    connection: Connection,
+    where: str,
+    epoch: Mapping[str, Any],
+    evaluation_rows: Iterable[Mapping[str, Any]],
+    result: EpochResult,
+) -> None:
+    """Insert an epoch unless it is there, and settle which rows of its trial are accepted."""
+    attempt_id = epoch["attempt_id"]
+    place = connection.execute(_PLACE, {"attempt": attempt_id, "epoch": result.epoch}).first()
+    if place is None:
+        raise DatabaseError(f"{where} has no attempt {attempt_id}")
+    trains = place.purpose == "train"
+    if place.own_id is not None or (trains and result.restored and place.accepted_id is not None):
+        return
+    if place.outcome is not None:
+        raise DatabaseError(
+            f"{where}: attempt {place.number} of trial {place.key} has ended ({place.outcome}); "
+            f"its epoch {result.epoch + 1} is not recorded"
+        )
+    if trains and not result.restored and place.number > 1:
+        connection.execute(_SUPERSEDE, {"trial": place.trial_id, "first": result.epoch, "attempt": attempt_id})
+    inserted = connection.execute(
+        _INSERT_EPOCH, {**epoch, "trial_id": place.trial_id, "accepted": 1 if trains else None}
+    )
+    epoch_id = new_id(inserted)
+    rows = [{**row, "epoch_id": epoch_id} for row in evaluation_rows]
+    if rows:
+        connection.execute(_INSERT_EVALUATION, rows)
+    if result.parameters and place.parameters != result.parameters:
+        connection.execute(_SET_PARAMETERS, {"attempt": attempt_id, "count": result.parameters})
+
+
+def attempt_end(
+    outcome: str,
+    error_class: str | None,
+    error_text: str | None,
+    fingerprint: str | None,
+    trial_state: str | None,
+    at: datetime | None = None,
+) -> dict[str, Any]:
+    """The columns that end an attempt."""
+    if outcome not in OUTCOMES:
+        raise ValueError(f"outcome {outcome!r} is none of {', '.join(OUTCOMES)}")
+    if trial_state is not None and trial_state not in STATES:
+        raise ValueError(f"trial state {trial_state!r} is none of {', '.join(STATES)}")
+    if (outcome == "done") != (trial_state == "done") and trial_state is not None:
+        raise ValueError(f"an attempt that is {outcome} does not leave its trial {trial_state}")
+    return {
+        "outcome": outcome,
+        "error_class": error_class,
+        "error_text": None if error_text is None else clean(error_text),
+        "fingerprint": fingerprint,
+        "ended": at or now(),
+    }
+
+
+def finish(
+    connection: Connection, where: str, attempt_id: int, end: Mapping[str, Any], trial_state: str | None
+) -> None:
+    """End an attempt that is open, and put the trial into its state."""
+    attempt = connection.execute(
+        select(attempts.c.trial_id, attempts.c.purpose, attempts.c.outcome).where(attempts.c.id == attempt_id)
+    ).first()
+    if attempt is None:
+        raise DatabaseError(f"{where} has no attempt {attempt_id}")
+    if attempt.outcome is not None:
+        return
+    connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(**end))
+    if attempt.purpose != "train":
+        return
+    if trial_state is None:
+        raise ValueError("a training attempt leaves its trial done, failed or pending")
+    change: dict[str, Any] = {"state": trial_state}
+    if trial_state != "pending":
+        change |= {"finished": end["ended"], "driver": None}
+    connection.execute(update(trials).where(trials.c.id == attempt.trial_id, trials.c.state != "done").values(**change))
+
+
+def release(connection: Connection, token: int) -> None:
+    """What a driver that ends leaves behind becomes free."""
+    alone(connection)
+    _give_back(connection, "interrupted", trials.c.driver == token, attempts.c.driver == token)
+
+
+def release_stale(connection: Connection, own: int) -> int:
+    """What dead drivers left behind becomes free; returns how many trials were running."""
+    alone(connection)
+    tokens = set(connection.scalars(select(trials.c.driver).where(trials.c.driver.is_not(None)).distinct()))
+    open_attempts = select(attempts.c.driver).where(attempts.c.outcome.is_(None), attempts.c.driver.is_not(None))
+    tokens |= set(connection.scalars(open_attempts.distinct()))
+    # A living driver on PostgreSQL holds the lock of its token; on an SQLite file there is none but this one.
+    living = {own}
+    if connection.dialect.name == "postgresql":
+        living |= {
+            token
+            for token in tokens - living
+            if not connection.scalar(select(func.pg_try_advisory_xact_lock(literal(token, BigInteger))))
+        }
+    return _give_back(
+        connection,
+        "lost",
+        or_(trials.c.driver.is_(None), trials.c.driver.not_in(living)),
+        or_(attempts.c.driver.is_(None), attempts.c.driver.not_in(living)),
+    )
+
+
+def take_up(connection: Connection, where: str, token: int) -> None:
+    """Make a driver's open trials its own again after its connection was lost, when another driver gave them back.
+
+    Raises Busy when another driver has begun with one of them since.
+    """
+    alone(connection)
+    mine = (
+        select(attempts.c.id, attempts.c.trial_id, attempts.c.purpose, trials.c.state, trials.c.driver)
+        .join(trials, trials.c.id == attempts.c.trial_id)
+        .where(attempts.c.driver == token, attempts.c.outcome == "lost")
+    )
+    for row in connection.execute(mine).all():
+        newer = select(attempts.c.id).where(
+            attempts.c.trial_id == row.trial_id, attempts.c.purpose == "train", attempts.c.id > row.id
+        )
+        if row.purpose == "train":
+            if row.driver not in (None, token):
+                raise Busy(where, _taker(connection, row.driver))
+            if row.state != "pending" or connection.scalar(newer.limit(1)) is not None:
+                # It was superseded by an attempt of its own, or another run has begun or ended it.
+                continue
+            connection.execute(update(trials).where(trials.c.id == row.trial_id).values(state="running", driver=token))
+        connection.execute(update(attempts).where(attempts.c.id == row.id).values(outcome=None, ended=None))
+
+
+def _taker(connection: Connection, token: int) -> Holder:
+    return holder_of(connection, token) if connection.dialect.name == "postgresql" else Holder()
+
+
+def _give_back(connection: Connection, outcome: str, of_trials: Any, of_attempts: Any) -> int:
+    """End the open attempts and make their trials pending, where the conditions hold."""
+    connection.execute(
+        update(attempts).where(attempts.c.outcome.is_(None), of_attempts).values(outcome=outcome, ended=now())
+    )
+    running = connection.execute(
+        update(trials).where(trials.c.state == "running", of_trials).values(state="pending", driver=None)
+    )
+    connection.execute(
+        update(trials).where(trials.c.state == "pending", trials.c.driver.is_not(None), of_trials).values(driver=None)
+    )
+    return running.rowcount

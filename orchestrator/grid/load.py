@@ -1,0 +1,238 @@
+"""Grid files: from YAML to trials, every one of them built and checked before anything starts."""
+
+from __future__ import annotations
+
+import gc
+import math
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.grid.document import Node, read_document
+from orchestrator.grid.expansion import expand
+from orchestrator.grid.fields import ELSEWHERE, REPORT, RESOURCES
+from orchestrator.grid.names import trial_names
+from orchestrator.grid.problems import GridError, Problem, Reader
+from trainer.config import TrainConfig
+from trainer.networks import NETWORKS
+from trainer.problems import shown, unknown
+
+__all__ = ["Grid", "GridError", "Problem", "Resources", "Trial", "load_grid"]
+
+SECTIONS = ("name", "fixed", "grid", "exclude", "resources", "report")
+# The main paper's tables by number, the other sources' by name.
+TABLES = (1, 2, 3, 4, "tinyimagenet", "pskd", "dcm", "ood", "fidelity", "interactions")
+FIGURES = (2,)
+SELECTIONS = ("best_test", "best_val", "last")
+
+# How a trial's steps are run. See `trainer.train.train`.
+ENGINES = ("auto", "launched", "replayed", "compiled")
+# Of one trial; more is a slip of the pen.
+MAX_AMOUNT = 4096
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MEAN_LAST = re.compile(r"mean_last_[1-9][0-9]{0,5}")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial asks of the cluster.
+
+    It runs in so many `processes`, and each has its GPU (a fraction packs several trials on one) and CPU cores. Without
+    a number, `gpu` is one where there is one and none where there is none, see `placed`. `engine` and `deterministic`
+    say how its steps are run.
+    """
+
+    gpu: float | None = None
+    cpu: float = 1.0
+    processes: int = 1
+    engine: str = "auto"
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration with one seed. `name` is readable, unique in its grid and safe as a path."""
+
+    key: str
+    name: str
+    config: TrainConfig
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A named list of trials, in the order of the file, and what its reports are."""
+
+    name: str
+    source: Path
+    text: str
+    trials: list[Trial]
+    report: dict[str, Any]
+
+
+def load_grid(path: str | Path) -> Grid:
+    """Read a grid file and build every trial.
+
+    Raises GridError: with every problem of the file, each with its line.
+    """
+    source = Path(path)
+    root, text = read_document(source)
+    reader = Reader(str(source))
+    if not isinstance(root.value, dict):
+        what = f"is {shown(root.plain())}, not a mapping with a name and a grid"
+        raise GridError([Problem(str(source), *root.place, "", what)])
+    with _without_collector():
+        fields = dict.fromkeys(TrainConfig.model_fields, "`fixed`, or under `grid` with a list of values")
+        sections = reader.mapping(root, "", SECTIONS, elsewhere=fields | ELSEWHERE)
+        configs, axes = expand(reader, sections, root)
+        name = _name(reader, root, sections.get("name"))
+        report = _report(reader, sections.get("report"))
+        shared, per_network = _resources(reader, sections.get("resources"), configs)
+        if reader.problems:
+            raise GridError(reader.problems)
+        trials = [
+            Trial(key, trial_name, config, _largest(config, shared, per_network) if per_network else shared)
+            for (key, config), trial_name in zip(configs.items(), trial_names(configs, axes), strict=True)
+        ]
+    return Grid(name, source, text, trials, report)
+
+
+def placed(trials: Iterable[Trial], gpus: bool) -> list[Trial]:
+    """Return the trials with their number of GPUs: one where the grid leaves it open and there are `gpus`."""
+    amount = 1.0 if gpus else 0.0
+    return [
+        trial if trial.resources.gpu is not None else replace(trial, resources=replace(trial.resources, gpu=amount))
+        for trial in trials
+    ]
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """A hundred thousand objects that all stay: the garbage collector would only walk them over and over."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _name(reader: Reader, root: Node, node: Node | None) -> str:
+    if node is None:
+        reader.note(root.place, "name", "is missing; results are kept and reported under the grid's name")
+        return ""
+    name = node.value
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
+        what = f"{shown(node.plain())} cannot name a grid: letters, digits, dots, dashes and underscores, at most 100"
+        reader.note(node.place, "name", what)
+    return str(name)
+
+
+def _report(reader: Reader, node: Node | None) -> dict[str, Any]:
+    entries = reader.mapping(node, "report", REPORT)
+    report: dict[str, Any] = {"tables": [], "figures": [], "selection": "best_test"}
+    for key, allowed in (("tables", TABLES), ("figures", FIGURES)):
+        for item in reader.items(entries.get(key), f"report.{key}"):
+            if type(item.value) not in (int, str) or item.value not in allowed:
+                what = f"{shown(item.plain())} is not one of them (allowed: {', '.join(map(str, allowed))})"
+                reader.note(item.place, f"report.{key}", what)
+            elif item.value in report[key]:
+                reader.note(item.place, f"report.{key}", f"{item.value} is listed twice")
+            else:
+                report[key].append(item.value)
+    if (selection := entries.get("selection")) is not None:
+        report["selection"] = selection.plain()
+        if report["selection"] not in SELECTIONS and not _MEAN_LAST.fullmatch(str(selection.value)):
+            what = unknown("selection", selection.plain(), [*SELECTIONS, "mean_last_K"], "; K is a number of epochs")
+            reader.note(selection.place, "report.selection", what)
+    return report
+
+
+def _resources(
+    reader: Reader, node: Node | None, configs: dict[str, TrainConfig]
+) -> tuple[Resources, dict[str, Resources]]:
+    """What every trial asks for, and what those of single networks ask for instead."""
+    entries = reader.mapping(node, "resources", RESOURCES)
+    shared = _amounts(reader, entries, "resources", Resources())
+    trained = {name for config in configs.values() for name in (config.network, config.peer)}
+    per_network = {}
+    listed = entries.get("per_network")
+    for name, child in reader.mapping(listed, "resources.per_network", NETWORKS, "network").items():
+        key = f"resources.per_network.{name}"
+        per_network[name] = _amounts(reader, reader.mapping(child, key, RESOURCES[:-1]), key, shared)
+        if listed is not None and not reader.problems and name not in trained:
+            reader.note(listed.places[name], key, "no trial of this grid trains this network")
+    return shared, per_network
+
+
+def _amounts(reader: Reader, entries: dict[str, Node], key: str, otherwise: Resources) -> Resources:
+    gpu, cpu = otherwise.gpu, otherwise.cpu
+    for name in ("gpu", "cpu"):
+        if (node := entries.get(name)) is None:
+            continue
+        value = node.value if isinstance(node.value, (int, float)) and not isinstance(node.value, bool) else -1
+        if name == "gpu" and value in range(2, MAX_AMOUNT + 1):
+            what = (
+                f"{value:g} GPUs would be kept and one used, because a process trains on one; write "
+                f"gpus_per_trial: {value:g} for a process on each, or gpu: 1"
+            )
+            reader.note(node.place, f"{key}.{name}", what)
+        elif name == "gpu" and (0.01 <= value <= 1 or value == 0):
+            gpu = round(float(value), 4)
+        elif name == "cpu" and (0.01 <= value <= 1 or value in range(1, MAX_AMOUNT + 1)):
+            cpu = round(float(value), 4)
+        else:
+            allowed = "0, 1, or a fraction from 0.01" if name == "gpu" else "a fraction from 0.01, or a whole number"
+            what = f"{shown(node.plain())} is not an amount; give {allowed}"
+            reader.note(node.place, f"{key}.{name}", what)
+    processes = otherwise.processes
+    for name, counted in (("processes", "processes"), ("gpus_per_trial", "GPUs")):
+        if (node := entries.get(name)) is None:
+            continue
+        if type(node.value) is int and 1 <= node.value <= MAX_AMOUNT:
+            processes = node.value
+        else:
+            what = f"{shown(node.plain())} is not a number of {counted}; give a whole number from 1"
+            reader.note(node.place, f"{key}.{name}", what)
+    if "gpus_per_trial" in entries:
+        gpu = 1.0
+        for name in ("gpu", "processes"):
+            if name in entries:
+                what = "is given by gpus_per_trial as well, which starts a process with one GPU for each; leave one out"
+                reader.note(entries[name].place, f"{key}.{name}", what)
+    elif processes > 1 and gpu not in (None, 0, 1):
+        name = "gpu" if "gpu" in entries else "processes"
+        what = f"each of {processes} processes would get {gpu:g} GPUs; it uses one (gpu: 1) or none (gpu: 0)"
+        reader.note(entries[name].place, f"{key}.{name}", what)
+    return Resources(gpu=gpu, cpu=cpu, processes=processes, **_manner(reader, entries, key, otherwise))
+
+
+def _manner(reader: Reader, entries: dict[str, Node], key: str, otherwise: Resources) -> dict[str, Any]:
+    found: dict[str, Any] = {"engine": otherwise.engine, "deterministic": otherwise.deterministic}
+    if (node := entries.get("engine")) is not None:
+        found["engine"] = node.plain()
+        if found["engine"] not in ENGINES:
+            reader.note(node.place, f"{key}.engine", unknown("engine", found["engine"], ENGINES))
+    if (node := entries.get("deterministic")) is not None:
+        found["deterministic"] = node.value
+        if not isinstance(node.value, bool):
+            reader.note(node.place, f"{key}.deterministic", f"{shown(node.plain())} is neither true nor false")
+    return found
+
+
+def _largest(config: TrainConfig, shared: Resources, per_network: dict[str, Resources]) -> Resources:
+    """The resources for all networks of a trial together."""
+    asked = [per_network.get(name, shared) for name in config.network_names]
+    amounts = [1.0 if one.gpu is None else one.gpu for one in asked]
+    processes = max(one.processes for one in asked)
+    gpu: float | None = math.ceil(max(amounts)) if processes > 1 else max(amounts)
+    # Left open only where no network of the trial needs one for certain.
+    if any(one.gpu is None for one in asked) and not any(one.gpu for one in asked):
+        gpu = None
+    # The first network decides how steps are run: there is one step for both.
+    return replace(asked[0], gpu=gpu, cpu=max(one.cpu for one in asked), processes=processes)

@@ -1,0 +1,108 @@
+"""What the trials of a plan will cost, from what was measured so far. Pure: it asks neither database nor device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Protocol
+
+from orchestrator.planning.estimate import Estimate, Measured, Work, estimate, setting
+
+if TYPE_CHECKING:
+    from orchestrator.planning.plan import Plan, State
+
+
+class MeasuredTrial(Protocol):
+    """What was measured of one trial; see `orchestrator.database.MeasuredRow`."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def purpose(self) -> str: ...
+    @property
+    def seconds_per_epoch(self) -> float: ...
+    @property
+    def peak_memory_bytes(self) -> int | None: ...
+    @property
+    def checkpoint_bytes(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """What was measured of the trials of one network: the fastest and slowest epoch, and the most memory."""
+
+    network: str
+    fastest: float
+    slowest: float
+    peak_memory_bytes: int | None
+    trained: int
+    rehearsed: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the `trials` of a run would cost. `disk_bytes` is for checkpoints, None where no canary wrote one."""
+
+    trials: int
+    left: Estimate
+    slots: int
+    networks: list[NetworkCost]
+    disk_bytes: int | None
+
+
+def forecast(plan: Plan, states: Mapping[str, State], measured: Sequence[MeasuredTrial], slots: int) -> Forecast | None:
+    """The cost of the pending trials of a plan when `slots` run at once; None where nothing was measured."""
+    own = {row.key: row.seconds_per_epoch for row in measured if row.purpose == "train"}
+    work = []
+    for entry in plan.pending:
+        trial = entry.trial
+        done = states[trial.key].epochs if trial.key in states else 0
+        work.append(Work(trial.config.model_dump(mode="json"), trial.config.epochs - done, own.get(trial.key)))
+    left = estimate(work, as_measured(measured), slots)
+    if left is None or not measured:
+        return None
+    # A database may hold other data sets and widths, which say nothing of these trials.
+    settings = {setting(each.config) for each in work}
+    measured = [row for row in measured if setting(row.config) in settings]
+    networks = {each.config["network"]: None for each in work}
+    return Forecast(
+        trials=len(work),
+        left=left,
+        slots=max(1, min(slots, len(work))),
+        networks=[cost for network in networks if (cost := _cost(network, measured)) is not None],
+        disk_bytes=_disk(work, measured, slots),
+    )
+
+
+def as_measured(rows: Iterable[MeasuredTrial]) -> list[Measured]:
+    """Rows of the database as an estimate takes them."""
+    return [Measured(row.config, row.seconds_per_epoch, rehearsed=row.purpose == "canary") for row in rows]
+
+
+def _cost(network: str, measured: Sequence[MeasuredTrial]) -> NetworkCost | None:
+    rows = [row for row in measured if row.config["network"] == network]
+    trained = [row for row in rows if row.purpose == "train"]
+    if not rows:
+        return None
+    # An epoch that was trained says more than one that was extrapolated.
+    seconds = [row.seconds_per_epoch for row in trained or rows]
+    peaks = [row.peak_memory_bytes for row in rows if row.peak_memory_bytes is not None]
+    return NetworkCost(
+        network, min(seconds), max(seconds), max(peaks, default=None), len(trained), len(rows) - len(trained)
+    )
+
+
+def _disk(work: Sequence[Work], measured: Sequence[MeasuredTrial], slots: int) -> int | None:
+    """A finished trial keeps one checkpoint; one that trains has a second, the one before."""
+    sizes: dict[str, list[int]] = {}
+    for row in measured:
+        if row.checkpoint_bytes is not None:
+            sizes.setdefault(row.config["network"], []).append(row.checkpoint_bytes)
+    if not sizes:
+        return None
+    overall = fmean(size for group in sizes.values() for size in group)
+    wanted = [fmean(sizes[network]) if (network := each.config["network"]) in sizes else overall for each in work]
+    return round(sum(wanted) + sum(sorted(wanted, reverse=True)[:slots]))

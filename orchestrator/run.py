@@ -1,0 +1,338 @@
+"""Running a grid from the command line: claims, data, the trials, and what other drivers have of the same grid."""
+
+from __future__ import annotations
+
+import errno
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from orchestrator.exit_codes import TRY_AGAIN, of_system
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database, Driver
+    from orchestrator.grid.load import Grid, Trial
+    from orchestrator.planning.plan import Plan
+    from orchestrator.scheduler.cluster import RunOptions
+    from orchestrator.scheduler.recorder import Observer
+
+# Between two looks at what other drivers do.
+LOOK_SECONDS = 5.0
+# A driver whose connection broke takes this long, at most, to be back with its claims.
+GRACE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Counts of the trials that failed, that another driver has, and that a fault of the machine left."""
+
+    failed: int
+    elsewhere: int
+    left: int = 0
+
+
+@contextmanager
+def driven(db: str, grid: str, *, create: bool) -> Iterator[tuple[Database, Driver]]:
+    """The database, of the present version, and its lock; says what was migrated, and what is doubtful about it."""
+    from orchestrator.database import driver_lock, open_database
+
+    with open_database(db, create=create, migrate=True) as database, driver_lock(database, grid=grid) as driver:
+        database.tell = lambda line: typer.echo(line, err=True)
+        if database.migrated:
+            typer.echo(database.migrated)
+        for line in database.warnings:
+            typer.echo(f"warning: {line}", err=True)
+        yield database, driver
+
+
+def run_options(
+    grid: str, db: str, data_root: str, address: str | None, checkpoints: str | None = None, **more: Any
+) -> RunOptions:
+    """Where and how to run; checkpoints and logs lie beside the database file unless a place is given."""
+    from orchestrator.provenance import code_provenance
+    from orchestrator.scheduler.addresses import cluster_address
+    from orchestrator.scheduler.cluster import RunOptions
+    from orchestrator.storage.store import absolute
+
+    address = cluster_address(address)
+    # Beside the database file, so that the two are found, moved and removed together.
+    beside = Path("results.db") if "://" in db else Path(db)
+    # What another run must be told to find the same, from whatever folder; see `orchestrator.console.triage.rerun`.
+    places = {"--data-root": absolute(data_root), "--address": address}
+    folder = checkpoints or beside.with_name(f"{beside.stem}-checkpoints")
+    if checkpoints or "://" in db:
+        places["--checkpoints"] = absolute(folder)
+    return RunOptions(
+        grid=grid,
+        data_root=data_root,
+        checkpoints=folder,
+        logs=beside.with_name(f"{beside.stem}-logs"),
+        environment=code_provenance() | {"places": places},
+        address=address,
+        **more,
+    )
+
+
+def plan_of(grid: Grid, database: Database | None) -> Plan:
+    """What running a grid would do."""
+    from orchestrator.planning.plan import make_plan
+
+    return make_plan(grid, database.states([trial.key for trial in grid.trials]) if database is not None else {})
+
+
+def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wait: bool) -> Outcome:
+    """Train every trial of a grid that is not done yet and that no other driver has.
+
+    With `wait`, the others' trials are waited for, and taken over when their driver gives them back or dies.
+
+    Raises as `orchestrator.scheduler.trials.run_trials`; Busy; StorageError and DataError before Ray starts.
+    """
+    from orchestrator.console.run_view import announce_plan
+
+    with driven(db, grid.name, create=True) as (database, driver):
+        database.release_stale()
+        save_grid(database, grid)
+        if retry_failed:
+            database.retry([trial.key for trial in grid.trials])
+        plan = plan_of(grid, database)
+        announce_plan(plan)
+        if line := _without_checkpoint(database, plan, options):
+            typer.echo(f"warning: {line}", err=True)
+        if unfinished := [entry.trial for entry in plan.entries if entry.status not in ("done", "failed")]:
+            make_ready(unfinished, options)
+        tried: set[str] = set()
+        told: set[int] = set()
+        shared = False
+        ownerless_since: float | None = None
+        while True:
+            # In this order: when nobody else has any, the plan shows what the others made of theirs.
+            others = _others(database, grid, driver)
+            plan = plan_of(grid, database)
+            wanted = [entry.trial for entry in plan.pending if entry.trial.key not in tried]
+            claimed = database.claim([trial.key for trial in wanted], driver) if wanted else set()
+            if set(others) != told:
+                told, shared = set(others), True
+                typer.echo(_elsewhere(database, others, wait))
+            if claimed:
+                trials = [trial for trial in wanted if trial.key in claimed]
+                with _audience(database, driver, trials, options, plan) as observer:
+                    from orchestrator.scheduler.trials import run_trials
+
+                    run_trials(database, trials, options, observer)
+                tried |= claimed
+                continue
+            left = len(wanted) + others.total()
+            if not left or not wait:
+                break
+            if not wanted:
+                ownerless_since = None
+            elif ownerless_since is None:
+                ownerless_since = time.monotonic()
+            elif time.monotonic() - ownerless_since > GRACE_SECONDS:
+                database.release_stale()
+            time.sleep(LOOK_SECONDS)
+        if shared:
+            announce_plan(plan)
+        return Outcome(plan.count("failed"), left, sum(entry.trial.key in tried for entry in plan.pending))
+
+
+@contextmanager
+def _audience(
+    database: Database, driver: Driver, trials: Sequence[Trial], options: RunOptions, plan: Plan
+) -> Iterator[Observer]:
+    """Yield who is told of the trials while they run; afterwards, what is left of this driver's claims is free."""
+    from orchestrator.database import DatabaseError
+
+    try:
+        from orchestrator.console.run_view import run_display
+        from orchestrator.planning.forecast import as_measured
+
+        configs = {trial.name: trial.config.model_dump(mode="json") for trial in trials}
+        known = as_measured(database.measured())
+        with run_display(options.grid, configs, known, plan=plan) as observer, _told_to(database, observer):
+            yield observer
+    except BaseException:
+        database.hurry()
+        try:
+            database.release(driver)
+        except DatabaseError as error:
+            typer.echo(f"warning: its trials are not given back yet, the next run does that: {error}", err=True)
+        raise
+    database.release(driver)
+
+
+@contextmanager
+def _told_to(database: Database, observer: Observer) -> Iterator[None]:
+    """Let the audience of a run hear what the database says."""
+    before, database.tell = database.tell, observer.note
+    try:
+        yield
+    finally:
+        database.tell = before
+
+
+def _without_checkpoint(database: Database, plan: Plan, options: RunOptions) -> str | None:
+    """Says which trials with epochs start again from their first one; None where only the nodes could tell."""
+    from orchestrator.storage.store import is_url
+    from orchestrator.text import counted
+
+    if options.address is not None or is_url(options.checkpoints):
+        return None
+    begun = [key for key, state in database.states([entry.trial.key for entry in plan.pending]).items() if state.epochs]
+    lost = sum(
+        not any(Path(options.checkpoint(key) + suffix).exists() for suffix in ("", ".previous")) for key in begun
+    )
+    if not lost:
+        return None
+    return (
+        f"no checkpoint in {options.checkpoints} of {counted(lost, 'interrupted trial')}: training starts again from "
+        "the first epoch. If the run before had another --checkpoints, stop this one and give it again"
+    )
+
+
+def _others(database: Database, grid: Grid, driver: Driver) -> Counter[int]:
+    """How many trials of a grid each living driver has, other than this one, by its token."""
+    states = database.states([trial.key for trial in grid.trials]).values()
+    return Counter(row.driver for row in states if row.driver not in (None, driver.token))
+
+
+def _elsewhere(database: Database, others: Counter[int], wait: bool) -> str:
+    """Who else trains how much of the grid, and what that means for this run."""
+    if not others:
+        return "the other run has ended or has none of this grid's trials any more"
+    listed = "; ".join(sorted(f"{count:,} by {database.holder(token)}" for token, count in others.items()))
+    meaning = "this run waits for it (--no-wait does not)" if wait else "this run leaves that to it"
+    verb = "belongs" if others.total() == 1 else "belong"
+    return f"{others.total():,} of this grid's trials {verb} to another run: {listed}; {meaning}"
+
+
+def time_grid(grid: Grid, db: str, options: RunOptions, *, warm_up: int, epochs: int) -> Outcome:
+    """Measure epoch times, one trial of each configuration, alone on its device and in random order.
+
+    Raises as `run_grid`.
+    """
+    from orchestrator.console.run_view import run_display
+    from orchestrator.text import counted
+
+    with driven(db, grid.name, create=True) as (database, _):
+        database.release_stale()
+        save_grid(database, grid)
+        trials = _one_seed_each(grid)
+        make_ready(trials, options)
+        typer.echo(f"timing {counted(len(trials), 'configuration')}, {warm_up} + {epochs} epochs each, one at a time")
+        from orchestrator.scheduler.trials import time_trials
+
+        configs = {
+            trial.name: trial.config.model_dump(mode="json") | {"epochs": min(warm_up + epochs, trial.config.epochs)}
+            for trial in trials
+        }
+        with run_display(grid.name, configs) as observer, _told_to(database, observer):
+            summary = time_trials(database, trials, options, observer, warm_up=warm_up, timed=epochs)
+    return Outcome(len(summary.failed), 0)
+
+
+def leaving(database: Database | None, grid: Grid) -> str | None:
+    """What the database has of a grid that its file no longer lists, for the tables leave it out; None for nothing."""
+    from orchestrator.text import counted
+
+    if database is None:
+        return None
+    listed = {trial.key for trial in grid.trials}
+    names = {key: name for key, name in database.grid_keys(grid.name) if key not in listed}
+    begun = [names[key] for key, state in database.states(names).items() if state.epochs]
+    if not begun:
+        return None
+    shown = ", ".join(begun[:3]) + (f" and {len(begun) - 3} more" if len(begun) > 3 else "")
+    return (
+        f"not in {grid.source} any more: {counted(len(begun), 'trial')} of grid {grid.name} with results ({shown}). "
+        + ("It leaves the tables, and is" if len(begun) == 1 else "They leave the tables, and are")
+        + " there again when the file has every value of before"
+    )
+
+
+def save_grid(database: Database, grid: Grid) -> None:
+    """Store a grid and its trials; says which with results are no longer of it."""
+    from orchestrator.storage.store import absolute
+
+    if line := leaving(database, grid):
+        typer.echo(f"note: {line}", err=True)
+    trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
+    database.save_grid(grid.name, absolute(grid.source), grid.text, grid.report, trials)
+
+
+def make_ready(trials: Sequence[Trial], options: RunOptions) -> None:
+    """Have storage and data sets in place before any trial starts, as far as this machine can tell.
+
+    Raises StorageError and DataError. What is missing here may be there on the nodes of a cluster, which look for
+    themselves.
+    """
+    from orchestrator.storage.store import check_writable, is_url, missing_data
+    from trainer.data.download import prepare
+    from trainer.datasets import DataError
+
+    if is_url(options.checkpoints):
+        check_writable(str(options.checkpoints))
+    elif options.address is None:
+        _check_folder(Path(options.checkpoints).absolute())
+    needed = {(trial.config.dataset, trial.config.ood_dataset): trial.config for trial in trials}
+    if is_url(options.data_root):
+        for name in sorted({name for names in needed for name in names if name}):
+            if problem := missing_data(name, str(options.data_root)):
+                raise DataError(f"{name}: {problem}; put it there, or choose another data root (--data-root)")
+        return
+    said: set[str] = set()
+
+    def say_once(line: str) -> None:
+        # One data set may be needed beside several others.
+        if line not in said:
+            said.add(line)
+            typer.echo(line)
+
+    for config in needed.values():
+        try:
+            prepare(config, Path(options.data_root), progress=say_once)
+        except DataError as error:
+            if options.address is None:
+                raise
+            typer.echo(f"warning: on this machine, {error}. The nodes of the cluster look for their own", err=True)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder of checkpoints that no trial could write to, before any of them starts."""
+    from orchestrator.storage.store import StorageAway, StorageError
+
+    there = folder
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except PermissionError as error:
+        raise StorageError(
+            f"{folder} cannot be written: {there} is read-only for this user; choose another with --checkpoints"
+        ) from error
+    except NotADirectoryError as error:
+        raise StorageError(
+            f"{folder} cannot be written: {there} is no folder; choose another with --checkpoints"
+        ) from error
+    except OSError as error:
+        # A disk that has turned read-only is as little a person's doing as one that is full.
+        away = error.errno == errno.EROFS or of_system(error) == TRY_AGAIN
+        raise (StorageAway if away else StorageError)(
+            f"{folder} cannot be written: {there}: {error.strerror}; mend that, or choose another with --checkpoints"
+        ) from error
+
+
+def _one_seed_each(grid: Grid) -> list[Trial]:
+    """One trial of each configuration, whatever its seed, in random order: a drifting clock then favours none."""
+    first: dict[str, Trial] = {}
+    for trial in grid.trials:
+        first.setdefault(trial.config.model_copy(update={"seed": 0}).key(), trial)
+    return random.sample(list(first.values()), len(first))

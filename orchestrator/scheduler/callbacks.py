@@ -1,0 +1,201 @@
+"""Between Tune and us: its events for the recorder, and Ray's own callbacks for experiment trackers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from orchestrator.failures import Failure, infrastructure_failure
+from orchestrator.scheduler.cluster import Cluster, Interrupted, RayEnded, RunOptions, stop_signal
+from orchestrator.scheduler.recorder import Observer, Recorder, retry_at_once
+from orchestrator.scheduler.trackers import flat_metrics
+
+# The least time that a trial has for each thing it says until its first epoch is over.
+START_SECONDS = 900.0
+
+
+class Abandoned(BaseException):
+    """Leaves `fit` at once.
+
+    After an `Exception` Tune would tidy up, and wait for a Ray that is not there any more: what ends this process
+    (a SIGTERM to its group) may have ended Ray's as well. Leaving the Ray context ends the workers anyway.
+    """
+
+
+def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions, *, alone: bool) -> Any:
+    """Tune's events, handed to the recorder. The hooks run in the thread of `fit`."""
+    from ray import kill, tune
+
+    class Callback(tune.Callback):
+        def __init__(self) -> None:
+            self.problem: Exception | None = None
+            self.heard: dict[str, float] = {}
+            # Whose first epoch is not there yet: torch, data and compilation come before it.
+            self.starting: set[str] = set()
+            self.look_again = 0.0
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            # Tune pickles its callbacks beside its own state, which is never read back.
+            return (object, ())
+
+        @contextlib.contextmanager
+        def guarded(self) -> Iterator[None]:
+            # An exception that left a hook would end as a trial's failure or a lost result; `on_step_end` raises it.
+            try:
+                yield
+            except Exception as error:
+                self.problem = self.problem or error
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.heard[_key(trial)] = time.monotonic()
+            self.starting.add(_key(trial))
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        ) -> None:
+            with self.guarded():
+                key, kind = _key(trial), result.get("kind")
+                self.heard[key] = time.monotonic()
+                if kind in ("epoch", "teacher"):
+                    self.starting.discard(key)
+                if kind == "started":
+                    recorder.started(key, result)
+                elif kind == "engine":
+                    recorder.engine(key, result["engine"])
+                elif kind == "epoch":
+                    recorder.epoch(key, result)
+                elif kind == "failed":
+                    failure = Failure(result["error_class"], result["text"], result["fingerprint"])
+                    recorder.failing(key, failure, by_worker=True)
+                    if not retry_at_once(failure):
+                        # Its process ends now; Tune must not take that for a reason to run the trial again.
+                        trial.max_failures = 0
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            with self.guarded():
+                if (trial.last_result or {}).get("kind") == "done":
+                    recorder.done(_key(trial))
+
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            with self.guarded():
+                recorder.retrying(_key(trial), _error_text(trial))
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            with self.guarded():
+                recorder.failed(_key(trial), _error_text(trial), alone=alone)
+
+        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+            with self.guarded():
+                recorder.tick()
+                # Not after every event: of ten thousand trials a look takes longer than all the rest.
+                if time.monotonic() >= self.look_again:
+                    self.kill_stalled(trials)
+                    self.look_again = time.monotonic() + min(1.0, options.stall_seconds / 10)
+            if number := stop_signal():
+                self.problem = Interrupted(number)
+            elif ended := cluster.ended():
+                self.problem = self.problem or RayEnded(ended)
+            if self.problem is not None:
+                raise Abandoned
+
+        def kill_stalled(self, trials: list[Any]) -> None:
+            now = time.monotonic()
+            for trial in trials:
+                key, actor = _key(trial), trial.temporary_state.ray_actor
+                bound = options.stall_seconds
+                if starting := key in self.starting:
+                    bound = max(bound, START_SECONDS)
+                if trial.status == "RUNNING" and actor and now - self.heard.get(key, now) > bound:
+                    self.heard[key] = now
+                    when = " while it started" if starting else ""
+                    reason = f"nothing was heard of the trial for {bound:g} s{when}, so it was killed"
+                    recorder.failing(key, infrastructure_failure(reason))
+                    kill(actor)
+
+    return Callback()
+
+
+def tracker_callbacks(options: RunOptions, observer: Observer) -> list[Any]:
+    """Ray's own callbacks for experiment trackers, told of epochs alone.
+
+    What goes wrong there is said once, and stops neither the trial nor the grid.
+    """
+    from ray import tune
+    from ray.tune.logger import TBXLoggerCallback
+
+    class Board(TBXLoggerCallback):
+        def log_trial_start(self, trial: Any) -> None:
+            # Ray would write to its own folder of the trial, which does not outlive the run.
+            folder = options.logs.with_name("tensorboard") / str(trial)
+            self._trial_writer[trial] = self._summary_writer_cls(str(folder), flush_secs=30)
+            self._trial_result[trial] = {}
+
+    def made(name: str) -> Any:
+        if name == "tensorboard":
+            return Board()  # type: ignore[no-untyped-call]
+        if name == "mlflow":
+            from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+            return MLflowLoggerCallback(experiment_name=options.grid)
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        return WandbLoggerCallback(project=options.grid, excludes=["job"])
+
+    class Told(tune.Callback):
+        def __init__(self, name: str) -> None:
+            self.name, self.inner, self.works = name, made(name), True
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (object, ())
+
+        def tell(self, hook: str, *arguments: Any, **named: Any) -> None:
+            if not self.works:
+                return
+            try:
+                getattr(self.inner, hook)(*arguments, **named)
+            except Exception as error:
+                self.works = False
+                observer.note(f"{self.name} gets nothing more: {type(error).__name__}: {error}")
+
+        def setup(self, *arguments: Any, **named: Any) -> None:
+            self.tell("setup", *arguments, **named)
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.tell("log_trial_start", trial)
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        ) -> None:
+            if result.get("kind") == "epoch" and not result["result"]["restored"]:
+                step = result["result"]["epoch"] + 1
+                metrics = flat_metrics(result["result"])
+                self.tell("log_trial_result", step, trial, {"training_iteration": step, **metrics})
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.tell("log_trial_end", trial, failed=False)
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+            self.tell("log_trial_end", trial, failed=True)
+
+    return [Told(name) for name in options.trackers]
+
+
+def _key(trial: Any) -> str:
+    return _key_of(trial.config["job"])
+
+
+@cache
+def _key_of(job: str) -> str:
+    return str(json.loads(job)["key"])
+
+
+def _error_text(trial: Any) -> str:
+    try:
+        return Path(trial.error_file).read_text(errors="replace")
+    except (OSError, TypeError):
+        return ""

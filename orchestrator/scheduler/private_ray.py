@@ -1,0 +1,190 @@
+"""Give a private Ray what it needs of the machine: a key, a short folder for its sockets, living processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN, of_system
+from orchestrator.scheduler.addresses import RayAway, SchedulerError
+
+# The processes of a Ray node, by name, that the others cannot do without.
+VITAL = ("gcs_server", "raylet")
+# What a socket's path may have (Linux, with its end), and the longest that Ray puts behind its folder.
+SOCKET_BYTES = 107
+_LONGEST = "/session_2026-11-25_23-59-59_123456_4194304/sockets/plasma_store"
+# Without its GCS Ray aborts the process after a minute, wherever it is, and says nothing of use.
+ORDERLY_SECONDS = 15.0
+
+
+def have_home() -> None:
+    """Set HOME where it is missing: to the user's home folder or, for a user without an entry, to the temporary one.
+
+    Ray and its processes look for one as they are imported (`docker run --user 1000` has none).
+    """
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)
+        try:
+            os.environ["HOME"] = str(Path.home())
+        except RuntimeError:
+            os.environ["HOME"] = tempfile.gettempdir()
+            os.environ.setdefault("USER", f"user{os.getuid()}")
+            # Not in a folder that everybody reads.
+            _have_own_token()
+
+
+def _have_own_token() -> None:
+    if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ["RAY_AUTH_TOKEN"] = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
+
+
+def keep_token_private() -> None:
+    """Have the key to this user's private Rays, which Ray itself would write for everybody to read.
+
+    Where there is no home folder to keep it in, this run and its processes have one of their own.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    path = Path(os.environ["HOME"], ".ray", "auth_token")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists() or not path.read_text().strip():
+            # In one step: another run that starts now must not read half a key.
+            descriptor, name = tempfile.mkstemp(dir=path.parent)
+            with open(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+            os.replace(name, path)
+        if stat.S_IMODE(path.stat().st_mode) != 0o600:
+            path.chmod(0o600)
+    except (OSError, UnicodeError):
+        _have_own_token()
+
+
+def session_folder() -> str:
+    """Return the folder of a private Ray's sessions, one that is ours to write and short enough for its sockets.
+
+    RAY_TMPDIR, else TMPDIR, else /tmp, and `ray` in it, as Ray has it; TMPDIR is passed over where it is too long.
+
+    Raises SchedulerError where no folder will do.
+    """
+    wanted = os.environ.get("RAY_TMPDIR")
+    if wanted and not _fits(Path(wanted, "ray").absolute()):
+        raise SchedulerError(
+            f"RAY_TMPDIR={wanted} is too long for the sockets of Ray (at most "
+            f"{SOCKET_BYTES - len(_LONGEST) - len('/ray')} bytes); give a shorter one, such as: export RAY_TMPDIR=/tmp"
+        )
+    problem = ""
+    for base in (wanted,) if wanted else (os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm"):
+        # The second one: another user's may be there.
+        for folder in (Path(base, "ray").absolute(), Path(base, f"ray-{os.getuid()}").absolute()) if base else ():
+            if _fits(folder):
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    with tempfile.TemporaryFile(dir=folder):
+                        return str(folder)
+                except OSError as error:
+                    problem = problem or f"{folder}: {error.strerror}"
+    raise SchedulerError(
+        f"Ray has no folder for its sockets and logs ({problem}); make room in /tmp, or name a short path on a local "
+        "disk that you may write: export RAY_TMPDIR=/path"
+    )
+
+
+def _fits(folder: Path) -> bool:
+    return len(os.fsencode(folder)) + len(_LONGEST) <= SOCKET_BYTES
+
+
+def not_started(error: Exception) -> SchedulerError:
+    """Return what to say of Ray's own failure to start, with what to do."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    remedy = "the same command may succeed later; Ray's logs are in the newest session_* below its folder (RAY_TMPDIR)"
+    kind: type[SchedulerError] = RayAway
+    if isinstance(error, OSError) and of_system(error) == BAD_INPUT:
+        kind = SchedulerError
+        remedy = "give it a folder that you may write: export RAY_TMPDIR=/tmp (its files), HOME=/tmp (its key)"
+    return kind(f"Ray did not start: {said[:500]}; {remedy}")
+
+
+class Guard:
+    """A context that watches the private Ray's vital processes; where one ends, the run does so within seconds.
+
+    The run itself asks `ended` between its steps. Within a call to Ray it cannot, and a Ray without its GCS ends the
+    process from there; a thread then says why, after some time for an end in good order, and ends it before that.
+    """
+
+    def __init__(self, say: Callable[[str], None] | None = None, leave: Callable[[int], Any] = os._exit) -> None:
+        self._say, self._leave = say or _say, leave
+        self._over = threading.Event()
+        self._vital: dict[int, psutil.Process] = {}
+        self._before = frozenset[psutil.Process]()
+
+    def __enter__(self) -> Guard:
+        self._before = frozenset(psutil.Process().children())
+        threading.Thread(target=self._watch, daemon=True, name="guard of Ray").start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def ended(self) -> str | None:
+        """Return what to say when a vital process has ended, for Tune never notices."""
+        for process in list(self._vital.values()):
+            if not _alive(process):
+                return (
+                    f"Ray ended: its process {process.pid} was killed or crashed (out of memory?); what was recorded "
+                    "stays, and the same command goes on from there"
+                )
+        return None
+
+    def started(self) -> list[psutil.Process]:
+        """Return the processes that were started within the context: children of this process, and theirs.
+
+        What ran before it is no part of Ray, as the resource tracker of `multiprocessing`.
+        """
+        started = []
+        for child in psutil.Process().children():
+            if child not in self._before:
+                started.append(child)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    started += child.children(recursive=True)
+        return started
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.5):
+            with contextlib.suppress(psutil.Error):
+                self._look()
+            if (reason := self.ended()) and not self._over.wait(ORDERLY_SECONDS):
+                for process in self.started():
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+                self._say(f"error: {reason}")
+                self._leave(TRY_AGAIN)
+
+    def _look(self) -> None:
+        for child in psutil.Process().children():
+            if child not in self._before and child.pid not in self._vital and child.name() in VITAL:
+                self._vital[child.pid] = child
+
+
+def _say(line: str) -> None:
+    # The cursor, which a display may have hidden, and not through `sys.stderr`, whose lock may be held.
+    cursor = "\x1b[?25h" if sys.stderr and sys.stderr.isatty() else ""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{cursor}{line}\n".encode())
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,41 @@
+"""Numbers, seconds and bytes as a person reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.planning.estimate import Estimate
+
+
+def counted(number: float, noun: str) -> str:
+    """`1 trial`, `2,000 trials`, `0.5 GPUs`."""
+    return f"{number:,.12g} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`4 s`, `3 min 20 s`, `5 h 02 min` or `2 d 3 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def interval(left: Estimate) -> str:
+    """`5 min 02 s (4 min 10 s to 7 min 30 s)`."""
+    if duration(left.low) == duration(left.high):
+        return duration(left.seconds)
+    return f"{duration(left.seconds)} ({duration(left.low)} to {duration(left.high)})"
+
+
+def size(count: float) -> str:
+    """`900 B`, `1.5 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"

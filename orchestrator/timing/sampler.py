@@ -1,0 +1,209 @@
+"""Who else used the device while an epoch ran: whether its time can be trusted.
+
+A time is `exclusive` only when it is known that nobody else used the device; what cannot be known is `unknown`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.timing.cpu import CpuLoad
+from orchestrator.timing.gpu import GpuLoad, NoSuchDevice, find_gpu
+
+# Beside a GPU the processor only gives out work: where a core and this share of them all is idle, it was there at once.
+IDLE_SHARE = 0.1
+
+EXCLUSIVE, PACKED, FOREIGN_LOAD, THROTTLED, UNKNOWN = "exclusive", "packed", "foreign load", "throttled", "unknown"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The quality of an epoch's time, were this trial alone on the device (`label` knows of co-located ones).
+
+    `detail` is the evidence, in JSON's types. Always there: seconds, samples, foreign_pids, throttled (the reasons),
+    unknown (why the above may be incomplete, or None). On a CPU also cores, own_cores, foreign_cores, stolen_cores,
+    foreign_limit, idle_cores and processes (pid, name, cores; busiest first); on a GPU uuid, seen_pids,
+    utilisation_percent, sm_clock_mhz, sm_clock_max_mhz, used_bytes and power_cap_share, and `processor`, which is what
+    the processor beside it shows, as on a CPU.
+    """
+
+    quality: str
+    detail: dict[str, Any]
+
+
+class DeviceSampler:
+    """A context in which `mark` says what happened on a device since the mark before.
+
+    `device` is as torch has it: cpu, cuda or cuda:1; `uuid` is the GPU's, which torch has from CUDA, because its number
+    may be another GPU's to NVML. `cpus` are the processors that the trial asks for. `own_pids` are processes that
+    belong to the tool besides this one, its descendants and its Ray (the driver's, say), or a function that gives them;
+    not trials beside this one. A GPU is sampled every `interval` seconds and at every mark; the CPU's counters are read
+    at the marks. `nvml` stands in for the module pynvml. Nothing here raises for want of a driver or of counters: the
+    quality is then `unknown`.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        *,
+        uuid: str | None = None,
+        cpus: float = 0,
+        own_pids: Collection[int] | Callable[[], Collection[int]] = (),
+        interval: float = 0.5,
+        nvml: Any = None,
+        root: Path = Path("/"),
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._device, self._uuid, self._cpus = str(device), uuid, cpus
+        self._own_pids, self._interval = own_pids, interval
+        self._nvml, self._root, self._clock = nvml, root, clock
+        self._load: CpuLoad | GpuLoad | None = None
+        self._processor: CpuLoad | None = None
+        self._reason = "the sampler was not started"
+
+    def __enter__(self) -> DeviceSampler:
+        kind = self._device.partition(":")[0]
+        try:
+            if kind == "cpu":
+                self._load = CpuLoad(self._root, self._clock, self._cpus)
+            elif kind == "cuda" and self._uuid is None:
+                self._reason = f"the UUID of {self._device} is not known, so that it is not known which GPU it is"
+            elif kind == "cuda" and self._uuid is not None:
+                nvml = self._nvml or _pynvml()
+                self._processor = CpuLoad(self._root, self._clock, self._cpus, fine=False)
+                self._load = GpuLoad(self._uuid, nvml, self._interval, self._clock, self._root)
+            else:
+                self._reason = f"there is no way to see who else uses the device {self._device!r}"
+        except Exception as error:
+            # A training must not fail because its time cannot be judged.
+            self._reason = f"{type(error).__name__}: {error}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if isinstance(self._load, GpuLoad):
+            self._load.close()
+        self._load = None
+
+    def mark(self) -> Timing:
+        """What was seen since the previous mark, or since the start."""
+        detail: dict[str, Any] = {"seconds": None, "samples": 0, "foreign_pids": [], "throttled": []}
+        try:
+            own_pids = self._own_pids() if callable(self._own_pids) else self._own_pids
+            detail |= self._load.since_last(own_pids) if self._load else {"unknown": self._reason}
+            if self._load and self._processor:
+                processor = self._processor.since_last(own_pids)
+                detail["processor"] = processor
+                detail["throttled"] = [*detail["throttled"], *processor["throttled"]]
+                detail["unknown"] = detail["unknown"] or processor["unknown"]
+        except Exception as error:
+            detail |= {"unknown": f"{type(error).__name__}: {error}"}
+        return Timing(_quality(detail, frozenset(), shared=False), detail)
+
+
+def label(
+    timing: Timing, co_located_pids: Collection[int] = (), shared: bool = False, host_pids: Collection[int] = ()
+) -> str:
+    """The final quality of an epoch's time, given the trials of ours that ran on the same device.
+
+    `shared` says that any did, at any time of the epoch; `co_located_pids` are their processes, whose load is not
+    foreign; `host_pids` those of our trials on other devices of the host, which may keep a GPU's trial from the
+    processor. Where several qualities hold, the label is the one that spoils the time most for a reader:
+
+    1. foreign load: of unknown size and never to be repeated;
+    2. throttled: likewise, but it is the machine's own doing;
+    3. packed: wanted, and the same at every repetition of the grid;
+    4. unknown: none of these was seen, but they could not all have been seen;
+    5. exclusive: none of these was there.
+    """
+    return _quality(timing.detail, frozenset(co_located_pids), shared, frozenset(host_pids))
+
+
+def worst(timings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of the timings of several processes, as plain values, the one that spoils a time the most (see `label`)."""
+    order = (FOREIGN_LOAD, THROTTLED, PACKED, UNKNOWN, EXCLUSIVE)
+    return min(timings, key=lambda timing: order.index(timing["quality"]))
+
+
+def device_facts(device: str, *, uuid: str | None = None, nvml: Any = None, root: Path = Path("/")) -> dict[str, Any]:
+    """Return `name`, `uuid`, `driver` and `memory_bytes` (in total) of a device; None is what cannot be read.
+
+    The `uuid` says which GPU it is; without it, in a process that leaves CUDA alone, CUDA_VISIBLE_DEVICES does.
+    """
+    facts: dict[str, Any] = {"name": None, "uuid": uuid, "driver": None, "memory_bytes": None}
+    kind = str(device).partition(":")[0]
+    if kind == "cpu":
+        facts["name"] = _cpu_name(root)
+        if "SC_PHYS_PAGES" in os.sysconf_names:
+            facts["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    elif kind == "cuda":
+        nvml = nvml or _pynvml()
+        try:
+            nvml.nvmlInit()
+        except nvml.NVMLError:
+            return facts
+        try:
+            facts["driver"] = nvml.nvmlSystemGetDriverVersion()
+            handle, _ = find_gpu(str(device), nvml, uuid)
+            facts["name"] = nvml.nvmlDeviceGetName(handle)
+            facts["uuid"] = nvml.nvmlDeviceGetUUID(handle)
+            facts["memory_bytes"] = nvml.nvmlDeviceGetMemoryInfo(handle).total
+        except (nvml.NVMLError, NoSuchDevice):
+            pass
+        finally:
+            nvml.nvmlShutdown()
+    return facts
+
+
+def _quality(
+    detail: dict[str, Any], co_located: frozenset[int], shared: bool, on_host: frozenset[int] = frozenset()
+) -> str:
+    processor = detail.get("processor")
+    ours = co_located | on_host
+    if "foreign_cores" in detail:
+        # A trial on a GPU of this host takes some of the same processor.
+        co_located = ours
+    if _foreign(detail, co_located) or (processor and _scarce(processor) and _foreign(processor, ours)):
+        return FOREIGN_LOAD
+    if detail["throttled"]:
+        return THROTTLED
+    if shared or co_located.intersection(detail["foreign_pids"]) or (processor and _scarce(processor)):
+        return PACKED
+    return UNKNOWN if detail["unknown"] else EXCLUSIVE
+
+
+def _scarce(processor: dict[str, Any]) -> bool:
+    """Return whether others kept a GPU's trial from the processor: they were busy, and next to nothing was idle."""
+    busy: bool = processor["foreign_cores"] > processor["foreign_limit"]
+    idle: bool = processor["idle_cores"] < max(1.0, IDLE_SHARE * processor["cores"])
+    return busy and idle
+
+
+def _foreign(detail: dict[str, Any], co_located: frozenset[int]) -> bool:
+    # A CPU is never without other processes, so their share counts. Whoever is on a GPU can take any share of it
+    # between two samples, so being seen counts.
+    if "foreign_cores" in detail:
+        ours = sum(process["cores"] for process in detail["processes"] if process["pid"] in co_located)
+        return bool(detail["foreign_cores"] - ours > detail["foreign_limit"])
+    return not co_located.issuperset(detail["foreign_pids"])
+
+
+def _cpu_name(root: Path) -> str | None:
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", (root / "proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return match[1].strip() if match else platform.processor() or platform.machine() or None
+
+
+def _pynvml() -> Any:
+    # Only where a GPU is asked for: it is a megabyte of declarations.
+    import pynvml
+
+    return pynvml

@@ -1,0 +1,327 @@
+"""One trial in a worker process: it trains, watches its device, writes a log and tells the driver in plain messages."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from orchestrator.failures import Failure, failure_of
+from orchestrator.provenance import code_digest, package_versions
+from orchestrator.storage.staging import local_checkpoint, local_data, node_folder
+from orchestrator.worker.gpu_names import gpu_name, gpu_uuid
+from orchestrator.worker.trial_log import logged_to, new_log
+from trainer.results import EpochResult
+
+log = logging.getLogger("trainer")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to run one trial; plain values, because it travels between machines.
+
+    A timing pass has no checkpoint, stops after `warm_up` + `timed` epochs and reports the last `timed` of them. A
+    canary is a rehearsal: `checkpoint` is the file in whose folder it writes its own. `cpus` and `gpus` are those of
+    each of the `processes`. `engine` and `deterministic` are as in `trainer.train.train`.
+    """
+
+    key: str
+    name: str
+    config: dict[str, Any]
+    cpus: float
+    gpus: float
+    data_root: str
+    checkpoint: str | None
+    checkpoint_seconds: float | None
+    log_folder: str
+    code_sha256: str
+    warm_up: int = 0
+    timed: int | None = None
+    canary: bool = False
+    processes: int = 1
+    engine: str = "auto"
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process's place among those that train a trial together, see `orchestrator.worker.ranks`.
+
+    `companions` are the pids of the others on its host; `together(device)` is the context in which they train.
+    """
+
+    number: int
+    device: str
+    companions: tuple[int, ...]
+    log_path: Path
+    together: Callable[[str], AbstractContextManager[None]]
+
+
+def run_job(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
+    """Run one trial and report `started`, an `epoch` message each, then `done` or `failed`.
+
+    Raises RuntimeError after a failure was reported, so that its process is not used for another trial.
+    """
+    conclude(attempt(job, report), report)
+
+
+def conclude(failure: Failure | None, report: Callable[[dict[str, Any]], None]) -> None:
+    """Report how a trial ended; raises as `run_job`."""
+    if failure is None:
+        report({"kind": "done"})
+        return
+    report({"kind": "failed", **failure.to_dict()})
+    # Not what was raised first: the driver would have to import the exception's module to read it, and more than this
+    # trial would end where it cannot.
+    raise RuntimeError(failure.message)
+
+
+def attempt(job: Job, report: Callable[[dict[str, Any]], None], member: Member | None = None) -> Failure | None:
+    """Train or rehearse in this process, alone or as one of several, and report; the failure if there was one."""
+    failure = None
+    try:
+        if member is None:
+            log_path = new_log(job.log_folder, job.name, job.key)
+            member = Member(0, "cuda:0" if job.gpus > 0 else "cpu", (), log_path, lambda device: nullcontext())
+        with logged_to(member.log_path):
+            try:
+                if job.engine == "compiled":
+                    _keep_compiled(job)
+                (_rehearse if job.canary else _train)(job, report, member)
+            except Exception as error:
+                log.error("%s\n%s", job.name, failure_of(error, gpu_name(member.device)).text)
+                raise
+    except Exception as error:
+        failure = failure_of(error, gpu_name(member.device) if member else "")
+    _clean_up(failed=failure is not None)
+    return failure
+
+
+def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -> None:
+    from orchestrator.timing.sampler import DeviceSampler
+    from trainer.config import TrainConfig
+    from trainer.train import train
+
+    started = _start(job, member)
+    report(started)
+    config = TrainConfig(**job.config)
+    data_root = local_data(config, job.data_root, _progress(report))
+
+    with (
+        member.together(member.device),
+        # Of several processes the first one alone reads and writes it.
+        local_checkpoint(job.checkpoint if member.number == 0 else None) as (checkpoint, put_back),
+        DeviceSampler(
+            member.device,
+            uuid=gpu_uuid(member.device),
+            cpus=job.cpus * (1 + len(member.companions)),
+            own_pids=lambda: _with_children(member.companions),
+        ) as sampler,
+    ):
+        began = time.monotonic()
+
+        def on_epoch(result: EpochResult) -> None:
+            nonlocal began
+            timing = sampler.mark()
+            ended = time.monotonic()
+            if result.epoch < job.warm_up:
+                began = ended
+                return
+            errors = {e.classifier: round(e.metrics.top1_error, 2) for e in result.evaluations if e.split == "test"}
+            seconds = result.train_seconds + result.eval_seconds + result.data_seconds
+            # As the trainer's own command marks what an earlier attempt trained.
+            mark = "  (from the checkpoint)" if result.restored else ""
+            place = f"{result.epoch + 1}/{config.epochs}"
+            log.info("epoch %s: %.2f s, top-1 error %s%s", place, seconds, errors, mark)
+            # First, because what was reported is never trained again.
+            put_back()
+            report(
+                {
+                    "kind": "epoch",
+                    "result": result.to_dict(),
+                    "timing": asdict(timing),
+                    "began": began,
+                    "ended": ended,
+                }
+            )
+            # What happens between two epochs (checkpoint, report) is not part of an epoch's time.
+            sampler.mark()
+            began = time.monotonic()
+
+        def on_teacher_epoch(result: EpochResult) -> None:
+            nonlocal began
+            log.info("teacher: epoch %d/%d", result.epoch + 1, config.epochs)
+            put_back()
+            # The driver takes a silent trial for a hung one.
+            report({"kind": "teacher"})
+            sampler.mark()
+            began = time.monotonic()
+
+        def on_engine(engine: str) -> None:
+            # Seldom another one than was said at the start: a step could not be recorded.
+            if engine != started["environment"]["engine"]:
+                report({"kind": "engine", "engine": engine})
+
+        train(
+            config,
+            on_epoch,
+            device=member.device,
+            data_root=data_root,
+            checkpoint=checkpoint,
+            checkpoint_seconds=job.checkpoint_seconds,
+            stop_after=None if job.timed is None else job.warm_up + job.timed,
+            report_teacher=on_teacher_epoch,
+            report_engine=on_engine,
+            engine=job.engine,
+            deterministic=job.deterministic,
+        )
+        put_back()
+
+
+def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -> None:
+    from trainer.canary import rehearse
+    from trainer.config import TrainConfig
+
+    started = _start(job, member)
+    # Of several processes, what one of them has to do.
+    share = -(-job.config["batch_size"] // job.processes)
+    config = TrainConfig(**{**job.config, "batch_size": share})
+    try:
+        with local_checkpoint(job.checkpoint) as (checkpoint, _):
+            found = rehearse(
+                config,
+                device=member.device,
+                data_root=local_data(config, job.data_root, _progress(report)),
+                folder=checkpoint.parent if checkpoint else member.log_path.parent,
+                # That of the trials, of which each may run in several processes.
+                engine=started["environment"]["engine"],
+                deterministic=job.deterministic,
+                report_engine=lambda engine: started["environment"].update(engine=engine),
+            )
+        started["environment"]["canary"] = found.to_dict()
+        log.info("canary: %s", found)
+    finally:
+        # Only now, because an attempt keeps what is said of it when it starts.
+        report(started)
+
+
+def _engine(job: Job, device: str) -> str:
+    """Return the engine that the trainer chooses for a trial."""
+    import torch
+
+    from trainer.config import TrainConfig
+    from trainer.datasets import dataset_spec
+    from trainer.step import choose_engine
+
+    config = TrainConfig(**job.config)
+    in_memory = not dataset_spec(config.dataset).streamed
+    return choose_engine(job.engine, config, torch.device(device), in_memory=in_memory, processes=job.processes)
+
+
+def _keep_compiled(job: Job) -> None:
+    """Have compiled networks kept for the trials after this one; call it before the compiler is imported.
+
+    The compiler's own folder is a temporary one, which ends with a Slurm job or a container, and every process would
+    start a compiler on each of 32 processors.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(node_folder() / "inductor"))
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = str(max(1, int(job.cpus)))
+
+
+def _start(job: Job, member: Member) -> dict[str, Any]:
+    """The message that tells where the trial runs."""
+    import torch
+
+    from orchestrator.timing.sampler import device_facts
+
+    device = member.device
+    torch.set_num_threads(max(1, int(job.cpus)))
+    facts = device_facts(device, uuid=gpu_uuid(device))
+    digest = code_digest()
+    environment = {
+        "versions": package_versions(),
+        "device": facts,
+        "code_changed": digest != job.code_sha256,
+        "engine": _engine(job, device),
+        # By which a later run knows that a canary stands for its trials.
+        "engine_asked": job.engine,
+        "deterministic": job.deterministic,
+    }
+    if environment["code_changed"]:
+        log.warning("the trainer's code has changed since the launch: this trial runs code %s", digest[:12])
+    log.info("%s: key %s on %s %s", job.name, job.key, socket.gethostname(), device)
+    return {
+        "kind": "started",
+        "host": socket.gethostname(),
+        "device": f"{device} ({facts['name']})" if facts.get("name") else device,
+        "device_uuid": facts.get("uuid"),
+        # Without a UUID the GPUs of a host would all be cuda:0, and trials on different ones would seem to share one.
+        "device_id": facts.get("uuid") or (gpu_name(device) or device),
+        "pid": os.getpid(),
+        "log": str(member.log_path),
+        "began": time.monotonic(),
+        "environment": environment,
+    }
+
+
+def _progress(report: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:
+    """What the fetching of data is told to: the log, and the driver, which takes a silent trial for a hung one."""
+
+    def say(line: str) -> None:
+        log.info("%s", line)
+        report({"kind": "data"})
+
+    return say
+
+
+def _with_children(pids: Iterable[int]) -> set[int]:
+    """Processes and what they have started to read their data."""
+    found = set(pids)
+    for pid in pids:
+        with suppress(psutil.Error):
+            found |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    return found
+
+
+def _clean_up(*, failed: bool) -> None:
+    """Leave nothing behind for the next trial in this process.
+
+    A process whose trial `failed` ends, so that its device is left alone: after most errors CUDA answers every call
+    with the same error, which would take the place of the reason.
+    """
+    gc.collect()
+    _leave_packages_alone()
+    if "torch._dynamo" in sys.modules and not failed:
+        # Compiled networks are counted per process, and after eight of a kind the compiler gives up in silence.
+        with suppress(Exception):
+            sys.modules["torch._dynamo"].reset()
+    torch = sys.modules.get("torch")
+    # Asked in this order: whether CUDA is available asks the driver.
+    if failed or torch is None or not torch.cuda.is_initialized() or not torch.cuda.is_available():
+        return
+    try:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    except Exception as error:
+        # The trial is complete; the next one in this process meets the error itself.
+        log.warning("the GPU's memory could not be given back: %s", error)
+
+
+@cache
+def _leave_packages_alone() -> None:
+    """Keep later collections from looking through what is alive after a process's first trial: it is the packages'.
+
+    Those are a million objects, which took longer to look through than a small trial takes to train.
+    """
+    gc.freeze()

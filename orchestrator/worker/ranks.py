@@ -1,0 +1,244 @@
+"""One trial in several processes: Ray actors in the trial's placement group, watched by the trial's own process.
+
+The trial's process trains nothing. It hears all the others, ends them together when one fails, and says why: those
+that wait for a lost one in a collective operation could not.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util import get_current_placement_group, get_node_ip_address
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from orchestrator.failures import Failure, failure_of, infrastructure_failure, process_ended, tells_of_a_lost_rank
+from orchestrator.timing.sampler import worst
+from orchestrator.worker.attempt import Job, Member, attempt, conclude
+from orchestrator.worker.trial_log import new_log
+
+# A process that has lost another waits so long, at most, for that one to say why or to be found dead.
+REASON_SECONDS = 10.0
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process runs, and the numbers of the GPUs that Ray gives it on that host."""
+
+    host: str
+    address: str
+    pid: int
+    gpus: tuple[str, ...]
+
+
+def run_gang(job: Job, report: Callable[[Message], None]) -> None:
+    """Run one trial in `job.processes` processes; reports and raises as `orchestrator.worker.attempt.run_job`."""
+    group = get_current_placement_group()
+    assert group is not None
+    actors: list[Any] = [
+        ray.remote(_Process)
+        .options(
+            num_cpus=job.cpus,
+            num_gpus=job.gpus,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=number),
+        )
+        .remote(job, number)
+        for number in range(job.processes)
+    ]
+    try:
+        failure = _watched(job, actors, report)
+    except RayError as error:
+        failure = process_ended(str(error), f"one of the trial's {job.processes} processes")
+    except OSError as error:
+        failure = failure_of(error)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+    conclude(failure, report)
+
+
+def _watched(job: Job, actors: Sequence[Any], report: Callable[[Message], None]) -> Failure | None:
+    """Train, and report of it, until all are ready or one has failed; the failure that was the cause."""
+    log_path = new_log(job.log_folder, job.name, job.key)
+    places = ray.get([actor.place.remote() for actor in actors])
+    meeting = ray.get(actors[0].open_meeting.remote())
+    streams: dict[Any, int] = {
+        actor.run.options(num_returns="streaming").remote(places, meeting, log_path): number
+        for number, actor in enumerate(actors)
+    }
+    merged = _Merged(len(actors), report)
+    failures: list[Failure] = []
+    concluded: set[int] = set()
+    deadline = None
+    while streams:
+        ready, _ = ray.wait(list(streams), timeout=deadline and max(0.0, deadline - time.monotonic()))
+        if not ready:
+            break
+        stream: Any = ready[0]
+        number = streams[stream]
+        message: Message
+        try:
+            message = ray.get(next(stream))
+        except StopIteration:
+            del streams[stream]
+            if number in concluded:
+                continue
+            lost = f"process {number} of the trial's {len(actors)} ended without a word, its training unfinished"
+            message = {"failure": infrastructure_failure(lost)}
+        except RayError as error:
+            del streams[stream]
+            message = {"failure": process_ended(str(error), f"process {number} of the trial's {len(actors)}")}
+        if "kind" not in message:
+            concluded.add(number)
+        if "finished" in message:
+            continue
+        if "failure" not in message:
+            merged.hear(number, message)
+        elif not tells_of_a_lost_rank(message["failure"]):
+            failure: Failure = message["failure"]
+            return failure
+        else:
+            failures.append(message["failure"])
+            deadline = deadline or time.monotonic() + REASON_SECONDS
+    return failures[0] if failures else None
+
+
+class _Merged:
+    """Makes one message of what all processes say of a start or an epoch; of the rest it passes on the first's."""
+
+    def __init__(self, count: int, report: Callable[[Message], None]) -> None:
+        self.count, self.report = count, report
+        self.waiting: dict[tuple[str, int], dict[int, Message]] = {}
+
+    def hear(self, number: int, message: Message) -> None:
+        """Take what a process says; report it when all have."""
+        kind = message["kind"]
+        if kind not in ("started", "epoch"):
+            if number == 0:
+                self.report(message)
+            return
+        about = (kind, message["result"]["epoch"] if kind == "epoch" else 0)
+        heard = self.waiting.setdefault(about, {})
+        heard[number] = message
+        if len(heard) == self.count:
+            del self.waiting[about]
+            together = [heard[other] for other in range(self.count)]
+            self.report((_started if kind == "started" else _epoch)(together))
+
+
+def _started(messages: Sequence[Message]) -> Message:
+    """The first process stands for the trial; where each runs belongs to the attempt's environment."""
+    named = ("host", "device", "device_uuid", "pid")
+    processes = [{name: message[name] for name in named} for message in messages]
+    first = messages[0]
+    return {
+        **first,
+        "pids": [message["pid"] for message in messages if message["host"] == first["host"]],
+        "environment": {
+            **first["environment"],
+            "processes": processes,
+            "code_changed": any(message["environment"]["code_changed"] for message in messages),
+        },
+    }
+
+
+def _epoch(messages: Sequence[Message]) -> Message:
+    """The seconds are the first process's, which has waited for the others; their quality is the worst of all."""
+    return {**messages[0], "timing": worst([message["timing"] for message in messages])}
+
+
+def _device(own: Place, places: Sequence[Place]) -> tuple[str, str]:
+    """The device of a process, and the value of CUDA_VISIBLE_DEVICES that it is named after; empty on a CPU.
+
+    Each sees the GPUs of all on its host, or NCCL could not copy from one to another.
+    """
+    if not own.gpus:
+        return "cpu", ""
+    visible = sorted({gpu for place in places if place.host == own.host for gpu in place.gpus})
+    return f"cuda:{visible.index(own.gpus[0])}", ",".join(visible)
+
+
+class _Process:
+    """One process of a trial."""
+
+    def __init__(self, job: Job, number: int) -> None:
+        self.job, self.number = job, number
+        self.store: Any = None
+
+    def __repr__(self) -> str:
+        # What the dashboard shows.
+        return f"{self.job.name} process {self.number}"
+
+    def place(self) -> Place:
+        """Where this process runs; returns when it is ready to train."""
+        import torch  # noqa: F401  (all load it at the same time)
+
+        gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+        return Place(socket.gethostname(), get_node_ip_address(), os.getpid(), tuple(map(str, gpus)))
+
+    def open_meeting(self) -> tuple[str, int]:
+        """Open the store where the processes meet; returns its address and port."""
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        address = get_node_ip_address()
+        # A socket of our own: the store's would listen on every interface, and its port might be taken by then.
+        listener = socket.create_server((address, 0))
+        port = listener.getsockname()[1]
+        self.store = TCPStore(
+            address,
+            port,
+            self.job.processes,
+            is_master=True,
+            wait_for_workers=False,
+            master_listen_fd=listener.detach(),
+        )
+        return address, port
+
+    def run(self, places: Sequence[Place], meeting: tuple[str, int], log_path: Path) -> Iterator[Message]:
+        """Train; yields what there is to be told, and at last that it has `finished` or the `failure`."""
+        own = places[self.number]
+        device, visible = _device(own, places)
+        if visible:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible
+        member = Member(
+            number=self.number,
+            device=device,
+            companions=tuple(place.pid for place in places if place.host == own.host and place.pid != own.pid),
+            log_path=log_path if self.number == 0 else log_path.with_suffix(f".process{self.number}.log"),
+            together=partial(self._together, meeting),
+        )
+        told: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+
+        def train() -> None:
+            try:
+                failure = attempt(self.job, told.put, member)
+            except BaseException as error:
+                failure = failure_of(error)
+            told.put({"failure": failure} if failure else {"finished": True})
+            told.put(None)
+
+        threading.Thread(target=train, daemon=True).start()
+        while (message := told.get()) is not None:
+            yield message
+
+    def _together(self, meeting: tuple[str, int], device: str) -> Any:
+        import torch
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        from trainer.distributed import stay_on_this_machine, together
+
+        stay_on_this_machine(meeting[0])
+        store = self.store or TCPStore(*meeting, self.job.processes, is_master=False)
+        return together(torch.device(device), number=self.number, count=self.job.processes, store=store)

@@ -1,0 +1,113 @@
+"""Where a printed number comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.database import queries
+from reports import ReportError
+from reports.columns import Column
+from reports.report import gather
+from reports.results import Results
+from reports.table import Entry, Row, Table
+from reports.text import words
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+
+
+def explain(
+    database: Database, address: str, *, grids: Sequence[str] | None = None, selection: str | None = None
+) -> str:
+    """Everything about one number, named table:row/column as in `table1:resnet18/pskd/top1`: grids, selection rule,
+    trials, seeds, epochs, attempts, devices, commits and logs.
+
+    The number is that of a report with the same `grids` and `selection`. Methods may be named in any order. Raises
+    ReportError for an address that no table has, for an unknown grid or rule, and for grids that disagree about a rule.
+    """
+    name, _, place = address.partition(":")
+    if not place:
+        raise ReportError(
+            f"{address!r} does not name a number; write table:row/column, as in table1:resnet18/pskd/top1"
+        )
+    gathered = gather(database, grids=grids, selection=selection, vs_paper=name.endswith("-vs-paper"))
+    table = next((table for table in gathered.tables if table.name == name), None)
+    if table is None:
+        raise ReportError(_unknown("table", name, (table.name for table in gathered.tables)))
+    places = {f"{row.key}/{column.key}": (row, column, each) for row, column, each in entries_of(table)}
+    found = {_any_order(known): known for known in places}.get(_any_order(place))
+    if found is None:
+        raise ReportError(_unknown(f"number of {name}", place, places))
+    row, column, each = places[found]
+    said = words(each, column, row).plain
+    lines = [
+        f"{name}:{found}",
+        f"  {' '.join(filter(None, [row.group, *row.labels]))}: {column.heading} = {said}",
+        f"  {_grids(gathered.results, each)}",
+        f"  {table.selection.sentence if table.selection else 'No epoch is selected for it.'}",
+    ]
+    if each.value is not None and each.samples:
+        lines.append(f"  value {each.value!r}" + (f", ± {each.spread!r}" if each.spread is not None else ""))
+    lines.append(f"  {each.n} of {each.planned} seeds" + (f", {each.diverged} diverged" if each.diverged else ""))
+    return "\n".join([*lines, *_origins(database, each)])
+
+
+def _grids(results: Results, each: Entry) -> str:
+    """Which grids ask for the trials behind an entry, of those that were read: another choice is another number."""
+    keys = {found.key for found in each.samples} | {key for key, *_ in each.absent}
+    behind = {name for cell in results.cells if any(trial.key in keys for trial in cell.trials) for name in cell.grids}
+    read = [grid.name for grid in results.grids]
+    asking = [name for name in read if name in behind]
+    return f"Grids of its trials: {', '.join(asking) or 'none'}. Grids read: {', '.join(read) or 'none'}."
+
+
+def entries_of(table: Table) -> Iterator[tuple[Row, Column, Entry]]:
+    """Every place of a table: its row, its column, and what stands there."""
+    for row in table.rows:
+        for column, each in zip(table.columns, row.entries, strict=True):
+            yield row, column, each
+
+
+def _any_order(place: str) -> str:
+    return "/".join("+".join(sorted(part.split("+"))) for part in place.lower().split("/"))
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"there is no {kind} {name!r}{hint}" + ("" if near else f" (there are: {', '.join(known[:20]) or 'none'})")
+
+
+def _origins(database: Database, each: Entry) -> Iterator[str]:
+    """The trials behind an entry and those that it lacks, with their attempts."""
+    said: dict[str, str] = {}
+    for found in each.samples:
+        epoch = (
+            "" if found.epoch is None else f", epoch {found.epoch} (epochs.epoch = {found.epoch - 1} in the database)"
+        )
+        shared = "" if found.exclusive else ", device shared"
+        said[found.key] = f"  trial {found.name}: {found.value!r}, seed {found.seed}{epoch}{shared}"
+    said |= {key: f"  trial {name}: no value, {state}" for key, name, state in each.absent}
+    with database.reading() as connection:
+        attempts: dict[str, list[Any]] = {}
+        for row in queries.attempts(connection, said):
+            attempts.setdefault(row.key, []).append(row)
+    for key, line in said.items():
+        yield line
+        yield f"    key {key}"
+        for row in attempts.get(key, []):
+            environment = row.environment or {}
+            commit = environment.get("commit") or "unknown"
+            dirty = " with uncommitted changes" if environment.get("dirty") else ""
+            ended = f" to {row.ended:%Y-%m-%d %H:%M}" if row.ended else ""
+            yield (
+                f"    attempt {row.number} ({row.purpose}): {row.outcome or 'under way'}, "
+                f"{row.started:%Y-%m-%d %H:%M}{ended} UTC, commit {commit}{dirty}"
+            )
+            engine = f", engine {environment['engine']}" if "engine" in environment else ""
+            engine += ", deterministic" if environment.get("deterministic") else ""
+            device = f"{row.device or 'unknown device'}{engine}"
+            yield f"      on {row.host or 'unknown host'}, {device}; log {row.log or 'none'}"

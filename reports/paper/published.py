@@ -1,0 +1,246 @@
+"""What the papers print, how far our numbers agree with it, and where it contradicts itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from reports import titles
+from reports.columns import Column
+from reports.significance import ENOUGH_SEEDS, error_rate_noise, student_quantile
+from reports.table import ERROR_RATES, Entry, Row, Table, add_note
+from reports.text import MISSING, number, words
+
+FOLDER = Path(__file__).resolve().parents[1] / "published"
+# Which of our tables a file of printed values belongs to.
+SOURCES = {
+    "table1": "table1",
+    "table2": "table2",
+    "table3": "table3",
+    "table4": "table4",
+    "pskd_cifar100": "pskd",
+    "pskd_imagenet": "pskd",
+    "pskd_ood": "ood",
+    "dcm_cifar100": "dcm",
+}
+VERDICTS = ("match", "within noise", "differs", "not comparable")
+_NORMAL = 1.96
+
+
+class Printed(NamedTuple):
+    """One printed value. `row` and `column` are the address in our table, `value` is in its units.
+
+    `printed_row`, `printed_column` and `printed` are as the source has them; `std` is over `runs`; `footnote` is the
+    source's own; `doubt` says what speaks against the value.
+    """
+
+    source: str
+    row: str
+    column: str
+    printed_row: str
+    printed_column: str
+    printed: str
+    value: float
+    std: float | None = None
+    runs: int = 1
+    footnote: str = ""
+    doubt: str = ""
+
+    @property
+    def step(self) -> float:
+        """The unit of the last printed digit; a minute where a time has no seconds."""
+        if self.column == "train_time":
+            return 1.0 if "/" in self.printed else 60.0
+        return 10.0 ** -len(self.printed.split()[0].partition(".")[2])
+
+
+@cache
+def ledger() -> tuple[Printed, ...]:
+    """Every printed value of every source."""
+    return tuple(
+        Printed(
+            source,
+            line["row"],
+            line["column"],
+            line["printed_row"],
+            line["printed_column"],
+            line["printed"],
+            float(line["value"]),
+            float(line["std"]) if line["std"] else None,
+            int(line["runs"]),
+            line["footnote"],
+            line["doubt"],
+        )
+        for source in SOURCES
+        for line in _read(source)
+    )
+
+
+@cache
+def settings() -> dict[str, dict[str, Any]]:
+    """The configuration fields, as far as they are known, behind each source's values."""
+    found: dict[str, dict[str, Any]] = {source: {} for source in SOURCES}
+    for line in _read("settings"):
+        try:
+            value = json.loads(line["value"])
+        except ValueError:
+            value = line["value"]
+        found[line["source"]][line["field"]] = value
+    return found
+
+
+def _read(name: str) -> Iterator[dict[str, str]]:
+    with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as lines:
+        yield from csv.DictReader(lines)
+
+
+def compare(table: Table) -> Table | None:
+    """A table beside the published one: each printed value, ours, the difference and a verdict; None if there is none.
+
+    `match`: ours prints the same. `within noise` and `differs`: by the spread over seeds, by the published spread,
+    or for error rates by the binomial noise of the test images. `not comparable`: with the reason as a footnote.
+    """
+    known = {(each.row, each.column): each for each in ledger() if SOURCES[each.source] == table.layout}
+    if not known:
+        return None
+    notes: list[tuple[str, str]] = []
+    rows, verdicts = [], Counter[str]()
+    for row in table.rows:
+        for column, entry in zip(table.columns, row.entries, strict=True):
+            place = _without_network(row.key) if table.layout == "ood" else row.key
+            printed = known.get((place, column.key))
+            if printed is None:
+                continue
+            verdict, reason = judge(printed, entry, column, table, row.deviation)
+            verdicts[verdict] += 1
+            mark = (add_note(notes, reason),) if reason else ()
+            ours = words(entry, column, row).plain
+            rounded = (add_note(notes, entry.mixed),) if entry.mixed else ()
+            gap = None if entry.value is None else entry.value - printed.value
+            difference = MISSING if gap is None else _signed(gap, column)
+            rows.append(
+                Row(
+                    row.group,
+                    f"{row.key}/{column.key}",
+                    (row.labels[-1], column.heading),
+                    (
+                        Entry("text", printed.value, text=_as_printed(printed)),
+                        replace(entry, text=ours, bold=False, notes=rounded),
+                        Entry("text", gap, text=difference),
+                        Entry("text", text=verdict, notes=mark),
+                    ),
+                )
+            )
+    if any(each.star or each.text.endswith("*") for row in rows for each in row.entries):
+        notes.insert(0, ("*", "the device was shared while this was timed"))
+    columns = (
+        Column("published", "Published"),
+        Column("ours", "Ours"),
+        Column("difference", "Difference"),
+        Column("verdict", "Verdict", form="text"),
+    )
+    counted = ", ".join(f"{verdicts[name]} {name}" for name in VERDICTS if verdicts[name]) or "no number yet"
+    caption = (
+        f"{counted}. Match: ours prints the same. Within noise, differs: by the 95 % interval for a new run from the "
+        "spread over seeds or, below three seeds, the published spread or the binomial noise of the test images. "
+        f"{titles.setting(table.fixed)}. Ours: mean ± sample standard deviation over seeds, where there are several. "
+        f"{table.selection.sentence if table.selection else ''}"
+    )
+    title = f"{table.title}: against the published values"
+    return Table(
+        f"{table.name}-vs-paper",
+        f"{table.layout}-vs-paper",
+        title,
+        caption,
+        (table.stub[-1], "Quantity"),
+        columns,
+        tuple(rows),
+        tuple(notes),
+        table.selection,
+        table.fixed,
+        table.group_head,
+    )
+
+
+def _signed(gap: float, column: Column) -> str:
+    if column.form != "minutes":
+        return number(gap, replace(column, form="signed"))
+    return ("+" if gap > 0 else "\u2212") + number(abs(gap), column)
+
+
+def _without_network(key: str) -> str:
+    inside, _, methods = key.split("/")
+    return f"{inside}/{methods}"
+
+
+def _as_printed(printed: Printed) -> str:
+    return printed.printed + ("*" if printed.footnote == "shared GPU" else "")
+
+
+def judge(printed: Printed, entry: Entry, column: Column, table: Table, deviation: str = "") -> tuple[str, str]:
+    """The verdict on one number and, where it is `not comparable`, why."""
+    if entry.value is None:
+        return MISSING, ""
+    reason = _incomparable(printed, entry, column, table, deviation)
+    if reason:
+        return "not comparable", reason
+    gap = entry.value - printed.value
+    if abs(round(entry.value / printed.step) * printed.step - printed.value) < printed.step / 2:
+        return "match", ""
+    noise = _noise(printed, entry, column)
+    if noise is None:
+        return "not comparable", f"the noise of {column.title} is unknown with fewer than {ENOUGH_SEEDS} seeds"
+    return ("within noise" if abs(gap) <= noise else "differs"), ""
+
+
+def _incomparable(printed: Printed, entry: Entry, column: Column, table: Table, deviation: str) -> str:
+    other = []
+    for name, theirs in settings()[printed.source].items():
+        ours = table.selection.rule if name == "selection" and table.selection else table.fixed.get(name, theirs)
+        if ours != theirs:
+            other.append(f"{_setting(name, ours)} (published: {_setting(name, theirs)})")
+    if other:
+        return "another setting: " + "; ".join(other)
+    if deviation:
+        return f"another configuration: {deviation}"
+    if printed.doubt:
+        return f"the published value is in doubt: {printed.doubt}"
+    if column.quantity in ("seconds", "epoch_seconds"):
+        if entry.star or printed.footnote:
+            return "the time is not exclusive" + (f" (published: {printed.footnote})" if printed.footnote else "")
+        return "the time depends on the device, which is another"
+    return "" if math.isfinite(entry.value or 0.0) else "not a finite number"
+
+
+def _setting(name: str, each: Any) -> str:
+    return titles.field(name, each) if name != "selection" else f"selection {each}"
+
+
+def _noise(printed: Printed, entry: Entry, column: Column) -> float | None:
+    """How far two equally good runs may be apart at the 5 % level; None if nothing tells."""
+    theirs = printed.std if printed.std is not None and printed.runs >= ENOUGH_SEEDS else None
+    ours = entry.spread if entry.n >= ENOUGH_SEEDS else None
+    if ours is not None and theirs is not None:
+        one, two = ours**2 / entry.n, theirs**2 / printed.runs
+        if one + two == 0:
+            return 0.0
+        freedom = (one + two) ** 2 / (one**2 / (entry.n - 1) + two**2 / (printed.runs - 1))
+        return student_quantile(max(1, math.floor(freedom))) * math.sqrt(one + two)
+    if ours is not None:
+        return student_quantile(entry.n - 1) * ours * math.sqrt(1 / entry.n + 1)
+    if theirs is not None:
+        return student_quantile(printed.runs - 1) * theirs * math.sqrt(1 / printed.runs + 1 / entry.n)
+    images = [each.images for each in entry.samples if each.images]
+    if column.quantity.rpartition("/")[2] in ERROR_RATES and images:
+        noise = math.hypot(
+            error_rate_noise(entry.value or 0.0, min(images)), error_rate_noise(printed.value, min(images))
+        )
+        return _NORMAL * noise
+    return None

@@ -1,0 +1,120 @@
+"""What `triage` says of failures, and the commands that go on with a grid from wherever they are read."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from orchestrator.console.triage import EXCERPT_LINES, print_triage, rerun, triage_of
+from orchestrator.database import open_database
+from orchestrator.grid.load import load_grid
+from orchestrator.run import run_options, save_grid
+from tests.orchestrator.console.test_monitor import config
+from tests.orchestrator.databases.samples import start
+
+
+def test_an_excerpt_is_the_end_of_the_log_or_of_the_traceback(tmp_path):
+    where, log = str(tmp_path / "results.db"), tmp_path / "a.log"
+    with open_database(where, create=True) as database:
+        trials = [(key, config("resnet18", "pskd", seed), f"t/{key}") for seed, key in enumerate("ab")]
+        database.save_grid("g", "g.yaml", "", {}, trials)
+        for key, place in (("a", str(log)), ("b", str(tmp_path / "gone.log"))):
+            attempt = start(database, key, log=place)
+            why = {"error_class": "code", "error_text": f"ValueError: {key}\nline\nlast of {key}", "fingerprint": key}
+            database.finish_attempt(attempt, "failed", trial_state="failed", **why)
+        log.write_text("".join(f"line {number} [x]\n" for number in range(100)))
+        excerpts = {failure["fingerprint"]: failure["excerpt"] for failure in triage_of(database, None)}
+    assert excerpts == {
+        "a": [f"line {number} [x]" for number in range(100 - EXCERPT_LINES, 100)],
+        "b": ["ValueError: b", "line", "last of b"],
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to stand in, of which `grids` is a part, in an environment that says nothing of places."""
+    (tmp_path / "here" / "grids").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("ORCHESTRATE_DATA", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "here"
+
+
+def test_a_grid_is_named_so_that_this_folder_finds_it(folder: Path):
+    assert rerun(str(folder / "grids/k.yaml"), {}, []) == "orchestrate run grids/k.yaml"
+    assert (
+        rerun(str(folder.parent / "my k.yaml"), {}, [])
+        == f"orchestrate run {shlex.quote(f'{folder.parent}/my k.yaml')}"
+    )
+    assert rerun("as/given.yaml", {}, ["--db", "a b.db"]) == "orchestrate run as/given.yaml --db 'a b.db'"
+
+
+def test_places_that_are_elsewhere_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def told(**places: str | None) -> str:
+        named = {f"--{name.replace('_', '-')}": place for name, place in places.items()}
+        return rerun("k.yaml", {"places": named}, []).removeprefix("orchestrate run k.yaml")
+
+    assert told(data_root=str(folder / "data"), address=None) == ""
+    assert told(data_root=str(folder / "grids/data"), address=None) == " --data-root grids/data"
+    assert told(data_root="s3://bucket/data", address="auto") == " --data-root s3://bucket/data --address auto"
+    assert told(checkpoints="/scratch/kck") == " --checkpoints /scratch/kck"
+    monkeypatch.setenv("ORCHESTRATE_DATA", "/data")
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert told(data_root="/data", address="auto") == ""
+    assert told(data_root=str(folder / "data")) == " --data-root data"
+
+
+def test_the_retry_command_is_that_of_the_newest_failure(folder: Path, capsys: pytest.CaptureFixture[str]):
+    with open_database("k.db", create=True) as database:
+        trials = [(key, config("resnet18", "pskd", seed), f"t/{key}") for seed, key in enumerate("abc")]
+        database.save_grid("g", str(folder / "grids/k.yaml"), "", {}, trials)
+        facts = {"fingerprint": "f", "error_class": "code", "error_text": "no", "trial_state": "failed"}
+        for key, checkpoints in (("b", "/old"), ("a", "/new")):
+            environment = {"places": {"--checkpoints": checkpoints}, "command": "orchestrate run k.yaml"}
+            attempt = start(database, key, environment=environment, log=str(folder / "grids/../logs/1.log"))
+            database.finish_attempt(attempt, "failed", **facts)
+        (found,) = triage_of(database, None, ["--db", "k.db"])
+        print_triage([found])
+        again = "orchestrate run grids/k.yaml --retry-failed --db k.db --checkpoints /new"
+        assert (found["retry"], found["run_as"], found["log"]) == (again, None, str(folder / "logs/1.log"))
+        lines = capsys.readouterr().out.splitlines()
+        assert f"  retry:   {again}" in lines and not any("run as" in line for line in lines)
+
+        # Before places were recorded.
+        attempt = start(database, "c", environment={"command": "orchestrate run k.yaml --checkpoints ../kck"})
+        database.finish_attempt(attempt, "failed", **facts)
+        print_triage(triage_of(database, None))
+    lines = capsys.readouterr().out.splitlines()
+    assert "  retry:   orchestrate run grids/k.yaml --retry-failed" in lines
+    assert (
+        "  run as:  orchestrate run k.yaml --checkpoints ../kck (add its --checkpoints and --data-root, if any)"
+        in lines
+    )
+
+
+def test_what_was_run_in_one_folder_is_found_from_another(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder / "grids")
+    Path("k.yaml").write_text("name: k\nfixed: {dataset: digits}\n")
+    grid = load_grid(Path("k.yaml"))
+    with open_database("../k.db", create=True) as database:
+        save_grid(database, grid)
+        options = run_options(grid.name, "../k.db", "../data", None, "../kck")
+        attempt = start(database, grid.trials[0].key, environment=options.environment)
+        database.finish_attempt(attempt, "failed", error_class="code", error_text="no", trial_state="failed")
+    monkeypatch.chdir(folder)
+    with open_database("k.db", readonly=True) as database:
+        (found,) = triage_of(database, None, ["--db", "k.db"])
+    assert found["retry"] == "orchestrate run grids/k.yaml --retry-failed --db k.db --checkpoints kck"
+    monkeypatch.chdir(folder / "grids")
+    with open_database("../k.db", readonly=True) as database:
+        (found,) = triage_of(database, None, ["--db", "../k.db"])
+    data, checkpoints = (shlex.quote(str(folder / name)) for name in ("data", "kck"))
+    assert found["retry"] == (
+        f"orchestrate run k.yaml --retry-failed --db ../k.db --data-root {data} --checkpoints {checkpoints}"
+    )
+    # Beside a file of the database they are found anyway; beside a server's, by the folder.
+    assert "--checkpoints" not in run_options("g", "k.db", "data", None).environment["places"]
+    on_server = run_options("g", "postgresql://server/x", "data", None).environment["places"]
+    assert on_server["--checkpoints"] == str(folder / "grids/results-checkpoints")

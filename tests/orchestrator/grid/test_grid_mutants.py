@@ -1,0 +1,168 @@
+"""Thousands of damaged grid files: each loads, or is refused with a place in the file. Never another exception."""
+
+import json
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.grid.document import read_document
+from orchestrator.grid.load import GridError
+from tests.orchestrator.grid_files import SHIPPED, load
+from trainer.config import TrainConfig
+
+
+def judge(data: bytes) -> bool:
+    """Whether a file loads; else it must be refused with places in the file."""
+    try:
+        grid = load(data)
+    except GridError as error:
+        assert error.problems
+        lines = len(data.splitlines()) + 1
+        for problem in error.problems:
+            assert problem.line is not None and 1 <= problem.line <= lines, problem
+            assert problem.column is None or problem.column >= 1
+            assert problem.message and "\n" not in str(problem) and len(str(problem)) < 1500
+        return False
+    assert grid.trials and len({trial.name for trial in grid.trials}) == len(grid.trials)
+    return True
+
+
+CHARACTERS = [*"[]{}:,-&*!|>'\"%@`#?~ \t\n\r\\.0129eabx", "é", "\u2028", "\x85", "\ufeff", "\x00", "\x1b", "🙂"]
+
+
+def mutant(data: bytes, generator: random.Random) -> bytes:
+    """A file with a few characters or lines deleted, doubled, swapped, replaced or put in."""
+    text = data.decode()
+    for _ in range(generator.choice((1, 1, 1, 2, 5))):
+        lines = text.splitlines(keepends=True) or [""]
+        here, there = generator.randrange(len(text) + 1), generator.randrange(len(lines))
+        kind = generator.randrange(8)
+        if kind == 0:
+            text = text[:here] + text[here + generator.choice((1, 1, 2, 30)) :]
+        elif kind == 1:
+            text = text[:here] + generator.choice(CHARACTERS) + text[here:]
+        elif kind == 2:
+            text = text[:here] + generator.choice(CHARACTERS) + text[here + 1 :]
+        elif kind == 3:
+            text = text[:here] + text[here : here + 20] * 2 + text[here + 20 :]
+        elif kind == 4:
+            del lines[there]
+            text = "".join(lines)
+        elif kind == 5:
+            text = "".join([*lines[:there], lines[there] * 2, *lines[there + 1 :]])
+        elif kind == 6:
+            other = generator.randrange(len(lines))
+            lines[there], lines[other] = lines[other], lines[there]
+            text = "".join(lines)
+        else:
+            text = text[:here]
+    mutated = text.encode()
+    if generator.random() < 0.05:
+        mutated = mutated[: len(mutated) // 2] + generator.randbytes(3) + mutated[len(mutated) // 2 :]
+    return mutated
+
+
+# The part of each file that YAML reads; mutants of comments teach nothing.
+SEEDS = [re.sub(rb"(?m)^#.*\n", b"", path.read_bytes()) for path in SHIPPED]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_mutants_of_grid_files_load_or_are_refused(seed: int):
+    generator = random.Random(seed)
+    loaded = sum(judge(mutant(generator.choice(SEEDS), generator)) for _ in range(300))
+    assert 10 < loaded < 290
+
+
+ODD = [
+    *(None, True, False, 0, -1, 1, 2**70, 0.5, -0.0, 1e-300, 1e300, "", "no", "null", "baseline", "pskd+byot"),
+    *("..", "/", "resnet50", "digits", "a" * 300, "\u202e", [], {}, [[]], [None], {"": None}, {"powerset": ["pskd"]}),
+    *({"byot": {"blocks": [1]}}, {"pskd": None}, ["pskd", "pskd"], [[1, 2], [3]], "1e-3", "0x10", [{"seed": 1}]),
+]
+NAMES = [
+    "network",
+    "methods",
+    "seed",
+    "peer",
+    "heads",
+    "stages",
+    "fixed",
+    "grid",
+    "exclude",
+    "name",
+    "powerset",
+    "x",
+    "",
+]
+
+
+def structural_mutant(value, generator: random.Random):
+    """The content of a file with one value, key or item replaced, removed or doubled somewhere."""
+    if not isinstance(value, (dict, list)) or not value or generator.random() < 0.15:
+        return generator.choice(ODD)
+    if isinstance(value, dict):
+        key = generator.choice(list(value))
+        kind = generator.randrange(5)
+        if kind == 0:
+            return {name: child for name, child in value.items() if name != key}
+        if kind == 1:
+            return {generator.choice(NAMES) if name == key else name: child for name, child in value.items()}
+        if kind == 2:
+            return {**value, generator.choice(NAMES): generator.choice(ODD)}
+        return {**value, key: structural_mutant(value[key], generator)}
+    place = generator.randrange(len(value))
+    kind = generator.randrange(4)
+    if kind == 0:
+        return value[:place] + value[place + 1 :]
+    if kind == 1:
+        return [*value, value[place]]
+    return [*value[:place], structural_mutant(value[place], generator), *value[place + 1 :]]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_mutants_of_the_content_load_or_are_refused(seed: int):
+    generator = random.Random(seed)
+    contents = [read_document(path)[0].plain() for path in SHIPPED]
+    loaded = 0
+    for _ in range(250):
+        content = generator.choice(contents)
+        for _ in range(generator.choice((1, 1, 2))):
+            content = structural_mutant(content, generator)
+        loaded += judge(json.dumps(content, indent=1).encode())
+    assert 10 < loaded < 240
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.sampled_from(NAMES),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES) | st.text(), inner, max_size=3),
+    max_leaves=12,
+)
+SECTIONS = st.fixed_dictionaries(
+    {"name": st.just("x") | JSON},
+    optional={
+        "fixed": st.dictionaries(st.sampled_from([*TrainConfig.model_fields]), JSON, max_size=3) | JSON,
+        "grid": st.dictionaries(st.sampled_from([*TrainConfig.model_fields]), JSON, max_size=3) | JSON,
+        "exclude": st.lists(st.dictionaries(st.sampled_from([*TrainConfig.model_fields]), JSON, max_size=2)) | JSON,
+        "resources": st.dictionaries(st.sampled_from(["gpu", "cpu", "per_network"]), JSON) | JSON,
+        "report": st.dictionaries(st.sampled_from(["tables", "figures", "selection"]), JSON) | JSON,
+    },
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode(errors="replace")))
+def test_any_bytes_load_or_are_refused(data: bytes):
+    judge(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SECTIONS)
+def test_any_values_load_or_are_refused(content: dict):
+    judge(json.dumps(content).encode())

@@ -1,0 +1,24 @@
+"""What a folder of images leaves out is said when a grid starts, once for each data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator.run import make_ready
+from orchestrator.scheduler.cluster import RunOptions
+from tests.trainer.fake_datasets import fake_folder
+from trainer.config import TrainConfig
+
+
+def test_files_left_out_are_said_once_before_a_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("insects", "birds"):
+        fake_folder(tmp_path / name)
+        (tmp_path / name / "train/ant/0.npy").write_text("")
+    configs = [TrainConfig(dataset="folder:insects", ood_dataset=other) for other in (None, "digits", "folder:birds")]
+    options = RunOptions("grid", tmp_path, tmp_path / "checkpoints", tmp_path / "logs", {})
+    make_ready([SimpleNamespace(config=config) for config in configs], options)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": left out 1 file ")[0] for line in lines] == ["folder:insects", "folder:birds"]

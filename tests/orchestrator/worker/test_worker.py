@@ -1,0 +1,229 @@
+"""What a worker does with one trial in its own process; with Ray, see `test_scheduler_failures`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import time
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.provenance import code_digest
+from orchestrator.worker.attempt import Job, attempt, run_job
+from orchestrator.worker.gpu_names import gpu_name
+from tests.orchestrator.fake_gpu import GPU, MIG, FakeCuda, FakeNvml
+from tests.orchestrator.runs import Workplace
+from trainer.canary import Rehearsal
+from trainer.config import TrainConfig
+
+
+def small_job(folder: Path, epochs: int = 1, **more: Any) -> Job:
+    config = TrainConfig(dataset="digits", epochs=epochs, width=4, stages=2, batch_size=256, subset=20)
+    job = Job(
+        key=config.key(),
+        name="g/small",
+        config=config.model_dump(mode="json"),
+        cpus=1,
+        gpus=0,
+        data_root=str(folder),
+        checkpoint=str(folder / "small.pt"),
+        checkpoint_seconds=0.0,
+        log_folder=str(folder / "logs"),
+        code_sha256=code_digest(),
+    )
+    return replace(job, **more)
+
+
+class BrokenCuda:
+    """CUDA after a sticky error: whoever asks it for anything is given the same error again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, initialized: bool = True) -> None:
+        self.asked: list[str] = []
+        monkeypatch.setattr("orchestrator.worker.attempt._leave_packages_alone", lambda: None)
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialized)
+        for name in ("is_available", "empty_cache", "reset_peak_memory_stats"):
+            monkeypatch.setattr(torch.cuda, name, partial(self.fail, name))
+
+    def fail(self, name: str) -> bool:
+        self.asked.append(name)
+        if name == "is_available":
+            return True
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_failure_keeps_its_reason_whatever_cuda_says_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cuda = BrokenCuda(monkeypatch)
+
+    def breaks(message: dict[str, Any]) -> None:
+        if message["kind"] == "epoch":
+            raise ValueError("the program's own mistake")
+
+    failure = attempt(small_job(tmp_path), breaks)
+    assert failure and failure.message == "ValueError: the program's own mistake"
+    assert cuda.asked == []
+
+
+def test_a_complete_trial_stays_complete_whatever_cuda_says_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cuda = BrokenCuda(monkeypatch)
+    assert attempt(small_job(tmp_path), lambda message: None) is None
+    assert cuda.asked == ["is_available", "empty_cache"]
+
+
+def test_a_trial_on_the_cpu_does_not_wake_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cuda = BrokenCuda(monkeypatch, initialized=False)
+    assert attempt(small_job(tmp_path), lambda message: None) is None
+    assert cuda.asked == []
+
+
+def test_a_clock_that_is_set_meanwhile_moves_no_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The wall clock goes back an hour at every look, as after daylight saving or a correction by NTP."""
+    monkeypatch.setattr("orchestrator.worker.attempt._leave_packages_alone", lambda: None)
+    wall = (1e9 - 3600.0 * looks for looks in count())
+    monkeypatch.setattr(time, "time", lambda: next(wall))
+    told: list[dict[str, Any]] = []
+    before = time.monotonic()
+    assert attempt(small_job(tmp_path, epochs=2), told.append) is None
+    after = time.monotonic()
+    (started,) = [message for message in told if message["kind"] == "started"]
+    epochs = [message for message in told if message["kind"] == "epoch"]
+    instants = [started["began"], *(instant for message in epochs for instant in (message["began"], message["ended"]))]
+    assert [before, *instants, after] == sorted([before, *instants, after])
+    assert all(message["timing"]["detail"]["seconds"] > 0 for message in epochs)
+
+
+@pytest.mark.parametrize("canary", [False, True])
+def test_the_engine_reaches_the_trainer_and_the_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, canary: bool):
+    monkeypatch.setattr("orchestrator.worker.attempt._leave_packages_alone", lambda: None)
+    monkeypatch.setenv("ORCHESTRATE_CACHE", str(tmp_path / "cache"))
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS"):
+        # Set first, so that what the worker sets goes with the test.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    asked: list[dict[str, Any]] = []
+    compilers: list[tuple[str | None, ...]] = []
+
+    def call(*_: Any, **manner: Any) -> Any:
+        asked.append({name: manner[name] for name in ("engine", "deterministic") if name in manner})
+        compilers.append(tuple(map(os.environ.get, ("TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS"))))
+        return Rehearsal(1.0, 1.0, None, None, 1, 1)
+
+    monkeypatch.setattr("trainer.train.train", call)
+    monkeypatch.setattr("trainer.canary.rehearse", call)
+    told: list[dict[str, Any]] = []
+    for manner in ({}, {"engine": "compiled", "deterministic": True, "cpus": 3}):
+        assert attempt(small_job(tmp_path, canary=canary, **manner), told.append) is None
+    assert asked == [
+        # A canary is asked for what its trials will use, which may have several processes.
+        {"engine": "launched" if canary else "auto", "deterministic": False},
+        {"engine": "compiled", "deterministic": True},
+    ]
+    assert compilers == [(None, None), (str(tmp_path / "cache/inductor"), "3")]
+    environments = [message["environment"] for message in told if message["kind"] == "started"]
+    recorded = [(environment["engine"], environment["deterministic"]) for environment in environments]
+    # The engine that is used, not the one that was asked for.
+    assert recorded == [("launched", False), ("compiled", True)]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA records what is asked of it here")
+@pytest.mark.parametrize("canary", [False, True])
+def test_the_attempt_keeps_the_engine_that_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, canary: bool):
+    """A CPU is taken for a device whose steps can be replayed; there, PyTorch itself refuses to record one."""
+    monkeypatch.setattr("orchestrator.worker.attempt._leave_packages_alone", lambda: None)
+    monkeypatch.setattr("trainer.step._replayable", lambda *_, **__: True)
+    # The rehearsal takes steps enough for a recording on a GPU alone.
+    monkeypatch.setattr("trainer.canary.STEPS", 5)
+    job = small_job(tmp_path, canary=canary)
+    job = replace(job, config=job.config | {"batch_size": 32})
+    told: list[dict[str, Any]] = []
+    run_job(job, told.append)
+    kinds = ["started", "done"] if canary else ["started", "engine", "epoch", "done"]
+    assert [message["kind"] for message in told] == kinds
+    environment = told[0]["environment"]
+    assert (environment["engine_asked"], environment["engine"]) == ("auto", "launched" if canary else "replayed")
+    assert canary or told[1]["engine"] == "launched"
+    (log,) = (tmp_path / "logs").rglob("*.log")
+    assert "steps are launched, not replayed: recording one failed (" in log.read_text()
+
+
+@pytest.mark.ray
+def test_the_database_keeps_the_engine_that_ran(workplace: Workplace):
+    step = workplace.code / "trainer/step.py"
+    rule = 'return device.type == "cuda" and '
+    assert rule in step.read_text()
+    step.write_text(step.read_text().replace(rule, "return True or "))
+    grid = workplace.grid("engine", {"seed": [0]}, epochs=1)
+    code, output = workplace.run("run", grid, "--no-canary")
+    assert code == 0, output
+    ((environment,),) = workplace.ask("SELECT environment FROM attempts")
+    assert json.loads(environment)["engine"] == "launched"
+    assert json.loads(environment)["engine_asked"] == "auto"
+
+
+class FirstKernel(Exception):
+    """Where a trial would start to compute on the GPU."""
+
+
+@pytest.mark.parametrize("canary", [False, True])
+def test_what_a_trial_on_a_gpu_does_before_its_first_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, canary: bool
+):
+    monkeypatch.setattr("orchestrator.worker.attempt._leave_packages_alone", lambda: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("orchestrator.timing.sampler._pynvml", FakeNvml)
+    FakeCuda(monkeypatch.setattr)
+
+    def build(config: TrainConfig, num_classes: int, device: torch.device) -> None:
+        assert device == torch.device("cuda:0")
+        assert torch.cuda.is_initialized()
+        raise FirstKernel
+
+    for module in ("trainer.train", "trainer.canary"):
+        monkeypatch.setattr(f"{module}.build_networks", build)
+    told: list[dict[str, Any]] = []
+    failure = attempt(small_job(tmp_path, gpus=1, checkpoint=None, canary=canary), told.append)
+    assert failure and failure.message.startswith("FirstKernel"), failure
+    (started,) = told
+    assert (started["device"], started["device_uuid"]) == ("cuda:0 (NVIDIA H200)", GPU)
+    assert started["environment"]["device"]["driver"] == "580.65.06"
+
+
+@pytest.mark.parametrize("mute", [False, True])
+def test_gpus_are_told_apart_also_where_nobody_gives_their_uuid(monkeypatch: pytest.MonkeyPatch, mute: bool):
+    FakeCuda(monkeypatch.setattr)
+    if mute:
+        monkeypatch.setattr(torch.cuda, "get_device_properties", BrokenCuda.fail)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    host = socket.gethostname()
+    names = [gpu_name(device) for device in ("cuda:0", "cuda:1", "cpu")]
+    assert names == ([f"GPU 3 on {host}", f"GPU 5 on {host}", ""] if mute else [f"{GPU} on {host}"] * 2 + [""])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", MIG)
+    assert gpu_name("cuda:0") == f"{MIG} on {host}"
+
+
+def test_the_log_of_a_resumed_trial_marks_the_epochs_of_its_checkpoint(tmp_path: Path, monkeypatch):
+    # It is for a process that trains and nothing else.
+    monkeypatch.setattr("orchestrator.worker.attempt._leave_packages_alone", lambda: None)
+    job = small_job(tmp_path, epochs=2)
+
+    def stops(message: dict[str, Any]) -> None:
+        if message["kind"] == "epoch":
+            raise RuntimeError("stopped after the first epoch")
+
+    def epochs() -> list[list[str]]:
+        logs = sorted((tmp_path / "logs" / "g_small").iterdir())
+        return [[line for line in log.read_text().splitlines() if " epoch " in line] for log in logs]
+
+    assert attempt(job, stops).message == "RuntimeError: stopped after the first epoch"
+    assert attempt(job, lambda message: None) is None
+    ((first,), (again, second)) = epochs()
+    said = re.search(r"epoch 1/2: \d+\.\d\d s, top-1 error \{'main': \d+\.\d+\}", first)[0]
+    assert first.endswith(said) and again.endswith(f"{said}  (from the checkpoint)")
+    assert re.search(r"epoch 2/2: .*\}$", second)
