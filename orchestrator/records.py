@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -123,3 +124,16 @@ class MeasuredRow:
     device_memory_bytes: int | None = None
     launch_share: float | None = None
     engine: str = "auto"
+
+
+# Whether the driver of a token still lives.
+Living = Callable[[int], bool]
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The process that runs trials; `token` is unique to it and marks what it claimed."""
+
+    token: int
+    host: str
+    pid: int

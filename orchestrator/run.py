@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import random
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from orchestrator.exit_codes import TRY_AGAIN, of_system
+from orchestrator.scheduler.preflight import make_ready, without_checkpoint
 
 if TYPE_CHECKING:
     from orchestrator.database import Database, Driver
-    from orchestrator.grid.load import Grid, Trial
+    from orchestrator.grid.trial import Grid, Trial
     from orchestrator.planning.plan import Plan
-    from orchestrator.scheduler.cluster import RunOptions
-    from orchestrator.scheduler.recorder import Observer
+    from orchestrator.scheduler.observer import Observer
+    from orchestrator.scheduler.options import RunOptions
 
 # Between two looks at what other drivers do.
 LOOK_SECONDS = 5.0
@@ -59,7 +57,7 @@ def run_options(
     """Where and how to run; checkpoints and logs lie beside the database file unless a place is given."""
     from orchestrator.provenance import code_provenance
     from orchestrator.scheduler.addresses import cluster_address
-    from orchestrator.scheduler.cluster import RunOptions
+    from orchestrator.scheduler.options import RunOptions
     from orchestrator.storage.store import absolute
 
     address = cluster_address(address)
@@ -95,7 +93,7 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
 
     Raises as `orchestrator.scheduler.trials.run_trials`; Busy; StorageError and DataError before Ray starts.
     """
-    from orchestrator.console.run_view import announce_plan
+    from orchestrator.console.plan_view import announce_plan
 
     with driven(db, grid.name, create=True) as (database, driver):
         database.release_stale()
@@ -104,7 +102,7 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
             database.retry([trial.key for trial in grid.trials])
         plan = plan_of(grid, database)
         announce_plan(plan)
-        if line := _without_checkpoint(database, plan, options):
+        if line := without_checkpoint(database, plan, options):
             typer.echo(f"warning: {line}", err=True)
         if unfinished := [entry.trial for entry in plan.entries if entry.status not in ("done", "failed")]:
             make_ready(unfinished, options)
@@ -179,25 +177,6 @@ def _told_to(database: Database, observer: Observer) -> Iterator[None]:
         database.tell = before
 
 
-def _without_checkpoint(database: Database, plan: Plan, options: RunOptions) -> str | None:
-    """Says which trials with epochs start again from their first one; None where only the nodes could tell."""
-    from orchestrator.storage.store import is_url
-    from orchestrator.text import counted
-
-    if options.address is not None or is_url(options.checkpoints):
-        return None
-    begun = [key for key, state in database.states([entry.trial.key for entry in plan.pending]).items() if state.epochs]
-    lost = sum(
-        not any(Path(options.checkpoint(key) + suffix).exists() for suffix in ("", ".previous")) for key in begun
-    )
-    if not lost:
-        return None
-    return (
-        f"no checkpoint in {options.checkpoints} of {counted(lost, 'interrupted trial')}: training starts again from "
-        "the first epoch. If the run before had another --checkpoints, stop this one and give it again"
-    )
-
-
 def _others(database: Database, grid: Grid, driver: Driver) -> Counter[int]:
     """How many trials of a grid each living driver has, other than this one, by its token."""
     states = database.states([trial.key for trial in grid.trials]).values()
@@ -266,68 +245,6 @@ def save_grid(database: Database, grid: Grid) -> None:
         typer.echo(f"note: {line}", err=True)
     trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
     database.save_grid(grid.name, absolute(grid.source), grid.text, grid.report, trials)
-
-
-def make_ready(trials: Sequence[Trial], options: RunOptions) -> None:
-    """Have storage and data sets in place before any trial starts, as far as this machine can tell.
-
-    Raises StorageError and DataError. What is missing here may be there on the nodes of a cluster, which look for
-    themselves.
-    """
-    from orchestrator.storage.store import check_writable, is_url, missing_data
-    from trainer.data.download import prepare
-    from trainer.datasets import DataError
-
-    if is_url(options.checkpoints):
-        check_writable(str(options.checkpoints))
-    elif options.address is None:
-        _check_folder(Path(options.checkpoints).absolute())
-    needed = {(trial.config.dataset, trial.config.ood_dataset): trial.config for trial in trials}
-    if is_url(options.data_root):
-        for name in sorted({name for names in needed for name in names if name}):
-            if problem := missing_data(name, str(options.data_root)):
-                raise DataError(f"{name}: {problem}; put it there, or choose another data root (--data-root)")
-        return
-    said: set[str] = set()
-
-    def say_once(line: str) -> None:
-        # One data set may be needed beside several others.
-        if line not in said:
-            said.add(line)
-            typer.echo(line)
-
-    for config in needed.values():
-        try:
-            prepare(config, Path(options.data_root), progress=say_once)
-        except DataError as error:
-            if options.address is None:
-                raise
-            typer.echo(f"warning: on this machine, {error}. The nodes of the cluster look for their own", err=True)
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder of checkpoints that no trial could write to, before any of them starts."""
-    from orchestrator.storage.store import StorageAway, StorageError
-
-    there = folder
-    try:
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except PermissionError as error:
-        raise StorageError(
-            f"{folder} cannot be written: {there} is read-only for this user; choose another with --checkpoints"
-        ) from error
-    except NotADirectoryError as error:
-        raise StorageError(
-            f"{folder} cannot be written: {there} is no folder; choose another with --checkpoints"
-        ) from error
-    except OSError as error:
-        # A disk that has turned read-only is as little a person's doing as one that is full.
-        away = error.errno == errno.EROFS or of_system(error) == TRY_AGAIN
-        raise (StorageAway if away else StorageError)(
-            f"{folder} cannot be written: {there}: {error.strerror}; mend that, or choose another with --checkpoints"
-        ) from error
 
 
 def _one_seed_each(grid: Grid) -> list[Trial]:

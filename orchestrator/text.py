@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from orchestrator.planning.estimate import Estimate
-
 
 def counted(number: float, noun: str) -> str:
     """`1 trial`, `2,000 trials`, `0.5 GPUs`."""
@@ -23,13 +18,6 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
-def interval(left: Estimate) -> str:
-    """`5 min 02 s (4 min 10 s to 7 min 30 s)`."""
-    if duration(left.low) == duration(left.high):
-        return duration(left.seconds)
-    return f"{duration(left.seconds)} ({duration(left.low)} to {duration(left.high)})"
 
 
 def size(count: float) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from reports.errors import ReportError
+
 if TYPE_CHECKING:
     from reports.checks.tracing import explain
     from reports.checks.verification import verify
@@ -20,13 +22,6 @@ _HOMES = {
     "explain": "checks.tracing",
     "verify": "checks.verification",
 }
-
-
-class ReportError(ValueError):
-    """A request that a report cannot fulfil; the message says what to ask instead."""
-
-    # Of the command: bad input, see `orchestrator.exit_codes`.
-    exit_code = 2
 
 
 # Imported on first use: pandas and matplotlib take a second that `orchestrate --help` need not wait for.

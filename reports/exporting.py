@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from orchestrator.database import queries
-from reports import ReportError
+from reports.errors import ReportError
 
 if TYPE_CHECKING:
     from orchestrator.database import Database

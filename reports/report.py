@@ -10,8 +10,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from orchestrator.database import queries
-from reports import ReportError
 from reports.columns import Column
+from reports.errors import ReportError
 from reports.layouts.cells import asked_layouts
 from reports.layouts.interactions import losses, moments
 from reports.layouts.other import generic

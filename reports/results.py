@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.database import progress, queries
-from reports import ReportError
+from reports.errors import ReportError
 
 if TYPE_CHECKING:
     from orchestrator.database import Database

@@ -15,8 +15,8 @@ from typing import Any, NoReturn, get_args
 
 from trainer.config import TrainConfig
 from trainer.datasets import DATASETS, FOLDER_PREFIX
+from trainer.method import METHODS
 from trainer.networks import NETWORKS
-from trainer.objective import METHODS
 from trainer.paths import PathError, user_path
 from trainer.problems import unknown
 from trainer.results import ENGINES

@@ -16,7 +16,7 @@ from trainer.config import TrainConfig
 from trainer.data.splits import EvaluationSets
 from trainer.device import prepare_device, wait_for
 from trainer.evaluation import evaluate
-from trainer.objective import Batch
+from trainer.method import Batch
 from trainer.state import build_networks, checkpoint_state, load_state, teacher_config
 from trainer.step import Replayed, eager
 from trainer.train import Loader, Training

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from trainer.method import METHODS
 from trainer.networks import NETWORKS
-from trainer.objective import METHODS, Objective, build_methods, method_parameters
+from trainer.objective import Objective, build_methods, method_parameters
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
 
 if TYPE_CHECKING:
-    from trainer.objective import Requires
+    from trainer.method import Requires
 
 
 # One text for equal values, whatever the order of their keys.

@@ -36,7 +36,7 @@ from trainer.objective import build_methods
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
 
 if TYPE_CHECKING:
-    from trainer.objective import Method, Requires
+    from trainer.method import Method, Requires
 
 # Part of every key: raise it when the meaning of an existing field changes, and every trial becomes a new one.
 CONFIG_VERSION = 1

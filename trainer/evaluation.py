@@ -15,8 +15,8 @@ from trainer.config import TrainConfig
 from trainer.data.splits import EvaluationSet, EvaluationSets
 from trainer.device import without_search
 from trainer.distributed import gathered
+from trainer.method import Output
 from trainer.metrics import auroc_value, metric_values
-from trainer.objective import Output
 from trainer.results import Evaluation, Metrics
 
 METRICS = len(fields(Metrics))

@@ -18,7 +18,8 @@ from trainer.config import TrainConfig
 from trainer.device import without_search
 from trainer.distributed import added, least, part_of, process_count
 from trainer.evaluation import autocast
-from trainer.objective import Batch, Objective, Output
+from trainer.method import Batch, Output
+from trainer.objective import Objective
 from trainer.results import COMPILED, LAUNCHED, REPLAYED
 
 log = logging.getLogger(__name__)

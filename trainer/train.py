@@ -22,7 +22,8 @@ from trainer.device import prepare_device, wait_for
 from trainer.distributed import average_statistics, from_the_first, process_number, watching_peers
 from trainer.evaluation import evaluate
 from trainer.memory import keep_freed_memory
-from trainer.objective import Batch, Objective
+from trainer.method import Batch
+from trainer.objective import Objective
 from trainer.results import EpochResult
 from trainer.state import build_networks, build_optimizer, checkpoint_state, derived_seed, load_state, teacher_config
 from trainer.step import Replayed, Step, build_step, choose_engine, eager, set_rate

@@ -58,7 +58,7 @@ def watch(
     It reads the database alone, so it works from another terminal or machine.
     """
     with errors():
-        from orchestrator.console.status import watch_grids
+        from orchestrator.console.watch import watch_grids
 
         watch_grids(db, grid, every=every, once=once, html=html)
 

@@ -24,7 +24,7 @@ from orchestrator.exit_codes import BUSY, DONE, SOME_FAILED, TRY_AGAIN
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
-    from orchestrator.grid.load import Trial
+    from orchestrator.grid.trial import Trial
     from orchestrator.planning.forecast import Forecast
     from orchestrator.planning.plan import Plan, PlannedTrial
 
@@ -126,7 +126,7 @@ def plan(
 ) -> None:
     """List the trials of a grid and why each would run: new, interrupted, failed, or done already."""
     with errors():
-        from orchestrator.console.run_view import print_plan
+        from orchestrator.console.plan_view import print_plan
         from orchestrator.grid.load import load_grid
         from orchestrator.planning.plan import with_devices
         from orchestrator.run import leaving, plan_of
@@ -176,13 +176,13 @@ def time_command(
 
 
 def _forecast(plan: Plan, database: Database | None) -> Forecast | None:
-    from orchestrator.planning.forecast import forecast
+    from orchestrator.planning.forecast import make_forecast
 
     if database is None or not plan.pending:
         return None
     pending = [entry.trial for entry in plan.pending]
     states = database.states([trial.key for trial in pending])
-    return forecast(plan, states, database.measured(), _slots_here(pending))
+    return make_forecast(plan, states, database.measured(), _slots_here(pending))
 
 
 def _slots_here(trials: Sequence[Trial]) -> int:

@@ -200,7 +200,8 @@ def _devices() -> Iterator[Finding]:
 
 
 def _datasets(data_root: str | Path) -> Iterator[tuple[str, str | None]]:
-    from orchestrator.storage.store import is_url, missing_data
+    from orchestrator.storage.staging import missing_data
+    from orchestrator.storage.store import is_url
     from trainer.data.download import what_is_missing
     from trainer.datasets import DATASETS
 

@@ -14,8 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.planning.estimate import Estimate, Measured, Work, estimate
-from orchestrator.text import duration, interval
+from orchestrator.planning.estimate import Estimate, Measured, Work, interval, make_estimate
+from orchestrator.text import duration
 
 if TYPE_CHECKING:
     from orchestrator.planning.plan import Plan
@@ -118,7 +118,7 @@ class Board:
         work = [
             Work(self.configs[name], max(0, self.epochs[name] - self.reached[name]), paces.get(name)) for name in order
         ]
-        return estimate(work, [*self.known, *measured], self.slots)
+        return make_estimate(work, [*self.known, *measured], self.slots)
 
     def progress(self) -> str:
         """How much of the whole grid is done, as `21 of 28 done`."""

@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from orchestrator.console.live import Board, Row
-from orchestrator.planning.estimate import Measured
-from orchestrator.scheduler.recorder import Observer
-from orchestrator.text import counted, interval, size
+from orchestrator.planning.estimate import Measured, interval
+from orchestrator.scheduler.observer import Observer
 
 if TYPE_CHECKING:
     from orchestrator.failures import Failure
-    from orchestrator.planning.forecast import Forecast
     from orchestrator.planning.plan import Plan
     from trainer.results import EpochResult
 
@@ -30,62 +26,6 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 10.0
 # Between a checkpoint's epochs, which come one after the other, and the next one.
 QUIET_SECONDS = 1.0
-
-
-def announce_plan(plan: Plan) -> None:
-    """One line before a run: how many trials the grid has, and what happens to them."""
-    Console(highlight=False, soft_wrap=True).print(escape(plan.summary()))
-
-
-def print_plan(plan: Plan, cost: Forecast | None = None) -> None:
-    """Every trial of a grid with its state and the reason why it would run or not, and what the run would cost."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        longest = max((len(entry.trial.name) for entry in plan.entries), default=0)
-        for entry in plan.entries:
-            print(f"{entry.trial.key[:10]}  {entry.status:<11}  {entry.trial.name:<{longest}}  {entry.reason}")
-        print(plan.summary())
-        for line in (*plan.together(), *cost_lines(cost, plan)):
-            print(line)
-        return
-    colours = {"new": "cyan", "interrupted": "yellow", "done": "green", "failed": "red", "running": "blue"}
-    table = Table(box=None, pad_edge=False)
-    for heading in ("key", "trial", "state", "why"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("key", "state"))
-    for entry in plan.entries:
-        colour = colours.get(entry.status, "")
-        table.add_row(entry.trial.key[:10], escape(entry.trial.name), Text(entry.status, colour), escape(entry.reason))
-    console.print(table)
-    console.print(escape(plan.summary()))
-    for line in (*plan.together(), *cost_lines(cost, plan)):
-        console.print(escape(line))
-
-
-def cost_lines(cost: Forecast | None, plan: Plan) -> list[str]:
-    """Return what a forecast says, a line per network and one for all; or why there is none."""
-    if cost is None:
-        if not plan.pending:
-            return []
-        return [
-            "no estimate of time, memory and disk: nothing like these trials was measured in this database yet; "
-            "`orchestrate run` measures first (canary runs, epochs), and `plan` in another terminal shows it then"
-        ]
-    lines = []
-    for each in cost.networks:
-        seconds = f"{each.slowest:.3g} s per epoch"
-        if each.fastest < each.slowest:
-            seconds = f"{each.fastest:.3g} to {seconds}"
-        memory = "" if each.peak_memory_bytes is None else f", peak memory {size(each.peak_memory_bytes)}"
-        sources = [(each.trained, "trial"), (each.rehearsed, "canary run")]
-        source = " and ".join(counted(count, word) for count, word in sources if count)
-        lines.append(f"{each.network}: {seconds}{memory} (measured on {source})")
-    left = cost.left
-    if left.seconds:
-        once = ", one after the other" if cost.slots == 1 else f", {cost.slots} at once on this machine"
-        once = once if cost.trials > 1 else ""
-        disk = "" if cost.disk_bytes is None else f", {size(cost.disk_bytes)} of checkpoints"
-        lines.append(f"about {interval(left)}{once}; {left.device_seconds / 3600:.3g} device-hours{disk}")
-    return lines
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """The results database: everything that a grid needs to remember, and all that reports read."""
 
+from orchestrator.database.driver import driver_lock
 from orchestrator.database.errors import Busy, DatabaseAway, DatabaseError, Holder
-from orchestrator.database.lock import Driver, driver_lock
 from orchestrator.database.open import open_database
 from orchestrator.database.store import Database
-from orchestrator.records import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
+from orchestrator.records import AttemptRow, Driver, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
 
 __all__ = [
     "AttemptRow",

@@ -21,7 +21,7 @@ from orchestrator.database.models import Attempt, Base, Epoch, Grid, Trial
 from orchestrator.database.values import now
 
 if TYPE_CHECKING:
-    from orchestrator.database.lock import Living
+    from orchestrator.records import Living
 
 # Rows of a server that are held in memory at once.
 BATCH = 2000

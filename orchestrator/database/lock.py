@@ -6,74 +6,26 @@ import errno
 import fcntl
 import json
 import os
-import secrets
 import shlex
-import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
-from orchestrator.database.backends.postgresql import SCHEMA, LockedSession, advisory_locks, lock_number
-from orchestrator.database.errors import NO_LOCKS, Busy, DatabaseError, Holder, described
-from orchestrator.database.values import clean, now
-
-if TYPE_CHECKING:
-    from orchestrator.database.store import Database
+from orchestrator.database.backends.postgresql import advisory_locks
+from orchestrator.database.errors import NO_LOCKS, Busy, DatabaseError, Holder
+from orchestrator.records import Living
 
 # POSIX locks know processes, not files opened: a second lock of this process would succeed, and closing it free both.
 _held: dict[str, Holder] = {}
 
-# Whether the driver of a token still lives.
-Living = Callable[[int], bool]
 
 # C's struct flock on 64-bit Linux: kind, whence, start, length, process.
 _FLOCK = "hhqqi0q"
-
-
-@dataclass(frozen=True)
-class Driver:
-    """The process that runs trials; `token` is unique to it and marks what it claimed."""
-
-    token: int
-    host: str
-    pid: int
-
-
-@contextmanager
-def driver_lock(db: Database, *, grid: str) -> Iterator[Driver]:
-    """Hold the database as its driver.
-
-    On an SQLite file there is one driver; on PostgreSQL one for each grid, and claims keep a trial from running
-    twice. Raises Busy when another holds it, and DatabaseError when `db` was opened for reading.
-    """
-    if db.readonly:
-        raise DatabaseError(f"{db.where} was opened for reading; a driver has to write it")
-    host, pid = socket.gethostname(), os.getpid()
-    holder = Holder(host, pid, now(), clean(grid))
-    driver = Driver(secrets.randbelow(2**63 - 1) + 1, host, pid)
-    if db.path is not None:
-        with file_lock(db.path, holder), db.driven_by(driver, None):
-            yield driver
-        return
-    if db.driver is not None:
-        raise Busy(db.where, Holder(db.driver.host, db.driver.pid))
-    session = LockedSession(
-        db.engine, db.where, exclusive=[lock_number("grid", grid), driver.token], shared=[SCHEMA], holder=holder
-    )
-    with described(db.where):
-        session.connection()
-    try:
-        with db.driven_by(driver, session):
-            yield driver
-    finally:
-        session.close()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from orchestrator.database.models import ACCEPTED, MAIN_TEST, Attempt, Epoch, Ev
 from orchestrator.records import AttemptRow, FailureRow, MeasuredRow, ProgressRow, TrialState
 
 if TYPE_CHECKING:
-    from orchestrator.database.lock import Living
+    from orchestrator.records import Living
 
 # Of an error text, enough for its first line.
 _LINE = 1000

@@ -22,7 +22,7 @@ from orchestrator.records import AttemptRow, FailureRow, GridRow, MeasuredRow, P
 if TYPE_CHECKING:
     from orchestrator.database.backends.postgresql import LockedSession
     from orchestrator.database.backup import Copied
-    from orchestrator.database.lock import Driver, Living
+    from orchestrator.records import Driver, Living
     from trainer.results import EpochResult
 
 T = TypeVar("T")

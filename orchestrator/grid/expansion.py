@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.grid.document import Node
+from orchestrator.grid.document import Node, Reader
 from orchestrator.grid.fields import ENTANGLED, Block, Choice, Choices
-from orchestrator.grid.problems import Place, Reader, joined
+from orchestrator.grid.problems import Place, joined
 from trainer.config import TrainConfig, config_problems
 from trainer.problems import shown
 

@@ -7,20 +7,19 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.grid.document import Node, read_document
+from orchestrator.grid.document import Node, Reader, read_document
 from orchestrator.grid.expansion import expand
 from orchestrator.grid.fields import ELSEWHERE, REPORT, RESOURCES
 from orchestrator.grid.names import trial_names
-from orchestrator.grid.problems import GridError, Problem, Reader
+from orchestrator.grid.problems import GridError, Problem
+from orchestrator.grid.trial import Grid, Resources, Trial
 from trainer.config import TrainConfig
 from trainer.networks import NETWORKS
 from trainer.problems import shown, unknown
-
-__all__ = ["Grid", "GridError", "Problem", "Resources", "Trial", "load_grid"]
 
 SECTIONS = ("name", "fixed", "grid", "exclude", "resources", "report")
 # The main paper's tables by number, the other sources' by name.
@@ -35,43 +34,6 @@ MAX_AMOUNT = 4096
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MEAN_LAST = re.compile(r"mean_last_[1-9][0-9]{0,5}")
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one trial asks of the cluster.
-
-    It runs in so many `processes`, and each has its GPU (a fraction packs several trials on one) and CPU cores. Without
-    a number, `gpu` is one where there is one and none where there is none, see `placed`. `engine` and `deterministic`
-    say how its steps are run.
-    """
-
-    gpu: float | None = None
-    cpu: float = 1.0
-    processes: int = 1
-    engine: str = "auto"
-    deterministic: bool = False
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One configuration with one seed. `name` is readable, unique in its grid and safe as a path."""
-
-    key: str
-    name: str
-    config: TrainConfig
-    resources: Resources
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A named list of trials, in the order of the file, and what its reports are."""
-
-    name: str
-    source: Path
-    text: str
-    trials: list[Trial]
-    report: dict[str, Any]
 
 
 def load_grid(path: str | Path) -> Grid:

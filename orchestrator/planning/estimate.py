@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from orchestrator.text import duration
+
 # How far a trial's speed may be off, as a factor, by where its estimate comes from. A trial's own epochs differ by
 # the noise of a machine; other seeds of its configuration hardly more; other methods on its network cost up to about
 # a third; another network says little.
@@ -45,7 +47,7 @@ class Estimate:
     device_seconds: float
 
 
-def estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int) -> Estimate | None:
+def make_estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int) -> Estimate | None:
     """The time that `work` takes when `slots` trials run at once, in order; None where too little was measured.
 
     A trial's speed is its own, else the mean of its cell (the configuration but for the seed), else of its network,
@@ -106,3 +108,10 @@ def _makespan(spans: Sequence[float], slots: int) -> float:
     for span in spans:
         heapq.heapreplace(ends, ends[0] + span)
     return max(ends)
+
+
+def interval(left: Estimate) -> str:
+    """`5 min 02 s (4 min 10 s to 7 min 30 s)`."""
+    if duration(left.low) == duration(left.high):
+        return duration(left.seconds)
+    return f"{duration(left.seconds)} ({duration(left.low)} to {duration(left.high)})"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestrator.planning.estimate import Estimate, Measured, Work, estimate, setting
+from orchestrator.planning.estimate import Estimate, Measured, Work, make_estimate, setting
 
 if TYPE_CHECKING:
     from orchestrator.planning.plan import Plan, State
@@ -53,7 +53,9 @@ class Forecast:
     disk_bytes: int | None
 
 
-def forecast(plan: Plan, states: Mapping[str, State], measured: Sequence[MeasuredTrial], slots: int) -> Forecast | None:
+def make_forecast(
+    plan: Plan, states: Mapping[str, State], measured: Sequence[MeasuredTrial], slots: int
+) -> Forecast | None:
     """The cost of the pending trials of a plan when `slots` run at once; None where nothing was measured."""
     own = {row.key: row.seconds_per_epoch for row in measured if row.purpose == "train"}
     work = []
@@ -61,7 +63,7 @@ def forecast(plan: Plan, states: Mapping[str, State], measured: Sequence[Measure
         trial = entry.trial
         done = states[trial.key].epochs if trial.key in states else 0
         work.append(Work(trial.config.model_dump(mode="json"), trial.config.epochs - done, own.get(trial.key)))
-    left = estimate(work, as_measured(measured), slots)
+    left = make_estimate(work, as_measured(measured), slots)
     if left is None or not measured:
         return None
     # A database may hold other data sets and widths, which say nothing of these trials.

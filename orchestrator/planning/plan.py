@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from orchestrator.text import counted
 
 if TYPE_CHECKING:
-    from orchestrator.grid.load import Grid, Trial
+    from orchestrator.grid.trial import Grid, Trial
 
 Status = Literal["new", "interrupted", "done", "failed", "running", "waiting"]
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.failures import Failure, infrastructure_failure
-from orchestrator.scheduler.cluster import Cluster, Interrupted, RayEnded, RunOptions, stop_signal
-from orchestrator.scheduler.recorder import Observer, Recorder, retry_at_once
-from orchestrator.scheduler.trackers import flat_metrics
+from orchestrator.scheduler.cluster import Cluster, RayEnded
+from orchestrator.scheduler.options import RunOptions
+from orchestrator.scheduler.recorder import Recorder, retry_at_once
+from orchestrator.scheduler.signals import Interrupted, stop_signal
 
 # The least time that a trial has for each thing it says until its first epoch is over.
 START_SECONDS = 900.0
@@ -118,71 +119,6 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
                     kill(actor)
 
     return Callback()
-
-
-def tracker_callbacks(options: RunOptions, observer: Observer) -> list[Any]:
-    """Ray's own callbacks for experiment trackers, told of epochs alone.
-
-    What goes wrong there is said once, and stops neither the trial nor the grid.
-    """
-    from ray import tune
-    from ray.tune.logger import TBXLoggerCallback
-
-    class Board(TBXLoggerCallback):
-        def log_trial_start(self, trial: Any) -> None:
-            # Ray would write to its own folder of the trial, which does not outlive the run.
-            folder = options.logs.with_name("tensorboard") / str(trial)
-            self._trial_writer[trial] = self._summary_writer_cls(str(folder), flush_secs=30)
-            self._trial_result[trial] = {}
-
-    def made(name: str) -> Any:
-        if name == "tensorboard":
-            return Board()  # type: ignore[no-untyped-call]
-        if name == "mlflow":
-            from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-            return MLflowLoggerCallback(experiment_name=options.grid)
-        from ray.air.integrations.wandb import WandbLoggerCallback
-
-        return WandbLoggerCallback(project=options.grid, excludes=["job"])
-
-    class Told(tune.Callback):
-        def __init__(self, name: str) -> None:
-            self.name, self.inner, self.works = name, made(name), True
-
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (object, ())
-
-        def tell(self, hook: str, *arguments: Any, **named: Any) -> None:
-            if not self.works:
-                return
-            try:
-                getattr(self.inner, hook)(*arguments, **named)
-            except Exception as error:
-                self.works = False
-                observer.note(f"{self.name} gets nothing more: {type(error).__name__}: {error}")
-
-        def setup(self, *arguments: Any, **named: Any) -> None:
-            self.tell("setup", *arguments, **named)
-
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self.tell("log_trial_start", trial)
-
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
-        ) -> None:
-            if result.get("kind") == "epoch" and not result["result"]["restored"]:
-                step = result["result"]["epoch"] + 1
-                metrics = flat_metrics(result["result"])
-                self.tell("log_trial_result", step, trial, {"training_iteration": step, **metrics})
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self.tell("log_trial_end", trial, failed=False)
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self.tell("log_trial_end", trial, failed=True)
-
-    return [Told(name) for name in options.trackers]
 
 
 def _key(trial: Any) -> str:

@@ -20,14 +20,15 @@ import psutil
 
 from orchestrator.provenance import ROOT
 from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address, refuse_silent
+from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.private_ray import Guard, have_home, keep_token_private, not_started, session_folder
-from orchestrator.storage.store import absolute, joined
+from orchestrator.scheduler.signals import Interrupted, handled_signals, received, remember
 from orchestrator.text import counted
 from orchestrator.timing.procfs import processors
 from orchestrator.timing.sampler import device_facts
 
 if TYPE_CHECKING:
-    from orchestrator.grid.load import Resources, Trial
+    from orchestrator.grid.trial import Resources, Trial
 
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
@@ -57,45 +58,6 @@ OBJECT_STORE_BYTES = 200 * 2**20
 
 class RayEnded(RayAway):
     """A process of the private Ray ended while trials ran; what was recorded stays."""
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop; what was recorded stays."""
-
-    def __init__(self, number: int) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"interrupted ({name}): what was recorded stays, and the same command goes on from there")
-        self.exit_code = 128 + number
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Where and how the trials of `grid` run; nothing here changes what they compute.
-
-    `data_root` and `checkpoints` are paths or URLs. `environment` is the launch's provenance; `checkpoint_seconds` the
-    least time between two checkpoints of a trial (None: see `trainer.train.train`); `stall_seconds` the silence after
-    which a trial counts as hung (`orchestrator.scheduler.callbacks.START_SECONDS` is the least for one that starts).
-    `wait_for_nodes`: a node may join that has what no node has yet.
-    """
-
-    grid: str
-    data_root: str | Path
-    checkpoints: str | Path
-    logs: Path
-    environment: dict[str, Any]
-    address: str | None = None
-    checkpoint_seconds: float | None = None
-    stall_seconds: float = 3600.0
-    same_failure_limit: int = 5
-    canaries: bool = True
-    pack: bool = False
-    trackers: tuple[str, ...] = ()
-    dashboard: bool = True
-    wait_for_nodes: bool = False
-
-    def checkpoint(self, key: str) -> str:
-        """The path or URL of a trial's checkpoint."""
-        return joined(absolute(self.checkpoints), f"{key}.pt")
 
 
 @dataclass(frozen=True)
@@ -181,14 +143,6 @@ def _code() -> Iterator[str]:
         yield folder
 
 
-_signals: list[int] = []
-
-
-def stop_signal() -> int | None:
-    """The signal that has asked the run to stop, if any has."""
-    return _signals[0] if _signals else None
-
-
 @contextlib.contextmanager
 def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     """A Ray to run on: a private one on this machine, or the cluster at `options.address`.
@@ -230,12 +184,12 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     # Ray says that a worker died on standard output, whatever it is told; the audience hears it from the recorder.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     started: list[psutil.Process] = []
-    with _handled_signals() as numbers, guard or contextlib.nullcontext():
+    with handled_signals() as numbers, guard or contextlib.nullcontext():
         try:
             context = _start_ray(address, local)
             # From here on a signal is noted, and heeded between two steps. (Ray has installed handlers of its own.)
             for number in numbers:
-                signal.signal(number, _remember)
+                signal.signal(number, remember)
             for logger in ("ray.tune", "ray.train", "ray.air"):
                 logging.getLogger(logger).setLevel(logging.CRITICAL)
             url = f"http://{context.dashboard_url}" if context.dashboard_url else None
@@ -271,7 +225,7 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
                 **local,
             )
     except KeyboardInterrupt:
-        raise Interrupted(_signals[0]) from None
+        raise Interrupted(received[0]) from None
     except SystemExit:
         # What Ray makes of a SIGTERM while it starts.
         raise Interrupted(signal.SIGTERM) from None
@@ -279,8 +233,8 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
         raise
     except Exception as error:
         # A hang-up ends Ray's processes as well.
-        if _signals:
-            raise Interrupted(_signals[0]) from None
+        if received:
+            raise Interrupted(received[0]) from None
         raise (_not_joined(address, error) if address else not_started(error)) from error
 
 
@@ -308,31 +262,3 @@ def _not_joined(address: str, error: Exception) -> SchedulerError:
             "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, to that of its head (`ray get-auth-token` prints it there)"
         )
     return RayAway(f"Ray did not start at {address}: {said}")
-
-
-@contextlib.contextmanager
-def _handled_signals() -> Iterator[list[int]]:
-    """Have the signals that ask a program to end raise KeyboardInterrupt; yields their numbers."""
-    numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
-    # Not where `nohup` has it ignored.
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        numbers.append(signal.SIGHUP)
-    del _signals[:]
-    handlers = {number: signal.signal(number, _leave) for number in numbers}
-    try:
-        yield numbers
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _leave(number: int, frame: object) -> None:
-    _signals.append(number)
-    raise KeyboardInterrupt
-
-
-def _remember(number: int, frame: object) -> None:
-    """Note a signal, instead of ending at any odd place; the third one ends it there and then."""
-    _signals.append(number)
-    if len(_signals) > 2:
-        raise KeyboardInterrupt

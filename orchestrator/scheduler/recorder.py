@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.exit_codes import SOME_FAILED, TRY_AGAIN
 from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infrastructure_failure, process_ended
 from orchestrator.scheduler.journal import Journal
+from orchestrator.scheduler.observer import Observer
 from orchestrator.text import counted
 from orchestrator.timing.sampler import Timing, label
 from trainer.results import EpochResult
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
-    from orchestrator.grid.load import Trial
+    from orchestrator.grid.trial import Trial
 
 # Ended attempts that may still have overlapped with an epoch that is reported later.
 REMEMBERED = 64
@@ -31,20 +32,6 @@ class CircuitOpen(Exception):
     """Trials kept failing with one cause, so the rest of the grid was not started."""
 
     exit_code = SOME_FAILED
-
-
-@dataclass
-class Observer:
-    """What a run tells its audience, by trial name; every part may be replaced."""
-
-    ready: Callable[[str | None], None] = lambda dashboard_url: None
-    note: Callable[[str], None] = lambda text: None
-    started: Callable[[str, str, str], None] = lambda name, host, device: None
-    epoch: Callable[[str, EpochResult, str], None] = lambda name, result, quality: None
-    finished: Callable[[str], None] = lambda name: None
-    retried: Callable[[str, str], None] = lambda name, reason: None
-    failed: Callable[[str, Failure], None] = lambda name, failure: None
-    tick: Callable[[], None] = lambda: None
 
 
 @dataclass

@@ -20,16 +20,21 @@ from orchestrator.grid.load import placed
 from orchestrator.planning.canary import Footprint, canaries, canary_shape, packed_share, shape_of, trained_images
 from orchestrator.planning.plan import devices_line
 from orchestrator.scheduler.addresses import SchedulerError
-from orchestrator.scheduler.callbacks import Abandoned, recording_callback, tracker_callbacks
-from orchestrator.scheduler.cluster import Cluster, Interrupted, RayEnded, RunOptions, ray_cluster, stop_signal
-from orchestrator.scheduler.recorder import Observer, Recorder, Summary, retry_at_once
+from orchestrator.scheduler.callbacks import Abandoned, recording_callback
+from orchestrator.scheduler.cluster import Cluster, RayEnded, ray_cluster
+from orchestrator.scheduler.observer import Observer
+from orchestrator.scheduler.options import RunOptions
+from orchestrator.scheduler.recorder import Recorder, Summary, retry_at_once
+from orchestrator.scheduler.signals import Interrupted, stop_signal
+from orchestrator.scheduler.trackers import tracker_callbacks
 from orchestrator.storage.store import absolute
-from orchestrator.worker.attempt import Job, run_job
+from orchestrator.worker.attempt import run_job
+from orchestrator.worker.job import Job
 from trainer.results import EpochResult
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
-    from orchestrator.grid.load import Resources, Trial
+    from orchestrator.grid.trial import Resources, Trial
 
 __all__ = ["Interrupted", "RayEnded", "RunOptions", "SchedulerError", "run_trials", "time_trials"]
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from orchestrator.storage.store import StorageError, Store, is_url, joined
+from orchestrator.storage.store import StorageError, Store, in_time, is_url, joined
 from trainer import paths
 from trainer.data.download import alone, file_problem, prepare
 from trainer.data.folders import list_folder
@@ -187,3 +187,14 @@ def _locked(opened: IO[Any]) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def missing_data(name: str, url: str) -> str | None:
+    """Why the data set cannot be fetched from the folder at a URL, None if it is there. Contents are not looked at.
+
+    Raises StorageError when the storage does not answer, and KeyError for an unknown name.
+    """
+    spec, store = dataset_spec(name), Store(url, pauses=())
+    wanted = [file.path for file in spec.files] + ([spec.folder] if spec.folder else [])
+    missing = in_time(url, lambda: [path for path in wanted if not store.exists(path)])
+    return f"{joined(url, missing[0])} is missing" if missing else None

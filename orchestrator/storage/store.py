@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN
-from trainer.datasets import dataset_spec
 
 T = TypeVar("T")
 
@@ -86,18 +85,7 @@ def check_writable(url: str) -> None:
                 raise StorageError(f"{url}: does not give back what was written to it")
             store.remove(name)
 
-    _in_time(url, probe)
-
-
-def missing_data(name: str, url: str) -> str | None:
-    """Why the data set cannot be fetched from the folder at a URL, None if it is there. Contents are not looked at.
-
-    Raises StorageError when the storage does not answer, and KeyError for an unknown name.
-    """
-    spec, store = dataset_spec(name), Store(url, pauses=())
-    wanted = [file.path for file in spec.files] + ([spec.folder] if spec.folder else [])
-    missing = _in_time(url, lambda: [path for path in wanted if not store.exists(path)])
-    return f"{joined(url, missing[0])} is missing" if missing else None
+    in_time(url, probe)
 
 
 class Store:
@@ -219,7 +207,7 @@ def _described(url: str, error: Exception) -> StorageError:
     return StorageAway(f"{url}: the storage failed ({type(error).__name__}: {said})")
 
 
-def _in_time(url: str, work: Callable[[], T]) -> T:
+def in_time(url: str, work: Callable[[], T]) -> T:
     """The result of work that must not take long, whatever patience the storage's client has."""
     outcome: list[T] = []
     failure: list[Exception] = []

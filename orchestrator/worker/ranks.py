@@ -24,7 +24,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.failures import Failure, failure_of, infrastructure_failure, process_ended, tells_of_a_lost_rank
 from orchestrator.timing.sampler import worst
-from orchestrator.worker.attempt import Job, Member, attempt, conclude
+from orchestrator.worker.attempt import attempt, conclude
+from orchestrator.worker.job import Job, Member
 from orchestrator.worker.trial_log import new_log
 
 # A process that has lost another waits so long, at most, for that one to say why or to be found dead.

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from reports import ReportError
 from reports.checks.following import OPTIONAL, Reading, Shown, decode, definitions, readings, suspects, visible
+from reports.errors import ReportError
 
 _HEADER = re.compile(
     r"% orchestrate (?P<table>\S+): (?P<numbers>\d+) numbers, selection (?P<rule>\S+), grids (?P<grids>.*)"

@@ -7,11 +7,10 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.database import queries
-from reports import ReportError
-from reports.columns import Column
+from reports.errors import ReportError
 from reports.report import gather
 from reports.results import Results
-from reports.table import Entry, Row, Table
+from reports.table import Entry, entries_of
 from reports.text import words
 
 if TYPE_CHECKING:
@@ -61,13 +60,6 @@ def _grids(results: Results, each: Entry) -> str:
     read = [grid.name for grid in results.grids]
     asking = [name for name in read if name in behind]
     return f"Grids of its trials: {', '.join(asking) or 'none'}. Grids read: {', '.join(read) or 'none'}."
-
-
-def entries_of(table: Table) -> Iterator[tuple[Row, Column, Entry]]:
-    """Every place of a table: its row, its column, and what stands there."""
-    for row in table.rows:
-        for column, each in zip(table.columns, row.entries, strict=True):
-            yield row, column, each
 
 
 def _any_order(place: str) -> str:

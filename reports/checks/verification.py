@@ -9,13 +9,12 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from reports import ReportError
 from reports.checks.manuscript import Header, Line, Manuscript, Tabular, Written, read
-from reports.checks.tracing import entries_of
 from reports.columns import Column
+from reports.errors import ReportError
 from reports.render.latex import KEY_DIGITS, escape, latex_entry
 from reports.report import gather
-from reports.table import Entry, Row, Table
+from reports.table import Entry, Row, Table, entries_of
 
 if TYPE_CHECKING:
     from orchestrator.database import Database

@@ -15,10 +15,10 @@ from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter
 from reports import titles
 from reports.figures.drawing import COLOURS, INK, Drawing, styled
 from reports.figures.labels import nearest, place
+from reports.layouts.assemble import entry
 from reports.layouts.cells import Slice
 from reports.layouts.paper import ABLATION, of_methods
 from reports.results import Results
-from reports.table import entry
 
 MARKERS = ("o", "s", "^", "D", "P", "X", "v", "*")
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from reports import titles
 from reports.columns import QUALITY, Column
+from reports.layouts.assemble import count_seeds, sample
 from reports.layouts.cells import Slice, distinctions, slices, whole
 from reports.results import Cell, Results, Trial
 from reports.significance import error_rate_noise, half_width, mean_of, spread_of
-from reports.table import Entry, Row, Sample, Table, count_seeds, mark_mixed, sample
+from reports.table import Entry, Row, Sample, Table, mark_mixed
 
 MOMENTS = ("First epoch", "1/4", "1/2", "3/4", "Last epoch")
 # More seeds than this would make the shares no clearer, only slower to read.

@@ -9,9 +9,10 @@ from typing import Any
 
 from reports import titles
 from reports.columns import EPOCH, QUALITY, TOP1, TRAINING, Column
+from reports.layouts.assemble import Line, assemble
 from reports.layouts.cells import VARIES, Slice, by_paper, slices, varying, whole
 from reports.results import Cell, GridInfo, Results
-from reports.table import Line, Table, assemble
+from reports.table import Table
 
 MUTUAL = [(), ("dml",), ("dcm",)]
 

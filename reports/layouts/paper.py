@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from reports import ReportError, titles
+from reports import titles
 from reports.columns import ABOUT_EPOCH, ABOUT_TRAINING, EPOCH, QUALITY, TOP1, TOP5, TRAINING, Column
+from reports.errors import ReportError
+from reports.layouts.assemble import Line, assemble
 from reports.layouts.cells import Slice, asked_layouts, slices, whole
 from reports.layouts.interactions import interactions
 from reports.layouts.other import dcm, fidelity, generic, ood
 from reports.results import Cell, GridInfo, Results
-from reports.table import Line, Table, assemble
+from reports.table import Table
 
 # What a grid that names no table is given: its own.
 GRID = "grid:"

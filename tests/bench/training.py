@@ -25,7 +25,8 @@ from trainer.config import TrainConfig
 from trainer.data.splits import BATCH_SIZE, EvaluationSet, epoch_loader, evaluation_sets
 from trainer.evaluation import autocast, evaluate
 from trainer.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
-from trainer.objective import Batch, Objective
+from trainer.method import Batch
+from trainer.objective import Objective
 from trainer.state import build_networks
 from trainer.step import set_rate
 from trainer.train import Training

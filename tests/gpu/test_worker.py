@@ -14,7 +14,8 @@ import torch
 
 from orchestrator.provenance import code_digest
 from orchestrator.timing.sampler import DeviceSampler, device_facts
-from orchestrator.worker.attempt import Job, run_job
+from orchestrator.worker.attempt import run_job
+from orchestrator.worker.job import Job
 from tests.gpu.test_training import config_of
 
 

@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from orchestrator.grid.load import Grid, GridError, load_grid
+from orchestrator.grid.load import GridError, load_grid
+from orchestrator.grid.trial import Grid
 
 GRIDS = Path(__file__).parents[2] / "grids"
 SHIPPED = sorted(GRIDS.glob("*.yaml"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from trainer.objective import Method
+from trainer.method import Method
 
 
 @dataclass

@@ -29,7 +29,8 @@ from trainer.config import TrainConfig
 from trainer.data.splits import epoch_loader, load_splits
 from trainer.datasets import DATASETS
 from trainer.distributed import PeerLost, from_the_first, gathered, part_of, process_number, together
-from trainer.objective import Batch, Objective, Output
+from trainer.method import Batch, Output
+from trainer.objective import Objective
 from trainer.results import EpochResult
 from trainer.step import Step, training_step
 from trainer.train import Diverged, train

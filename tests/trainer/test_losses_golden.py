@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from trainer.losses import cross_entropy, log_softmax, one_hot
-from trainer.objective import Batch, Objective, Output, build_methods
+from trainer.method import Batch, Output
+from trainer.objective import Objective, build_methods
 
 CASES = json.loads((Path(__file__).parent / "golden" / "golden_losses.json").read_text())
 

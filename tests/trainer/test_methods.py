@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.trainer.toy import BATCH, CLASSES, SAMPLES, ToyNetwork, toy_batch, toy_labels, toy_objective, train_step
-from trainer.objective import Output, build_methods
+from trainer.method import Output
+from trainer.objective import build_methods
 
 
 def softmax(values, temperature=1.0):

@@ -14,7 +14,8 @@ from torch import nn
 
 import trainer.methods  # noqa: F401  (fills the registry)
 from tests.trainer.toy import CLASSES, RefuseWaiting, ToyNetwork, toy_batch, toy_labels, toy_objective, train_step
-from trainer.objective import METHODS, Method, Objective, Output, Requires, build_methods, method_parameters
+from trainer.method import METHODS, Method, Output, Requires
+from trainer.objective import Objective, build_methods, method_parameters
 
 # Every method as it is by default, and what hyperparameters switch to.
 VARIANTS = [

@@ -15,7 +15,7 @@ import trainer.methods  # noqa: F401  (fills the registry)
 from tests.trainer import tape
 from tests.trainer.training import COMBINATIONS, assert_same, title
 from trainer.config import TrainConfig
-from trainer.objective import METHODS, Batch, Method
+from trainer.method import METHODS, Batch, Method
 from trainer.results import COMPILED, LAUNCHED, REPLAYED
 from trainer.state import build_networks, checkpoint_state, load_state, teacher_config
 from trainer.step import Replayed, Step, choose_engine, hold_rate, set_rate

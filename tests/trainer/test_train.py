@@ -17,8 +17,9 @@ from tests.trainer.training import assert_same, content, in_a_process, numbers, 
 from trainer import objective
 from trainer.config import TrainConfig
 from trainer.data.splits import DataError, epoch_loader, load_splits
+from trainer.method import Method
 from trainer.metrics import compute_metrics, ood_auroc
-from trainer.objective import Method, Objective
+from trainer.objective import Objective
 from trainer.results import EpochResult
 from trainer.state import build_networks
 from trainer.train import Diverged, train

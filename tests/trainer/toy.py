@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.objective import Batch, Objective, Output, build_methods
+from trainer.method import Batch, Output
+from trainer.objective import Objective, build_methods
 
 CLASSES = 5
 SAMPLES = 12

@@ -17,7 +17,7 @@ from trainer.config import TrainConfig
 from trainer.data.reading import Images, ranks_within_class
 from trainer.datasets import dataset_spec, normalization_of
 from trainer.distributed import part_of, process_count
-from trainer.objective import Batch
+from trainer.method import Batch
 
 Normalizer = Callable[[Tensor], Tensor]
 

@@ -22,7 +22,7 @@ from trainer.data.augmentation import draw_epoch, flips, normalizer, upload
 from trainer.data.reading import ImageFiles, fitted, open_image
 from trainer.datasets import DataError
 from trainer.distributed import part_of, process_count
-from trainer.objective import Batch
+from trainer.method import Batch
 
 EVALUATION_MARGIN = 256 / 224
 MAX_WORKERS = 16

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from trainer.losses import cross_entropy, log_softmax, stack, stack_alike, wide
-from trainer.objective import Batch, Method, Output, Requires, summed
+from trainer.method import Batch, Method, Output, Requires, summed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

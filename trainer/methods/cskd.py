@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from trainer.losses import kl_divergence, log_softmax
-from trainer.objective import Batch, Method, Output, Requires, predict, summed
+from trainer.method import Batch, Method, Output, Requires, predict, summed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from trainer.losses import log_softmax, stack_alike
-from trainer.objective import Batch, Method, Output, Requires, summed
+from trainer.method import Batch, Method, Output, Requires, summed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from trainer.losses import kl_divergence, log_softmax
-from trainer.objective import Batch, Method, Output, Requires
+from trainer.method import Batch, Method, Output, Requires
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

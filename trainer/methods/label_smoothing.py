@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from trainer.objective import Batch, Method
+from trainer.method import Batch, Method
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from trainer.losses import one_hot, wide
-from trainer.objective import Batch, Method, Output, of_whole_batch
+from trainer.method import Batch, Method, Output, of_whole_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from trainer.losses import cross_entropy, kl_divergence, log_softmax, one_hot
-from trainer.objective import Batch, Method, Output, Requires, predict, summed
+from trainer.method import Batch, Method, Output, Requires, predict, summed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
-from trainer.objective import Output
+from trainer.method import Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

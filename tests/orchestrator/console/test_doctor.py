@@ -22,7 +22,7 @@ from orchestrator.console.doctor import COMBINATIONS, SMALL, check_machine, chec
 from orchestrator.console.machine import Finding
 from trainer.checkpoint import save_checkpoint
 from trainer.config import TrainConfig
-from trainer.objective import METHODS
+from trainer.method import METHODS
 
 
 def test_resuming_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:

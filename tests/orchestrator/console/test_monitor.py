@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.console.status import PageError, _matrices, print_status, status_of, watch_grids
+from orchestrator.console.status import print_status, status_of
+from orchestrator.console.watch import PageError, _matrices, watch_grids
 from orchestrator.database import DatabaseError, driver_lock, open_database
 from tests.orchestrator.databases.samples import result, start
 
@@ -230,7 +231,7 @@ def test_ctrl_c_ends_the_watching(db, tmp_path, monkeypatch):
         if len(looks) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestrator.console.status.time.sleep", sleep)
+    monkeypatch.setattr("orchestrator.console.watch.time.sleep", sleep)
     watch_grids(db, None, every=1.5, once=False, html=page)
     assert looks == [(1.5, True)] * 3
 

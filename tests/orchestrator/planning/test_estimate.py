@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from orchestrator.planning.estimate import Measured, Work, estimate
+from orchestrator.planning.estimate import Measured, Work, make_estimate
 
 NETWORKS = {"resnet18": 10.0, "resnet50": 30.0, "resnext50_32x4d": 60.0}
 METHODS = {"baseline": 1.0, "pskd": 1.03, "byot": 1.14, "dmfl": 1.02, "pskd+byot+dmfl": 1.25}
@@ -38,7 +38,7 @@ def test_within_a_fifth_after_one_finished_trial_per_network(slots, seed):
     for trial in trials:
         first.setdefault(trial[0]["network"], trial)
     rest = [trial for trial in trials if trial not in first.values()]
-    found = estimate(
+    found = make_estimate(
         [Work(cell, 30) for cell, _ in rest], [Measured(cell, seconds) for cell, seconds in first.values()], slots
     )
     truth = simulate(rest, slots)
@@ -50,16 +50,16 @@ def test_within_a_fifth_after_one_finished_trial_per_network(slots, seed):
 def test_the_nearest_measurement_counts():
     one = Measured(config("resnet18", "byot", 0), 12.0)
     other = Measured(config("resnet18", "baseline", 0), 8.0)
-    assert estimate([Work(config("resnet18", "byot", 1), 10)], [one, other], 1).seconds == 120
-    assert estimate([Work(config("resnet18", "pskd", 1), 10)], [one, other], 1).seconds == 100
-    assert estimate([Work(config("resnet50", "pskd", 1), 10, 50.0)], [one, other], 1).seconds == 500
+    assert make_estimate([Work(config("resnet18", "byot", 1), 10)], [one, other], 1).seconds == 120
+    assert make_estimate([Work(config("resnet18", "pskd", 1), 10)], [one, other], 1).seconds == 100
+    assert make_estimate([Work(config("resnet50", "pskd", 1), 10, 50.0)], [one, other], 1).seconds == 500
 
 
 def test_the_interval_is_wider_the_farther_the_measurement():
     known = [Measured(config("resnet18", "byot", 0), 10.0)]
     widths = []
     for cell in (config("resnet18", "byot", 1), config("resnet18", "pskd", 1), config("resnet50", "pskd", 1)):
-        found = estimate([Work(cell, 10)], known, 1)
+        found = make_estimate([Work(cell, 10)], known, 1)
         widths.append(found.high - found.low)
     assert widths == sorted(widths)
     assert len(set(widths)) == 3
@@ -68,23 +68,26 @@ def test_the_interval_is_wider_the_farther_the_measurement():
 def test_a_canary_counts_where_nothing_of_the_network_was_trained():
     cell, other, elsewhere = (config(network, "byot", 0) for network in ("resnet18", "resnet50", "resnext50_32x4d"))
     canary = Measured(cell, 12.0, rehearsed=True)
-    assert estimate([Work(cell, 10)], [canary, Measured(other, 50.0)], 1).seconds == 120
-    assert estimate([Work(cell, 10)], [canary, Measured(config("resnet18", "pskd", 0), 9.0)], 1).seconds == 90
-    assert estimate([Work(elsewhere, 10)], [canary, Measured(other, 50.0)], 1).seconds == 500
-    rough, fine = (estimate([Work(cell, 10)], [Measured(cell, 12.0, rehearsed=flag)], 1) for flag in (True, False))
+    assert make_estimate([Work(cell, 10)], [canary, Measured(other, 50.0)], 1).seconds == 120
+    assert make_estimate([Work(cell, 10)], [canary, Measured(config("resnet18", "pskd", 0), 9.0)], 1).seconds == 90
+    assert make_estimate([Work(elsewhere, 10)], [canary, Measured(other, 50.0)], 1).seconds == 500
+    rough, fine = (make_estimate([Work(cell, 10)], [Measured(cell, 12.0, rehearsed=flag)], 1) for flag in (True, False))
     assert rough.high > fine.high > 120 > fine.low > rough.low
 
 
 def test_nothing_measured_and_nothing_to_do():
-    assert estimate([Work(config("resnet18", "byot", 0), 10)], [], 2) is None
-    assert estimate([], [], 2).seconds == 0
+    assert make_estimate([Work(config("resnet18", "byot", 0), 10)], [], 2) is None
+    assert make_estimate([], [], 2).seconds == 0
 
 
 def test_the_longest_trial_bounds_the_end_whatever_the_slots():
     work = [Work(config("resnet18", "byot", 0), 100, 1.0), Work(config("resnet18", "pskd", 0), 1, 1.0)]
-    assert estimate(work, [], 50).seconds == 100
+    assert make_estimate(work, [], 50).seconds == 100
 
 
 def test_another_setting_says_nothing():
     known = [Measured({**config("resnet18", "byot", 0), "dataset": "digits", "width": 8}, 1.0)]
-    assert estimate([Work({**config("resnet18", "byot", 0), "dataset": "cifar100", "width": 64}, 10)], known, 1) is None
+    assert (
+        make_estimate([Work({**config("resnet18", "byot", 0), "dataset": "cifar100", "width": 64}, 10)], known, 1)
+        is None
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.console.run_view import cost_lines
+from orchestrator.console.plan_view import cost_lines
 from orchestrator.database import MeasuredRow
-from orchestrator.planning.forecast import forecast
+from orchestrator.planning.forecast import make_forecast
 from orchestrator.planning.plan import Plan, make_plan
 from tests.orchestrator.grid_files import load
 from tests.orchestrator.planning.test_plan import State
@@ -31,7 +31,7 @@ def row(trial, seconds: float, purpose: str = "train", **changes) -> MeasuredRow
 
 
 def test_without_a_measurement_nothing_is_foretold():
-    assert forecast(make_plan(GRID, {}), {}, [], 2) is None
+    assert make_forecast(make_plan(GRID, {}), {}, [], 2) is None
     (line,) = cost_lines(None, make_plan(GRID, {}))
     assert line.startswith("no estimate of time, memory and disk: ")
     assert cost_lines(None, Plan([])) == []
@@ -40,7 +40,7 @@ def test_without_a_measurement_nothing_is_foretold():
 def test_what_is_done_costs_nothing_and_what_has_begun_costs_the_rest():
     states = {trial.key: State("done", 30) for trial in GRID.trials[:6]}
     states[GRID.trials[6].key] = State("pending", 20)
-    found = forecast(make_plan(GRID, states), states, [row(GRID.trials[6], 6.0)], 1)
+    found = make_forecast(make_plan(GRID, states), states, [row(GRID.trials[6], 6.0)], 1)
     # Ten epochs of its own speed, thirty of the other seed's.
     assert found.left.device_seconds == pytest.approx(40 * 6.0)
     assert found.left.seconds == pytest.approx(40 * 6.0)
@@ -50,7 +50,7 @@ def test_what_is_done_costs_nothing_and_what_has_begun_costs_the_rest():
 
 def test_the_cost_of_a_grid_after_its_canaries():
     canaries = [row(trial, 10.0 * number, "canary") for number, trial in enumerate(GRID.trials[::2], start=1)]
-    found = forecast(make_plan(GRID, {}), {}, canaries, 2)
+    found = make_forecast(make_plan(GRID, {}), {}, canaries, 2)
     # Four cells of two seeds, 30 epochs each; the two seeds of a cell run side by side.
     assert found.left.device_seconds == pytest.approx(2 * 30 * (10 + 20 + 30 + 40))
     assert found.left.seconds == pytest.approx(30 * (10 + 20 + 30 + 40))
@@ -71,11 +71,11 @@ def test_the_cost_of_a_grid_after_its_canaries():
 def test_only_several_trials_come_one_after_the_other():
     states = {trial.key: State("done", 30) for trial in GRID.trials[:6]}
     measured = [row(GRID.trials[6], 6.0)]
-    assert cost_lines(forecast(make_plan(GRID, states), states, measured, 1), make_plan(GRID, states))[-1] == (
+    assert cost_lines(make_forecast(make_plan(GRID, states), states, measured, 1), make_plan(GRID, states))[-1] == (
         "about 6 min 00 s (5 min 35 s to 6 min 27 s), one after the other; 0.1 device-hours"
     )
     states[GRID.trials[7].key] = State("done", 30)
-    assert cost_lines(forecast(make_plan(GRID, states), states, measured, 2), make_plan(GRID, states))[-1] == (
+    assert cost_lines(make_forecast(make_plan(GRID, states), states, measured, 2), make_plan(GRID, states))[-1] == (
         "about 3 min 00 s (2 min 51 s to 3 min 09 s); 0.05 device-hours"
     )
 
@@ -83,6 +83,6 @@ def test_only_several_trials_come_one_after_the_other():
 def test_a_trained_epoch_says_more_than_a_canary():
     trial = GRID.trials[0]
     measured = [row(trial, 90.0, "canary", peak_memory_bytes=5 * GIB), row(GRID.trials[1], 12.0)]
-    (cost,) = forecast(make_plan(GRID, {}), {}, measured, 1).networks
+    (cost,) = make_forecast(make_plan(GRID, {}), {}, measured, 1).networks
     assert (cost.fastest, cost.slowest, cost.peak_memory_bytes) == (12.0, 12.0, 5 * GIB)
     assert (cost.trained, cost.rehearsed) == (1, 1)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.planning.plan import devices_line, make_plan
 from orchestrator.scheduler.cluster import Cluster
-from orchestrator.scheduler.recorder import Observer
+from orchestrator.scheduler.observer import Observer
 from orchestrator.scheduler.trials import _placed
 from tests.orchestrator.grid_files import load
 

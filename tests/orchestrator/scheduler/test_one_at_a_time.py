@@ -11,8 +11,9 @@ import pytest
 from ray import tune
 
 from orchestrator.scheduler import trials
-from orchestrator.scheduler.cluster import Cluster, RunOptions
-from orchestrator.scheduler.recorder import Observer
+from orchestrator.scheduler.cluster import Cluster
+from orchestrator.scheduler.observer import Observer
+from orchestrator.scheduler.options import RunOptions
 from tests.orchestrator.grid_files import load
 
 

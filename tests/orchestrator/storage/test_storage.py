@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.failures import INFRASTRUCTURE, failure_of
 from orchestrator.storage import store
-from orchestrator.storage.staging import local_checkpoint, local_data, node_folder
-from orchestrator.storage.store import StorageError, Store, absolute, check_writable, joined, missing_data
+from orchestrator.storage.staging import local_checkpoint, local_data, missing_data, node_folder
+from orchestrator.storage.store import StorageError, Store, absolute, check_writable, joined
 from tests.orchestrator.runs import differences, ended, wait_for, workplace
 from tests.orchestrator.s3_server import S3Server, s3_server
 from tests.trainer.fake_datasets import fake_cifar100, fake_folder

@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from orchestrator.failures import Failure, failure_of, tells_of_a_lost_rank
-from orchestrator.grid.load import Resources
+from orchestrator.grid.trial import Resources
 from orchestrator.scheduler.cluster import Cluster, SchedulerError
 from orchestrator.worker import ranks
-from orchestrator.worker.attempt import Job, attempt
+from orchestrator.worker.attempt import attempt
+from orchestrator.worker.job import Job
 from tests.orchestrator.runs import Workplace, ended, wait_for, workplace
 from trainer.canary import Rehearsal
 from trainer.config import TrainConfig
@@ -33,7 +34,7 @@ HALF = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainer.objective import Method
+from trainer.method import Method
 
 
 @dataclass

@@ -16,7 +16,7 @@ from trainer.data.augmentation import EpochLoader, draw_epoch
 from trainer.data.reading import Images
 from trainer.data.splits import EvaluationSet
 from trainer.datasets import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
-from trainer.objective import Batch
+from trainer.method import Batch
 
 CPU = torch.device("cpu")
 

@@ -21,7 +21,7 @@ from trainer.data.reading import ImageFiles
 from trainer.data.splits import DataError, EvaluationSet, epoch_loader, load_splits
 from trainer.data.streaming import StreamingLoader, random_box
 from trainer.datasets import DATASETS, IMAGENET_MEAN, IMAGENET_STD
-from trainer.objective import Batch
+from trainer.method import Batch
 
 CPU = torch.device("cpu")
 SIZE = 14

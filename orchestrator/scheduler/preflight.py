@@ -1,0 +1,101 @@
+"""Check storage, data sets and checkpoints before any trial starts."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from orchestrator.exit_codes import TRY_AGAIN, of_system
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+    from orchestrator.grid.trial import Trial
+    from orchestrator.planning.plan import Plan
+    from orchestrator.scheduler.options import RunOptions
+
+
+def without_checkpoint(database: Database, plan: Plan, options: RunOptions) -> str | None:
+    """Says which trials with epochs start again from their first one; None where only the nodes could tell."""
+    from orchestrator.storage.store import is_url
+    from orchestrator.text import counted
+
+    if options.address is not None or is_url(options.checkpoints):
+        return None
+    begun = [key for key, state in database.states([entry.trial.key for entry in plan.pending]).items() if state.epochs]
+    lost = sum(
+        not any(Path(options.checkpoint(key) + suffix).exists() for suffix in ("", ".previous")) for key in begun
+    )
+    if not lost:
+        return None
+    return (
+        f"no checkpoint in {options.checkpoints} of {counted(lost, 'interrupted trial')}: training starts again from "
+        "the first epoch. If the run before had another --checkpoints, stop this one and give it again"
+    )
+
+
+def make_ready(trials: Sequence[Trial], options: RunOptions) -> None:
+    """Have storage and data sets in place before any trial starts, as far as this machine can tell.
+
+    Raises StorageError and DataError. What is missing here may be there on the nodes of a cluster, which look for
+    themselves.
+    """
+    from orchestrator.storage.staging import missing_data
+    from orchestrator.storage.store import check_writable, is_url
+    from trainer.data.download import prepare
+    from trainer.datasets import DataError
+
+    if is_url(options.checkpoints):
+        check_writable(str(options.checkpoints))
+    elif options.address is None:
+        _check_folder(Path(options.checkpoints).absolute())
+    needed = {(trial.config.dataset, trial.config.ood_dataset): trial.config for trial in trials}
+    if is_url(options.data_root):
+        for name in sorted({name for names in needed for name in names if name}):
+            if problem := missing_data(name, str(options.data_root)):
+                raise DataError(f"{name}: {problem}; put it there, or choose another data root (--data-root)")
+        return
+    said: set[str] = set()
+
+    def say_once(line: str) -> None:
+        # One data set may be needed beside several others.
+        if line not in said:
+            said.add(line)
+            typer.echo(line)
+
+    for config in needed.values():
+        try:
+            prepare(config, Path(options.data_root), progress=say_once)
+        except DataError as error:
+            if options.address is None:
+                raise
+            typer.echo(f"warning: on this machine, {error}. The nodes of the cluster look for their own", err=True)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder of checkpoints that no trial could write to, before any of them starts."""
+    from orchestrator.storage.store import StorageAway, StorageError
+
+    there = folder
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except PermissionError as error:
+        raise StorageError(
+            f"{folder} cannot be written: {there} is read-only for this user; choose another with --checkpoints"
+        ) from error
+    except NotADirectoryError as error:
+        raise StorageError(
+            f"{folder} cannot be written: {there} is no folder; choose another with --checkpoints"
+        ) from error
+    except OSError as error:
+        # A disk that has turned read-only is as little a person's doing as one that is full.
+        away = error.errno == errno.EROFS or of_system(error) == TRY_AGAIN
+        raise (StorageAway if away else StorageError)(
+            f"{folder} cannot be written: {there}: {error.strerror}; mend that, or choose another with --checkpoints"
+        ) from error

@@ -1,0 +1,50 @@
+"""Define what a worker needs to run one trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to run one trial; plain values, because it travels between machines.
+
+    A timing pass has no checkpoint, stops after `warm_up` + `timed` epochs and reports the last `timed` of them. A
+    canary is a rehearsal: `checkpoint` is the file in whose folder it writes its own. `cpus` and `gpus` are those of
+    each of the `processes`. `engine` and `deterministic` are as in `trainer.train.train`.
+    """
+
+    key: str
+    name: str
+    config: dict[str, Any]
+    cpus: float
+    gpus: float
+    data_root: str
+    checkpoint: str | None
+    checkpoint_seconds: float | None
+    log_folder: str
+    code_sha256: str
+    warm_up: int = 0
+    timed: int | None = None
+    canary: bool = False
+    processes: int = 1
+    engine: str = "auto"
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process's place among those that train a trial together, see `orchestrator.worker.ranks`.
+
+    `companions` are the pids of the others on its host; `together(device)` is the context in which they train.
+    """
+
+    number: int
+    device: str
+    companions: tuple[int, ...]
+    log_path: Path
+    together: Callable[[str], AbstractContextManager[None]]
