@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from orchestrator.scheduler.preflight import make_ready, without_checkpoint
+from orchestrator.scheduler import make_ready, without_checkpoint
 
 if TYPE_CHECKING:
     from orchestrator.database import Database, Driver
-    from orchestrator.grid.trial import Grid, Trial
-    from orchestrator.planning.plan import Plan
-    from orchestrator.scheduler.observer import Observer
-    from orchestrator.scheduler.options import RunOptions
+    from orchestrator.grid import Grid, Trial
+    from orchestrator.planning import Plan
+    from orchestrator.scheduler import Observer, RunOptions
 
 # Between two looks at what other drivers do.
 LOOK_SECONDS = 5.0
@@ -56,9 +55,8 @@ def run_options(
 ) -> RunOptions:
     """Where and how to run; checkpoints and logs lie beside the database file unless a place is given."""
     from orchestrator.provenance import code_provenance
-    from orchestrator.scheduler.addresses import cluster_address
-    from orchestrator.scheduler.options import RunOptions
-    from orchestrator.storage.store import absolute
+    from orchestrator.scheduler import RunOptions, cluster_address
+    from orchestrator.storage import absolute
 
     address = cluster_address(address)
     # Beside the database file, so that the two are found, moved and removed together.
@@ -81,7 +79,7 @@ def run_options(
 
 def plan_of(grid: Grid, database: Database | None) -> Plan:
     """What running a grid would do."""
-    from orchestrator.planning.plan import make_plan
+    from orchestrator.planning import make_plan
 
     return make_plan(grid, database.states([trial.key for trial in grid.trials]) if database is not None else {})
 
@@ -93,7 +91,7 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
 
     Raises as `orchestrator.scheduler.trials.run_trials`; Busy; StorageError and DataError before Ray starts.
     """
-    from orchestrator.console.plan_view import announce_plan
+    from orchestrator.console import announce_plan
 
     with driven(db, grid.name, create=True) as (database, driver):
         database.release_stale()
@@ -122,7 +120,7 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
             if claimed:
                 trials = [trial for trial in wanted if trial.key in claimed]
                 with _audience(database, driver, trials, options, plan) as observer:
-                    from orchestrator.scheduler.trials import run_trials
+                    from orchestrator.scheduler import run_trials
 
                     run_trials(database, trials, options, observer)
                 tried |= claimed
@@ -150,8 +148,8 @@ def _audience(
     from orchestrator.database import DatabaseError
 
     try:
-        from orchestrator.console.run_view import run_display
-        from orchestrator.planning.forecast import as_measured
+        from orchestrator.console import run_display
+        from orchestrator.planning import as_measured
 
         configs = {trial.name: trial.config.model_dump(mode="json") for trial in trials}
         known = as_measured(database.measured())
@@ -198,7 +196,7 @@ def time_grid(grid: Grid, db: str, options: RunOptions, *, warm_up: int, epochs:
 
     Raises as `run_grid`.
     """
-    from orchestrator.console.run_view import run_display
+    from orchestrator.console import run_display
     from orchestrator.text import counted
 
     with driven(db, grid.name, create=True) as (database, _):
@@ -207,7 +205,7 @@ def time_grid(grid: Grid, db: str, options: RunOptions, *, warm_up: int, epochs:
         trials = _one_seed_each(grid)
         make_ready(trials, options)
         typer.echo(f"timing {counted(len(trials), 'configuration')}, {warm_up} + {epochs} epochs each, one at a time")
-        from orchestrator.scheduler.trials import time_trials
+        from orchestrator.scheduler import time_trials
 
         configs = {
             trial.name: trial.config.model_dump(mode="json") | {"epochs": min(warm_up + epochs, trial.config.epochs)}
@@ -239,7 +237,7 @@ def leaving(database: Database | None, grid: Grid) -> str | None:
 
 def save_grid(database: Database, grid: Grid) -> None:
     """Store a grid and its trials; says which with results are no longer of it."""
-    from orchestrator.storage.store import absolute
+    from orchestrator.storage import absolute
 
     if line := leaving(database, grid):
         typer.echo(f"note: {line}", err=True)

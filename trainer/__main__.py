@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(options: Namespace) -> None:
     config = _config(options)
     with _foreseen():
-        from trainer.data.download import prepare
+        from trainer.data import prepare
         from trainer.train import train
 
         device = _device(options)
@@ -94,8 +94,7 @@ def _train(options: Namespace) -> None:
 def _evaluate(options: Namespace) -> None:
     with _foreseen():
         from trainer.checkpoint import fitting, read_checkpoint
-        from trainer.data.download import prepare
-        from trainer.data.splits import evaluation_sets, load_splits
+        from trainer.data import evaluation_sets, load_splits, prepare
         from trainer.device import prepare_device
         from trainer.evaluation import evaluate
         from trainer.state import build_networks

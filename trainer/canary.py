@@ -13,7 +13,7 @@ from torch import nn
 
 from trainer.checkpoint import fitting, read_checkpoint, remove_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
-from trainer.data.splits import EvaluationSets
+from trainer.data import EvaluationSets
 from trainer.device import prepare_device, wait_for
 from trainer.evaluation import evaluate
 from trainer.method import Batch

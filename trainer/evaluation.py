@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import TrainConfig
-from trainer.data.splits import EvaluationSet, EvaluationSets
+from trainer.data import EvaluationSet, EvaluationSets
 from trainer.device import without_search
 from trainer.distributed import gathered
 from trainer.method import Output

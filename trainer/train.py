@@ -16,8 +16,7 @@ from torch import nn
 
 from trainer.checkpoint import Saver, fitting, keep_newest, remove_checkpoint, resume_from
 from trainer.config import TrainConfig
-from trainer.data.reading import ImageFiles
-from trainer.data.splits import Splits, epoch_loader, evaluation_sets, load_splits
+from trainer.data import ImageFiles, Splits, epoch_loader, evaluation_sets, load_splits
 from trainer.device import prepare_device, wait_for
 from trainer.distributed import average_statistics, from_the_first, process_number, watching_peers
 from trainer.evaluation import evaluate

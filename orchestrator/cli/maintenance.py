@@ -109,6 +109,6 @@ def doctor(
                 checked = "pages, references, tables and the values of every row" if database.path else "tables"
                 typer.echo(f"{database.where} is whole: its {checked} were checked")
             raise typer.Exit(DONE)
-        from orchestrator.console.doctor import check_machine, check_resume
+        from orchestrator.console import check_machine, check_resume
 
         raise typer.Exit(DONE if (check_resume(device=device) if resume else check_machine(data_root)) else SOME_FAILED)

@@ -29,7 +29,7 @@ SelectionRule = Annotated[
 def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
     """Show how far each grid is: counts by state, the running trials, and the failures."""
     with errors():
-        from orchestrator.console.status import print_status, status_of
+        from orchestrator.console import print_status, status_of
 
         with opened(db) as database:
             options = _database_option(db, database)
@@ -58,7 +58,7 @@ def watch(
     It reads the database alone, so it works from another terminal or machine.
     """
     with errors():
-        from orchestrator.console.watch import watch_grids
+        from orchestrator.console import watch_grids
 
         watch_grids(db, grid, every=every, once=once, html=html)
 
@@ -111,7 +111,7 @@ def report(
 def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
     """Group the failures by cause, with one excerpt each and the command that tries them again."""
     with errors():
-        from orchestrator.console.triage import print_triage, triage_of
+        from orchestrator.console import print_triage, triage_of
 
         with opened(db) as database:
             found = triage_of(database, grid, _database_option(db, database))

@@ -24,9 +24,8 @@ from orchestrator.exit_codes import BUSY, DONE, SOME_FAILED, TRY_AGAIN
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
-    from orchestrator.grid.trial import Trial
-    from orchestrator.planning.forecast import Forecast
-    from orchestrator.planning.plan import Plan, PlannedTrial
+    from orchestrator.grid import Trial
+    from orchestrator.planning import Forecast, Plan, PlannedTrial
 
 
 @app.command(epilog="Example: `orchestrate run grids/table1.yaml --data-root /data`")
@@ -89,9 +88,9 @@ def run(
     The exit code is 0 only when every trial of the grid is done; 3 with `--no-wait` when others still train some.
     """
     with errors():
-        from orchestrator.grid.load import load_grid
+        from orchestrator.grid import load_grid
         from orchestrator.run import run_grid, run_options
-        from orchestrator.scheduler.trackers import check_trackers
+        from orchestrator.scheduler import check_trackers
 
         check_trackers(log_to or ())
         loaded = load_grid(grid)
@@ -126,11 +125,11 @@ def plan(
 ) -> None:
     """List the trials of a grid and why each would run: new, interrupted, failed, or done already."""
     with errors():
-        from orchestrator.console.plan_view import print_plan
-        from orchestrator.grid.load import load_grid
-        from orchestrator.planning.plan import with_devices
+        from orchestrator.console import print_plan
+        from orchestrator.grid import load_grid
+        from orchestrator.planning import with_devices
         from orchestrator.run import leaving, plan_of
-        from orchestrator.timing.gpu import gpus_here
+        from orchestrator.timing import gpus_here
 
         loaded = load_grid(grid)
         with existing(db) as database:
@@ -165,7 +164,7 @@ def time_command(
     touched, and trials that were not run yet stay pending.
     """
     with errors():
-        from orchestrator.grid.load import load_grid
+        from orchestrator.grid import load_grid
         from orchestrator.run import run_options, time_grid
 
         loaded = load_grid(grid)
@@ -176,7 +175,7 @@ def time_command(
 
 
 def _forecast(plan: Plan, database: Database | None) -> Forecast | None:
-    from orchestrator.planning.forecast import make_forecast
+    from orchestrator.planning import make_forecast
 
     if database is None or not plan.pending:
         return None
@@ -187,8 +186,7 @@ def _forecast(plan: Plan, database: Database | None) -> Forecast | None:
 
 def _slots_here(trials: Sequence[Trial]) -> int:
     """How many of the trials this machine runs at once, by the largest request among them."""
-    from orchestrator.timing.gpu import gpus_here
-    from orchestrator.timing.procfs import processors
+    from orchestrator.timing import gpus_here, processors
 
     cpus = processors() / max(trial.resources.cpu * trial.resources.processes for trial in trials)
     gpu = max((trial.resources.gpu or 0) * trial.resources.processes for trial in trials)

@@ -1,0 +1,48 @@
+"""Screens: what a person sees of grids, plans and runs, on the terminal or as a page."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.console.doctor import check_machine, check_resume
+    from orchestrator.console.plan_view import announce_plan, print_plan
+    from orchestrator.console.run_view import run_display
+    from orchestrator.console.status import print_status, status_of
+    from orchestrator.console.triage import print_triage, triage_of
+    from orchestrator.console.watch import PageError, watch_grids
+
+__all__ = [
+    "PageError",
+    "announce_plan",
+    "check_machine",
+    "check_resume",
+    "print_plan",
+    "print_status",
+    "print_triage",
+    "run_display",
+    "status_of",
+    "triage_of",
+    "watch_grids",
+]
+
+# Imported on first use: the command line must not wait for what it does not need.
+_HOMES = {
+    "PageError": "watch",
+    "announce_plan": "plan_view",
+    "check_machine": "doctor",
+    "check_resume": "doctor",
+    "print_plan": "plan_view",
+    "print_status": "status",
+    "print_triage": "triage",
+    "run_display": "run_view",
+    "status_of": "status",
+    "triage_of": "triage",
+    "watch_grids": "watch",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

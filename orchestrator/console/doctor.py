@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from orchestrator.console.machine import Finding, gpus, processors
 from orchestrator.provenance import code_provenance
-from orchestrator.timing.gpu import gpus_here
+from orchestrator.timing import gpus_here
 from trainer.paths import folder_refusal
 
 # Every combination of the paper's three methods, every other method, and two networks side by side.
@@ -200,9 +200,8 @@ def _devices() -> Iterator[Finding]:
 
 
 def _datasets(data_root: str | Path) -> Iterator[tuple[str, str | None]]:
-    from orchestrator.storage.staging import missing_data
-    from orchestrator.storage.store import is_url
-    from trainer.data.download import what_is_missing
+    from orchestrator.storage import is_url, missing_data
+    from trainer.data import what_is_missing
     from trainer.datasets import DATASETS
 
     for name, spec in DATASETS.items():

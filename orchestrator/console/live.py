@@ -14,11 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.planning.estimate import Estimate, Measured, Work, interval, make_estimate
+from orchestrator.planning import Estimate, Measured, Work, interval, make_estimate
 from orchestrator.text import duration
 
 if TYPE_CHECKING:
-    from orchestrator.planning.plan import Plan
+    from orchestrator.planning import Plan
     from trainer.results import EpochResult
 
 SHOWN_ENDED = 6

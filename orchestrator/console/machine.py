@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.text import counted, size
-from orchestrator.timing import procfs
-from orchestrator.timing.gpu import allowed_gpus
+from orchestrator.timing import allowed_gpus, procfs
 
 # NCCL copies through it between GPUs of a machine, some 10 MB for each pair, and loaders hand their batches over.
 # Docker's default is 64 MB.

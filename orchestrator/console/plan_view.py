@@ -9,12 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.planning.estimate import interval
+from orchestrator.planning import interval
 from orchestrator.text import counted, size
 
 if TYPE_CHECKING:
-    from orchestrator.planning.forecast import Forecast
-    from orchestrator.planning.plan import Plan
+    from orchestrator.planning import Forecast, Plan
 
 
 def announce_plan(plan: Plan) -> None:

@@ -14,12 +14,12 @@ from rich.live import Live
 from rich.markup import escape
 
 from orchestrator.console.live import Board, Row
-from orchestrator.planning.estimate import Measured, interval
-from orchestrator.scheduler.observer import Observer
+from orchestrator.planning import Measured, interval
+from orchestrator.scheduler import Observer
 
 if TYPE_CHECKING:
     from orchestrator.failures import Failure
-    from orchestrator.planning.plan import Plan
+    from orchestrator.planning import Plan
     from trainer.results import EpochResult
 
 # A long run in a log file should be read, not scrolled: a trial's epochs are this many seconds apart there.

@@ -11,9 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from orchestrator.console.triage import rerun, selected
-from orchestrator.planning.estimate import Estimate, Measured, Work, interval, make_estimate
-from orchestrator.planning.forecast import as_measured
-from orchestrator.planning.plan import is_interrupted
+from orchestrator.planning import Estimate, Measured, Work, as_measured, interval, is_interrupted, make_estimate
 from orchestrator.text import counted, duration
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ EXCERPT_LINES = 12
 def triage_of(database: Database, grids: Sequence[str] | None, options: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The failures that still stand, grouped by cause, as plain values; `options` belong to the retry command."""
     from orchestrator.failures import REMEDIES
-    from orchestrator.storage.store import absolute
+    from orchestrator.storage import absolute
 
     names = selected([grid.name for grid in database.grids()], grids)
     sources = {grid.name: grid.source for grid in database.grids()}
@@ -85,7 +85,7 @@ def rerun(source: str, environment: Mapping[str, Any], options: Sequence[str]) -
     `environment` is that of an attempt: where it had its data and checkpoints is added as far as another folder or
     another environment would have them elsewhere.
     """
-    from orchestrator.storage.store import absolute
+    from orchestrator.storage import absolute
 
     here = {
         "--data-root": absolute(_default_data_root()),

@@ -1,0 +1,8 @@
+"""Grid files: from YAML to validated trials. Pure: nothing here runs or stores anything."""
+
+from orchestrator.grid.load import load_grid, placed
+from orchestrator.grid.names import trial_names
+from orchestrator.grid.problems import GridError, Problem
+from orchestrator.grid.trial import Grid, Resources, Trial
+
+__all__ = ["Grid", "GridError", "Problem", "Resources", "Trial", "load_grid", "placed", "trial_names"]

@@ -1,0 +1,29 @@
+"""Plans: which trials would run, how long they take, which are rehearsed. Pure."""
+
+from orchestrator.planning.canary import Footprint, canaries, canary_shape, packed_share, shape_of, trained_images
+from orchestrator.planning.estimate import Estimate, Measured, Work, interval, make_estimate
+from orchestrator.planning.forecast import Forecast, as_measured, make_forecast
+from orchestrator.planning.plan import Plan, PlannedTrial, devices_line, is_interrupted, make_plan, with_devices
+
+__all__ = [
+    "Estimate",
+    "Footprint",
+    "Forecast",
+    "Measured",
+    "Plan",
+    "PlannedTrial",
+    "Work",
+    "as_measured",
+    "canaries",
+    "canary_shape",
+    "devices_line",
+    "interval",
+    "is_interrupted",
+    "make_estimate",
+    "make_forecast",
+    "make_plan",
+    "packed_share",
+    "shape_of",
+    "trained_images",
+    "with_devices",
+]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.datasets import dataset_spec
 
 if TYPE_CHECKING:
-    from orchestrator.grid.trial import Trial
+    from orchestrator.grid import Trial
 
 # What decides the code, the memory and the data of a trial; a learning rate or a seed does not.
 SHAPE = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from orchestrator.text import counted
 
 if TYPE_CHECKING:
-    from orchestrator.grid.trial import Grid, Trial
+    from orchestrator.grid import Grid, Trial
 
 Status = Literal["new", "interrupted", "done", "failed", "running", "waiting"]
 
@@ -116,7 +116,7 @@ def make_plan(grid: Grid, states: Mapping[str, State]) -> Plan:
 
 def with_devices(plan: Plan, gpus: int) -> Plan:
     """Return a plan whose trials have their number of GPUs, on a machine with so many, and what it says of them."""
-    from orchestrator.grid.load import placed
+    from orchestrator.grid import placed
 
     if all(entry.trial.resources.gpu is not None for entry in plan.entries):
         return plan

@@ -1,0 +1,56 @@
+"""Trials on Ray: the cluster, Ray Tune, and the record of what happens."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address
+    from orchestrator.scheduler.observer import Observer
+    from orchestrator.scheduler.options import RunOptions
+    from orchestrator.scheduler.preflight import make_ready, without_checkpoint
+    from orchestrator.scheduler.recorder import CircuitOpen
+    from orchestrator.scheduler.signals import Interrupted
+    from orchestrator.scheduler.trackers import Tracker, TrackerError, check_trackers
+    from orchestrator.scheduler.trials import run_trials, time_trials
+
+__all__ = [
+    "CircuitOpen",
+    "Interrupted",
+    "Observer",
+    "RayAway",
+    "RunOptions",
+    "SchedulerError",
+    "Tracker",
+    "TrackerError",
+    "check_trackers",
+    "cluster_address",
+    "make_ready",
+    "run_trials",
+    "time_trials",
+    "without_checkpoint",
+]
+
+# Imported on first use: the command line must not wait for what it does not need.
+_HOMES = {
+    "CircuitOpen": "recorder",
+    "Interrupted": "signals",
+    "Observer": "observer",
+    "RayAway": "addresses",
+    "RunOptions": "options",
+    "SchedulerError": "addresses",
+    "Tracker": "trackers",
+    "TrackerError": "trackers",
+    "check_trackers": "trackers",
+    "cluster_address": "addresses",
+    "make_ready": "preflight",
+    "run_trials": "trials",
+    "time_trials": "trials",
+    "without_checkpoint": "preflight",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -24,11 +24,10 @@ from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.private_ray import Guard, have_home, keep_token_private, not_started, session_folder
 from orchestrator.scheduler.signals import Interrupted, handled_signals, received, remember
 from orchestrator.text import counted
-from orchestrator.timing.procfs import processors
-from orchestrator.timing.sampler import device_facts
+from orchestrator.timing import device_facts, processors
 
 if TYPE_CHECKING:
-    from orchestrator.grid.trial import Resources, Trial
+    from orchestrator.grid import Resources, Trial
 
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.storage.store import absolute, joined
+from orchestrator.storage import absolute, joined
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from orchestrator.exit_codes import TRY_AGAIN, of_system
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
-    from orchestrator.grid.trial import Trial
-    from orchestrator.planning.plan import Plan
+    from orchestrator.grid import Trial
+    from orchestrator.planning import Plan
     from orchestrator.scheduler.options import RunOptions
 
 
 def without_checkpoint(database: Database, plan: Plan, options: RunOptions) -> str | None:
     """Says which trials with epochs start again from their first one; None where only the nodes could tell."""
-    from orchestrator.storage.store import is_url
+    from orchestrator.storage import is_url
     from orchestrator.text import counted
 
     if options.address is not None or is_url(options.checkpoints):
@@ -44,9 +44,8 @@ def make_ready(trials: Sequence[Trial], options: RunOptions) -> None:
     Raises StorageError and DataError. What is missing here may be there on the nodes of a cluster, which look for
     themselves.
     """
-    from orchestrator.storage.staging import missing_data
-    from orchestrator.storage.store import check_writable, is_url
-    from trainer.data.download import prepare
+    from orchestrator.storage import check_writable, is_url, missing_data
+    from trainer.data import prepare
     from trainer.datasets import DataError
 
     if is_url(options.checkpoints):
@@ -78,7 +77,7 @@ def make_ready(trials: Sequence[Trial], options: RunOptions) -> None:
 
 def _check_folder(folder: Path) -> None:
     """Refuse a folder of checkpoints that no trial could write to, before any of them starts."""
-    from orchestrator.storage.store import StorageAway, StorageError
+    from orchestrator.storage import StorageAway, StorageError
 
     there = folder
     try:

@@ -13,12 +13,12 @@ from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infras
 from orchestrator.scheduler.journal import Journal
 from orchestrator.scheduler.observer import Observer
 from orchestrator.text import counted
-from orchestrator.timing.sampler import Timing, label
+from orchestrator.timing import Timing, label
 from trainer.results import EpochResult
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
-    from orchestrator.grid.trial import Trial
+    from orchestrator.grid import Trial
 
 # Ended attempts that may still have overlapped with an epoch that is reported later.
 REMEMBERED = 64

@@ -16,9 +16,16 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.failures import Failure
-from orchestrator.grid.load import placed
-from orchestrator.planning.canary import Footprint, canaries, canary_shape, packed_share, shape_of, trained_images
-from orchestrator.planning.plan import devices_line
+from orchestrator.grid import placed
+from orchestrator.planning import (
+    Footprint,
+    canaries,
+    canary_shape,
+    devices_line,
+    packed_share,
+    shape_of,
+    trained_images,
+)
 from orchestrator.scheduler.addresses import SchedulerError
 from orchestrator.scheduler.callbacks import Abandoned, recording_callback
 from orchestrator.scheduler.cluster import Cluster, RayEnded, ray_cluster
@@ -27,14 +34,13 @@ from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.recorder import Recorder, Summary, retry_at_once
 from orchestrator.scheduler.signals import Interrupted, stop_signal
 from orchestrator.scheduler.trackers import tracker_callbacks
-from orchestrator.storage.store import absolute
-from orchestrator.worker.attempt import run_job
-from orchestrator.worker.job import Job
+from orchestrator.storage import absolute
+from orchestrator.worker import Job, run_job
 from trainer.results import EpochResult
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
-    from orchestrator.grid.trial import Resources, Trial
+    from orchestrator.grid import Resources, Trial
 
 __all__ = ["Interrupted", "RayEnded", "RunOptions", "SchedulerError", "run_trials", "time_trials"]
 

@@ -14,8 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from orchestrator.storage.store import StorageError, Store, in_time, is_url, joined
 from trainer import paths
-from trainer.data.download import alone, file_problem, prepare
-from trainer.data.folders import list_folder
+from trainer.data import alone, file_problem, list_folder, prepare
 from trainer.datasets import DataError, dataset_spec
 
 if TYPE_CHECKING:

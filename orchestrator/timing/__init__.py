@@ -1,0 +1,7 @@
+"""Timing quality: who else used the device while an epoch was measured."""
+
+from orchestrator.timing.gpu import allowed_gpus, gpus_here
+from orchestrator.timing.procfs import processors
+from orchestrator.timing.sampler import DeviceSampler, Timing, device_facts, label, worst
+
+__all__ = ["DeviceSampler", "Timing", "allowed_gpus", "device_facts", "gpus_here", "label", "processors", "worst"]

@@ -18,7 +18,7 @@ import psutil
 
 from orchestrator.failures import Failure, failure_of
 from orchestrator.provenance import code_digest, package_versions
-from orchestrator.storage.staging import local_checkpoint, local_data, node_folder
+from orchestrator.storage import local_checkpoint, local_data, node_folder
 from orchestrator.worker.gpu_names import gpu_name, gpu_uuid
 from orchestrator.worker.job import Job, Member
 from orchestrator.worker.trial_log import logged_to, new_log
@@ -68,7 +68,7 @@ def attempt(job: Job, report: Callable[[dict[str, Any]], None], member: Member |
 
 
 def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -> None:
-    from orchestrator.timing.sampler import DeviceSampler
+    from orchestrator.timing import DeviceSampler
     from trainer.config import TrainConfig
     from trainer.train import train
 
@@ -202,7 +202,7 @@ def _start(job: Job, member: Member) -> dict[str, Any]:
     """The message that tells where the trial runs."""
     import torch
 
-    from orchestrator.timing.sampler import device_facts
+    from orchestrator.timing import device_facts
 
     device = member.device
     torch.set_num_threads(max(1, int(job.cpus)))

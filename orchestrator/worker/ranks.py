@@ -23,7 +23,7 @@ from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.failures import Failure, failure_of, infrastructure_failure, process_ended, tells_of_a_lost_rank
-from orchestrator.timing.sampler import worst
+from orchestrator.timing import worst
 from orchestrator.worker.attempt import attempt, conclude
 from orchestrator.worker.job import Job, Member
 from orchestrator.worker.trial_log import new_log

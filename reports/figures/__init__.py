@@ -1,0 +1,1 @@
+"""Figures: the error against time, curves over epochs, and their labels."""

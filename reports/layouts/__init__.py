@@ -1,0 +1,1 @@
+"""Layouts: which rows and columns a table has, and what stands in them."""

@@ -1,0 +1,1 @@
+"""Published numbers: comparison with ours, and contradictions among them."""

@@ -1,0 +1,1 @@
+"""Formats: tables as Markdown, CSV, JSON, LaTeX and HTML."""

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.provenance import code_provenance
-from orchestrator.timing.sampler import device_facts
+from orchestrator.timing import device_facts
 from tests.bench import driving, gpu, program, training
 
 PARTS = (

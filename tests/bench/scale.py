@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from orchestrator.provenance import code_provenance
-from orchestrator.timing.sampler import device_facts
+from orchestrator.timing import device_facts
 from tests.bench.program import recorded_sizes
 from tests.orchestrator.runs import Run, Workplace, ended
 

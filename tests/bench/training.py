@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import TrainConfig
-from trainer.data.splits import BATCH_SIZE, EvaluationSet, epoch_loader, evaluation_sets
+from trainer.data import EvaluationSet, epoch_loader, evaluation_sets
+from trainer.data.splits import BATCH_SIZE
 from trainer.evaluation import autocast, evaluate
 from trainer.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 from trainer.method import Batch

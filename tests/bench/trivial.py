@@ -20,10 +20,9 @@ SHAPE = {"dataset": "digits", "subset": 2, "width": 2, "epochs": 1, "batch_size"
 def ours(count: int, folder: Path) -> float:
     """Seconds from Ray being ready to the last trial being recorded."""
     from orchestrator.database import driver_lock, open_database
-    from orchestrator.grid.trial import Resources, Trial
+    from orchestrator.grid import Resources, Trial
     from orchestrator.provenance import code_provenance
-    from orchestrator.scheduler.observer import Observer
-    from orchestrator.scheduler.trials import RunOptions, run_trials
+    from orchestrator.scheduler import Observer, RunOptions, run_trials
 
     configs = [TrainConfig(**SHAPE, seed=seed) for seed in range(count)]
     trials = [Trial(each.key(), f"seed{each.seed}", each, Resources(gpu=0, cpu=1)) for each in configs]

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from orchestrator.provenance import code_digest
-from orchestrator.timing.sampler import DeviceSampler, device_facts
-from orchestrator.worker.attempt import run_job
-from orchestrator.worker.job import Job
+from orchestrator.timing import DeviceSampler, device_facts
+from orchestrator.worker import Job, run_job
 from tests.gpu.test_training import config_of
 
 

@@ -7,8 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from orchestrator.grid.load import GridError, load_grid
-from orchestrator.grid.trial import Grid
+from orchestrator.grid import Grid, GridError, load_grid
 
 GRIDS = Path(__file__).parents[2] / "grids"
 SHIPPED = sorted(GRIDS.glob("*.yaml"))

@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.database import driver_lock, open_database
 from orchestrator.failures import failure_of
-from orchestrator.grid.load import GridError, load_grid
-from orchestrator.grid.names import trial_names
+from orchestrator.grid import GridError, load_grid, trial_names
 from tests.orchestrator.databases.samples import result, start
 from trainer.config import TrainConfig
 

@@ -23,7 +23,7 @@ from tests.trainer.toy import GPU, fake_gpu, on_fake_gpu
 from tests.trainer.training import COMBINATIONS, title
 from trainer.canary import rehearse
 from trainer.config import TrainConfig
-from trainer.data.splits import epoch_loader, load_splits
+from trainer.data import epoch_loader, load_splits
 from trainer.device import prepare_device, without_search
 from trainer.networks import NETWORKS
 from trainer.objective import Objective

@@ -26,7 +26,7 @@ from torch.nn.functional import adaptive_avg_pool2d, batch_norm
 from tests.trainer.fake_datasets import fake_folder
 from tests.trainer.training import COMBINATIONS, assert_same, content, forking, numbers, small, title
 from trainer.config import TrainConfig
-from trainer.data.splits import epoch_loader, load_splits
+from trainer.data import epoch_loader, load_splits
 from trainer.datasets import DATASETS
 from trainer.distributed import PeerLost, from_the_first, gathered, part_of, process_number, together
 from trainer.method import Batch, Output

@@ -9,9 +9,7 @@ import torch
 
 from tests.trainer.toy import GPU, fake_gpu, on_fake_gpu
 from trainer.config import TrainConfig
-from trainer.data import streaming
-from trainer.data.reading import ImageFiles
-from trainer.data.splits import EvaluationSet, epoch_loader, evaluation_sets, load_splits
+from trainer.data import EvaluationSet, ImageFiles, epoch_loader, evaluation_sets, load_splits, streaming
 from trainer.data.streaming import StreamingLoader
 from trainer.device import without_search
 from trainer.evaluation import evaluate

@@ -16,7 +16,8 @@ from tests.trainer.conftest import CLASSES, TEST_IMAGES, TRAIN_IMAGES
 from tests.trainer.training import assert_same, content, in_a_process, numbers, small, title, trained
 from trainer import objective
 from trainer.config import TrainConfig
-from trainer.data.splits import DataError, epoch_loader, load_splits
+from trainer.data import epoch_loader, load_splits
+from trainer.data.splits import DataError
 from trainer.method import Method
 from trainer.metrics import compute_metrics, ood_auroc
 from trainer.objective import Objective

@@ -1,0 +1,52 @@
+"""Data sets: downloaded, read, augmented and given out in batches."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.data.download import alone, file_problem, prepare, what_is_missing
+    from trainer.data.folders import list_folder
+    from trainer.data.reading import ImageFiles, Images, read_dataset
+    from trainer.data.splits import EvaluationSet, EvaluationSets, Splits, epoch_loader, evaluation_sets, load_splits
+
+__all__ = [
+    "EvaluationSet",
+    "EvaluationSets",
+    "ImageFiles",
+    "Images",
+    "Splits",
+    "alone",
+    "epoch_loader",
+    "evaluation_sets",
+    "file_problem",
+    "list_folder",
+    "load_splits",
+    "prepare",
+    "read_dataset",
+    "what_is_missing",
+]
+
+# Imported on first use: the command line must not wait for what it does not need.
+_HOMES = {
+    "EvaluationSet": "splits",
+    "EvaluationSets": "splits",
+    "ImageFiles": "reading",
+    "Images": "reading",
+    "Splits": "splits",
+    "alone": "download",
+    "epoch_loader": "splits",
+    "evaluation_sets": "splits",
+    "file_problem": "download",
+    "list_folder": "folders",
+    "load_splits": "splits",
+    "prepare": "download",
+    "read_dataset": "reading",
+    "what_is_missing": "download",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

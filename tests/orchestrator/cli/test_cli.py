@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.database import Database, driver_lock, open_database
 from orchestrator.database.backends import sqlite
-from orchestrator.grid.load import load_grid
+from orchestrator.grid import load_grid
 from tests.orchestrator.database.test_database_files import SECRET, public_folder, unprivileged
 from tests.orchestrator.databases.samples import result, start
 from tests.orchestrator.grid.test_grid_mutants import SEEDS, mutant

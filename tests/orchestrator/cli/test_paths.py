@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.console.triage import rerun
-from orchestrator.storage.staging import node_folder
-from orchestrator.storage.store import StorageError
+from orchestrator.storage import StorageError, node_folder
 from trainer.paths import user_path
 
 COMMANDS = typer.main.get_command(app).commands

@@ -9,11 +9,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from orchestrator.console import run_display
 from orchestrator.console.live import Board
-from orchestrator.console.run_view import run_display
 from orchestrator.failures import Failure
-from orchestrator.planning.estimate import Measured
-from orchestrator.planning.plan import Plan, PlannedTrial
+from orchestrator.planning import Measured, Plan, PlannedTrial
 from orchestrator.text import duration, size
 from tests.orchestrator.databases.samples import result
 

@@ -17,8 +17,8 @@ import torch
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from orchestrator.console import doctor
-from orchestrator.console.doctor import COMBINATIONS, SMALL, check_machine, check_resume, difference
+from orchestrator.console import check_machine, check_resume, doctor
+from orchestrator.console.doctor import COMBINATIONS, SMALL, difference
 from orchestrator.console.machine import Finding
 from trainer.checkpoint import save_checkpoint
 from trainer.config import TrainConfig

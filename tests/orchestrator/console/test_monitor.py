@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.console.status import print_status, status_of
-from orchestrator.console.watch import PageError, _matrices, watch_grids
+from orchestrator.console import PageError, print_status, status_of, watch_grids
+from orchestrator.console.watch import _matrices
 from orchestrator.database import DatabaseError, driver_lock, open_database
 from tests.orchestrator.databases.samples import result, start
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.console.triage import EXCERPT_LINES, print_triage, rerun, triage_of
+from orchestrator.console import print_triage, triage_of
+from orchestrator.console.triage import EXCERPT_LINES, rerun
 from orchestrator.database import open_database
-from orchestrator.grid.load import load_grid
+from orchestrator.grid import load_grid
 from orchestrator.run import run_options, save_grid
 from tests.orchestrator.console.test_monitor import config
 from tests.orchestrator.databases.samples import start

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.database import AttemptRow, open_database
-from orchestrator.grid.load import load_grid
+from orchestrator.grid import load_grid
 from tests.orchestrator.databases.postgresql_server import Server
 from tests.orchestrator.runs import Run, Workplace, ended, wait_for, workplace
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.grid.load import load_grid, placed
-from orchestrator.grid.trial import Grid, Resources
+from orchestrator.grid import Grid, Resources, load_grid, placed
 from tests.orchestrator.grid_files import GRIDS, SHIPPED, keys, load, names
 from trainer.config import TrainConfig
 

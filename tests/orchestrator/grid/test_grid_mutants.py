@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.grid import GridError
 from orchestrator.grid.document import read_document
-from orchestrator.grid.load import GridError
 from tests.orchestrator.grid_files import SHIPPED, load
 from trainer.config import TrainConfig
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.grid import GridError, Problem, load_grid
 from orchestrator.grid.document import MAX_BYTES
-from orchestrator.grid.load import GridError, Problem, load_grid
 from tests.orchestrator.grid_files import GRIDS, load, problems
 
 HEAD = "name: x\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.grid.load import load_grid
+from orchestrator.grid import load_grid
 from tests.orchestrator.grid_files import SHIPPED, keys, load
 from trainer.config import TrainConfig
 

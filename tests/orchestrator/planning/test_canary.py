@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from orchestrator.planning.canary import Footprint, canaries, canary_shape, packed_share
+from orchestrator.planning import Footprint, canaries, canary_shape, packed_share
 from tests.orchestrator.grid_files import load
 from tests.orchestrator.runs import Workplace
 

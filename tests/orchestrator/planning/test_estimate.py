@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from orchestrator.planning.estimate import Measured, Work, make_estimate
+from orchestrator.planning import Measured, Work, make_estimate
 
 NETWORKS = {"resnet18": 10.0, "resnet50": 30.0, "resnext50_32x4d": 60.0}
 METHODS = {"baseline": 1.0, "pskd": 1.03, "byot": 1.14, "dmfl": 1.02, "pskd+byot+dmfl": 1.25}

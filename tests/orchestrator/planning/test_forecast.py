@@ -6,8 +6,7 @@ import pytest
 
 from orchestrator.console.plan_view import cost_lines
 from orchestrator.database import MeasuredRow
-from orchestrator.planning.forecast import make_forecast
-from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.planning import Plan, make_forecast, make_plan
 from tests.orchestrator.grid_files import load
 from tests.orchestrator.planning.test_plan import State
 

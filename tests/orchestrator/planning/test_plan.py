@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from orchestrator.planning.plan import devices_line, make_plan
+from orchestrator.planning import devices_line, make_plan
+from orchestrator.scheduler import Observer
 from orchestrator.scheduler.cluster import Cluster
-from orchestrator.scheduler.observer import Observer
 from orchestrator.scheduler.trials import _placed
 from tests.orchestrator.grid_files import load
 
@@ -138,7 +138,7 @@ def test_the_plan_says_how_steps_are_run_where_the_grid_does():
 )
 def test_a_plan_says_where_trials_run_that_leave_it_open(monkeypatch, tmp_path, resources, gpus, taken, line):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("orchestrator.timing.gpu.gpus_here", lambda: gpus)
+    monkeypatch.setattr("orchestrator.timing.gpus_here", lambda: gpus)
     (tmp_path / "open.yaml").write_text(json.dumps({"name": "open", "resources": resources}))
     shown = CliRunner().invoke(app, ["plan", "open.yaml"]).output
     assert (line in shown) if line else ("as the grid does not say" not in shown)

@@ -7,8 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.scheduler.options import RunOptions
-from orchestrator.scheduler.preflight import make_ready
+from orchestrator.scheduler import RunOptions, make_ready
 from tests.trainer.fake_datasets import fake_folder
 from trainer.config import TrainConfig
 

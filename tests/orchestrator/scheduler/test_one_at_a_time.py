@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 from ray import tune
 
-from orchestrator.scheduler import trials
+from orchestrator.scheduler import Observer, RunOptions, trials
 from orchestrator.scheduler.cluster import Cluster
-from orchestrator.scheduler.observer import Observer
-from orchestrator.scheduler.options import RunOptions
 from tests.orchestrator.grid_files import load
 
 

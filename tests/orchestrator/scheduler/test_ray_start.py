@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.run import run_options
-from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address, refuse_silent
+from orchestrator.scheduler import RayAway, SchedulerError, cluster_address
+from orchestrator.scheduler.addresses import refuse_silent
 from orchestrator.scheduler.private_ray import (
     SOCKET_BYTES,
     Guard,
@@ -23,7 +24,7 @@ from orchestrator.scheduler.private_ray import (
     not_started,
     session_folder,
 )
-from orchestrator.timing.procfs import processors
+from orchestrator.timing import processors
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,11 @@ import pytest
 
 from orchestrator.database import DatabaseError
 from orchestrator.failures import Failure, failure_of, infrastructure_failure
-from orchestrator.grid.trial import Resources, Trial
-from orchestrator.scheduler import journal
+from orchestrator.grid import Resources, Trial
+from orchestrator.scheduler import CircuitOpen, Observer, RunOptions, journal
 from orchestrator.scheduler import trials as scheduler
 from orchestrator.scheduler.cluster import Cluster, RayEnded
-from orchestrator.scheduler.observer import Observer
-from orchestrator.scheduler.options import RunOptions
-from orchestrator.scheduler.recorder import CircuitOpen, Recorder, Summary
+from orchestrator.scheduler.recorder import Recorder, Summary
 from trainer.config import TrainConfig
 from trainer.results import EpochResult
 

@@ -7,7 +7,8 @@ import struct
 
 import pytest
 
-from orchestrator.scheduler.trackers import MODULES, TrackerError, check_trackers, flat_metrics
+from orchestrator.scheduler import TrackerError, check_trackers
+from orchestrator.scheduler.trackers import MODULES, flat_metrics
 from tests.orchestrator.databases.samples import result
 from tests.orchestrator.runs import Workplace
 

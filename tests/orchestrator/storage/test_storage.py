@@ -15,9 +15,18 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.failures import INFRASTRUCTURE, failure_of
-from orchestrator.storage import store
-from orchestrator.storage.staging import local_checkpoint, local_data, missing_data, node_folder
-from orchestrator.storage.store import StorageError, Store, absolute, check_writable, joined
+from orchestrator.storage import (
+    StorageError,
+    Store,
+    absolute,
+    check_writable,
+    joined,
+    local_checkpoint,
+    local_data,
+    missing_data,
+    node_folder,
+    store,
+)
 from tests.orchestrator.runs import differences, ended, wait_for, workplace
 from tests.orchestrator.s3_server import S3Server, s3_server
 from tests.trainer.fake_datasets import fake_cifar100, fake_folder
@@ -444,7 +453,7 @@ def test_a_fetch_that_breaks_off_never_looks_whole(
 
 FETCH = """
 import sys
-from orchestrator.storage.staging import local_data
+from orchestrator.storage import local_data
 from trainer.config import TrainConfig
 sys.stdin.readline()
 local_data(TrainConfig(dataset="folder:birds", subset=1), sys.argv[1], print)

@@ -14,9 +14,8 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from orchestrator.timing.gpu import gpus_here
+from orchestrator.timing import DeviceSampler, Timing, device_facts, gpus_here, label
 from orchestrator.timing.procfs import Process, ancestors, cpu_ticks, descendants
-from orchestrator.timing.sampler import DeviceSampler, Timing, device_facts, label
 from tests.orchestrator.fake_gpu import GPU, MIG, OTHER_GPU, FakeNvml
 
 ME = os.getpid()

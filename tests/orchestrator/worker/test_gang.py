@@ -14,11 +14,11 @@ import psutil
 import pytest
 
 from orchestrator.failures import Failure, failure_of, tells_of_a_lost_rank
-from orchestrator.grid.trial import Resources
-from orchestrator.scheduler.cluster import Cluster, SchedulerError
-from orchestrator.worker import ranks
+from orchestrator.grid import Resources
+from orchestrator.scheduler import SchedulerError
+from orchestrator.scheduler.cluster import Cluster
+from orchestrator.worker import Job, ranks
 from orchestrator.worker.attempt import attempt
-from orchestrator.worker.job import Job
 from tests.orchestrator.runs import Workplace, ended, wait_for, workplace
 from trainer.canary import Rehearsal
 from trainer.config import TrainConfig

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from orchestrator.provenance import code_digest
-from orchestrator.worker.attempt import attempt, run_job
+from orchestrator.worker import Job, run_job
+from orchestrator.worker.attempt import attempt
 from orchestrator.worker.gpu_names import gpu_name
-from orchestrator.worker.job import Job
 from tests.orchestrator.fake_gpu import GPU, MIG, FakeCuda, FakeNvml
 from tests.orchestrator.runs import Workplace
 from trainer.canary import Rehearsal

@@ -12,9 +12,8 @@ from torch import Tensor
 from torchvision.transforms import functional
 
 from trainer.config import TrainConfig
+from trainer.data import EvaluationSet, Images
 from trainer.data.augmentation import EpochLoader, draw_epoch
-from trainer.data.reading import Images
-from trainer.data.splits import EvaluationSet
 from trainer.datasets import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
 from trainer.method import Batch
 

@@ -20,8 +20,9 @@ from torchvision.datasets import CIFAR100
 
 from tests.trainer.fake_datasets import fake_cifar100, fake_folder, patch_facts, write_cifar_pickle, write_image
 from trainer.config import TrainConfig
-from trainer.data.reading import Images, ranks_within_class, read_dataset, stratified_split
-from trainer.data.splits import DataError, Splits, load_splits
+from trainer.data import Images, Splits, load_splits, read_dataset
+from trainer.data.reading import ranks_within_class, stratified_split
+from trainer.data.splits import DataError
 from trainer.datasets import DATASETS, IMAGENET_MEAN, IMAGENET_STD, DatasetSpec
 
 

@@ -16,9 +16,8 @@ import torch
 from tests.trainer.fake_datasets import fake_folder, write_image
 from tests.trainer.training import forking
 from trainer.config import TrainConfig
-from trainer.data import decoded, reading
-from trainer.data.reading import Images
-from trainer.data.splits import DataError, load_splits
+from trainer.data import Images, decoded, load_splits, reading
+from trainer.data.splits import DataError
 
 CONFIG = TrainConfig(dataset="folder:insects")
 

@@ -21,8 +21,8 @@ import pytest
 
 from tests.trainer.fake_datasets import fake_folder, md5, write_image
 from trainer.config import TrainConfig
-from trainer.data import download
-from trainer.data.download import prepare, read_verified, what_is_missing
+from trainer.data import download, prepare, what_is_missing
+from trainer.data.download import read_verified
 from trainer.datasets import DATASETS, Archive, DataError, DataFile
 
 
@@ -367,7 +367,7 @@ from dataclasses import replace
 from pathlib import Path
 from trainer.config import TrainConfig
 from trainer.datasets import DATASETS, Archive, DataFile
-from trainer.data.download import prepare
+from trainer.data import prepare
 root, url, archive, *files = sys.argv[1:]
 files = tuple(DataFile(*file.split("=")) for file in files)
 DATASETS["cifar100"] = replace(DATASETS["cifar100"], files=files, archive=Archive(url, archive))

@@ -14,9 +14,9 @@ from PIL import Image
 from tests.trainer.fake_datasets import fake_folder, write_image
 from trainer.__main__ import main
 from trainer.config import TrainConfig
-from trainer.data.download import prepare
-from trainer.data.folders import check_folder, list_folder
-from trainer.data.splits import DataError, Splits, load_splits
+from trainer.data import Splits, list_folder, load_splits, prepare
+from trainer.data.folders import check_folder
+from trainer.data.splits import DataError
 from trainer.datasets import DATASETS
 
 PICTURES = (

@@ -16,9 +16,9 @@ from torchvision import transforms
 
 from tests.trainer.fake_datasets import fake_cifar100, fake_folder, write_image
 from trainer.config import TrainConfig
+from trainer.data import EvaluationSet, ImageFiles, epoch_loader, load_splits
 from trainer.data.augmentation import draw_epoch
-from trainer.data.reading import ImageFiles
-from trainer.data.splits import DataError, EvaluationSet, epoch_loader, load_splits
+from trainer.data.splits import DataError
 from trainer.data.streaming import StreamingLoader, random_box
 from trainer.datasets import DATASETS, IMAGENET_MEAN, IMAGENET_STD
 from trainer.method import Batch
