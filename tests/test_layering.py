@@ -1,122 +1,85 @@
-"""Who may import whom. Trainer, database and reports are separate worlds."""
+"""Who may import whom: the contracts in setup.cfg hold and can fail, and what must start at once does."""
 
-import ast
+import configparser
+import re
+import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("trainer", "orchestrator", "reports")
-THIRD_PARTY = {
-    *("torch", "torchvision", "numpy", "pydantic", "pydantic_core", "sklearn", "scipy", "PIL"),
-    *("ray", "sqlalchemy", "alembic", "psycopg", "pandas", "pyarrow", "matplotlib", "jinja2"),
-    *("typer", "rich", "ruamel", "psutil", "pynvml", "fsspec"),
-}
 CATALOGUES = ("trainer.config", "trainer.datasets", "trainer.results", "trainer.networks", "trainer.problems")
+ROOMS = sorted(
+    ".".join(path.parent.relative_to(ROOT).parts)
+    for package in PACKAGES
+    for path in ROOT.glob(f"{package}/**/__init__.py")
+)
+
+# For every contract an import that it forbids.
+FORBIDDEN = {
+    "The rooms of orchestrator, from the top down": ("orchestrator/grid/names.py", "orchestrator.planning.plan"),
+    "The rooms of reports, from the top down": ("reports/table.py", "reports.report"),
+    "The rooms of trainer, from the top down": ("trainer/method.py", "trainer.objective"),
+    "No circle of imports in any room": ("orchestrator/database/errors.py", "orchestrator.database.store"),
+    "The trainer knows nothing of grids, Ray or SQL": ("trainer/paths.py", "orchestrator.text"),
+    "Methods import no torch: tensors bring their operations": ("trainer/methods/dml.py", "torch"),
+    "Reports read the database and nothing else of orchestrator": ("reports/results.py", "orchestrator.grid"),
+    "Only the command line imports reports": ("orchestrator/console/status.py", "reports"),
+    "Only the scheduler and the worker import Ray": ("orchestrator/run.py", "ray"),
+    "Only the database imports SQLAlchemy": ("reports/results.py", "sqlalchemy"),
+    "The database needs neither Ray nor PyTorch nor pandas": ("orchestrator/database/models.py", "pandas"),
+    "Grids and plans are pure": ("orchestrator/planning/canary.py", "torch"),
+    "Only the store of files imports fsspec": ("orchestrator/storage/staging.py", "fsspec"),
+    "Only the reading of the digits imports scikit-learn": ("trainer/metrics.py", "sklearn"),
+}
 
 
-def imports(path: Path) -> set[str]:
-    """Every absolute module name that a file imports, in functions and for type checking as well."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+def broken(root: Path) -> set[str]:
+    """Run `lint-imports` on a source tree, and return the names of the contracts that are broken there."""
+    lint = [str(Path(sys.executable).with_name("lint-imports")), "setup.cfg", "--no-cache"]
+    done = subprocess.run(lint, capture_output=True, text=True, cwd=root, env={"PYTHONPATH": str(root)})
+    names = set(re.findall(r"^(.+) BROKEN$", done.stdout, re.MULTILINE))
+    assert done.returncode == bool(names), done.stdout + done.stderr
+    assert "Contracts: " in done.stdout, done.stdout
+    return names
 
 
-def runtime_imports(path: Path) -> set[str]:
-    """Names imported when the module itself is imported: not those in functions or `if TYPE_CHECKING`."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
-    return found
+def test_imports_keep_to_the_contracts():
+    assert broken(ROOT) == set()
 
 
-def modules(*patterns: str) -> list[Path]:
-    found = sorted(path for pattern in patterns for path in ROOT.glob(pattern))
-    assert found, patterns
-    return found
+def test_every_contract_is_tried():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert {config[name]["name"] for name in config if name.startswith("importlinter:contract:")} == set(FORBIDDEN)
 
 
-def offenders(paths: list[Path], *forbidden: str) -> list[str]:
-    return [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in paths
-        for name in imports(path)
-        for prefix in forbidden
-        if name == prefix or name.startswith(prefix + ".")
-    ]
+@pytest.mark.parametrize("contract", FORBIDDEN)
+def test_a_forbidden_import_breaks_its_contract(contract: str, tmp_path: Path):
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "setup.cfg", tmp_path)
+    file, module = FORBIDDEN[contract]
+    with (tmp_path / file).open("a") as source:
+        source.write(f"\nimport {module}\n")
+    assert contract in broken(tmp_path)
 
 
-def test_the_trainer_stands_alone():
-    allowed = {"torch", "torchvision", "numpy", "pydantic", "pydantic_core", "sklearn", "scipy", "PIL"}
-    assert not offenders(modules("trainer/**/*.py"), *(THIRD_PARTY - allowed), "orchestrator", "reports")
-
-
-def test_scikit_learn_is_for_the_digits_only():
-    paths = [path for path in modules("trainer/**/*.py") if path.name not in ("reading.py", "download.py")]
-    assert not offenders(paths, "sklearn")
-
-
-def test_methods_import_the_objective_and_the_losses_and_no_torch():
-    paths = modules("trainer/methods/*.py")
-    ours = {name for path in paths for name in imports(path) if name.startswith("trainer")}
-    top = {".".join(name.split(".")[:2]) for name in ours}
-    assert top <= {"trainer.objective", "trainer.losses"}, top
-    for path in paths:
-        assert not {name for name in runtime_imports(path) if name.split(".")[0] == "torch"}, path
-
-
-def test_grid_and_plan_are_pure():
-    names = ("grid", "plan", "document", "problems", "choices", "expansion", "names", "estimate", "forecast", "canary")
-    paths = modules(*(f"orchestrator/{name}.py" for name in names))
-    assert not offenders(
-        paths, "ray", "sqlalchemy", "torch", "trainer.train", "trainer.data.splits", "orchestrator.database"
-    )
-
-
-def test_only_the_scheduler_imports_ray():
-    # And what belongs to it: the cluster, the talk with Tune, and the actors of a trial in several processes.
-    paths = [path for path in modules("*/**/*.py") if path.parts[len(ROOT.parts)] in PACKAGES]
-    scheduler = {ROOT / f"orchestrator/{name}.py" for name in ("scheduler", "cluster", "tuning", "gang")}
-    assert not offenders([path for path in paths if path not in scheduler], "ray")
-
-
-def test_only_storage_imports_fsspec():
-    paths = [path for path in modules("*/**/*.py") if path.parts[len(ROOT.parts)] in PACKAGES]
-    assert not offenders([path for path in paths if path != ROOT / "orchestrator/storage/store.py"], "fsspec")
-    assert not offenders([ROOT / f"orchestrator/{name}.py" for name in ("storage", "staging")], "ray", "torch")
-
-
-def test_only_the_database_imports_sqlalchemy():
-    paths = [path for path in modules("*/**/*.py") if path.parts[len(ROOT.parts)] in PACKAGES]
-    outside = [path for path in paths if ROOT / "orchestrator/database" not in path.parents]
-    assert not offenders(outside, "sqlalchemy", "alembic")
-    assert not offenders(modules("orchestrator/database/**/*.py"), "ray", "torch", "pandas")
-
-
-def test_reports_know_the_database_only():
-    assert not offenders(
-        modules("reports/**/*.py"), "ray", "torch", "trainer", "orchestrator.scheduler.trials", "orchestrator.grid.load"
-    )
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_a_room_passes_on_is_there(room: str):
+    package = import_module(room)
+    assert [name for name in getattr(package, "__all__", ()) if not hasattr(package, name)] == []
+    assert not hasattr(package, "nothing_of_this_name")
 
 
 @pytest.mark.parametrize(
     "module",
     [
-        "orchestrator.cli",
-        "orchestrator.grid.load",
-        "orchestrator.planning.plan",
-        "orchestrator.console.status",
-        "reports",
+        *("orchestrator.cli", "orchestrator.grid", "orchestrator.planning", "orchestrator.console.status", "reports"),
         *CATALOGUES,
     ],
 )
@@ -129,8 +92,9 @@ def test_starting_loads_neither_torch_nor_ray(module):
 
 def test_looking_at_grids_does_not_load_what_checks_them():
     # `status` and `watch` must not be felt: the checks of a grid file cost as much as everything else they load.
-    heavy = ("orchestrator.grid.load", "orchestrator.scheduler.trials", "trainer.config")
-    code = f"import sys, orchestrator.console.status, orchestrator.database; print([n for n in {heavy} if n in sys.modules])"
+    heavy = ("orchestrator.grid", "orchestrator.scheduler", "trainer.config")
+    looking = "import sys, orchestrator.console.status, orchestrator.database"
+    code = f"{looking}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 
