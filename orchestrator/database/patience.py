@@ -8,15 +8,12 @@ import sqlite3
 import time
 from collections.abc import Callable
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from sqlalchemy.exc import StatementError
 
 from orchestrator.database.errors import DatabaseAway, DatabaseError, describe, transient
 from orchestrator.text import duration
-
-if TYPE_CHECKING:
-    from orchestrator.database.store import Database
 
 T = TypeVar("T")
 
@@ -28,7 +25,18 @@ PATIENCE = 900.0
 PATIENCE_VARIABLE = "ORCHESTRATE_DB_PATIENCE"
 
 
-def persist(work: Callable[[], T], database: Database) -> T:
+class Connected(Protocol):
+    """The facts about a database that decide whether a transaction is tried again."""
+
+    where: str
+    network: bool
+    readonly: bool
+    wrote: bool
+    patience: float
+    tell: Callable[[str], None]
+
+
+def persist(work: Callable[[], T], database: Connected) -> T:
     """Do a work, and again a few times where that may help; for a driver as long as its patience lasts.
 
     Raises DatabaseError, which says how long was waited.
