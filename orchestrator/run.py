@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from orchestrator.scheduler import make_ready, without_checkpoint
+from orchestrator.scheduler import SILENT, Audience, make_ready, without_checkpoint
 
 if TYPE_CHECKING:
     from orchestrator.database import Database, Driver
@@ -37,16 +35,16 @@ class Outcome:
 
 
 @contextmanager
-def driven(db: str, grid: str, *, create: bool) -> Iterator[tuple[Database, Driver]]:
+def driven(db: str, grid: str, *, create: bool, audience: Audience = SILENT) -> Iterator[tuple[Database, Driver]]:
     """The database, of the present version, and its lock; says what was migrated, and what is doubtful about it."""
     from orchestrator.database import driver_lock, open_database
 
     with open_database(db, create=create, migrate=True) as database, driver_lock(database, grid=grid) as driver:
-        database.tell = lambda line: typer.echo(line, err=True)
+        database.tell = audience.warn
         if database.migrated:
-            typer.echo(database.migrated)
+            audience.say(database.migrated)
         for line in database.warnings:
-            typer.echo(f"warning: {line}", err=True)
+            audience.warn(f"warning: {line}")
         yield database, driver
 
 
@@ -84,26 +82,39 @@ def plan_of(grid: Grid, database: Database | None) -> Plan:
     return make_plan(grid, database.states([trial.key for trial in grid.trials]) if database is not None else {})
 
 
-def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wait: bool) -> Outcome:
-    """Train every trial of a grid that is not done yet and that no other driver has.
+def run_grid(
+    grid: Grid | str | Path,
+    db: str = "results.db",
+    options: RunOptions | None = None,
+    *,
+    retry_failed: bool = False,
+    wait: bool = True,
+    audience: Audience = SILENT,
+) -> Outcome:
+    """Train every trial of a grid, or of a grid's file, that is not done yet and that no other driver has.
 
-    With `wait`, the others' trials are waited for, and taken over when their driver gives them back or dies.
+    With `wait`, the others' trials are waited for, and taken over when their driver gives them back or dies. Without
+    `options`, data lies in `data`, and Ray is a private one on this machine. Nothing is printed; `audience` hears what
+    happens.
 
     Raises as `orchestrator.scheduler.trials.run_trials`; Busy; StorageError and DataError before Ray starts.
     """
-    from orchestrator.console import announce_plan
+    if isinstance(grid, (str, Path)):
+        from orchestrator.grid import load_grid
 
-    with driven(db, grid.name, create=True) as (database, driver):
+        grid = load_grid(grid)
+    options = options or run_options(grid.name, db, "data", None)
+    with driven(db, grid.name, create=True, audience=audience) as (database, driver):
         database.release_stale()
-        save_grid(database, grid)
+        save_grid(database, grid, audience)
         if retry_failed:
             database.retry([trial.key for trial in grid.trials])
         plan = plan_of(grid, database)
-        announce_plan(plan)
+        audience.plan(plan)
         if line := without_checkpoint(database, plan, options):
-            typer.echo(f"warning: {line}", err=True)
+            audience.warn(f"warning: {line}")
         if unfinished := [entry.trial for entry in plan.entries if entry.status not in ("done", "failed")]:
-            make_ready(unfinished, options)
+            make_ready(unfinished, options, audience)
         tried: set[str] = set()
         told: set[int] = set()
         shared = False
@@ -116,10 +127,10 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
             claimed = database.claim([trial.key for trial in wanted], driver) if wanted else set()
             if set(others) != told:
                 told, shared = set(others), True
-                typer.echo(_elsewhere(database, others, wait))
+                audience.say(_elsewhere(database, others, wait))
             if claimed:
                 trials = [trial for trial in wanted if trial.key in claimed]
-                with _audience(database, driver, trials, options, plan) as observer:
+                with _watched(database, driver, grid.name, trials, plan, audience) as observer:
                     from orchestrator.scheduler import run_trials
 
                     run_trials(database, trials, options, observer)
@@ -136,31 +147,30 @@ def run_grid(grid: Grid, db: str, options: RunOptions, *, retry_failed: bool, wa
                 database.release_stale()
             time.sleep(LOOK_SECONDS)
         if shared:
-            announce_plan(plan)
+            audience.plan(plan)
         return Outcome(plan.count("failed"), left, sum(entry.trial.key in tried for entry in plan.pending))
 
 
 @contextmanager
-def _audience(
-    database: Database, driver: Driver, trials: Sequence[Trial], options: RunOptions, plan: Plan
+def _watched(
+    database: Database, driver: Driver, grid: str, trials: Sequence[Trial], plan: Plan, audience: Audience
 ) -> Iterator[Observer]:
-    """Yield who is told of the trials while they run; afterwards, what is left of this driver's claims is free."""
+    """Yield the observer of the trials while they run; afterwards, what is left of this driver's claims is free."""
     from orchestrator.database import DatabaseError
 
     try:
-        from orchestrator.console import run_display
         from orchestrator.planning import as_measured
 
         configs = {trial.name: trial.config.model_dump(mode="json") for trial in trials}
         known = as_measured(database.measured())
-        with run_display(options.grid, configs, known, plan=plan) as observer, _told_to(database, observer):
+        with audience.watch(grid, configs, known, plan) as observer, _told_to(database, observer):
             yield observer
     except BaseException:
         database.hurry()
         try:
             database.release(driver)
         except DatabaseError as error:
-            typer.echo(f"warning: its trials are not given back yet, the next run does that: {error}", err=True)
+            audience.warn(f"warning: its trials are not given back yet, the next run does that: {error}")
         raise
     database.release(driver)
 
@@ -191,27 +201,28 @@ def _elsewhere(database: Database, others: Counter[int], wait: bool) -> str:
     return f"{others.total():,} of this grid's trials {verb} to another run: {listed}; {meaning}"
 
 
-def time_grid(grid: Grid, db: str, options: RunOptions, *, warm_up: int, epochs: int) -> Outcome:
+def time_grid(
+    grid: Grid, db: str, options: RunOptions, *, warm_up: int, epochs: int, audience: Audience = SILENT
+) -> Outcome:
     """Measure epoch times, one trial of each configuration, alone on its device and in random order.
 
     Raises as `run_grid`.
     """
-    from orchestrator.console import run_display
     from orchestrator.text import counted
 
-    with driven(db, grid.name, create=True) as (database, _):
+    with driven(db, grid.name, create=True, audience=audience) as (database, _):
         database.release_stale()
-        save_grid(database, grid)
+        save_grid(database, grid, audience)
         trials = _one_seed_each(grid)
-        make_ready(trials, options)
-        typer.echo(f"timing {counted(len(trials), 'configuration')}, {warm_up} + {epochs} epochs each, one at a time")
+        make_ready(trials, options, audience)
+        audience.say(f"timing {counted(len(trials), 'configuration')}, {warm_up} + {epochs} epochs each, one at a time")
         from orchestrator.scheduler import time_trials
 
         configs = {
             trial.name: trial.config.model_dump(mode="json") | {"epochs": min(warm_up + epochs, trial.config.epochs)}
             for trial in trials
         }
-        with run_display(grid.name, configs) as observer, _told_to(database, observer):
+        with audience.watch(grid.name, configs, (), None) as observer, _told_to(database, observer):
             summary = time_trials(database, trials, options, observer, warm_up=warm_up, timed=epochs)
     return Outcome(len(summary.failed), 0)
 
@@ -235,12 +246,12 @@ def leaving(database: Database | None, grid: Grid) -> str | None:
     )
 
 
-def save_grid(database: Database, grid: Grid) -> None:
-    """Store a grid and its trials; says which with results are no longer of it."""
+def save_grid(database: Database, grid: Grid, audience: Audience = SILENT) -> None:
+    """Store a grid and its trials; warns of those with results that are no longer of it."""
     from orchestrator.storage import absolute
 
     if line := leaving(database, grid):
-        typer.echo(f"note: {line}", err=True)
+        audience.warn(f"note: {line}")
     trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
     database.save_grid(grid.name, absolute(grid.source), grid.text, grid.report, trials)
 

@@ -24,9 +24,10 @@ def migrate(db: DatabaseOption = "results.db") -> None:
     The tables are compared with what they should be, and of a file every page is checked.
     """
     with errors():
+        from orchestrator.console import terminal
         from orchestrator.run import driven
 
-        with driven(db, "(migration)", create=False) as (database, _):
+        with driven(db, "(migration)", create=False, audience=terminal()) as (database, _):
             if problems := database.damage():
                 raise _damaged(database, problems)
             checked = "; its tables, rows and pages were checked" if database.path else "; its tables were checked"

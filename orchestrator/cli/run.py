@@ -88,6 +88,7 @@ def run(
     The exit code is 0 only when every trial of the grid is done; 3 with `--no-wait` when others still train some.
     """
     with errors():
+        from orchestrator.console import terminal
         from orchestrator.grid import load_grid
         from orchestrator.run import run_grid, run_options
         from orchestrator.scheduler import check_trackers
@@ -108,7 +109,7 @@ def run(
             dashboard=dashboard,
             wait_for_nodes=wait_for_nodes,
         )
-        outcome = run_grid(loaded, db, options, retry_failed=retry_failed, wait=wait)
+        outcome = run_grid(loaded, db, options, retry_failed=retry_failed, wait=wait, audience=terminal())
         # A trial that the machine failed goes on when the same command is run again.
         unfinished = TRY_AGAIN if outcome.left else BUSY if outcome.elsewhere else DONE
         raise typer.Exit(SOME_FAILED if outcome.failed else unfinished)
@@ -164,13 +165,13 @@ def time_command(
     touched, and trials that were not run yet stay pending.
     """
     with errors():
+        from orchestrator.console import terminal
         from orchestrator.grid import load_grid
         from orchestrator.run import run_options, time_grid
 
         loaded = load_grid(grid)
-        outcome = time_grid(
-            loaded, db, run_options(loaded.name, db, data_root, address), warm_up=warm_up, epochs=epochs
-        )
+        options = run_options(loaded.name, db, data_root, address)
+        outcome = time_grid(loaded, db, options, warm_up=warm_up, epochs=epochs, audience=terminal())
         raise typer.Exit(SOME_FAILED if outcome.failed else DONE)
 
 

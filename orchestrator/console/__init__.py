@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.console.doctor import check_machine, check_resume
-    from orchestrator.console.plan_view import announce_plan, print_plan
-    from orchestrator.console.run_view import run_display
+    from orchestrator.console.plan_view import print_plan
+    from orchestrator.console.run_view import run_display, terminal
     from orchestrator.console.status import print_status, status_of
     from orchestrator.console.triage import print_triage, triage_of
     from orchestrator.console.watch import PageError, watch_grids
 
 __all__ = [
     "PageError",
-    "announce_plan",
     "check_machine",
     "check_resume",
     "print_plan",
@@ -21,6 +20,7 @@ __all__ = [
     "print_triage",
     "run_display",
     "status_of",
+    "terminal",
     "triage_of",
     "watch_grids",
 ]
@@ -28,7 +28,6 @@ __all__ = [
 # Imported on first use: the command line must not wait for what it does not need.
 _HOMES = {
     "PageError": "watch",
-    "announce_plan": "plan_view",
     "check_machine": "doctor",
     "check_resume": "doctor",
     "print_plan": "plan_view",
@@ -36,6 +35,7 @@ _HOMES = {
     "print_triage": "triage",
     "run_display": "run_view",
     "status_of": "status",
+    "terminal": "run_view",
     "triage_of": "triage",
     "watch_grids": "watch",
 }

@@ -7,15 +7,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 
 from orchestrator.console.live import Board, Row
+from orchestrator.console.plan_view import announce_plan
 from orchestrator.planning import Measured, interval
-from orchestrator.scheduler import Observer
+from orchestrator.scheduler import Audience, Observer
 
 if TYPE_CHECKING:
     from orchestrator.failures import Failure
@@ -55,6 +58,16 @@ def run_display(
             yield _lively(board, live)
     finally:
         console.print(escape(board.conclusion()))
+
+
+def terminal() -> Audience:
+    """Return the audience of a run in a terminal: lines, and the live table of its trials."""
+    return Audience(
+        say=typer.echo,
+        warn=partial(typer.echo, err=True),
+        plan=announce_plan,
+        watch=lambda grid, configs, known, plan: run_display(grid, configs, known, plan=plan),
+    )
 
 
 class _Console(Console):

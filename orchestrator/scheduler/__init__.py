@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address
-    from orchestrator.scheduler.observer import Observer
+    from orchestrator.scheduler.observer import SILENT, Audience, Observer
     from orchestrator.scheduler.options import RunOptions
     from orchestrator.scheduler.preflight import make_ready, without_checkpoint
     from orchestrator.scheduler.recorder import CircuitOpen
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from orchestrator.scheduler.trials import run_trials, time_trials
 
 __all__ = [
+    "SILENT",
+    "Audience",
     "CircuitOpen",
     "Interrupted",
     "Observer",
@@ -32,6 +34,8 @@ __all__ = [
 
 # Imported on first use: the command line must not wait for what it does not need.
 _HOMES = {
+    "SILENT": "observer",
+    "Audience": "observer",
     "CircuitOpen": "recorder",
     "Interrupted": "signals",
     "Observer": "observer",

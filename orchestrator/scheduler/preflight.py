@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from orchestrator.exit_codes import TRY_AGAIN, of_system
+from orchestrator.scheduler.observer import SILENT, Audience
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -38,7 +37,7 @@ def without_checkpoint(database: Database, plan: Plan, options: RunOptions) -> s
     )
 
 
-def make_ready(trials: Sequence[Trial], options: RunOptions) -> None:
+def make_ready(trials: Sequence[Trial], options: RunOptions, audience: Audience = SILENT) -> None:
     """Have storage and data sets in place before any trial starts, as far as this machine can tell.
 
     Raises StorageError and DataError. What is missing here may be there on the nodes of a cluster, which look for
@@ -64,7 +63,7 @@ def make_ready(trials: Sequence[Trial], options: RunOptions) -> None:
         # One data set may be needed beside several others.
         if line not in said:
             said.add(line)
-            typer.echo(line)
+            audience.say(line)
 
     for config in needed.values():
         try:
@@ -72,7 +71,7 @@ def make_ready(trials: Sequence[Trial], options: RunOptions) -> None:
         except DataError as error:
             if options.address is None:
                 raise
-            typer.echo(f"warning: on this machine, {error}. The nodes of the cluster look for their own", err=True)
+            audience.warn(f"warning: on this machine, {error}. The nodes of the cluster look for their own")
 
 
 def _check_folder(folder: Path) -> None:

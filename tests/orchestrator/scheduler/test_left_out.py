@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-
-from orchestrator.scheduler import RunOptions, make_ready
+from orchestrator.scheduler import Audience, RunOptions, make_ready
 from tests.trainer.fake_datasets import fake_folder
 from trainer.config import TrainConfig
 
 
-def test_files_left_out_are_said_once_before_a_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_left_out_are_said_once_before_a_grid(tmp_path: Path) -> None:
     for name in ("insects", "birds"):
         fake_folder(tmp_path / name)
         (tmp_path / name / "train/ant/0.npy").write_text("")
     configs = [TrainConfig(dataset="folder:insects", ood_dataset=other) for other in (None, "digits", "folder:birds")]
     options = RunOptions("grid", tmp_path, tmp_path / "checkpoints", tmp_path / "logs", {})
-    make_ready([SimpleNamespace(config=config) for config in configs], options)
-    lines = capsys.readouterr().out.splitlines()
+    lines: list[str] = []
+    make_ready([SimpleNamespace(config=config) for config in configs], options, Audience(say=lines.append))
     assert [line.partition(": left out 1 file ")[0] for line in lines] == ["folder:insects", "folder:birds"]
