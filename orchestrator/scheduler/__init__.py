@@ -1,4 +1,4 @@
-"""Trials on Ray: the cluster, Ray Tune, and the record of what happens."""
+"""Run trials on Ray: the cluster, Ray Tune, and the record of what happens."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ __all__ = [
     "without_checkpoint",
 ]
 
-# Imported on first use: the command line must not wait for what it does not need.
+# Imported on first use, so that the command line starts without Ray.
 _HOMES = {
     "SILENT": "observer",
     "Audience": "observer",

@@ -1,4 +1,4 @@
-"""Addresses of Ray clusters: which one is meant, and whether a Ray answers there."""
+"""Addresses of Ray clusters: which cluster to use, and whether a Ray answers there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN
 
-# A cluster on the same continent answers in a fraction of it.
+# Timeout in seconds; a cluster on the same continent answers in a fraction of it.
 ANSWER_SECONDS = 5.0
 # Ray speaks gRPC, which is HTTP/2: its server answers this opening with its settings (RFC 9113, section 3.4).
 _OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -22,18 +22,18 @@ class SchedulerError(Exception):
 
 
 class RayAway(SchedulerError):
-    """Ray does not start or answer now, and may do so later."""
+    """Ray does not start or answer now, but may later."""
 
     exit_code = TRY_AGAIN
 
 
 def cluster_address(given: str | None) -> str | None:
-    """Return the address of the cluster that is meant (`auto` or host:port), None for a private Ray.
+    """Return the address of the Ray cluster to use (`auto` or host:port), None for a private Ray.
 
-    A private Ray is meant by no address, an empty one and Ray's own word `local`. `auto` is RAY_ADDRESS where that
-    names a cluster (in a Ray job), else the Ray on this machine.
+    No address, an empty one and Ray's own word `local` ask for a private Ray. `auto` is RAY_ADDRESS where that names a
+    cluster (in a Ray job), else the Ray on this machine.
 
-    Raises SchedulerError for what is no address.
+    Raises SchedulerError for an invalid address.
     """
     address = (given or "").strip()
     if address.lower() in ("", "local"):
@@ -67,7 +67,7 @@ def refuse_silent(address: str) -> None:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS) as connection:
             connection.sendall(_OPENING)
             answer = connection.recv(9)
-    # A UnicodeError is a name that is none.
+    # Python raises UnicodeError for an invalid host name.
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise RayAway(f"no Ray cluster answers at {address} ({why}); {remedy}") from None

@@ -1,4 +1,4 @@
-"""Between Tune and us: its events for the recorder, and Ray's own callbacks for experiment trackers."""
+"""The Ray Tune callback that feeds the recorder."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.recorder import Recorder, retry_at_once
 from orchestrator.scheduler.signals import Interrupted, stop_signal
 
-# The least time that a trial has for each thing it says until its first epoch is over.
+# Least stall timeout in seconds until a trial's first epoch is over: imports, data and compilation are slow.
 START_SECONDS = 900.0
 
 
 class Abandoned(BaseException):
-    """Leaves `fit` at once.
+    """Leaves Tune's `fit` at once.
 
-    After an `Exception` Tune would tidy up, and wait for a Ray that is not there any more: what ends this process
-    (a SIGTERM to its group) may have ended Ray's as well. Leaving the Ray context ends the workers anyway.
+    After an `Exception` Tune would tidy up, and wait for a Ray that may be gone: the signal that ends this process
+    (SIGTERM to its group) may have ended Ray too. Leaving the Ray context ends the workers anyway.
     """
 
 
 def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions, *, alone: bool) -> Any:
-    """Tune's events, handed to the recorder. The hooks run in the thread of `fit`."""
+    """Return the callback that hands Tune's events to the recorder. Its hooks run in the thread of `fit`."""
     from ray import kill, tune
 
     class Callback(tune.Callback):
         def __init__(self) -> None:
             self.problem: Exception | None = None
             self.heard: dict[str, float] = {}
-            # Whose first epoch is not there yet: torch, data and compilation come before it.
+            # Keys of trials before their first epoch: they import torch, read data and compile.
             self.starting: set[str] = set()
             self.look_again = 0.0
 
         def __reduce__(self) -> tuple[Any, ...]:
-            # Tune pickles its callbacks beside its own state, which is never read back.
+            # Tune pickles its callbacks with its own state, which is never read back.
             return (object, ())
 
         @contextlib.contextmanager
         def guarded(self) -> Iterator[None]:
-            # An exception that left a hook would end as a trial's failure or a lost result; `on_step_end` raises it.
+            # Tune would turn an exception in a hook into a failed trial or a lost result; `on_step_end` raises it.
             try:
                 yield
             except Exception as error:
@@ -74,7 +74,7 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
                     failure = Failure(result["error_class"], result["text"], result["fingerprint"])
                     recorder.failing(key, failure, by_worker=True)
                     if not retry_at_once(failure):
-                        # Its process ends now; Tune must not take that for a reason to run the trial again.
+                        # Its process ends now; Tune must not retry the trial.
                         trial.max_failures = 0
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -93,7 +93,7 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
         def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
             with self.guarded():
                 recorder.tick()
-                # Not after every event: of ten thousand trials a look takes longer than all the rest.
+                # Not after every event: with ten thousand trials the check takes longer than everything else.
                 if time.monotonic() >= self.look_again:
                     self.kill_stalled(trials)
                     self.look_again = time.monotonic() + min(1.0, options.stall_seconds / 10)

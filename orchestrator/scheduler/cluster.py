@@ -1,4 +1,4 @@
-"""Ray itself: a private one on this machine, or a cluster; what it offers, how it ends, and the signals that end it."""
+"""Start a private Ray on this machine or join a cluster, ask what it offers, and shut it down."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
-    # The older console of Tune is the one that `verbose=0` silences.
+    # `verbose=0` silences only Tune's older console.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # The state of all trials, which Tune writes again and again, is never read back.
+    # Tune writes the state of all trials again and again; it is never read back.
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # Workers run at nice 15 otherwise, and any other process on the host would slow a timed epoch down.
+    # Ray's default is nice 15: any other process on the host would slow a timed epoch down.
     "RAY_worker_niceness": "0",
-    # Without it a trial that asked for no GPU sees them all.
+    # Otherwise a trial that asked for no GPU sees all of them.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # CUDA numbers the fastest GPU first otherwise, and everything else goes by the bus: nvidia-smi, NVML and Ray.
+    # CUDA's default numbers the fastest GPU first; nvidia-smi, NVML and Ray go by the bus.
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-    # Started as a Ray job, this driver has a working directory of its own to give to its workers.
+    # A driver started as a Ray job must give its own working directory to its workers.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
 # Binds every port of a local Ray to the loopback interface; on a cluster the nodes must reach each other.
@@ -56,7 +56,7 @@ OBJECT_STORE_BYTES = 200 * 2**20
 
 
 class RayEnded(RayAway):
-    """A process of the private Ray ended while trials ran; what was recorded stays."""
+    """A process of the private Ray ended while trials ran; recorded epochs stay."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,15 @@ class Cluster:
     nodes: list[dict[str, float]]
     dashboard_url: str | None
     private: bool = True
-    # That of a private Ray.
+    # Watches the processes of a private Ray; None on a cluster.
     guard: Guard | None = None
 
     def ended(self) -> str | None:
-        """Return what to say when a process of the private Ray has ended."""
+        """Return the error message once a process of the private Ray has ended."""
         return self.guard.ended() if self.guard else None
 
     def refuse_infeasible(self, shapes: dict[Resources, list[Trial]]) -> None:
-        """Tune would wait for ever for resources that no node has."""
+        """Raise SchedulerError for resources that no node has: Tune would wait for ever."""
         for shape, members in shapes.items():
             if self._fits(shape):
                 continue
@@ -89,7 +89,7 @@ class Cluster:
             )
 
     def awaited(self, shapes: dict[Resources, list[Trial]]) -> list[str]:
-        """A line for every request that no node can meet yet."""
+        """Return a line for every request that no node can meet yet."""
         return [
             f"waiting for a node with {_asked(shape)}: {counted(len(members), 'trial')}"
             for shape, members in shapes.items()
@@ -100,29 +100,29 @@ class Cluster:
         return sum(_places(node, shape) for node in self.nodes) >= shape.processes
 
     def device_model(self, gpu: bool) -> str | None:
-        """The model of the device that trials will get; None where only the cluster knows."""
+        """Return the model of the device that trials will get; None where only the cluster can tell."""
         return device_facts("cuda:0" if gpu else "cpu")["name"] if self.private else None
 
     def whole_gpu(self, shape: Resources) -> Resources:
-        """The shape that shares its GPU, if it has one, with nobody."""
+        """Return the shape with a whole GPU, if it uses one."""
         return replace(shape, gpu=max(1.0, shape.gpu)) if shape.gpu else shape
 
     def whole_device(self, shape: Resources) -> Resources:
-        """The shape that leaves no room for another trial beside it."""
+        """Return the shape that leaves no room for another trial on the device."""
         if shape.gpu:
             return self.whole_gpu(shape)
         return replace(shape, cpu=max([shape.cpu, *(node.get("CPU", 0) // shape.processes for node in self.nodes)]))
 
 
 def _places(node: dict[str, float], shape: Resources) -> int:
-    """How many processes of this shape a node has room for."""
+    """Return how many processes of this shape a node has room for."""
     asked = {"CPU": shape.cpu, "GPU": shape.gpu}
     return min(int(node.get(kind, 0) / amount) for kind, amount in asked.items() if amount)
 
 
 def _asked(shape: Resources) -> str:
-    each = _amounts(shape.cpu, shape.gpu or 0)
-    return f"{shape.processes} processes with {each} each" if shape.processes > 1 else each
+    per_process = _amounts(shape.cpu, shape.gpu or 0)
+    return f"{shape.processes} processes with {per_process} each" if shape.processes > 1 else per_process
 
 
 def _amounts(cpus: float, gpus: float) -> str:
@@ -131,10 +131,10 @@ def _amounts(cpus: float, gpus: float) -> str:
 
 @contextlib.contextmanager
 def _code() -> Iterator[str]:
-    """A folder with a copy of the code as it is now.
+    """Yield a folder with a copy of the code as it is now.
 
-    Workers run it: an edit during a long run changes no trial, and the nodes of a cluster need no installation. As
-    their working directory it comes before everything else, also before the folder in which the driver was started.
+    Workers run the copy: an edit during a long run changes no trial, and the nodes of a cluster need no installation.
+    As the workers' working directory it comes before everything else, also before the driver's folder.
     """
     with tempfile.TemporaryDirectory(prefix="orchestrate-code-") as folder:
         for package in ("trainer", "orchestrator"):
@@ -144,23 +144,23 @@ def _code() -> Iterator[str]:
 
 @contextlib.contextmanager
 def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
-    """A Ray to run on: a private one on this machine, or the cluster at `options.address`.
+    """Yield a Ray to run on: a private one on this machine, or the cluster at `options.address`.
 
     Until the end of the context, SIGINT, SIGTERM and SIGHUP are noted (`stop_signal`) instead of ending the process.
 
     Raises:
         SchedulerError: Ray does not start, or no cluster answers.
-        Interrupted: a signal arrived while it started.
+        Interrupted: a signal arrived while Ray started.
     """
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     have_home()
     address = cluster_address(options.address or os.environ.get("RAY_ADDRESS"))
-    # Ray would heed it where it finds no other, and it may say `local`.
+    # Ray uses RAY_ADDRESS where it finds no other address, and the variable may say `local`.
     os.environ.pop("RAY_ADDRESS", None)
     local: dict[str, Any] = {}
     guard = None if address else Guard()
     if address:
-        # Each takes Ray 40 s; there are 20 otherwise.
+        # A connection attempt takes Ray 40 s, and its default is 20 attempts.
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
     else:
         os.environ.update(LOOPBACK)
@@ -168,25 +168,25 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
         local = {
             "object_store_memory": OBJECT_STORE_BYTES,
             "include_dashboard": options.dashboard,
-            # Ray's own count is that of the machine, whatever part of it is ours.
+            # Ray would count all processors of the machine, also those that this process may not use.
             "num_cpus": processors(),
             "_temp_dir": session_folder(),
         }
     import ray
-    from ray import tune  # noqa: F401  (its loggers exist from here on)
+    from ray import tune  # noqa: F401  (creates Tune's loggers)
     from ray._private.parameter import RayParams
 
-    # Its port is a fixed one otherwise, and beside another Ray on the machine the dashboard would open no log.
+    # The default port is fixed: beside another Ray on the machine the dashboard would open no log.
     with_free_port = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
     setattr(RayParams, "__init__", with_free_port)  # noqa: B010
 
-    # Ray says that a worker died on standard output, whatever it is told; the audience hears it from the recorder.
+    # Ray prints to standard output that a worker died, whatever its options; the recorder tells the observer.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     started: list[psutil.Process] = []
     with handled_signals() as numbers, guard or contextlib.nullcontext():
         try:
             context = _start_ray(address, local)
-            # From here on a signal is noted, and heeded between two steps. (Ray has installed handlers of its own.)
+            # From here on a signal is noted, and handled between two steps. (Ray has installed handlers of its own.)
             for number in numbers:
                 signal.signal(number, remember)
             for logger in ("ray.tune", "ray.train", "ray.air"):
@@ -197,7 +197,7 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
             yield Cluster(nodes, url, private=not address, guard=guard)
         finally:
             ray.shutdown()
-            # Where one of Ray's own processes was killed, others notice it only after minutes.
+            # When one of Ray's processes was killed, the others notice it only after minutes.
             for process in started:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
@@ -208,7 +208,7 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
 
     environment = {}
     if not address:
-        # A shell reads it: Ray does not quote the path of a virtual environment that has a space in it.
+        # Ray does not quote the path for the shell: a virtual environment's path may contain a space.
         environment["py_executable"] = shlex.quote(sys.executable)
     try:
         if address == "auto":
@@ -226,19 +226,19 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
     except KeyboardInterrupt:
         raise Interrupted(received[0]) from None
     except SystemExit:
-        # What Ray makes of a SIGTERM while it starts.
+        # Ray raises SystemExit on a SIGTERM while it starts.
         raise Interrupted(signal.SIGTERM) from None
     except SchedulerError:
         raise
     except Exception as error:
-        # A hang-up ends Ray's processes as well.
+        # A SIGHUP ends Ray's processes as well.
         if received:
             raise Interrupted(received[0]) from None
         raise (_not_joined(address, error) if address else not_started(error)) from error
 
 
 def _own_ray() -> str:
-    """The address of the Ray that was started on this machine."""
+    """Return the address of the Ray that was started on this machine."""
     from ray._private.services import canonicalize_bootstrap_address
 
     try:
@@ -254,10 +254,10 @@ def _own_ray() -> str:
 
 
 def _not_joined(address: str, error: Exception) -> SchedulerError:
-    said = " ".join(str(error).split())[:500] or type(error).__name__
-    if "uthenticat" in said or "token" in said.lower():
+    message = " ".join(str(error).split())[:500] or type(error).__name__
+    if "uthenticat" in message or "token" in message.lower():
         return SchedulerError(
-            f"the Ray cluster at {address} does not accept this user's key ({said}); set RAY_AUTH_TOKEN, or "
+            f"the Ray cluster at {address} does not accept this user's key ({message}); set RAY_AUTH_TOKEN, or "
             "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, to that of its head (`ray get-auth-token` prints it there)"
         )
-    return RayAway(f"Ray did not start at {address}: {said}")
+    return RayAway(f"Ray did not start at {address}: {message}")

@@ -1,4 +1,4 @@
-"""A driver's writes, done in order by a thread of their own, so that trials go on while the database is away."""
+"""Writes to the database in order, in a thread of their own, so that trials go on while the database is away."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
-# How long the driver waits for a write before it goes on without it.
+# How long, in seconds, the driver waits for a write before it goes on without it.
 PROMPT_SECONDS = 2.0
 
 
 class Journal:
-    """Does writes one after the other. While the database is there, `write` returns when its work is done."""
+    """Runs writes one after the other. While the database is available, `write` returns when its write is done."""
 
     def __init__(self) -> None:
         self._works: deque[tuple[str, Callable[[], object]]] = deque()
@@ -22,9 +22,9 @@ class Journal:
         self._late = self._closed = False
 
     def write(self, kind: str, work: Callable[[], object]) -> None:
-        """Do a work, or keep it for later where the database is away; raises what an earlier one has raised.
+        """Run a write, or queue it while the database is away; raises the error of an earlier write.
 
-        `kind` is the name by which `unwritten` counts it.
+        `kind` is the name by which `unwritten` counts the write.
         """
         self.look()
         with self._changed:
@@ -38,7 +38,7 @@ class Journal:
             self._late = not self.settled(PROMPT_SECONDS)
 
     def look(self) -> None:
-        """Raise what a work has raised; the works after it are not done."""
+        """Raise the error of a failed write; the writes queued after it are not done."""
         if self._problem is not None:
             raise self._problem
 
@@ -49,9 +49,9 @@ class Journal:
         return done
 
     def close(self, tick: Callable[[], None] = lambda: None) -> None:
-        """Wait until everything is written or a work has failed; nothing is written from then on, whatever ends it.
+        """Wait until everything is written or a write has failed; after this, nothing is written any more.
 
-        `tick` is called about every second. How long it takes is the works' own business: they give up in the end.
+        `tick` is called about every second. There is no timeout here: the writes have their own.
         """
         try:
             while not self._ended(1.0):
@@ -61,12 +61,12 @@ class Journal:
                 self._closed = True
 
     def unwritten(self) -> Counter[str]:
-        """Return how many works are not done, by their kind; one that has failed is among them."""
+        """Return how many writes are not done, by kind, a failed one included."""
         with self._changed:
             return Counter(kind for kind, _ in self._works)
 
     def _ended(self, seconds: float) -> bool:
-        """Wait for at most `seconds` until the thread has nothing more to do; returns whether it has not."""
+        """Wait for at most `seconds` until the thread is idle; returns whether it is not."""
         end = time.monotonic() + seconds
         with self._changed:
             while self._thread is not None and (left := end - time.monotonic()) > 0:

@@ -34,8 +34,8 @@ class Observer:
 class Audience:
     """Callbacks for a whole run: `say` and `warn` take a line, `plan` the grid's plan before the run and after it.
 
-    `watch` is entered while trials run, and gives their observer. It takes the grid's name, the configurations by trial
-    name, what was measured before, and the plan, where there is one.
+    `watch` is entered while trials run, and gives their observer. Its arguments are the grid's name, the configurations
+    by trial name, the earlier measurements, and the plan, if any.
     """
 
     say: Callable[[str], None] = lambda line: None

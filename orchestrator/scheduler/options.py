@@ -11,12 +11,12 @@ from orchestrator.storage import absolute, joined
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how the trials of `grid` run; nothing here changes what they compute.
+    """Where and how the trials of `grid` run; no option changes what they compute.
 
     `data_root` and `checkpoints` are paths or URLs. `environment` is the launch's provenance; `checkpoint_seconds` the
     least time between two checkpoints of a trial (None: see `trainer.train.train`); `stall_seconds` the silence after
-    which a trial counts as hung (`orchestrator.scheduler.callbacks.START_SECONDS` is the least for one that starts).
-    `wait_for_nodes`: a node may join that has what no node has yet.
+    which a trial counts as hung (`orchestrator.scheduler.callbacks.START_SECONDS` is the least for a trial that
+    starts). `wait_for_nodes` starts although no node is large enough yet: one may join.
     """
 
     grid: str
@@ -35,5 +35,5 @@ class RunOptions:
     wait_for_nodes: bool = False
 
     def checkpoint(self, key: str) -> str:
-        """The path or URL of a trial's checkpoint."""
+        """Return the path or URL of a trial's checkpoint."""
         return joined(absolute(self.checkpoints), f"{key}.pt")

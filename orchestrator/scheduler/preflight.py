@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def without_checkpoint(database: Database, plan: Plan, options: RunOptions) -> str | None:
-    """Says which trials with epochs start again from their first one; None where only the nodes could tell."""
+    """Return a line naming the trials that must start again from epoch 1; None where only the nodes can tell."""
     from orchestrator.storage import is_url
     from orchestrator.text import counted
 
@@ -38,9 +38,9 @@ def without_checkpoint(database: Database, plan: Plan, options: RunOptions) -> s
 
 
 def make_ready(trials: Sequence[Trial], options: RunOptions, audience: Audience = SILENT) -> None:
-    """Have storage and data sets in place before any trial starts, as far as this machine can tell.
+    """Prepare storage and data sets before any trial starts, as far as this machine can tell.
 
-    Raises StorageError and DataError. What is missing here may be there on the nodes of a cluster, which look for
+    Raises StorageError and DataError. On a cluster, data that is missing here may be on the nodes, which check for
     themselves.
     """
     from orchestrator.storage import check_writable, is_url, missing_data
@@ -57,12 +57,12 @@ def make_ready(trials: Sequence[Trial], options: RunOptions, audience: Audience 
             if problem := missing_data(name, str(options.data_root)):
                 raise DataError(f"{name}: {problem}; put it there, or choose another data root (--data-root)")
         return
-    said: set[str] = set()
+    printed: set[str] = set()
 
     def say_once(line: str) -> None:
-        # One data set may be needed beside several others.
-        if line not in said:
-            said.add(line)
+        # Several trials may need the same data set.
+        if line not in printed:
+            printed.add(line)
             audience.say(line)
 
     for config in needed.values():
@@ -75,25 +75,25 @@ def make_ready(trials: Sequence[Trial], options: RunOptions, audience: Audience 
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse a folder of checkpoints that no trial could write to, before any of them starts."""
+    """Raise StorageError for a checkpoint folder that no trial can write to, before any trial starts."""
     from orchestrator.storage import StorageAway, StorageError
 
-    there = folder
+    nearest = folder
     try:
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        with tempfile.TemporaryFile(dir=there):
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except PermissionError as error:
         raise StorageError(
-            f"{folder} cannot be written: {there} is read-only for this user; choose another with --checkpoints"
+            f"{folder} cannot be written: {nearest} is read-only for this user; choose another with --checkpoints"
         ) from error
     except NotADirectoryError as error:
         raise StorageError(
-            f"{folder} cannot be written: {there} is no folder; choose another with --checkpoints"
+            f"{folder} cannot be written: {nearest} is no folder; choose another with --checkpoints"
         ) from error
     except OSError as error:
-        # A disk that has turned read-only is as little a person's doing as one that is full.
+        # A disk that has turned read-only is the machine's fault, as a full one is.
         away = error.errno == errno.EROFS or of_system(error) == TRY_AGAIN
         raise (StorageAway if away else StorageError)(
-            f"{folder} cannot be written: {there}: {error.strerror}; mend that, or choose another with --checkpoints"
+            f"{folder} cannot be written: {nearest}: {error.strerror}; mend that, or choose another with --checkpoints"
         ) from error

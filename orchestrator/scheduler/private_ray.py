@@ -1,4 +1,4 @@
-"""Give a private Ray what it needs of the machine: a key, a short folder for its sockets, living processes."""
+"""Prepare the machine for a private Ray (key, home, a short folder for its sockets), and watch its processes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ import psutil
 from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN, of_system
 from orchestrator.scheduler.addresses import RayAway, SchedulerError
 
-# The processes of a Ray node, by name, that the others cannot do without.
+# Names of the processes without which a Ray node cannot work.
 VITAL = ("gcs_server", "raylet")
-# What a socket's path may have (Linux, with its end), and the longest that Ray puts behind its folder.
+# Longest path of a Unix socket in bytes (Linux, without the final zero), and the longest that Ray appends.
 SOCKET_BYTES = 107
 _LONGEST = "/session_2026-11-25_23-59-59_123456_4194304/sockets/plasma_store"
-# Without its GCS Ray aborts the process after a minute, wherever it is, and says nothing of use.
+# Seconds for an orderly end. A minute after its GCS is gone, Ray aborts the process wherever it is, without a reason.
 ORDERLY_SECONDS = 15.0
 
 
 def have_home() -> None:
     """Set HOME where it is missing: to the user's home folder or, for a user without an entry, to the temporary one.
 
-    Ray and its processes look for one as they are imported (`docker run --user 1000` has none).
+    Ray and its processes read HOME when they are imported (`docker run --user 1000` has none).
     """
     if not os.environ.get("HOME"):
         os.environ.pop("HOME", None)
@@ -39,7 +39,7 @@ def have_home() -> None:
         except RuntimeError:
             os.environ["HOME"] = tempfile.gettempdir()
             os.environ.setdefault("USER", f"user{os.getuid()}")
-            # Not in a folder that everybody reads.
+            # Not in a folder that everybody can read.
             _have_own_token()
 
 
@@ -49,9 +49,9 @@ def _have_own_token() -> None:
 
 
 def keep_token_private() -> None:
-    """Have the key to this user's private Rays, which Ray itself would write for everybody to read.
+    """Create the key to this user's private Rays with mode 600; Ray itself would let everybody read it.
 
-    Where there is no home folder to keep it in, this run and its processes have one of their own.
+    Without a home folder to keep the key in, this run and its processes have one of their own.
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
@@ -59,7 +59,7 @@ def keep_token_private() -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists() or not path.read_text().strip():
-            # In one step: another run that starts now must not read half a key.
+            # Atomically: another run that starts now must not read half a key.
             descriptor, name = tempfile.mkstemp(dir=path.parent)
             with open(descriptor, "w") as file:
                 file.write(secrets.token_hex(32))
@@ -71,11 +71,11 @@ def keep_token_private() -> None:
 
 
 def session_folder() -> str:
-    """Return the folder of a private Ray's sessions, one that is ours to write and short enough for its sockets.
+    """Return the folder of a private Ray's sessions: writable, and short enough for its sockets.
 
-    RAY_TMPDIR, else TMPDIR, else /tmp, and `ray` in it, as Ray has it; TMPDIR is passed over where it is too long.
+    It is `ray` in RAY_TMPDIR, else TMPDIR, else /tmp, as in Ray itself; TMPDIR is skipped where it is too long.
 
-    Raises SchedulerError where no folder will do.
+    Raises SchedulerError where no folder is suitable.
     """
     wanted = os.environ.get("RAY_TMPDIR")
     if wanted and not _fits(Path(wanted, "ray").absolute()):
@@ -85,7 +85,7 @@ def session_folder() -> str:
         )
     problem = ""
     for base in (wanted,) if wanted else (os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm"):
-        # The second one: another user's may be there.
+        # The second folder is for a machine where another user owns the first.
         for folder in (Path(base, "ray").absolute(), Path(base, f"ray-{os.getuid()}").absolute()) if base else ():
             if _fits(folder):
                 try:
@@ -105,21 +105,21 @@ def _fits(folder: Path) -> bool:
 
 
 def not_started(error: Exception) -> SchedulerError:
-    """Return what to say of Ray's own failure to start, with what to do."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    """Return the error for Ray's own failure to start, with what to do."""
+    message = " ".join(str(error).split()) or type(error).__name__
     remedy = "the same command may succeed later; Ray's logs are in the newest session_* below its folder (RAY_TMPDIR)"
     kind: type[SchedulerError] = RayAway
     if isinstance(error, OSError) and of_system(error) == BAD_INPUT:
         kind = SchedulerError
         remedy = "give it a folder that you may write: export RAY_TMPDIR=/tmp (its files), HOME=/tmp (its key)"
-    return kind(f"Ray did not start: {said[:500]}; {remedy}")
+    return kind(f"Ray did not start: {message[:500]}; {remedy}")
 
 
 class Guard:
-    """A context that watches the private Ray's vital processes; where one ends, the run does so within seconds.
+    """Context that watches the private Ray's vital processes; when one ends, the run ends within seconds.
 
-    The run itself asks `ended` between its steps. Within a call to Ray it cannot, and a Ray without its GCS ends the
-    process from there; a thread then says why, after some time for an end in good order, and ends it before that.
+    The run itself checks `ended` between its steps. Inside a call to Ray it cannot, and there Ray ends the process when
+    its GCS is gone. So a thread gives the run ORDERLY_SECONDS, then prints the reason and ends the process first.
     """
 
     def __init__(self, say: Callable[[str], None] | None = None, leave: Callable[[int], Any] = os._exit) -> None:
@@ -137,7 +137,7 @@ class Guard:
         self._over.set()
 
     def ended(self) -> str | None:
-        """Return what to say when a vital process has ended, for Tune never notices."""
+        """Return the error message when a vital process has ended; Tune never notices."""
         for process in list(self._vital.values()):
             if not _alive(process):
                 return (
@@ -147,9 +147,9 @@ class Guard:
         return None
 
     def started(self) -> list[psutil.Process]:
-        """Return the processes that were started within the context: children of this process, and theirs.
+        """Return the processes started within the context: children of this process, and their children.
 
-        What ran before it is no part of Ray, as the resource tracker of `multiprocessing`.
+        Processes that ran before are no part of Ray, for example the resource tracker of `multiprocessing`.
         """
         started = []
         for child in psutil.Process().children():
@@ -177,7 +177,7 @@ class Guard:
 
 
 def _say(line: str) -> None:
-    # The cursor, which a display may have hidden, and not through `sys.stderr`, whose lock may be held.
+    # Shows the cursor again, which a display may have hidden. Not through `sys.stderr`: its lock may be held.
     cursor = "\x1b[?25h" if sys.stderr and sys.stderr.isatty() else ""
     with contextlib.suppress(OSError):
         os.write(2, f"{cursor}{line}\n".encode())

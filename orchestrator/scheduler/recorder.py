@@ -1,4 +1,4 @@
-"""The driver's book-keeping of running trials: what workers say goes into the database and to the audience."""
+"""Handles worker messages: writes attempts and epochs to the database and notifies the observer."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from orchestrator.database import Database
     from orchestrator.grid import Trial
 
-# Ended attempts that may still have overlapped with an epoch that is reported later.
+# How many ended attempts to keep: they may have overlapped with an epoch that is reported later.
 REMEMBERED = 64
-# What workers report of an attempt, in the journal's words.
+# Kinds of worker reports, as the journal counts them.
 REPORTS = ("start", "engine", "epoch", "end")
-# Between two looks whether the database's locks are still held: other drivers take what a lost one has left.
-PROOF_SECONDS = 20.0
+# How often, in seconds, to verify that this driver still holds its locks: other drivers take the trials of a lost one.
+LOCK_CHECK_SECONDS = 20.0
 
 
 class CircuitOpen(Exception):
@@ -36,7 +36,7 @@ class CircuitOpen(Exception):
 
 @dataclass
 class Summary:
-    """What became of the trials, by name."""
+    """Names of the trials that are done, and the failures of the others by name."""
 
     done: list[str] = field(default_factory=list)
     failed: dict[str, Failure] = field(default_factory=dict)
@@ -44,10 +44,10 @@ class Summary:
 
 @dataclass
 class Attempt:
-    """A running attempt as the driver sees it; times are those of its worker's clock, in seconds.
+    """A running attempt as the driver sees it; times are seconds of the worker's clock.
 
     That is the monotonic clock of its host, which all processes there share and which nobody sets. `id` is None until
-    it is written. `heard` is the driver's monotonic clock at the worker's time `last`.
+    the attempt is in the database. `heard` is the driver's monotonic clock at the worker's time `last`.
     """
 
     host: str
@@ -62,24 +62,24 @@ class Attempt:
 
     @property
     def row(self) -> int:
-        """The id of its row, for writes that come after the attempt's own."""
+        """Return the id of the attempt's row, for writes that follow the attempt's own."""
         assert self.id is not None
         return self.id
 
     def hear(self, time_there: float) -> None:
-        """Note the worker's time in a message that has come now."""
+        """Set the clock from the worker's time in a message that has just arrived."""
         self.last, self.heard = time_there, time.monotonic()
 
     def end(self) -> None:
-        """End now, by the worker's clock: another host's began at another time."""
+        """Set the end to now by the worker's clock: clocks of different hosts began at different times."""
         self.ended = self.last + time.monotonic() - self.heard
 
 
 class Recorder:
-    """Writes attempts and epochs of `trials` (by key) as they are heard of, and decides what a failure leads to.
+    """Writes attempts and epochs of `trials` (by key) as reports arrive, and decides what follows from a failure.
 
-    A context manager: whatever leaves it early, what was heard is written first where the database takes it without a
-    long wait, and what is lost is counted and said.
+    A context manager: on an early exit, pending reports are written if the database answers soon, and lost ones are
+    counted and reported to the observer.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class Recorder:
         self.journal = Journal()
         self.running: dict[str, Attempt] = {}
         self.ended: list[Attempt] = []
-        self.starved: list[Trial] = []
+        self.out_of_memory: list[Trial] = []
         self.reasons: dict[str, Failure] = {}
-        # Trials whose worker gave the reason.
-        self.told: set[str] = set()
+        # Keys of trials whose worker itself gave the reason of the failure.
+        self.explained: set[str] = set()
         self.repeated = ("", 0)
-        self.proved = time.monotonic()
+        self.last_lock_check = time.monotonic()
 
     def __enter__(self) -> Recorder:
         return self
@@ -119,7 +119,7 @@ class Recorder:
                 self.observer.note(line)
 
     def _lost(self) -> str | None:
-        """Return what to say of reports that the database did not take; None where it has all."""
+        """Return a line about reports that the database did not take; None where it has all."""
         lost = self.journal.unwritten()
         parts = [counted(lost[kind], kind) for kind in REPORTS if lost[kind]]
         if not parts:
@@ -132,21 +132,21 @@ class Recorder:
         return f"not in the database, though the workers had reported it: {', '.join(parts)} of attempts; {remedy}"
 
     def tick(self) -> None:
-        """Time has passed; raises Busy when another driver has taken the trials after a lost connection."""
+        """Check the locks at times; raises Busy when another driver took the trials after a lost connection."""
         self.observer.tick()
         self.journal.look()
-        if time.monotonic() - self.proved > PROOF_SECONDS:
-            self.journal.write("look at the lock", self.database.prove_lock)
-            self.proved = time.monotonic()
+        if time.monotonic() - self.last_lock_check > LOCK_CHECK_SECONDS:
+            self.journal.write("lock check", self.database.prove_lock)
+            self.last_lock_check = time.monotonic()
 
     def started(self, key: str, message: Mapping[str, Any]) -> None:
-        """A worker has begun with a trial."""
+        """Record that a worker has begun with a trial."""
         self.reasons.pop(key, None)
-        self.told.discard(key)
+        self.explained.discard(key)
         where = {name: message[name] for name in ("host", "device", "device_uuid", "pid", "log")}
         environment = {**self.environment, **message["environment"]}
         device = message.get("device_id") or message["device_uuid"] or message["device"]
-        # Those of all its processes on this host.
+        # PIDs of all ranks on this host.
         pids = frozenset(message.get("pids", [message["pid"]]))
         attempt = self.running[key] = Attempt(message["host"], device, pids, message["began"])
         attempt.hear(message["began"])
@@ -154,7 +154,7 @@ class Recorder:
         self.observer.started(self.trials[key].name, message["host"], message["device"])
 
     def epoch(self, key: str, message: Mapping[str, Any]) -> None:
-        """A worker has finished an epoch."""
+        """Record an epoch that a worker has finished."""
         attempt = self.running[key]
         result = EpochResult.from_dict(message["result"])
         neighbours = self._neighbours(attempt, message["began"], message["ended"])
@@ -168,18 +168,18 @@ class Recorder:
         self.observer.epoch(self.trials[key].name, result, quality)
 
     def engine(self, key: str, engine: str) -> None:
-        """A worker trains with another engine than it began with."""
+        """Record that a worker has changed to another engine."""
         attempt = self.running[key]
         self.journal.write("engine", lambda: self.database.change_environment(attempt.row, {"engine": engine}))
 
     def failing(self, key: str, failure: Failure, *, by_worker: bool = False) -> None:
         """Keep the reason why the attempt is about to end, given by its worker or by this driver."""
         if by_worker:
-            self.told.add(key)
+            self.explained.add(key)
         self.reasons[key] = failure
 
     def done(self, key: str) -> None:
-        """The trial is complete, unless epochs of it are missing: then it has failed, whatever its process said."""
+        """Record a complete trial, or its failure when epochs of it are missing."""
         attempt, wanted = self.running.get(key), self.trials[key].config.epochs
         epochs = attempt.epochs if attempt else 0
         if self.purpose == "train" and epochs < wanted:
@@ -192,14 +192,14 @@ class Recorder:
         self.observer.finished(self.trials[key].name)
 
     def retrying(self, key: str, error_text: str) -> None:
-        """The attempt ended and the trial will be tried again."""
+        """Record that the attempt ended and the trial will be retried."""
         failure = self._failure(key, error_text)
-        self.told.discard(key)
+        self.explained.discard(key)
         self._end(key, "failed", failure, "pending")
         self.observer.retried(self.trials[key].name, failure.message)
 
     def failed(self, key: str, error_text: str, *, alone: bool) -> None:
-        """The attempt ended for good, unless it ran out of memory beside others: then it joins `starved`.
+        """Record that the attempt ended for good; out of memory beside other trials, the trial joins `out_of_memory`.
 
         Raises CircuitOpen when one cause has ended `same_failure_limit` trials with no success in between.
         """
@@ -207,13 +207,13 @@ class Recorder:
         trial = self.trials[key]
         if failure.error_class == OUT_OF_MEMORY and not alone:
             self._end(key, "failed", failure, "pending")
-            self.starved.append(trial)
+            self.out_of_memory.append(trial)
             self.observer.retried(trial.name, f"{failure.message} (once more at the end, alone on the device)")
             return
-        # What the worker itself calls the machine's fault (a read-only disk) says nothing against the trial: the next
-        # run goes on with it. A process that was lost may have been killed by what the trial does.
-        machines = failure.error_class == INFRASTRUCTURE and key in self.told
-        self._end(key, "failed", failure, "pending" if machines else "failed")
+        # A fault that the worker itself ascribes to the machine (a read-only disk) says nothing against the trial: the
+        # next run goes on with it. But a lost process may have been killed by what the trial does.
+        machine_fault = failure.error_class == INFRASTRUCTURE and key in self.explained
+        self._end(key, "failed", failure, "pending" if machine_fault else "failed")
         self.summary.failed[trial.name] = failure
         self.observer.failed(trial.name, failure)
         last, times = self.repeated
@@ -223,18 +223,18 @@ class Recorder:
                 f"{self.repeated[1]} trials in a row failed with the same cause, so the rest was not started: "
                 f"{failure.message}"
             )
-            if machines:
+            if machine_fault:
                 stop.exit_code = TRY_AGAIN
             raise stop
 
     def refuse(self, key: str, failure: Failure) -> None:
-        """A trial fails for a reason that its own process has not told: its canary's, or epochs that are missing."""
+        """Fail a trial for a reason that its own process did not report: its canary failed, or epochs are missing."""
         self._end(key, "failed", failure, "failed")
         self.summary.failed[self.trials[key].name] = failure
         self.observer.failed(self.trials[key].name, failure)
 
     def _neighbours(self, own: Attempt, began: float, ended: float) -> list[Attempt]:
-        """Our own trials that ran on the same host at any time between two instants."""
+        """Return this driver's other attempts that ran on the same host at any time between two instants."""
         return [
             other
             for other in (*self.running.values(), *self.ended)
@@ -250,7 +250,7 @@ class Recorder:
     def _end(self, key: str, outcome: str, failure: Failure | None, state: str) -> None:
         attempt = self.running.pop(key, None)
         if attempt is None:
-            # It ended before it could say where it ran.
+            # The attempt ended before its worker reported where it runs.
             nowhere = dict.fromkeys(("host", "device", "device_uuid", "pid", "log"))
             environment = dict(self.environment)
             attempt = Attempt("", "", frozenset(), 0.0)
@@ -284,5 +284,5 @@ def _now() -> datetime:
 
 
 def retry_at_once(failure: Failure) -> bool:
-    """Whether a failure is the machine's and not the trial's."""
+    """Return whether a failure is the machine's fault and not the trial's."""
     return failure.error_class == INFRASTRUCTURE

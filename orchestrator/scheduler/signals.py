@@ -20,7 +20,7 @@ received: list[int] = []
 
 
 def stop_signal() -> int | None:
-    """The signal that has asked the run to stop, if any has."""
+    """Return the signal that has asked the run to stop, if any has."""
     return received[0] if received else None
 
 
@@ -28,7 +28,7 @@ def stop_signal() -> int | None:
 def handled_signals() -> Iterator[list[int]]:
     """Have the signals that ask a program to end raise KeyboardInterrupt; yields their numbers."""
     numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
-    # Not where `nohup` has it ignored.
+    # Not where `nohup` ignores it.
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         numbers.append(signal.SIGHUP)
     del received[:]
@@ -46,7 +46,7 @@ def _leave(number: int, frame: object) -> None:
 
 
 def remember(number: int, frame: object) -> None:
-    """Note a signal, instead of ending at any odd place; the third one ends it there and then."""
+    """Note a signal instead of ending anywhere; the third signal ends the process at once."""
     received.append(number)
     if len(received) > 2:
         raise KeyboardInterrupt

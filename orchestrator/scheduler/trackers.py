@@ -1,4 +1,4 @@
-"""Experiment trackers beside the database: which there are, what they need, and what they are told of an epoch."""
+"""Ray Tune callbacks for experiment trackers: one for each of TensorBoard, MLflow and wandb."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.scheduler.options import RunOptions
 
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
 
-# The module that each is written with; the extra of the same name installs it.
+# The Python module of each tracker; the extra of the tracker's name installs it.
 MODULES: dict[Tracker, str] = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
@@ -24,7 +24,7 @@ class TrackerError(Exception):
 
 
 def check_trackers(names: Iterable[str]) -> None:
-    """Raise TrackerError where one of these trackers does not exist or is not installed."""
+    """Raise TrackerError for a tracker that does not exist or is not installed."""
     for name in names:
         if name not in MODULES:
             raise TrackerError(f"--log-to {name}: there is no such tracker (allowed: {', '.join(get_args(Tracker))})")
@@ -37,31 +37,28 @@ def check_trackers(names: Iterable[str]) -> None:
 
 
 def flat_metrics(result: dict[str, Any]) -> dict[str, float]:
-    """The finite numbers of an epoch (an `EpochResult` as a dict) by name: `loss/cross_entropy`, `test/main/nll`.
+    """Return an epoch's finite numbers (`EpochResult` as a dict) by name: `loss/cross_entropy`, `test/main/nll`.
 
     The second of two networks has its number in the name: `test/1/main/nll`.
     """
-    found = {name: result[name] for name in ("learning_rate", "train_seconds", "eval_seconds", "data_seconds")}
-    found |= {f"loss/{name}": value for name, value in result["losses"].items()}
+    numbers = {name: result[name] for name in ("learning_rate", "train_seconds", "eval_seconds", "data_seconds")}
+    numbers |= {f"loss/{name}": value for name, value in result["losses"].items()}
     for evaluation in result["evaluations"]:
         network = f"{evaluation['network']}/" if evaluation["network"] else ""
         place = f"{evaluation['split']}/{network}{evaluation['classifier']}"
         metrics = evaluation["metrics"] | {"ood_auroc": evaluation["ood_auroc"]}
-        found |= {f"{place}/{name}": value for name, value in metrics.items()}
-    return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+        numbers |= {f"{place}/{name}": value for name, value in metrics.items()}
+    return {name: float(value) for name, value in numbers.items() if value is not None and math.isfinite(value)}
 
 
 def tracker_callbacks(options: RunOptions, observer: Observer) -> list[Any]:
-    """Ray's own callbacks for experiment trackers, told of epochs alone.
-
-    What goes wrong there is said once, and stops neither the trial nor the grid.
-    """
+    """Return a Tune callback for each experiment tracker."""
     from ray import tune
     from ray.tune.logger import TBXLoggerCallback
 
     class Board(TBXLoggerCallback):
         def log_trial_start(self, trial: Any) -> None:
-            # Ray would write to its own folder of the trial, which does not outlive the run.
+            # Not Ray's own folder of the trial, which does not outlive the run.
             folder = options.logs.with_name("tensorboard") / str(trial)
             self._trial_writer[trial] = self._summary_writer_cls(str(folder), flush_secs=30)
             self._trial_result[trial] = {}
@@ -77,14 +74,16 @@ def tracker_callbacks(options: RunOptions, observer: Observer) -> list[Any]:
 
         return WandbLoggerCallback(project=options.grid, excludes=["job"])
 
-    class Told(tune.Callback):
+    class TrackerCallback(tune.Callback):
+        """Forwards epochs to a Ray logger callback. Its first error disables it with a note; training continues."""
+
         def __init__(self, name: str) -> None:
             self.name, self.inner, self.works = name, made(name), True
 
         def __reduce__(self) -> tuple[Any, ...]:
             return (object, ())
 
-        def tell(self, hook: str, *arguments: Any, **named: Any) -> None:
+        def forward(self, hook: str, *arguments: Any, **named: Any) -> None:
             if not self.works:
                 return
             try:
@@ -94,10 +93,10 @@ def tracker_callbacks(options: RunOptions, observer: Observer) -> list[Any]:
                 observer.note(f"{self.name} gets nothing more: {type(error).__name__}: {error}")
 
         def setup(self, *arguments: Any, **named: Any) -> None:
-            self.tell("setup", *arguments, **named)
+            self.forward("setup", *arguments, **named)
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self.tell("log_trial_start", trial)
+            self.forward("log_trial_start", trial)
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
@@ -105,12 +104,12 @@ def tracker_callbacks(options: RunOptions, observer: Observer) -> list[Any]:
             if result.get("kind") == "epoch" and not result["result"]["restored"]:
                 step = result["result"]["epoch"] + 1
                 metrics = flat_metrics(result["result"])
-                self.tell("log_trial_result", step, trial, {"training_iteration": step, **metrics})
+                self.forward("log_trial_result", step, trial, {"training_iteration": step, **metrics})
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self.tell("log_trial_end", trial, failed=False)
+            self.forward("log_trial_end", trial, failed=False)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            self.tell("log_trial_end", trial, failed=True)
+            self.forward("log_trial_end", trial, failed=True)
 
-    return [Told(name) for name in options.trackers]
+    return [TrackerCallback(name) for name in options.trackers]

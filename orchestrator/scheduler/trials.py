@@ -1,7 +1,7 @@
-"""Trials on Ray Tune: what runs when, and with how much of the machine.
+"""Run trials on Ray Tune: which trial runs when, and with how much of the machine.
 
-A fresh Tuner gets the pending trials and nothing else; what is done, what failed and what is left is the database's
-business, never Ray's experiment state.
+A fresh Tuner gets the pending trials and nothing else. The database alone holds what is done, failed or left; Ray's
+experiment state is never read.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Interrupted", "RayEnded", "RunOptions", "SchedulerError", "run_trials", "time_trials"]
 
-# Exported by every worker as ray_trial_<name>{trial="..."}.
+# Metrics that every worker exports as ray_trial_<name>{trial="..."}.
 GAUGES = {
     "epoch": "epochs trained",
     "top1_error_percent": "top-1 error of the first network on the test split",
@@ -53,8 +53,8 @@ GAUGES = {
 }
 
 INFRASTRUCTURE_RETRIES = 3
-# A process of its own costs a trial a few seconds, and Ray's dashboard shows a trial's name only for such. Trials of
-# fewer images than this in all their epochs (seconds of work) share processes instead.
+# Trials with fewer images than this in all their epochs (seconds of work) share processes: a process of its own costs a
+# trial a few seconds. Ray's dashboard shows names only of trials with a process of their own.
 SMALL_TRIAL_IMAGES = 20_000
 
 
@@ -83,7 +83,7 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
 
 
 def _run_all(recorder: Recorder, cluster: Cluster, trials: list[Trial], options: RunOptions) -> None:
-    """Run the canaries, the trials shape by shape, and at last those alone that ran out of memory."""
+    """Run the canaries, then the trials shape by shape, and last, one at a time, the trials that ran out of memory."""
     if options.canaries:
         refused = _run_canaries(recorder, trials, options, cluster)
         trials = [trial for trial in trials if trial.key not in refused]
@@ -99,7 +99,7 @@ def _run_all(recorder: Recorder, cluster: Cluster, trials: list[Trial], options:
 
 
 def _placed(cluster: Cluster, trials: Sequence[Trial], observer: Observer) -> list[Trial]:
-    """Return the trials with their number of GPUs, by what the nodes have; says where those run that leave it open."""
+    """Return the trials with their number of GPUs set; tells the observer where trials run that leave it open."""
     gpus = sum(int(node.get("GPU", 0)) for node in cluster.nodes)
     if any(trial.resources.gpu is None for trial in trials):
         observer.note(devices_line(gpus, "here" if cluster.private else "in the cluster"))
@@ -118,26 +118,26 @@ def _refuse_infeasible(cluster: Cluster, trials: Sequence[Trial], options: RunOp
 def _run_canaries(
     recorder: Recorder, trials: Sequence[Trial], options: RunOptions, cluster: Cluster
 ) -> dict[str, Failure]:
-    """Rehearse a trial of each shape; the trials, by key, that fail with their canary and are not to be started.
+    """Rehearse one trial of each shape; returns the trials to refuse, by key, with their canary's failure.
 
-    What is the machine's fault fails no trial: each will see for itself.
+    A fault of the machine refuses no trial.
     """
     model = cluster.device_model
-    known = {
+    rehearsed = {
         (canary_shape(row.config, row.engine), row.device.partition("(")[2].removesuffix(")"))
         for row in recorder.database.measured()
         if row.device
     }
     groups: dict[str, list[Trial]] = {}
     for on_gpu in (False, True):
-        there = {shape for shape, device in known if device == model(on_gpu)}
-        groups |= canaries((trial for trial in trials if bool(trial.resources.gpu) == on_gpu), there)
+        shapes = {shape for shape, device in rehearsed if device == model(on_gpu)}
+        groups |= canaries((trial for trial in trials if bool(trial.resources.gpu) == on_gpu), shapes)
     if not groups:
         return {}
     kinds = "one kind of trial" if len(groups) == 1 else f"{len(groups)} kinds of trials"
     recorder.observer.note(f"canary: rehearsing {kinds}, a few steps each (--no-canary leaves it out)")
     firsts = [members[0] for members in groups.values()]
-    # The trials are the audience's business, their canaries only where they fail.
+    # The observer hears of a canary only when it fails.
     quiet = Observer(tick=recorder.observer.tick, note=recorder.observer.note)
     rehearsals = _recorder(recorder.database, firsts, options, quiet, "canary", same_failure_limit=len(firsts) + 1)
     requests = ((cluster.whole_gpu(replace(trial.resources, processes=1)), trial) for trial in firsts)
@@ -156,7 +156,7 @@ def _run_canaries(
 
 
 def _packed(trials: Sequence[Trial], database: Database, cluster: Cluster, observer: Observer) -> list[Trial]:
-    """The trials, those that asked for a whole GPU with the share of it that their canaries suggest."""
+    """Return the trials, with a share of a GPU for those that asked for a whole one, as their canaries suggest."""
     gpus, cpus = (sum(node.get(kind, 0) for node in cluster.nodes if node.get("GPU")) for kind in ("GPU", "CPU"))
     shares: dict[tuple[str, float], float] = {}
     for row in database.measured(["canary"]):
@@ -169,7 +169,7 @@ def _packed(trials: Sequence[Trial], database: Database, cluster: Cluster, obser
     for trial in trials:
         share = shares.get((shape_of(trial), trial.resources.cpu), 1.0)
         if (trial.resources.gpu, trial.resources.processes) == (1, 1) and share < 1:
-            # Ray counts in ten-thousandths, and three times 0.3334 would be more than a GPU.
+            # Ray counts in ten-thousandths: three times 0.3334 would be more than a GPU.
             share = math.floor(share * 10_000) / 10_000
             packed.append(replace(trial, resources=replace(trial.resources, gpu=share)))
         else:
@@ -247,11 +247,11 @@ def _run_shape(
     from ray.tune.trainable.function_trainable import wrap_function
 
     bundle = {"CPU": shape.cpu} | ({"GPU": shape.gpu} if shape.gpu else {})
-    # The process of a trial that runs in several needs nothing for itself.
+    # With several processes, the trial's own process only watches them and needs nothing for itself.
     bundles = [{}, *[bundle] * shape.processes] if shape.processes > 1 else [bundle]
 
     class Trial(wrap_function(_trainable, name="trial")):  # type: ignore[misc]
-        """Shows the trial's name in Ray's dashboard."""
+        """A Tune trainable that shows the trial's name in Ray's dashboard."""
 
         def __repr__(self) -> str:
             return str(json.loads(self.config["job"])["name"])
@@ -260,13 +260,13 @@ def _run_shape(
         def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
             return tune.PlacementGroupFactory(bundles, strategy="PACK")
 
-    # What the dashboard's column "Class" says.
+    # Text of the dashboard's column "Class".
     Trial.__qualname__ = "Trial"
     callback = recording_callback(recorder, cluster, options, alone=alone)
     described = (asdict(replace(_job(trial, shape, options, warm_up, timed), canary=canary)) for trial in trials)
-    # As strings: Tune copies all of them for every single one, in depth.
+    # As strings, because Tune deep-copies all jobs for every trial.
     jobs = [json.dumps(job) for job in described]
-    # What Tune itself writes is never read again.
+    # Tune's own files are never read.
     with (
         tempfile.TemporaryDirectory(prefix="orchestrate-tune-", ignore_cleanup_errors=True) as storage,
         contextlib.suppress(Abandoned),
@@ -323,9 +323,9 @@ def _trainable(config: dict[str, Any]) -> None:
 
 
 def _measures(result: EpochResult) -> dict[str, float]:
-    """The values of an epoch for Ray's metrics, by the name in `GAUGES`."""
+    """Return the values of an epoch for Ray's metrics, by the names of `GAUGES`."""
     training = result.train_seconds + result.data_seconds
-    main = [each for each in result.evaluations if each.classifier == "main" and each.split == "test"]
+    main = [row for row in result.evaluations if row.classifier == "main" and row.split == "test"]
     return {
         "epoch": result.epoch + 1,
         "top1_error_percent": main[0].metrics.top1_error,
@@ -339,7 +339,7 @@ def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, time
         key=trial.key,
         name=f"{options.grid}/{trial.name}",
         config=trial.config.model_dump(mode="json"),
-        # Its own threads, also where it is alone on all processors: their number changes bits.
+        # Set even when the trial is alone on all processors: the number of threads changes bits.
         cpus=trial.resources.cpu,
         gpus=shape.gpu or 0.0,
         data_root=absolute(options.data_root),

@@ -141,7 +141,7 @@ def test_out_of_memory_is_tried_once_more_alone(recorder, notes):
     recorder.started("a", started())
     recorder.failing("a", Failure("out_of_memory", "OutOfMemoryError", "f" * 16))
     recorder.failed("a", "", alone=False)
-    assert [trial.key for trial in recorder.starved] == ["a"]
+    assert [trial.key for trial in recorder.out_of_memory] == ["a"]
     recorder.started("a", started())
     recorder.failing("a", Failure("out_of_memory", "OutOfMemoryError", "f" * 16))
     recorder.failed("a", "", alone=True)
