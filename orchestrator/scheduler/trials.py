@@ -92,7 +92,7 @@ def _run_all(recorder: Recorder, cluster: Cluster, trials: list[Trial], options:
     shapes = _by_shape((trial.resources, trial) for trial in trials)
     for shape, members in shapes.items():
         _run_shape(recorder, cluster, shape, members, options, alone=False)
-    alone = _by_shape((cluster.whole_device(trial.resources), trial) for trial in recorder.starved)
+    alone = _by_shape((cluster.whole_device(trial.resources), trial) for trial in recorder.out_of_memory)
     for shape, members in alone.items():
         _run_shape(recorder, cluster, shape, members, options, alone=True)
     _settle(recorder)
