@@ -105,7 +105,7 @@ def _train_in_a_process(methods: str, checkpoint: Path, device: str, *, kill_aft
     # One server imports torch, and each process is forked from it before anything was computed.
     context = multiprocessing.get_context("forkserver")
     # The first optimizer of a process imports the compiler, which takes as long as all the rest.
-    context.set_forkserver_preload(["torch._dynamo", "trainer.train", "trainer.methods", "sklearn.datasets"])
+    context.set_forkserver_preload(["torch._dynamo", "trainer.train", "trainer.methods"])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_train, args=(methods, checkpoint, device, theirs, kill_after_first), daemon=True)
     process.start()

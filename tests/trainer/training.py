@@ -84,7 +84,7 @@ def forking() -> ForkServerContext:
     """Return what starts processes by forking a server that has imported everything and computed nothing."""
     context = multiprocessing.get_context("forkserver")
     # The first optimizer of a process imports the compiler, which takes as long as all the rest.
-    needed = ["torch._dynamo", "torchvision.transforms.functional", "sklearn.datasets"]
+    needed = ["torch._dynamo", "torchvision.transforms.functional"]
     context.set_forkserver_preload([*needed, "trainer.train", "trainer.methods", __name__])
     return context
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import pickle
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -129,16 +132,33 @@ def _read_svhn(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images
 
 def _read_digits(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images]:
     """The 8x8 digits in 17 grey levels, every pixel as a block of 4x4; a fixed, stratified fifth is the test set."""
-    from sklearn.datasets import load_digits
-
-    published = load_digits()
-    grey = torch.from_numpy((published.images * 255 / 16).round().astype(np.uint8))
+    levels, labels = _published_digits()
+    grey = torch.from_numpy((levels * 255 / 16).round().astype(np.uint8))
     side = spec.size // grey.shape[1]
     pixels = grey.repeat_interleave(side, 1).repeat_interleave(side, 2)[..., None].expand(-1, -1, -1, 3).contiguous()
     classes, _, test_images = spec.counts
-    images = Images(pixels, torch.from_numpy(published.target).long(), classes)
+    images = Images(pixels, torch.from_numpy(labels), classes)
     train, test = stratified_split(images.labels, test_images)
     return images.take(train), images.take(test)
+
+
+def _published_digits() -> tuple[Any, Any]:
+    """Return the images [1797, 8, 8], levels 0 to 16 as float64, and the labels [1797] int64 of scikit-learn's digits.
+
+    The file of the installed package is read without `sklearn.datasets`, whose import takes longer than an epoch.
+    Raises DataError when the file is missing or damaged.
+    """
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise DataError("digits: needs scikit-learn, which is not installed here: pip install scikit-learn")
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    try:
+        with gzip.open(path, "rt", encoding="ascii") as opened:
+            rows = np.array([line.split(",") for line in opened], np.float64)
+        return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
+    # A file cut short, changed bytes, or other text.
+    except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
+        raise DataError(f"digits: {path} cannot be read ({error}); install scikit-learn again") from None
 
 
 def _make_synthetic(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images]:

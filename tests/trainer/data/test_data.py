@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import pickle
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
+from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR100
 
 from tests.trainer.fake_datasets import fake_cifar100, fake_folder, patch_facts, write_cifar_pickle, write_image
 from trainer.config import TrainConfig
-from trainer.data import Images, Splits, load_splits, read_dataset
+from trainer.data import Images, Splits, load_splits, read_dataset, reading
 from trainer.data.reading import ranks_within_class, stratified_split
 from trainer.data.splits import DataError
 from trainer.datasets import DATASETS, IMAGENET_MEAN, IMAGENET_STD, DatasetSpec
@@ -119,6 +125,35 @@ def test_digits_are_blocks_of_grey_in_a_stratified_split() -> None:
 def test_the_digits_split_is_the_same_everywhere() -> None:
     found = splits(dataset="digits")
     assert hashlib.sha256(found.test.pixels.numpy().tobytes()).hexdigest()[:16] == "fa242e4b3381f5af"
+
+
+def test_the_digits_are_those_that_scikit_learn_returns() -> None:
+    expected = load_digits()
+    images, labels = reading._published_digits()
+    for mine, theirs in ((images, expected.images), (labels, expected.target)):
+        assert mine.dtype == theirs.dtype
+        assert mine.shape == theirs.shape
+        assert mine.tobytes() == theirs.tobytes()
+
+
+def test_reading_the_digits_does_not_import_scikit_learn() -> None:
+    code = "import sys; from trainer.data.reading import read_dataset; read_dataset('digits', '.'); "
+    done = subprocess.run([sys.executable, "-c", code + "print('sklearn' in sys.modules)"], capture_output=True)
+    assert done.stdout == b"False\n", done.stderr
+
+
+def test_a_damaged_file_of_digits_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = (Path(sklearn.__file__).parent / "datasets/data/digits.csv.gz").read_bytes()
+    path = tmp_path / "sklearn/datasets/data/digits.csv.gz"
+    path.parent.mkdir(parents=True)
+    monkeypatch.setattr(reading, "find_spec", lambda name: ModuleSpec(name, None, origin=f"{tmp_path}/{name}/x.py"))
+    changed = bytearray(whole)
+    changed[30000] ^= 1
+    for content in (None, b"", whole[:20000], bytes(changed), gzip.compress(b"0,1\nx,2\n"), gzip.compress(b"1,2,3\n")):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(DataError, match=f"digits: {path} cannot be read .*install scikit-learn again"):
+            reading._published_digits()
 
 
 def test_synthetic_images_are_the_same_everywhere() -> None:
