@@ -1,4 +1,7 @@
-"""Running a grid from the command line: claims, data, the trials, and what other drivers have of the same grid."""
+"""Run a grid: claims, data, the trials, and what other drivers have of the same grid.
+
+Nothing here prints: an `Observer` hears what there is to say.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.scheduler import SILENT, Audience, make_ready, without_checkpoint
+from orchestrator.scheduler import Batch, Observer, make_ready, without_checkpoint
 
 if TYPE_CHECKING:
     from orchestrator.database import Database, Driver
     from orchestrator.grid import Grid, Trial
     from orchestrator.planning import Plan
-    from orchestrator.scheduler import Observer, RunOptions
+    from orchestrator.scheduler import RunOptions
 
 # Between two looks at what other drivers do.
 LOOK_SECONDS = 5.0
@@ -35,34 +38,40 @@ class Outcome:
 
 
 @contextmanager
-def driven(db: str, grid: str, *, create: bool, audience: Audience = SILENT) -> Iterator[tuple[Database, Driver]]:
-    """The database, of the present version, and its lock; says what was migrated, and what is doubtful about it."""
+def driven(db: str | Path, grid: str, observer: Observer, *, create: bool) -> Iterator[tuple[Database, Driver]]:
+    """Open the database, migrate it to the present version and hold its lock; the observer hears what is doubtful."""
     from orchestrator.database import driver_lock, open_database
 
     with open_database(db, create=create, migrate=True) as database, driver_lock(database, grid=grid) as driver:
-        database.tell = audience.warn
+        database.tell = observer.warning
         if database.migrated:
-            audience.say(database.migrated)
+            observer.note(database.migrated)
         for line in database.warnings:
-            audience.warn(f"warning: {line}")
+            observer.warning(f"warning: {line}")
         yield database, driver
 
 
 def run_options(
-    grid: str, db: str, data_root: str, address: str | None, checkpoints: str | None = None, **more: Any
+    grid: str,
+    db: str | Path,
+    data_root: str | Path = "data",
+    address: str | None = None,
+    checkpoints: str | Path | None = None,
+    **more: Any,
 ) -> RunOptions:
-    """Where and how to run; checkpoints and logs lie beside the database file unless a place is given."""
+    """Say where and how to run; checkpoints and logs lie beside the database file unless a place is given."""
     from orchestrator.provenance import code_provenance
     from orchestrator.scheduler import RunOptions, cluster_address
     from orchestrator.storage import absolute
 
     address = cluster_address(address)
     # Beside the database file, so that the two are found, moved and removed together.
-    beside = Path("results.db") if "://" in db else Path(db)
+    on_server = "://" in str(db)
+    beside = Path("results.db") if on_server else Path(db)
     # What another run must be told to find the same, from whatever folder; see `orchestrator.console.triage.rerun`.
     places = {"--data-root": absolute(data_root), "--address": address}
     folder = checkpoints or beside.with_name(f"{beside.stem}-checkpoints")
-    if checkpoints or "://" in db:
+    if checkpoints or on_server:
         places["--checkpoints"] = absolute(folder)
     return RunOptions(
         grid=grid,
@@ -84,37 +93,45 @@ def plan_of(grid: Grid, database: Database | None) -> Plan:
 
 def run_grid(
     grid: Grid | str | Path,
-    db: str = "results.db",
-    options: RunOptions | None = None,
+    db: str | Path = "results.db",
+    data_root: str | Path = "data",
     *,
+    observer: Observer | None = None,
+    address: str | None = None,
+    checkpoints: str | Path | None = None,
     retry_failed: bool = False,
     wait: bool = True,
-    audience: Audience = SILENT,
+    **options: Any,
 ) -> Outcome:
     """Train every trial of a grid, or of a grid's file, that is not done yet and that no other driver has.
 
-    With `wait`, the others' trials are waited for, and taken over when their driver gives them back or dies. Without
-    `options`, data lies in `data`, and Ray is a private one on this machine. Nothing is printed; `audience` hears what
-    happens.
+    `db` is an SQLite file or a PostgreSQL URL, `data_root` and `checkpoints` are folders or URLs, `address` is that of
+    a Ray cluster (None: a private Ray on this machine). With `wait`, the others' trials are waited for, and taken over
+    when their driver gives them back or dies. `options` are further fields of `orchestrator.scheduler.RunOptions`.
+    Nothing is printed; `observer` hears what happens. A failed trial is counted in the outcome and raises nothing.
 
-    Raises as `orchestrator.scheduler.trials.run_trials`; Busy; StorageError and DataError before Ray starts.
+    Raises as `orchestrator.scheduler.trials.run_trials`; Busy; GridError, StorageError, DataError and TrackerError
+    before Ray starts.
     """
-    if isinstance(grid, (str, Path)):
-        from orchestrator.grid import load_grid
+    from orchestrator.grid import load_grid
+    from orchestrator.scheduler import check_trackers
 
+    observer = observer or Observer()
+    check_trackers(options.get("trackers", ()))
+    if isinstance(grid, (str, Path)):
         grid = load_grid(grid)
-    options = options or run_options(grid.name, db, "data", None)
-    with driven(db, grid.name, create=True, audience=audience) as (database, driver):
+    settings = run_options(grid.name, db, data_root, address, checkpoints, **options)
+    with driven(db, grid.name, observer, create=True) as (database, driver):
         database.release_stale()
-        save_grid(database, grid, audience)
+        save_grid(database, grid, observer)
         if retry_failed:
             database.retry([trial.key for trial in grid.trials])
         plan = plan_of(grid, database)
-        audience.plan(plan)
-        if line := without_checkpoint(database, plan, options):
-            audience.warn(f"warning: {line}")
+        observer.planned(plan)
+        if line := without_checkpoint(database, plan, settings):
+            observer.warning(f"warning: {line}")
         if unfinished := [entry.trial for entry in plan.entries if entry.status not in ("done", "failed")]:
-            make_ready(unfinished, options, audience)
+            make_ready(unfinished, settings, observer)
         tried: set[str] = set()
         told: set[int] = set()
         shared = False
@@ -127,13 +144,13 @@ def run_grid(
             claimed = database.claim([trial.key for trial in wanted], driver) if wanted else set()
             if set(others) != told:
                 told, shared = set(others), True
-                audience.say(_elsewhere(database, others, wait))
+                observer.note(_elsewhere(database, others, wait))
             if claimed:
                 trials = [trial for trial in wanted if trial.key in claimed]
-                with _watched(database, driver, grid.name, trials, plan, audience) as observer:
+                with _watched(database, driver, grid.name, trials, plan, observer) as listener:
                     from orchestrator.scheduler import run_trials
 
-                    run_trials(database, trials, options, observer)
+                    run_trials(database, trials, settings, listener)
                 tried |= claimed
                 continue
             left = len(wanted) + others.total()
@@ -147,42 +164,44 @@ def run_grid(
                 database.release_stale()
             time.sleep(LOOK_SECONDS)
         if shared:
-            audience.plan(plan)
+            observer.planned(plan)
         return Outcome(plan.count("failed"), left, sum(entry.trial.key in tried for entry in plan.pending))
 
 
 @contextmanager
 def _watched(
-    database: Database, driver: Driver, grid: str, trials: Sequence[Trial], plan: Plan, audience: Audience
+    database: Database, driver: Driver, grid: str, trials: Sequence[Trial], plan: Plan, observer: Observer
 ) -> Iterator[Observer]:
-    """Yield the observer of the trials while they run; afterwards, what is left of this driver's claims is free."""
+    """Yield who hears of the trials while they run; afterwards, what is left of this driver's claims is free."""
     from orchestrator.database import DatabaseError
 
     try:
         from orchestrator.planning import as_measured
 
         configs = {trial.name: trial.config.model_dump(mode="json") for trial in trials}
-        known = as_measured(database.measured())
-        with audience.watch(grid, configs, known, plan) as observer, _told_to(database, observer):
-            yield observer
+        with _listening(database, observer, Batch(grid, configs, as_measured(database.measured()), plan)) as listener:
+            yield listener
     except BaseException:
         database.hurry()
         try:
             database.release(driver)
         except DatabaseError as error:
-            audience.warn(f"warning: its trials are not given back yet, the next run does that: {error}")
+            observer.warning(f"warning: its trials are not given back yet, the next run does that: {error}")
         raise
     database.release(driver)
 
 
 @contextmanager
-def _told_to(database: Database, observer: Observer) -> Iterator[None]:
-    """Let the audience of a run hear what the database says."""
-    before, database.tell = database.tell, observer.note
-    try:
-        yield
-    finally:
-        database.tell = before
+def _listening(database: Database, observer: Observer, batch: Batch) -> Iterator[Observer]:
+    """Yield the observer of a batch of trials, which hears as well when the database is away and when it is back."""
+    before = database.tell
+    with observer.batch(batch) as own:
+        listener = own or observer
+        database.tell = listener.note
+        try:
+            yield listener
+        finally:
+            database.tell = before
 
 
 def _others(database: Database, grid: Grid, driver: Driver) -> Counter[int]:
@@ -202,28 +221,42 @@ def _elsewhere(database: Database, others: Counter[int], wait: bool) -> str:
 
 
 def time_grid(
-    grid: Grid, db: str, options: RunOptions, *, warm_up: int, epochs: int, audience: Audience = SILENT
+    grid: Grid | str | Path,
+    db: str | Path = "results.db",
+    data_root: str | Path = "data",
+    *,
+    observer: Observer | None = None,
+    address: str | None = None,
+    warm_up: int = 1,
+    epochs: int = 3,
 ) -> Outcome:
     """Measure epoch times, one trial of each configuration, alone on its device and in random order.
 
-    Raises as `run_grid`.
+    `epochs` are measured after `warm_up` others. The other arguments, and the errors, are those of `run_grid`.
     """
+    from orchestrator.grid import load_grid
     from orchestrator.text import counted
 
-    with driven(db, grid.name, create=True, audience=audience) as (database, _):
+    observer = observer or Observer()
+    if isinstance(grid, (str, Path)):
+        grid = load_grid(grid)
+    settings = run_options(grid.name, db, data_root, address)
+    with driven(db, grid.name, observer, create=True) as (database, _):
         database.release_stale()
-        save_grid(database, grid, audience)
+        save_grid(database, grid, observer)
         trials = _one_seed_each(grid)
-        make_ready(trials, options, audience)
-        audience.say(f"timing {counted(len(trials), 'configuration')}, {warm_up} + {epochs} epochs each, one at a time")
+        make_ready(trials, settings, observer)
+        observer.note(
+            f"timing {counted(len(trials), 'configuration')}, {warm_up} + {epochs} epochs each, one at a time"
+        )
         from orchestrator.scheduler import time_trials
 
         configs = {
             trial.name: trial.config.model_dump(mode="json") | {"epochs": min(warm_up + epochs, trial.config.epochs)}
             for trial in trials
         }
-        with audience.watch(grid.name, configs, (), None) as observer, _told_to(database, observer):
-            summary = time_trials(database, trials, options, observer, warm_up=warm_up, timed=epochs)
+        with _listening(database, observer, Batch(grid.name, configs)) as listener:
+            summary = time_trials(database, trials, settings, listener, warm_up=warm_up, timed=epochs)
     return Outcome(len(summary.failed), 0)
 
 
@@ -246,12 +279,12 @@ def leaving(database: Database | None, grid: Grid) -> str | None:
     )
 
 
-def save_grid(database: Database, grid: Grid, audience: Audience = SILENT) -> None:
-    """Store a grid and its trials; warns of those with results that are no longer of it."""
+def save_grid(database: Database, grid: Grid, observer: Observer) -> None:
+    """Store a grid and its trials; warn of those with results that are no longer of it."""
     from orchestrator.storage import absolute
 
     if line := leaving(database, grid):
-        audience.warn(f"note: {line}")
+        observer.warning(f"note: {line}")
     trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
     database.save_grid(grid.name, absolute(grid.source), grid.text, grid.report, trials)
 

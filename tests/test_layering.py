@@ -33,6 +33,7 @@ FORBIDDEN = {
     "Only the database imports SQLAlchemy": ("reports/results.py", "sqlalchemy"),
     "The database needs neither Ray nor PyTorch nor pandas": ("orchestrator/database/models.py", "pandas"),
     "Grids and plans are pure": ("orchestrator/planning/canary.py", "torch"),
+    "Only commands and screens write on the terminal": ("orchestrator/run.py", "typer"),
     "Only the store of files imports fsspec": ("orchestrator/storage/staging.py", "fsspec"),
     "Nothing imports scikit-learn: of it, only the digits' file is read": ("trainer/metrics.py", "sklearn"),
 }

@@ -27,7 +27,7 @@ def migrate(db: DatabaseOption = "results.db") -> None:
         from orchestrator.console import terminal
         from orchestrator.run import driven
 
-        with driven(db, "(migration)", create=False, audience=terminal()) as (database, _):
+        with driven(db, "(migration)", terminal(), create=False) as (database, _):
             if problems := database.damage():
                 raise _damaged(database, problems)
             checked = "; its tables, rows and pages were checked" if database.path else "; its tables were checked"

@@ -89,18 +89,17 @@ def run(
     """
     with errors():
         from orchestrator.console import terminal
-        from orchestrator.grid import load_grid
-        from orchestrator.run import run_grid, run_options
-        from orchestrator.scheduler import check_trackers
+        from orchestrator.run import run_grid
 
-        check_trackers(log_to or ())
-        loaded = load_grid(grid)
-        options = run_options(
-            loaded.name,
+        outcome = run_grid(
+            grid,
             db,
             data_root,
-            address,
-            checkpoints,
+            observer=terminal(),
+            address=address,
+            checkpoints=checkpoints,
+            retry_failed=retry_failed,
+            wait=wait,
             checkpoint_seconds=checkpoint_seconds,
             stall_seconds=stall_seconds,
             canaries=canary,
@@ -109,7 +108,6 @@ def run(
             dashboard=dashboard,
             wait_for_nodes=wait_for_nodes,
         )
-        outcome = run_grid(loaded, db, options, retry_failed=retry_failed, wait=wait, audience=terminal())
         # A trial that the machine failed goes on when the same command is run again.
         unfinished = TRY_AGAIN if outcome.left else BUSY if outcome.elsewhere else DONE
         raise typer.Exit(SOME_FAILED if outcome.failed else unfinished)
@@ -166,12 +164,9 @@ def time_command(
     """
     with errors():
         from orchestrator.console import terminal
-        from orchestrator.grid import load_grid
-        from orchestrator.run import run_options, time_grid
+        from orchestrator.run import time_grid
 
-        loaded = load_grid(grid)
-        options = run_options(loaded.name, db, data_root, address)
-        outcome = time_grid(loaded, db, options, warm_up=warm_up, epochs=epochs, audience=terminal())
+        outcome = time_grid(grid, db, data_root, observer=terminal(), address=address, warm_up=warm_up, epochs=epochs)
         raise typer.Exit(SOME_FAILED if outcome.failed else DONE)
 
 

@@ -18,7 +18,7 @@ from rich.markup import escape
 from orchestrator.console.live import Board, Row
 from orchestrator.console.plan_view import announce_plan
 from orchestrator.planning import Measured, interval
-from orchestrator.scheduler import Audience, Observer
+from orchestrator.scheduler import Observer
 
 if TYPE_CHECKING:
     from orchestrator.failures import Failure
@@ -60,13 +60,13 @@ def run_display(
         console.print(escape(board.conclusion()))
 
 
-def terminal() -> Audience:
-    """Return the audience of a run in a terminal: lines, and the live table of its trials."""
-    return Audience(
-        say=typer.echo,
-        warn=partial(typer.echo, err=True),
-        plan=announce_plan,
-        watch=lambda grid, configs, known, plan: run_display(grid, configs, known, plan=plan),
+def terminal() -> Observer:
+    """Return an observer that shows a run in the terminal: its lines as they come, its trials as `run_display`."""
+    return Observer(
+        planned=announce_plan,
+        note=typer.echo,
+        warning=partial(typer.echo, err=True),
+        batch=lambda batch: run_display(batch.grid, batch.configs, batch.measured, plan=batch.plan),
     )
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address
-    from orchestrator.scheduler.observer import SILENT, Audience, Observer
+    from orchestrator.scheduler.observer import Batch, Observer
     from orchestrator.scheduler.options import RunOptions
     from orchestrator.scheduler.preflight import make_ready, without_checkpoint
     from orchestrator.scheduler.recorder import CircuitOpen
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.scheduler.trials import run_trials, time_trials
 
 __all__ = [
-    "SILENT",
-    "Audience",
+    "Batch",
     "CircuitOpen",
     "Interrupted",
     "Observer",
@@ -34,8 +33,7 @@ __all__ = [
 
 # Imported on first use, so that the command line starts without Ray.
 _HOMES = {
-    "SILENT": "observer",
-    "Audience": "observer",
+    "Batch": "observer",
     "CircuitOpen": "recorder",
     "Interrupted": "signals",
     "Observer": "observer",

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.exit_codes import TRY_AGAIN, of_system
-from orchestrator.scheduler.observer import SILENT, Audience
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
     from orchestrator.grid import Trial
     from orchestrator.planning import Plan
+    from orchestrator.scheduler.observer import Observer
     from orchestrator.scheduler.options import RunOptions
 
 
@@ -37,7 +37,7 @@ def without_checkpoint(database: Database, plan: Plan, options: RunOptions) -> s
     )
 
 
-def make_ready(trials: Sequence[Trial], options: RunOptions, audience: Audience = SILENT) -> None:
+def make_ready(trials: Sequence[Trial], options: RunOptions, observer: Observer) -> None:
     """Prepare storage and data sets before any trial starts, as far as this machine can tell.
 
     Raises StorageError and DataError. On a cluster, data that is missing here may be on the nodes, which check for
@@ -63,7 +63,7 @@ def make_ready(trials: Sequence[Trial], options: RunOptions, audience: Audience 
         # Several trials may need the same data set.
         if line not in printed:
             printed.add(line)
-            audience.say(line)
+            observer.note(line)
 
     for config in needed.values():
         try:
@@ -71,7 +71,7 @@ def make_ready(trials: Sequence[Trial], options: RunOptions, audience: Audience 
         except DataError as error:
             if options.address is None:
                 raise
-            audience.warn(f"warning: on this machine, {error}. The nodes of the cluster look for their own")
+            observer.warning(f"warning: on this machine, {error}. The nodes of the cluster look for their own")
 
 
 def _check_folder(folder: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +11,18 @@ from unittest.mock import patch
 
 import pytest
 
-from orchestrator import open_database, run_grid
-from orchestrator.planning import Plan
-from orchestrator.scheduler import Audience, Observer
-from tests.orchestrator.runs import ROOT
+from orchestrator import load_grid, open_database, run_grid
+from orchestrator.grid import GridError
+from orchestrator.run import Outcome
+from orchestrator.scheduler import Batch, Observer, TrackerError
 
 GRID = {
     "name": "small",
     "fixed": {"dataset": "synthetic", "subset": 2, "epochs": 1, "width": 4},
     "grid": {"seed": [0, 1]},
 }
+
+NAMES = [f"resnet18/baseline/seed{seed}" for seed in (0, 1)]
 
 
 @pytest.fixture
@@ -34,34 +34,57 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.ray
-def test_a_file_is_run_without_a_word(grid: Path) -> None:
-    code = "from orchestrator import run_grid; outcome = run_grid('small.yaml', 'r.db'); assert outcome.failed == 0"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=grid.parent, env={"PYTHONPATH": str(ROOT)}
+def test_a_grid_is_trained_without_a_word(grid: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    heard: list[tuple[str, ...]] = []
+    observer = Observer(
+        planned=lambda plan: heard.append(("planned", plan.summary())),
+        started=lambda name, host, device: heard.append(("started", name, device.split(" ")[0])),
+        epoch=lambda name, result, quality: heard.append(("epoch", name, str(result.epoch))),
+        finished=lambda name: heard.append(("finished", name)),
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    outcome = run_grid(load_grid(grid), db="r.db", data_root="data", observer=observer, dashboard=False)
+    assert outcome == Outcome(failed=0, elsewhere=0, left=0)
+    assert heard[0] == ("planned", "2 trials: 2 new; 2 trials to run")
+    for name in NAMES:
+        of_trial = [event for event in heard if event[1] == name]
+        assert of_trial == [("started", name, "cpu"), ("epoch", name, "0"), ("finished", name)]
     with open_database("r.db", readonly=True) as database:
         assert [row.state for row in database.progress("small")] == ["done", "done"]
+    # With nobody who listens, and nothing left to do.
+    assert run_grid(grid, Path("r.db")) == outcome
+    assert capfd.readouterr() == ("", "")
 
 
-def test_whoever_asks_hears_of_the_plan_and_of_the_trials(grid: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_observer_hears_of_the_plan_and_yields_one_of_the_trials(
+    grid: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     heard: list[Any] = []
 
     @contextmanager
-    def watch(name: str, configs: Any, known: Any, plan: Plan | None) -> Iterator[Observer]:
-        heard.append((name, sorted(configs)))
+    def batch(trials: Batch) -> Iterator[Observer]:
+        heard.append((trials.grid, sorted(trials.configs)))
         yield Observer(note=heard.append)
+        heard.append("over")
 
     def run_trials(database: Any, trials: Any, options: Any, observer: Observer) -> None:
         observer.note(f"{len(trials)} trials on a Ray at {options.address}")
 
-    audience = Audience(say=heard.append, plan=lambda plan: heard.append(plan.summary()), watch=watch)
+    observer = Observer(planned=lambda plan: heard.append(plan.summary()), batch=batch)
     with patch("orchestrator.scheduler.trials.run_trials", run_trials):
-        outcome = run_grid(grid, "r.db", audience=audience)
+        outcome = run_grid(grid, "r.db", observer=observer)
     # Nothing trained them, so that they are left to the next run.
     assert outcome.left == 2
-    summary, trials, note = heard
-    assert summary.startswith("2 trials")
-    assert trials == ("small", [f"resnet18/baseline/seed{seed}" for seed in (0, 1)])
-    assert note == "2 trials on a Ray at None"
+    assert heard == ["2 trials: 2 new; 2 trials to run", ("small", NAMES), "2 trials on a Ray at None", "over"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_mistake_is_raised(grid: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TypeError, match="'pakc'"):
+        run_grid(grid, "r.db", pakc=True)
+    with pytest.raises(TrackerError, match="no such tracker"):
+        run_grid(grid, "r.db", trackers=("paper",))
+    grid.write_text("name: small\nfixed: {epochs: none}\n")
+    with pytest.raises(GridError, match="epochs"):
+        run_grid(grid, "r.db")
+    assert not Path("r.db").exists()
     assert capfd.readouterr() == ("", "")

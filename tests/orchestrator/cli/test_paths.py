@@ -85,17 +85,17 @@ def test_database_checkpoints_and_logs_lie_together(
 ):
     started: dict[str, Any] = {}
 
-    def note(grid: Any, db: str, options: Any, **_: Any) -> Any:
-        started.update(db=db, options=options)
+    def note(trials: Any, options: Any, observer: Any) -> None:
+        started.update(options=options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestrator.run.run_grid", note)
+    monkeypatch.setattr("orchestrator.run.make_ready", note)
     db = db.format(home=home)
     if variable:
         monkeypatch.setenv("ORCHESTRATE_DB", db)
     done = CliRunner().invoke(app, ["run", "~/g.yaml", *([] if variable else [f"--db={db}"])])
     assert done.exit_code == 130, done.output
-    assert started["db"] == str(home / "r.db")
+    assert (home / "r.db").is_file()
     assert Path(started["options"].checkpoints) == home / "r-checkpoints"
     assert Path(started["options"].logs) == home / "r-logs"
 

@@ -12,6 +12,7 @@ from orchestrator.console.triage import EXCERPT_LINES, rerun
 from orchestrator.database import open_database
 from orchestrator.grid import load_grid
 from orchestrator.run import run_options, save_grid
+from orchestrator.scheduler import Observer
 from tests.orchestrator.console.test_monitor import config
 from tests.orchestrator.databases.samples import start
 
@@ -100,7 +101,7 @@ def test_what_was_run_in_one_folder_is_found_from_another(folder: Path, monkeypa
     Path("k.yaml").write_text("name: k\nfixed: {dataset: digits}\n")
     grid = load_grid(Path("k.yaml"))
     with open_database("../k.db", create=True) as database:
-        save_grid(database, grid)
+        save_grid(database, grid, Observer())
         options = run_options(grid.name, "../k.db", "../data", None, "../kck")
         attempt = start(database, grid.trials[0].key, environment=options.environment)
         database.finish_attempt(attempt, "failed", error_class="code", error_text="no", trial_state="failed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-from orchestrator.scheduler import Audience, RunOptions, make_ready
+from orchestrator.scheduler import Observer, RunOptions, make_ready
 from tests.trainer.fake_datasets import fake_folder
 from trainer.config import TrainConfig
 
@@ -17,5 +17,5 @@ def test_files_left_out_are_said_once_before_a_grid(tmp_path: Path) -> None:
     configs = [TrainConfig(dataset="folder:insects", ood_dataset=other) for other in (None, "digits", "folder:birds")]
     options = RunOptions("grid", tmp_path, tmp_path / "checkpoints", tmp_path / "logs", {})
     lines: list[str] = []
-    make_ready([SimpleNamespace(config=config) for config in configs], options, Audience(say=lines.append))
+    make_ready([SimpleNamespace(config=config) for config in configs], options, Observer(note=lines.append))
     assert [line.partition(": left out 1 file ")[0] for line in lines] == ["folder:insects", "folder:birds"]
