@@ -11,14 +11,16 @@ if TYPE_CHECKING:
     from reports.checks.tracing import explain
     from reports.checks.verification import verify
     from reports.exporting import export
+    from reports.notebook import open_results
     from reports.report import earlier_files, write_report
 
-__all__ = ["ReportError", "earlier_files", "explain", "export", "verify", "write_report"]
+__all__ = ["ReportError", "earlier_files", "explain", "export", "open_results", "verify", "write_report"]
 
 _HOMES = {
     "write_report": "report",
     "earlier_files": "report",
     "export": "exporting",
+    "open_results": "notebook",
     "explain": "checks.tracing",
     "verify": "checks.verification",
 }

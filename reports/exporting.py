@@ -56,16 +56,21 @@ def export(database: Database, out: Path, format: str = "csv") -> list[Path]:
     written = []
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with database.reading() as connection:
-            for name, statement in queries.export_statements().items():
-                types = {column.name: _TYPES.get(column.type.python_type) for column in statement.selected_columns}
-                rows = connection.execution_options(stream_results=True).execute(statement)
-                path = out / f"{name}.{format}"
-                _write(path, format, _frames(name, rows, types))
-                written.append(path)
+        for name in queries.export_statements():
+            path = out / f"{name}.{format}"
+            _write(path, format, frames(database, name))
+            written.append(path)
     except OSError as error:
         raise ReportError(f"cannot write to {out}: {error.strerror or error}; choose another folder") from error
     return written
+
+
+def frames(database: Database, name: str) -> Iterator[pd.DataFrame]:
+    """Yield the grids, trials, epochs, losses or evaluations in typed frames of bounded size, one at least."""
+    statement = queries.export_statements()[name]
+    types = {column.name: _TYPES.get(column.type.python_type) for column in statement.selected_columns}
+    with database.reading() as connection:
+        yield from _frames(name, connection.execution_options(stream_results=True).execute(statement), types)
 
 
 def _frames(name: str, rows: Any, types: dict[str, str | None]) -> Iterator[pd.DataFrame]:

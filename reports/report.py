@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from orchestrator.database import queries
 from reports.columns import Column
-from reports.errors import ReportError
+from reports.errors import ReportError, unknown
 from reports.layouts.cells import asked_layouts
 from reports.layouts.interactions import losses, moments
 from reports.layouts.other import generic
@@ -39,6 +39,13 @@ class Gathered(NamedTuple):
 
     results: Results
     tables: list[Table]
+
+    def table(self, name: str) -> Table:
+        """Return the table of this name; raises ReportError with the names that are near where there is none."""
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise unknown("table", name, (table.name for table in self.tables))
 
 
 def write_report(

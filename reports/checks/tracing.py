@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.database import queries
-from reports.errors import ReportError
+from reports.errors import ReportError, unknown
 from reports.report import gather
 from reports.results import Results
 from reports.table import Entry, entries_of
@@ -32,13 +31,11 @@ def explain(
             f"{address!r} does not name a number; write table:row/column, as in table1:resnet18/pskd/top1"
         )
     gathered = gather(database, grids=grids, selection=selection, vs_paper=name.endswith("-vs-paper"))
-    table = next((table for table in gathered.tables if table.name == name), None)
-    if table is None:
-        raise ReportError(_unknown("table", name, (table.name for table in gathered.tables)))
+    table = gathered.table(name)
     places = {f"{row.key}/{column.key}": (row, column, each) for row, column, each in entries_of(table)}
     found = {_any_order(known): known for known in places}.get(_any_order(place))
     if found is None:
-        raise ReportError(_unknown(f"number of {name}", place, places))
+        raise unknown(f"number of {name}", place, places)
     row, column, each = places[found]
     said = words(each, column, row).plain
     lines = [
@@ -64,13 +61,6 @@ def _grids(results: Results, each: Entry) -> str:
 
 def _any_order(place: str) -> str:
     return "/".join("+".join(sorted(part.split("+"))) for part in place.lower().split("/"))
-
-
-def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"there is no {kind} {name!r}{hint}" + ("" if near else f" (there are: {', '.join(known[:20]) or 'none'})")
 
 
 def _origins(database: Database, each: Entry) -> Iterator[str]:

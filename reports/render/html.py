@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from reports.columns import Column
 from reports.render.plain import heading_of
@@ -25,8 +25,6 @@ _NAMED = 12
 
 def html(tables: Sequence[Table], drawings: Sequence[Drawing], title: str, subtitle: str) -> str:
     """The page. Every text is escaped, since names may hold anything; the drawings' SVG is our own."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("report.html")
     figures = [
         {
             "name": each.name,
@@ -39,7 +37,18 @@ def html(tables: Sequence[Table], drawings: Sequence[Drawing], title: str, subti
     # The comparison with the papers is long: it comes last.
     own = sum(not table.layout.endswith(("-vs-paper", "-doubts")) for table in tables)
     shown = [_table(table) for table in tables]
+    page = _template("report.html")
     return page.render(title=title, subtitle=subtitle, tables=shown, figures=figures, figures_before=own) + "\n"
+
+
+def fragment(table: Table) -> str:
+    """Return one table as a piece of HTML for a notebook, with its caption and footnotes."""
+    return _template("table.html").render(table=_table(table))
+
+
+def _template(name: str) -> Template:
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template(name)
 
 
 def _told_apart(title: str, name: str, layout: str) -> str:

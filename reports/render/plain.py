@@ -72,35 +72,46 @@ def csv(table: Table) -> str:
     Behind a number that trials stand behind follow its spread, n and flags (state, starred, bold, and mixed, where they
     rounded differently); behind a text that has one, its footnote.
     """
+    types, rows = flat(table)
     written = io.StringIO()
     out = csv_format.writer(written, lineterminator="\n")
-    heads = [head.lower().replace(" ", "_") for head in table.label_heads]
+    out.writerow(types)
+    out.writerows(rows)
+    return written.getvalue()
+
+
+def flat(table: Table) -> tuple[dict[str, type], list[list[Any]]]:
+    """Return the columns of `csv` by name, with the type of what stands there unless it is None, and the rows."""
     measured = [any(row.entries[place].planned for row in table.rows) for place in range(len(table.columns))]
-    out.writerow(
-        ["group", "row", *heads, *(n for c, m in zip(table.columns, measured, strict=True) for n in _names(c, m))]
-    )
+    heads = [head.lower().replace(" ", "_") for head in table.label_heads]
+    types: dict[str, type] = dict.fromkeys(["group", "row", *heads], str)
+    for column, trials in zip(table.columns, measured, strict=True):
+        types |= _types(column, trials)
     notes = dict(table.footnotes)
+    rows = []
     for row in table.rows:
         cells: list[Any] = [row.group, row.key, *table.labels(row)]
         for column, trials, entry in zip(table.columns, measured, row.entries, strict=True):
             cells += _values(column, trials, entry, notes)
-        out.writerow(cells)
-    return written.getvalue()
+        rows.append(cells)
+    return types, rows
 
 
-def _names(column: Column, measured: bool) -> list[str]:
+def _types(column: Column, measured: bool) -> dict[str, type]:
+    name = column.key
     if column.form == "text":
-        return [column.key, f"{column.key}_note"]
-    return [column.key, *([f"{column.key}_{each}" for each in ("spread", "n", "flags")] if measured else [])]
+        return {name: str, f"{name}_note": str}
+    value = {name: float if column.digits else int}
+    return value | ({f"{name}_spread": float, f"{name}_n": int, f"{name}_flags": str} if measured else {})
 
 
 def _values(column: Column, measured: bool, entry: Entry, notes: Mapping[str, str]) -> list[Any]:
     if column.form == "text":
         return [entry.text, "; ".join(notes[mark] for mark in entry.notes)]
-    value = "" if entry.value is None else repr(round(entry.value) if column.digits == 0 else float(entry.value))
+    value = None if entry.value is None else round(entry.value) if column.digits == 0 else float(entry.value)
     flags = [entry.state] if entry.state not in ("done", "text") else []
     flags += [name for name, there in (("starred", entry.star), ("bold", entry.bold), ("mixed", entry.mixed)) if there]
-    spread = "" if entry.spread is None else repr(float(entry.spread))
+    spread = None if entry.spread is None else float(entry.spread)
     return [value, *([spread, entry.n, " ".join(flags)] if measured else [])]
 
 

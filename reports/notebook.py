@@ -1,0 +1,150 @@
+"""Results and tables as pandas DataFrames, for a notebook or a program of one's own."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from orchestrator.database import open_database
+from reports.exporting import frames
+from reports.render import plain
+from reports.render.html import fragment
+from reports.render.latex import latex
+from reports.report import gather
+from reports.table import Table
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+
+_TYPES = {int: "Int64", float: "float64", str: "str"}
+
+
+def open_results(db: str | Path = "results.db") -> StoredResults:
+    """Open the results database at a path or URL for reading, also while a grid runs into it.
+
+    Raises DatabaseError where there is none that can be read.
+    """
+    results = StoredResults(db)
+    with results.reading():
+        return results
+
+
+class StoredResults:
+    """The results in a database, as DataFrames and tables.
+
+    Every attribute reads the database anew, so that it shows what a run has added since; keep a large one in a
+    variable. What is doubtful about the database is a `UserWarning`; rows that are broken are left out with one.
+    """
+
+    def __init__(self, db: str | Path) -> None:
+        self.db = db
+
+    def __repr__(self) -> str:
+        return f"open_results({str(self.db)!r})"
+
+    @property
+    def grids(self) -> pd.DataFrame:
+        """A row per trial of a grid: key, grid, position and the trial's name there."""
+        return self._frame("grids")
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """A row per trial: key, state, finished (UTC), and a column per field of its configuration."""
+        return self._frame("trials")
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """A row per accepted epoch, with key and epoch (from 1), its learning rate, times and memory."""
+        return self._frame("epochs")
+
+    @property
+    def losses(self) -> pd.DataFrame:
+        """A row per loss term of an accepted epoch: key, epoch, term, value."""
+        return self._frame("losses")
+
+    @property
+    def evaluations(self) -> pd.DataFrame:
+        """A row per classifier and split of an accepted epoch: key, epoch, network, classifier, split, metrics."""
+        return self._frame("evaluations")
+
+    def tables(self, *, selection: str | None = None, grids: Sequence[str] | None = None) -> list[ShownTable]:
+        """Return the tables of a report.
+
+        `selection` (best_test, best_val, last or mean_last_K) replaces the rule of the grids' files; `grids` are those
+        that count. Raises ReportError for an unknown grid or rule, and for grids that disagree about a table's rule.
+        """
+        with self.reading() as database:
+            return [ShownTable(table, grids) for table in gather(database, grids=grids, selection=selection).tables]
+
+    def table(self, name: int | str, *, selection: str | None = None, grids: Sequence[str] | None = None) -> ShownTable:
+        """Return a table of a report by its number or its name (`table1`, `overview`, ...); see `tables`.
+
+        With `-vs-paper` behind the name, it is the comparison with the published numbers. Raises ReportError, too, for
+        a table that the report has not.
+        """
+        wanted = f"table{name}" if isinstance(name, int) else name
+        with self.reading() as database:
+            vs_paper = wanted.endswith("-vs-paper")
+            gathered = gather(database, grids=grids, selection=selection, vs_paper=vs_paper)
+            return ShownTable(gathered.table(wanted), grids)
+
+    @contextmanager
+    def reading(self, depth: int = 1) -> Iterator[Database]:
+        """Open the database for reading, without its broken rows.
+
+        Warnings name the line that called the function `depth` above.
+        """
+        with open_database(self.db, readonly=True) as database:
+            for line in (*database.warnings, *database.leave_out_broken(numbers=True)):
+                warnings.warn(line, stacklevel=3 + depth)
+            yield database
+
+    def _frame(self, name: str) -> pd.DataFrame:
+        with self.reading(depth=2) as database:
+            return pd.concat(frames(database, name), ignore_index=True)
+
+
+@dataclass(frozen=True, repr=False)
+class ShownTable:
+    """A table that shows itself in a notebook.
+
+    `data` holds its entries with the trials behind them, `grids` are those that were read (None for all).
+    """
+
+    data: Table
+    grids: Sequence[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its file in a report."""
+        return self.data.name
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A row per row, in full precision, with the columns of the CSV file: a value, its spread, n and flags."""
+        types, rows = plain.flat(self.data)
+        return pd.DataFrame(rows, columns=list(types)).astype({name: _TYPES[kind] for name, kind in types.items()})
+
+    def to_markdown(self) -> str:
+        """Return the table as GitHub-flavoured Markdown, with caption and footnotes."""
+        return plain.markdown(self.data)
+
+    def to_latex(self) -> str:
+        """Return the table as LaTeX, for `\\input`; `orchestrate verify` checks its numbers."""
+        return latex(self.data, self.grids)
+
+    def to_html(self) -> str:
+        """Return the table as a piece of HTML."""
+        return fragment(self.data)
+
+    def __repr__(self) -> str:
+        return self.to_markdown()
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
