@@ -1,5 +1,6 @@
 """Who may import whom: the contracts in setup.cfg hold and can fail, and what must start at once does."""
 
+import ast
 import configparser
 import re
 import shutil
@@ -98,6 +99,41 @@ def test_looking_at_grids_does_not_load_what_checks_them():
     code = f"{looking}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def imported(source: str) -> set[str]:
+    """Return the modules that a source imports, and what may be a module among the names that it takes from them."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def from_tests(source: str) -> list[str]:
+    """Return the test modules and conftest files that a source imports."""
+    return sorted(name for name in imported(source) if re.search(r"(^|\.)(test_\w+|conftest)$", name))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("import tests.grid.test_load", "from tests.grid.test_load import entry", "from .test_load import entry"),
+        *("from tests.grid import test_load", "def late():\n    from tests.conftest import folder"),
+    ],
+)
+def test_an_import_of_a_test_module_is_noticed(source: str):
+    assert from_tests(source)
+    assert not from_tests("from tests.lookup import entry")
+
+
+def test_tests_import_no_fixtures_from_one_another():
+    # Shared fixtures belong into a conftest.py, where pytest looks; shared functions into a module of their own.
+    found = {str(path.relative_to(ROOT)): from_tests(path.read_text()) for path in (ROOT / "tests").rglob("*.py")}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 def test_every_folder_of_tests_is_a_package():

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
-# Tests whose claim holds on any device; the others need CUDA itself.
-TRIED_ON_A_CPU = os.environ.get("ORCHESTRATE_GPU_TESTS") == "cpu"
+from tests.gpu.configs import TRIED_ON_A_CPU
 
 
 @pytest.fixture(scope="session")

@@ -12,29 +12,12 @@ import pytest
 import torch
 
 from orchestrator.failures import CODE, OUT_OF_MEMORY
-from tests.gpu.conftest import TRIED_ON_A_CPU
+from tests.gpu.configs import SIZES, config_of
 from tests.trainer.training import COMBINATIONS, assert_same, content, numbers, title
 from trainer.checkpoint import read_checkpoint
 from trainer.config import TrainConfig
 from trainer.results import EpochResult
 from trainer.train import train
-
-# Full batches enough for a graph to be recorded and replayed, and a last batch that is smaller. At the rate of the
-# papers, ten steps make a relative difference of 1e-15 one of 1e-4: two devices could not be compared.
-SIZES: dict[str, Any] = {
-    "dataset": "digits",
-    "subset": 30,
-    "batch_size": 32,
-    "epochs": 2,
-    "width": 16,
-    "learning_rate": 0.01,
-}
-if TRIED_ON_A_CPU:
-    SIZES |= {"subset": 11, "batch_size": 16, "width": 4}
-
-
-def config_of(methods: dict[str, Any], network: str = "resnet18", **fields: Any) -> TrainConfig:
-    return TrainConfig(**SIZES | {"network": network, "methods": methods} | fields)
 
 
 def trained(config: TrainConfig, device: str, **options: Any) -> list[EpochResult]:

@@ -15,7 +15,7 @@ import torch
 from orchestrator.provenance import code_digest
 from orchestrator.timing import DeviceSampler, device_facts
 from orchestrator.worker import Job, run_job
-from tests.gpu.test_training import config_of
+from tests.gpu.configs import config_of
 
 
 def job(folder: Path, **fields: Any) -> Job:

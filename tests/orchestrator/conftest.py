@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +31,16 @@ def workplace() -> Iterator[Workplace]:
     """A new workplace, whose path is short however long that of pytest's own folders is."""
     with new_workplace() as made:
         yield made
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that an unprivileged user can reach; pytest's own cannot be."""
+    folder = Path(tempfile.mkdtemp(prefix="orchestrate-"))
+    folder.chmod(0o755)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -18,7 +18,7 @@ from reports.report import gather
 from reports.results import load
 from reports.table import Table
 from tests.orchestrator.databases.postgresql_server import Missing, postgresql_server
-from tests.reports.layouts.test_tables import entry, one
+from tests.reports.lookup import entry, one
 from tests.reports.synthetic import Filler, ablation, make_database, trials
 
 TWO = "2 of the 3 trials trained with compiled networks, which round differently"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-CLASSES, TRAIN_IMAGES, TEST_IMAGES = 6, 5, 4
+from tests.trainer.training import CLASSES, TEST_IMAGES, TRAIN_IMAGES
 
 
 @pytest.fixture

@@ -12,8 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainer.conftest import CLASSES, TEST_IMAGES, TRAIN_IMAGES
-from tests.trainer.training import assert_same, content, in_a_process, numbers, small, title, trained
+from tests.trainer.training import (
+    CLASSES,
+    TEST_IMAGES,
+    TRAIN_IMAGES,
+    assert_same,
+    content,
+    in_a_process,
+    numbers,
+    small,
+    title,
+    trained,
+)
 from trainer import objective
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, load_splits

@@ -15,6 +15,9 @@ from trainer.config import TrainConfig
 from trainer.results import EpochResult
 from trainer.train import train
 
+# What `folder:tiny` below the fixture `data_root` has: images per class.
+CLASSES, TRAIN_IMAGES, TEST_IMAGES = 6, 5, 4
+
 # What two equal trainings need not share.
 TIMELESS = ("train_seconds", "eval_seconds", "data_seconds", "peak_memory_bytes", "restored")
 

@@ -24,13 +24,11 @@ from orchestrator.cli import app
 from orchestrator.database import Database, driver_lock, open_database
 from orchestrator.database.backends import sqlite
 from orchestrator.grid import load_grid
-from tests.orchestrator.database.test_database_files import SECRET, public_folder, unprivileged
 from tests.orchestrator.databases.samples import result, start
-from tests.orchestrator.grid.test_grid_mutants import SEEDS, mutant
 from tests.orchestrator.grid_files import SHIPPED
+from tests.orchestrator.grid_mutants import SEEDS, mutant
+from tests.orchestrator.users import SECRET, unprivileged
 from trainer.config import TrainConfig
-
-__all__ = ["public_folder"]
 
 COMMANDS = typer.main.get_command(app).commands
 ROOT = Path(__file__).parents[3]

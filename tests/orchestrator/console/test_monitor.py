@@ -13,14 +13,9 @@ from rich.console import Console
 from orchestrator.console import PageError, print_status, status_of, watch_grids
 from orchestrator.console.watch import _matrices
 from orchestrator.database import DatabaseError, driver_lock, open_database
-from tests.orchestrator.databases.samples import result, start
+from tests.orchestrator.databases.samples import config, result, start
 
 CELLS = [(network, method) for method in ("baseline", "pskd") for network in ("resnet18", "resnet50")]
-
-
-def config(network: str, method: str, seed: int, epochs: int = 4) -> dict:
-    methods = {} if method == "baseline" else {method: {}}
-    return {"network": network, "methods": methods, "epochs": epochs, "seed": seed, "dataset": "digits"}
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from orchestrator.database import open_database
 from orchestrator.grid import load_grid
 from orchestrator.run import run_options, save_grid
 from orchestrator.scheduler import Observer
-from tests.orchestrator.console.test_monitor import config
-from tests.orchestrator.databases.samples import start
+from tests.orchestrator.databases.samples import config, start
 
 
 def test_an_excerpt_is_the_end_of_the_log_or_of_the_traceback(tmp_path):

@@ -9,10 +9,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,8 +21,7 @@ from orchestrator.database import Database, DatabaseError, driver_lock, open_dat
 from orchestrator.database.backends import sqlite
 from orchestrator.database.backends.sqlite import network_filesystem
 from tests.orchestrator.databases.samples import count, result, save, start
-
-NOBODY = 65534
+from tests.orchestrator.users import NOBODY, SECRET, another_user, in_a_process, unprivileged
 
 
 @pytest.fixture
@@ -35,52 +33,6 @@ def path(tmp_path: Path) -> Path:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     monkeypatch.setattr(patience, "PAUSES", (0.01, 0.02))
-
-
-@pytest.fixture
-def public_folder() -> Iterator[Path]:
-    """A folder that an unprivileged user can reach; pytest's own cannot be."""
-    folder = Path(tempfile.mkdtemp(prefix="orchestrate-"))
-    folder.chmod(0o755)
-    yield folder
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
-
-
-# The mode of a file of this user that `unprivileged` may not read: it is another user only where this one is root.
-SECRET = 0o600 if os.geteuid() == 0 else 0o000
-another_user = pytest.mark.skipif(os.geteuid() != 0, reason="a file of another user: only root can become one")
-
-
-def unprivileged(work: Callable[[], object]) -> str:
-    """What `work` returns or raises, as text, when an ordinary user runs it: nothing is read-only for root."""
-
-    def ordinary() -> object:
-        if os.geteuid() == 0:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-        return work()
-
-    return in_a_process(ordinary)
-
-
-def in_a_process(work: Callable[[], object]) -> str:
-    """What `work` returns or raises, as text, in a process of its own."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            said = str(work())
-        except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
-        os.write(writer, said.encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        said = pipe.read()
-    os.waitpid(child, 0)
-    return said
 
 
 def read(path: Path) -> str:

@@ -18,6 +18,12 @@ def trials_of(count: int, *, epochs: int = 3, start: int = 0) -> list[tuple[str,
     ]
 
 
+def config(network: str, method: str, seed: int, epochs: int = 4) -> dict[str, Any]:
+    """Return the configuration of a trial with one method as the database keeps it."""
+    methods = {} if method == "baseline" else {method: {}}
+    return {"network": network, "methods": methods, "epochs": epochs, "seed": seed, "dataset": "digits"}
+
+
 def save(database: Database, count: int = 1, *, grid: str = "table1", epochs: int = 3, start: int = 0) -> list[str]:
     """Save a grid of that many trials and return their keys."""
     trials = trials_of(count, epochs=epochs, start=start)

@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.grid import GridError
 from orchestrator.grid.document import read_document
 from tests.orchestrator.grid_files import SHIPPED, load
+from tests.orchestrator.grid_mutants import SEEDS, mutant
 from trainer.config import TrainConfig
 
 
@@ -28,45 +28,6 @@ def judge(data: bytes) -> bool:
         return False
     assert grid.trials and len({trial.name for trial in grid.trials}) == len(grid.trials)
     return True
-
-
-CHARACTERS = [*"[]{}:,-&*!|>'\"%@`#?~ \t\n\r\\.0129eabx", "é", "\u2028", "\x85", "\ufeff", "\x00", "\x1b", "🙂"]
-
-
-def mutant(data: bytes, generator: random.Random) -> bytes:
-    """A file with a few characters or lines deleted, doubled, swapped, replaced or put in."""
-    text = data.decode()
-    for _ in range(generator.choice((1, 1, 1, 2, 5))):
-        lines = text.splitlines(keepends=True) or [""]
-        here, there = generator.randrange(len(text) + 1), generator.randrange(len(lines))
-        kind = generator.randrange(8)
-        if kind == 0:
-            text = text[:here] + text[here + generator.choice((1, 1, 2, 30)) :]
-        elif kind == 1:
-            text = text[:here] + generator.choice(CHARACTERS) + text[here:]
-        elif kind == 2:
-            text = text[:here] + generator.choice(CHARACTERS) + text[here + 1 :]
-        elif kind == 3:
-            text = text[:here] + text[here : here + 20] * 2 + text[here + 20 :]
-        elif kind == 4:
-            del lines[there]
-            text = "".join(lines)
-        elif kind == 5:
-            text = "".join([*lines[:there], lines[there] * 2, *lines[there + 1 :]])
-        elif kind == 6:
-            other = generator.randrange(len(lines))
-            lines[there], lines[other] = lines[other], lines[there]
-            text = "".join(lines)
-        else:
-            text = text[:here]
-    mutated = text.encode()
-    if generator.random() < 0.05:
-        mutated = mutated[: len(mutated) // 2] + generator.randbytes(3) + mutated[len(mutated) // 2 :]
-    return mutated
-
-
-# The part of each file that YAML reads; mutants of comments teach nothing.
-SEEDS = [re.sub(rb"(?m)^#.*\n", b"", path.read_bytes()) for path in SHIPPED]
 
 
 @pytest.mark.parametrize("seed", range(8))

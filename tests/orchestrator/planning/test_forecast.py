@@ -8,7 +8,7 @@ from orchestrator.console.plan_view import cost_lines
 from orchestrator.database import MeasuredRow
 from orchestrator.planning import Plan, make_forecast, make_plan
 from tests.orchestrator.grid_files import load
-from tests.orchestrator.planning.test_plan import State
+from tests.orchestrator.planning.states import State
 
 GIB = 2**30
 GRID = load(

@@ -1,7 +1,6 @@
 """The plan: why each trial would run or not."""
 
 import json
-from dataclasses import dataclass
 
 import pytest
 from typer.testing import CliRunner
@@ -12,17 +11,7 @@ from orchestrator.scheduler import Observer
 from orchestrator.scheduler.cluster import Cluster
 from orchestrator.scheduler.trials import _placed
 from tests.orchestrator.grid_files import load
-
-
-@dataclass(frozen=True)
-class State:
-    state: str
-    epochs: int = 0
-    attempts: int = 1
-    error_class: str | None = None
-    error: str | None = None
-    driver: int | None = None
-
+from tests.orchestrator.planning.states import State
 
 GRID = load({"fixed": {"epochs": 30, "dataset": "digits"}, "grid": {"seed": [0, 1]}})
 FIRST, SECOND = GRID.trials

@@ -12,7 +12,7 @@ from orchestrator.database import queries
 from orchestrator.database.models import Epoch
 from reports.layouts.interactions import MOMENTS, interactions, losses, moments
 from reports.results import load
-from tests.reports.layouts.test_tables import entry
+from tests.reports.lookup import entry
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 
 

@@ -12,29 +12,11 @@ from reports import ReportError
 from reports.layouts.paper import LAYOUTS, build, layout_name
 from reports.report import gather
 from reports.results import load
-from reports.table import Table
 from reports.text import words
+from tests.reports.lookup import entry, one, said
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 
 PAPER_ORDER = ["baseline", "BYOT", "DMFL", "PS-KD", "PS-KD+BYOT", "PS-KD+DMFL", "DMFL+BYOT", "PS-KD+BYOT+DMFL"]
-
-
-def one(tables: list[Table], name: str) -> Table:
-    (found,) = [table for table in tables if table.name == name]
-    return found
-
-
-def said(table: Table, place: str) -> str:
-    key, _, column = place.rpartition("/")
-    (row,) = [row for row in table.rows if row.key == key]
-    position = [each.key for each in table.columns].index(column)
-    return words(row.entries[position], table.columns[position], row).plain
-
-
-def entry(table: Table, place: str):
-    key, _, column = place.rpartition("/")
-    (row,) = [row for row in table.rows if row.key == key]
-    return row.entries[[each.key for each in table.columns].index(column)]
 
 
 @pytest.fixture(scope="module")

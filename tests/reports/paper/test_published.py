@@ -16,7 +16,7 @@ from reports.paper.published import SOURCES, VERDICTS, Printed, compare, judge, 
 from reports.report import gather
 from reports.results import Selection, load
 from reports.table import Entry, Row, Sample, Table
-from tests.reports.layouts.test_tables import one
+from tests.reports.lookup import one
 from tests.reports.synthetic import ablation, make_database, trials
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from reports.render.html import html
 from reports.report import gather
-from tests.reports.layouts.test_tables import one
+from tests.reports.lookup import one
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 

@@ -22,7 +22,7 @@ from reports.render.latex import latex
 from reports.report import gather
 from reports.results import Selection
 from reports.table import Entry, Row, Sample, Table
-from tests.reports.layouts.test_tables import one
+from tests.reports.lookup import one
 
 ROOT = Path(__file__).parents[3]
 NASTY = r"""<script>alert(1)</script> & 100 % $x_1^2$ #{a} \end{table} ~ | "q" 'é' 模型 `*_b_*` [x]"""
