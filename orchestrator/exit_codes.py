@@ -1,6 +1,7 @@
-"""Exit codes: what a program that starts `orchestrate` may do next.
+"""Exit codes of the commands, for programs that start `orchestrate`.
 
-An error that is expected carries its own as the attribute `exit_code`; one without it is a bug and shows its traceback.
+An expected error carries its exit code as the attribute `exit_code`; an error without one is a bug and shows its
+traceback.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import errno
 import os
 
 DONE, SOME_FAILED, BAD_INPUT, BUSY = 0, 1, 2, 3
-# What has failed is the machine, and the same command may succeed later: EX_TEMPFAIL of sysexits.h.
+# The machine has failed, and the same command may succeed later: EX_TEMPFAIL of sysexits.h.
 TRY_AGAIN = os.EX_TEMPFAIL
 INTERRUPTED = 130
 
@@ -21,5 +22,5 @@ _MACHINE = {
 
 
 def of_system(error: OSError) -> int:
-    """Return TRY_AGAIN for an error that is gone when the machine is well again, BAD_INPUT for any other."""
+    """Return TRY_AGAIN for an error of the machine that may pass, BAD_INPUT for any other."""
     return TRY_AGAIN if error.errno in _MACHINE else BAD_INPUT

@@ -1,4 +1,4 @@
-"""What produced a result: commit, uncommitted changes, versions, command line, and a digest of the code."""
+"""Provenance of a result: commit, uncommitted changes, versions, command line, and a digest of the code."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import trainer
 
 PACKAGES = ("torch", "torchvision", "numpy", "ray", "sqlalchemy", "pydantic", "orchestrate-ablations")
 ROOT = Path(__file__).resolve().parent.parent
-# A diff is evidence, not an archive: larger ones are cut, and their hash still tells two of them apart.
+# Maximum length of a stored diff in characters; the hash of a longer one still tells two of them apart.
 DIFF_LIMIT = 100_000
 
 
 def code_provenance() -> dict[str, Any]:
-    """Facts about the program at launch: commit, dirty flag, diff, versions, Python, command line, code digest."""
+    """Return facts about the program at launch: commit, dirty flag, diff, versions, command line, code digest."""
     diff = _git("diff", "HEAD", "--", "trainer", "orchestrator")
     status = _git("status", "--porcelain", "--", "trainer", "orchestrator")
     return {
-        # An image holds no history; whoever builds it says what went in.
+        # A container image has no .git folder; its build sets the variable.
         "commit": _git("rev-parse", "HEAD") or os.environ.get("ORCHESTRATE_COMMIT") or None,
         "dirty": bool(status) if status is not None else None,
         "diff": diff[:DIFF_LIMIT] if diff else None,
@@ -41,18 +41,18 @@ def code_provenance() -> dict[str, Any]:
 
 @cache
 def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that can change a number."""
-    found = {}
+    """Return the installed versions of the packages that can change a number."""
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def code_digest() -> str:
-    """sha256 over every Python file of the trainer that is imported here, the code that decides a result."""
+    """Return the sha256 over every Python file of the imported trainer, the code that decides a result."""
     package = Path(trainer.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
@@ -61,7 +61,7 @@ def code_digest() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """The output of git in this checkout; None outside of one or without git."""
+    """Return the output of git in this checkout; None outside of one or without git."""
     try:
         done = subprocess.run(
             ["git", "-C", str(ROOT), *arguments],

@@ -1,4 +1,4 @@
-"""What the database answers: one frozen row per question, free of SQL."""
+"""Rows that the database returns, frozen and free of SQL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class GridRow:
-    """A grid as its file gave it last; `trials` counts them."""
+    """A grid as its file was last stored; `trials` is their number."""
 
     name: str
     source: str
@@ -22,10 +22,10 @@ class GridRow:
 
 @dataclass(frozen=True)
 class TrialState:
-    """How far a trial is.
+    """Progress of a trial.
 
-    `epochs` counts the accepted ones, `attempts` those that train. The error is the newest failed attempt's, its
-    first line. `driver` is the token of the driver that claimed it.
+    `epochs` counts the accepted ones, `attempts` the training attempts. The error is the first line of the newest
+    failed attempt's. `driver` is the token of the driver that claimed the trial.
     """
 
     state: str
@@ -78,12 +78,12 @@ class FailureRow:
 
 @dataclass(frozen=True)
 class ProgressRow:
-    """A trial at a glance.
+    """State, progress and newest attempt of a trial.
 
-    Errors are top-1 percentages of the first network's main classifier on the test set; `seconds_per_epoch` is the
-    mean of training, data and evaluation over the accepted epochs. `started`, `error_class`, `host` and `device` are
-    those of the newest training attempt. `begun` is true from the first training attempt on, `claimed` while a living
-    driver has the trial.
+    Errors are top-1 percentages of the first network's main classifier on the test set; `seconds_per_epoch` is the mean
+    of training, data and evaluation over the accepted epochs. `started`, `error_class`, `host` and `device` are those
+    of the newest training attempt. `begun` is true from the first training attempt on, `claimed` while a living driver
+    has the trial.
     """
 
     trial_name: str
@@ -105,12 +105,12 @@ class ProgressRow:
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """What was measured of a trial by training it, or by a canary before it (`purpose`).
+    """Measurements of a trial in training, or in a canary before it (`purpose`).
 
     `seconds_per_epoch` is the mean of training, data and evaluation over the accepted epochs, or a canary's
-    extrapolation; `device` is as in its attempt, `engine` as its grid asked for it. The other four are a canary's, None
-    for training: the size of its checkpoint, and on a GPU the memory that was taken of how much, and the share of a
-    step spent on giving out work.
+    extrapolation; `device` is the attempt's, `engine` the one that the grid asked for. The other four come from a
+    canary and are None for training: the size of its checkpoint in bytes, on a GPU the memory reserved and the device's
+    total in bytes, and the share of a step spent on launching kernels.
     """
 
     key: str
@@ -126,13 +126,13 @@ class MeasuredRow:
     engine: str = "auto"
 
 
-# Whether the driver of a token still lives.
+# Tells from a driver's token whether that driver lives.
 Living = Callable[[int], bool]
 
 
 @dataclass(frozen=True)
 class Driver:
-    """The process that runs trials; `token` is unique to it and marks what it claimed."""
+    """A process that runs trials; its `token` is unique and marks the trials that it claimed."""
 
     token: int
     host: str

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from orchestrator.planning import Plan
     from orchestrator.scheduler import RunOptions
 
-# Between two looks at what other drivers do.
-LOOK_SECONDS = 5.0
-# A driver whose connection broke takes this long, at most, to be back with its claims.
+# How often, in seconds, to poll other drivers.
+POLL_SECONDS = 5.0
+# Time, in seconds, that a disconnected driver has to reconnect before its trials are released.
 GRACE_SECONDS = 60.0
 
 
@@ -85,7 +85,7 @@ def run_options(
 
 
 def plan_of(grid: Grid, database: Database | None) -> Plan:
-    """What running a grid would do."""
+    """Return the plan of running a grid."""
     from orchestrator.planning import make_plan
 
     return make_plan(grid, database.states([trial.key for trial in grid.trials]) if database is not None else {})
@@ -133,11 +133,11 @@ def run_grid(
         if unfinished := [entry.trial for entry in plan.entries if entry.status not in ("done", "failed")]:
             make_ready(unfinished, settings, observer)
         tried: set[str] = set()
-        told: set[int] = set()
+        announced: set[int] = set()
         shared = False
         ownerless_since: float | None = None
         while True:
-            # In this order: when nobody else has any, the plan shows what the others made of theirs.
+            # Count the other drivers' trials before planning, so that a trial they finish in between appears as done.
             others = _others(database, grid, driver)
             plan = plan_of(grid, database)
             wanted = [entry.trial for entry in plan.pending if entry.trial.key not in tried]
@@ -162,7 +162,7 @@ def run_grid(
                 ownerless_since = time.monotonic()
             elif time.monotonic() - ownerless_since > GRACE_SECONDS:
                 database.release_stale()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         if shared:
             observer.planned(plan)
         return Outcome(plan.count("failed"), left, sum(entry.trial.key in tried for entry in plan.pending))
@@ -205,13 +205,13 @@ def _listening(database: Database, observer: Observer, batch: Batch) -> Iterator
 
 
 def _others(database: Database, grid: Grid, driver: Driver) -> Counter[int]:
-    """How many trials of a grid each living driver has, other than this one, by its token."""
+    """Count the trials of a grid that each other living driver has, by the driver's token."""
     states = database.states([trial.key for trial in grid.trials]).values()
     return Counter(row.driver for row in states if row.driver not in (None, driver.token))
 
 
 def _elsewhere(database: Database, others: Counter[int], wait: bool) -> str:
-    """Who else trains how much of the grid, and what that means for this run."""
+    """Return a line naming the other drivers of the grid, their trials, and whether this run waits for them."""
     if not others:
         return "the other run has ended or has none of this grid's trials any more"
     listed = "; ".join(sorted(f"{count:,} by {database.holder(token)}" for token, count in others.items()))
@@ -261,7 +261,7 @@ def time_grid(
 
 
 def leaving(database: Database | None, grid: Grid) -> str | None:
-    """What the database has of a grid that its file no longer lists, for the tables leave it out; None for nothing."""
+    """Return a line about trials that the grid's file no longer lists and the tables leave out; None for none."""
     from orchestrator.text import counted
 
     if database is None:
@@ -290,7 +290,7 @@ def save_grid(database: Database, grid: Grid, observer: Observer) -> None:
 
 
 def _one_seed_each(grid: Grid) -> list[Trial]:
-    """One trial of each configuration, whatever its seed, in random order: a drifting clock then favours none."""
+    """Return one trial of each configuration, of any seed, in random order: a drifting clock then favours none."""
     first: dict[str, Trial] = {}
     for trial in grid.trials:
         first.setdefault(trial.config.model_copy(update={"seed": 0}).key(), trial)

@@ -1,15 +1,15 @@
-"""Numbers, seconds and bytes as a person reads them."""
+"""Format numbers, seconds and bytes for a person."""
 
 from __future__ import annotations
 
 
 def counted(number: float, noun: str) -> str:
-    """`1 trial`, `2,000 trials`, `0.5 GPUs`."""
+    """Format a count: `1 trial`, `2,000 trials`, `0.5 GPUs`."""
     return f"{number:,.12g} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """`4 s`, `3 min 20 s`, `5 h 02 min` or `2 d 3 h`."""
+    """Format seconds: `4 s`, `3 min 20 s`, `5 h 02 min` or `2 d 3 h`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -21,7 +21,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """`900 B`, `1.5 MiB`."""
+    """Format bytes: `900 B`, `1.5 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""The command line. Every command imports what it needs when it runs, so that help and status are instant."""
+"""Command line. Every command imports the modules that it needs when it runs, so that help and status are instant."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import sys
 
 import typer
 
-# In the order of the help.
+# The order of imports is the order of commands in the help.
 from orchestrator.cli import run, results, maintenance  # isort: skip
-from orchestrator.cli.app import Output, OutputError, app, stop_printing
+from orchestrator.cli.app import OutputError, Stdout, app, stop_printing
 from orchestrator.exit_codes import DONE
 
 __all__ = ["app", "main", "maintenance", "results", "run"]
 
 
 def main() -> None:
-    """Run the command line; every error a person can mend ends as one message and an exit code."""
-    # There is none where a shell has closed it (`>&-`).
-    sys.stdout = Output(sys.stdout or open(os.devnull, "w"))  # noqa: SIM115
+    """Run the command line; every error that a person can mend ends as one message and an exit code."""
+    # sys.stdout is None where a shell has closed it (`>&-`).
+    sys.stdout = Stdout(sys.stdout or open(os.devnull, "w"))  # noqa: SIM115
     try:
         try:
             app()

@@ -1,4 +1,4 @@
-"""What all commands share: the options, the database, and how errors become messages and exit codes."""
+"""Parts that all commands share: the options, the database, and how errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    # Rich's panels cut the names of options short in a terminal of 80 columns.
+    # Rich's panels shorten the names of options in a terminal of 80 columns.
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Run an ablation grid on Ray, keep every epoch in a SQL database, and print the paper's tables from it.
@@ -95,7 +95,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 @contextmanager
 def existing(db: str) -> Iterator[Database | None]:
-    """The database if there is one yet: planning needs none."""
+    """Yield the database, or None where there is none yet: planning needs none."""
     if "://" not in db and not Path(db).exists():
         yield None
         return
@@ -105,10 +105,10 @@ def existing(db: str) -> Iterator[Database | None]:
 
 @contextmanager
 def opened(db: str, *, numbers: bool = False) -> Iterator[Database]:
-    """Open a database for a command that reads; says what is doubtful about it.
+    """Open a database for a command that reads; prints its warnings.
 
-    Rows that are broken are named and left out; the command's exit code is BAD_INPUT then, though it did the rest.
-    With `numbers`, those of epochs and metrics are looked at as well.
+    Broken rows are named and left out; the command then ends with BAD_INPUT, though it did the rest. `numbers` checks
+    the rows of epochs and metrics as well.
     """
     from orchestrator.database import open_database
 
@@ -145,7 +145,7 @@ def errors() -> Iterator[None]:
 
 def _exit_code(error: Exception) -> int | None:
     """Return the exit code of an error that was expected, None for a bug."""
-    # A full disk or a lack of descriptors strikes anywhere; nobody has made that mistake.
+    # A full disk or too many open files can occur anywhere, and is no mistake of the command.
     if isinstance(error, OSError) and of_system(error) == TRY_AGAIN:
         return TRY_AGAIN
     return getattr(error, "exit_code", None)
@@ -159,8 +159,8 @@ class OutputError(Exception):
         self.exit_code = exit_code
 
 
-class Output:
-    """Standard output whose failures are told from those of all other files; whatever else is asked, the stream knows.
+class Stdout:
+    """Standard output. Raises OutputError when it cannot be written; delegates everything else.
 
     A reader that went away stays a BrokenPipeError.
     """
@@ -172,16 +172,16 @@ class Output:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with _told():
+        with _output_errors():
             return self._stream.write(text)
 
     def flush(self) -> None:
-        with _told():
+        with _output_errors():
             self._stream.flush()
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _output_errors() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
@@ -192,5 +192,5 @@ def _told() -> Iterator[None]:
 
 
 def stop_printing() -> None:
-    """Nothing can be said any more, because the reader went away (`| head`) or the disk is full; drop the rest."""
+    """Drop all further output, because the reader went away (`| head`) or the disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""The commands that look after the database and the machine."""
+"""Commands that look after the database and the machine."""
 
 from __future__ import annotations
 

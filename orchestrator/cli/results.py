@@ -1,4 +1,4 @@
-"""The commands that read the database: how far the grids are, and what came of them."""
+"""Commands that read the database: progress of the grids, reports and exports."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: A
 
         with opened(db) as database:
             options = _database_option(db, database)
-            found = status_of(database, grid, options)
+            grids = status_of(database, grid, options)
             if as_json:
-                typer.echo(json.dumps(found))
+                typer.echo(json.dumps(grids))
             else:
-                print_status(found, options)
+                print_status(grids, options)
 
 
 @app.command(
@@ -114,11 +114,11 @@ def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: A
         from orchestrator.console import print_triage, triage_of
 
         with opened(db) as database:
-            found = triage_of(database, grid, _database_option(db, database))
+            failures = triage_of(database, grid, _database_option(db, database))
             if as_json:
-                typer.echo(json.dumps(found))
+                typer.echo(json.dumps(failures))
             else:
-                print_triage(found)
+                print_triage(failures)
 
 
 @app.command(
@@ -164,17 +164,17 @@ def verify(
         from reports import verify as verify_paper
 
         with opened(db, numbers=True) as database:
-            found = verify_paper(database, paper)
-            for each in (*found.problems, *found.notes):
-                typer.echo(str(each), err=True)
-            what = f"{counted(found.numbers, 'number')} in {counted(found.files, 'file')}"
+            outcome = verify_paper(database, paper)
+            for line in (*outcome.problems, *outcome.notes):
+                typer.echo(str(line), err=True)
+            what = f"{counted(outcome.numbers, 'number')} in {counted(outcome.files, 'file')}"
             typer.echo(
-                f"{paper}: {counted(len(found.problems), 'problem')} in {what}"
-                if found.problems
+                f"{paper}: {counted(len(outcome.problems), 'problem')} in {what}"
+                if outcome.problems
                 else f"{paper}: {what}: all current, in rows of their names. Not checked: captions, headings, other "
                 "text, and numbers without our comment"
             )
-            raise typer.Exit(SOME_FAILED if found.problems else DONE)
+            raise typer.Exit(SOME_FAILED if outcome.problems else DONE)
 
 
 @app.command(
@@ -195,6 +195,6 @@ def export(
 
 
 def _database_option(db: str, database: Database) -> list[str]:
-    """What another command has to be told to read the same database; nothing where it does so anyway."""
+    """Return the options by which another command reads the same database; none where it is the default."""
     without = database_location(os.environ.get("ORCHESTRATE_DB") or "results.db")
     return [] if db == without else ["--db", database.where]

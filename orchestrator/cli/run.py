@@ -1,4 +1,4 @@
-"""The commands that run grids, or say what running would do."""
+"""Commands that run grids, or show the plan of a run."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _forecast(plan: Plan, database: Database | None) -> Forecast | None:
 
 
 def _slots_here(trials: Sequence[Trial]) -> int:
-    """How many of the trials this machine runs at once, by the largest request among them."""
+    """Return how many of the trials this machine runs at once, by the largest request among them."""
     from orchestrator.timing import gpus_here, processors
 
     cpus = processors() / max(trial.resources.cpu * trial.resources.processes for trial in trials)
@@ -191,5 +191,5 @@ def _slots_here(trials: Sequence[Trial]) -> int:
 
 def _planned_dict(entry: PlannedTrial) -> dict[str, Any]:
     trial = entry.trial
-    known = {"key": trial.key, "name": trial.name, "status": entry.status, "reason": entry.reason}
-    return known | {"config": trial.config.science(), "resources": asdict(trial.resources)}
+    facts = {"key": trial.key, "name": trial.name, "status": entry.status, "reason": entry.reason}
+    return facts | {"config": trial.config.science(), "resources": asdict(trial.resources)}

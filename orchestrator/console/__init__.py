@@ -1,4 +1,4 @@
-"""Screens: what a person sees of grids, plans and runs, on the terminal or as a page."""
+"""Screens: grids, plans and runs on the terminal or as a page."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ __all__ = [
     "watch_grids",
 ]
 
-# Imported on first use: the command line must not wait for what it does not need.
+# Imported on first use, so that the command line starts at once.
 _HOMES = {
     "PageError": "watch",
     "check_machine": "doctor",

@@ -1,4 +1,4 @@
-"""Checks that a user can run: what this machine offers, and that a killed and resumed training gives the same bits."""
+"""Checks for users: this machine's versions and devices, and that a killed and resumed training gives the same bits."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ COMBINATIONS = (
     *("", "byot", "dmfl", "pskd", "byot,dmfl", "byot,pskd", "dmfl,pskd", "byot,dmfl,pskd"),
     *("label_smoothing", "cskd", "tfkd", "dml", "dcm", "dml,pskd", "byot,dcm"),
 )
-# Small enough for a second per training.
+# A configuration that trains in about a second.
 SMALL: dict[str, Any] = {"dataset": "digits", "width": 4, "subset": 5, "epochs": 2, "batch_size": 16}
 
 LEAST_GIB = 1.0
 
 
 def check_machine(data_root: str | Path) -> bool:
-    """Print versions, devices, memory, disk and data sets; True when trials can run here."""
+    """Print versions, devices, memory, disk and data sets; return True when trials can run here."""
     console = Console(highlight=False)
 
     def say(title: str, text: str, colour: str = "") -> None:
@@ -63,10 +63,10 @@ def check_machine(data_root: str | Path) -> bool:
 
 
 def check_resume(combinations: Sequence[str] = COMBINATIONS, device: str = "cpu") -> bool:
-    """Train two epochs straight, and one epoch + SIGKILL + one epoch, and compare every bit; True when all agree.
+    """Train two epochs at once, and one epoch + SIGKILL + one epoch, and compare every bit; return True when all agree.
 
-    `combinations` are names of methods, with commas between. Each of the three trainings has a process of its own, on
-    `device`; on a GPU PyTorch is asked for its deterministic algorithms, as by `deterministic: true` in a grid.
+    `combinations` are names of methods, separated by commas. Each of the three trainings has a process of its own, on
+    `device`; on a GPU, PyTorch uses its deterministic algorithms, as with `deterministic: true` in a grid.
     """
     console = Console(highlight=False)
     if device != "cpu" and not gpus_here():
@@ -80,17 +80,17 @@ def check_resume(combinations: Sequence[str] = COMBINATIONS, device: str = "cpu"
     different = 0
     for methods in combinations:
         with tempfile.TemporaryDirectory(prefix="orchestrate-doctor-") as folder:
-            found = _resume_difference(methods, Path(folder), device)
-        verdict = f"[red]{escape(found)}[/]" if found else "[green]identical[/]"
+            difference = _resume_difference(methods, Path(folder), device)
+        verdict = f"[red]{escape(difference)}[/]" if difference else "[green]identical[/]"
         console.print(f"  {methods.replace(',', ' + ') or 'baseline':<20} {verdict}", soft_wrap=True)
-        different += bool(found)
+        different += bool(difference)
     if different:
         console.print(f"[red]{different} of {len(combinations)} differ: resumed trials are not to be trusted here[/]")
     return not different
 
 
 def _resume_difference(methods: str, folder: Path, device: str) -> str:
-    """Where the two trainings differ, in words; empty where they agree."""
+    """Return where the two trainings differ, in words; empty where they agree."""
     straight, resumed = folder / "straight.pt", folder / "resumed.pt"
     for checkpoint, kill in ((straight, False), (resumed, True), (resumed, False)):
         ended = _train_in_a_process(methods, checkpoint, device, kill_after_first=kill)
@@ -102,9 +102,9 @@ def _resume_difference(methods: str, folder: Path, device: str) -> str:
 
 def _train_in_a_process(methods: str, checkpoint: Path, device: str, *, kill_after_first: bool) -> int | None:
     """Train in a new process and return its exit code; it can be killed once its first epoch is reported."""
-    # One server imports torch, and each process is forked from it before anything was computed.
+    # One server imports torch, and each process is forked from it before any computation.
     context = multiprocessing.get_context("forkserver")
-    # The first optimizer of a process imports the compiler, which takes as long as all the rest.
+    # The first optimizer of a process imports the compiler, which takes as long as everything else together.
     context.set_forkserver_preload(["torch._dynamo", "trainer.train", "trainer.methods"])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_train, args=(methods, checkpoint, device, theirs, kill_after_first), daemon=True)
@@ -115,7 +115,7 @@ def _train_in_a_process(methods: str, checkpoint: Path, device: str, *, kill_aft
             ours.recv()
             process.kill()
     except EOFError:
-        pass  # It ended by itself: the exit code tells.
+        pass  # It has ended by itself: the exit code shows how.
     finally:
         process.join()
         ours.close()
@@ -137,7 +137,7 @@ def _train(methods: str, checkpoint: Path, device: str, channel: Connection, wai
             signal.pause()
 
     named: dict[str, dict[str, Any]] = {name: {} for name in methods.split(",") if name}
-    # On one CPU the bits are equal without asking.
+    # On one CPU the bits are equal without this option.
     deterministic = device != "cpu"
     train(
         TrainConfig(**SMALL, methods=named), report, device=device, checkpoint=checkpoint, deterministic=deterministic
@@ -145,7 +145,7 @@ def _train(methods: str, checkpoint: Path, device: str, channel: Connection, wai
 
 
 def _content(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint holds, but for what two equal trainings need not share: clocks, memory, who restored what."""
+    """Return a checkpoint's content without values that equal trainings need not share: clocks, memory, restorers."""
     from trainer.checkpoint import read_checkpoint
 
     state = read_checkpoint(checkpoint)
@@ -157,7 +157,7 @@ def _content(checkpoint: Path) -> dict[str, Any]:
 
 
 def difference(one: Any, other: Any, path: str = "") -> str:
-    """Where two nested structures of tensors and plain values first differ in a bit; empty where they do not."""
+    """Return where two nested structures of tensors and plain values first differ in a bit; empty where they agree."""
     import torch
 
     if isinstance(one, torch.Tensor):

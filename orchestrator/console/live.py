@@ -1,4 +1,4 @@
-"""The state of a run as its audience sees it, and the live table that shows it at any width of the terminal."""
+"""The live table of a run, at any width of the terminal, and the state behind it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ BAR_WIDTH, MOST_WHERE, GAP = 12, 30, 2
 
 @dataclass
 class Row:
-    """One trial that was heard of."""
+    """Progress of one trial that has started."""
 
     device: str
     began: float
     last: float = 0.0
-    # Epochs of its checkpoint that were not told of yet.
+    # Restored epochs not reported yet.
     restored: int = 0
     new_epochs: int = 0
     error: float | None = None
@@ -54,17 +54,17 @@ class Board:
         self,
         grid: str,
         configs: Mapping[str, Mapping[str, Any]],
-        known: Sequence[Measured],
+        measured: Sequence[Measured],
         console: Console,
         plan: Plan | None,
     ) -> None:
-        self.grid, self.configs, self.known, self.console = grid, configs, known, console
+        self.grid, self.configs, self.measured, self.console = grid, configs, measured, console
         self.epochs: dict[str, int] = {name: config["epochs"] for name, config in configs.items()}
         entries = plan.entries if plan else []
         self.others = Counter(entry.status for entry in entries if entry.trial.name not in configs)
-        # The epochs that need no more training, by trial.
+        # Epochs that need no more training, by trial.
         self.reached = Counter({entry.trial.name: entry.epochs for entry in entries if entry.trial.name in configs})
-        # Those that an earlier run began.
+        # Trials that an earlier run began.
         self.begun = {entry.trial.name for entry in entries if entry.status == "interrupted"} & configs.keys()
         self.rows: dict[str, Row] = {}
         self.ready = False
@@ -83,7 +83,7 @@ class Board:
         row.last = time.monotonic()
         if result.restored:
             row.began, row.restored = row.last, result.epoch + 1
-            # They come one by one, and a checkpoint holds hardly less than was recorded.
+            # Restored epochs arrive one by one, and a checkpoint holds hardly fewer epochs than were recorded.
             self.reached[name] = max(self.reached[name], row.restored)
         else:
             row.new_epochs += 1
@@ -98,11 +98,11 @@ class Board:
 
     def counts(self) -> dict[str, int]:
         states = [row.state for row in self.rows.values()]
-        found = {state: states.count(state) for state in ("done", "running", "failed")}
-        return found | {"waiting": len(self.epochs) - sum(found.values())}
+        counted = {state: states.count(state) for state in ("done", "running", "failed")}
+        return counted | {"waiting": len(self.epochs) - sum(counted.values())}
 
     def left(self) -> Estimate | None:
-        """The time that the rest takes; kept for a while where the grid is so large that asking takes long."""
+        """Return the time that the remaining trials take; cached where a large grid makes computing it slow."""
         began = time.monotonic()
         if began >= self._estimate_again:
             self._left = self._estimate()
@@ -118,10 +118,10 @@ class Board:
         work = [
             Work(self.configs[name], max(0, self.epochs[name] - self.reached[name]), paces.get(name)) for name in order
         ]
-        return make_estimate(work, [*self.known, *measured], self.slots)
+        return make_estimate(work, [*self.measured, *measured], self.slots)
 
     def progress(self) -> str:
-        """How much of the whole grid is done, as `21 of 28 done`."""
+        """Return the progress of the whole grid, as `21 of 28 done`."""
         return f"{self.others['done'] + self.counts()['done']} of {self.others.total() + len(self.epochs)} done"
 
     def conclusion(self) -> str:
@@ -134,7 +134,7 @@ class Board:
         return f"{self.grid}: {', '.join(words)} in {duration(time.monotonic() - self.began)}"
 
     def elsewhere(self) -> list[str]:
-        """What of the grid is not done and not of this run, as `1 failed earlier`."""
+        """Return the counts of the grid's trials that are neither done nor part of this run, as `1 failed earlier`."""
         failed = self.others["failed"]
         kept = {"failed earlier": failed, "with another run": self.others.total() - self.others["done"] - failed}
         return [f"{count} {words}" for words, count in kept.items() if count]
@@ -155,12 +155,12 @@ class Board:
             shown = self._table()
         else:
             shown = [Text("starting the first trials ..." if self.ready else "starting Ray ...", "dim")]
-        # The empty line is where the cursor stands: what the terminal echoes at the end of a full one (^C) would begin
-        # another line, and leave a copy of the first.
+        # The empty line is where the cursor stands: text that the terminal echoes at the end of a full line (^C) would
+        # begin another line, and leave a copy of the table's first one.
         return Group(*head, *shown, Text())
 
     def _table(self) -> list[RenderableType]:
-        """The trials that run and those that ended last, as many as there is room for."""
+        """Return the running trials and those that ended last, as many as there is room for."""
         running = [(name, row) for name, row in self.rows.items() if row.state == "running"]
         ended = [(name, row) for name, row in self.rows.items() if row.state != "running"][-SHOWN_ENDED:]
         cells = {name: self._cells(name, row) for name, row in ended + running}
@@ -203,10 +203,9 @@ def _width(cell: Text | ProgressBar) -> int:
 
 
 def _columns(cells: Mapping[str, Mapping[str, Text | ProgressBar]], width: int) -> tuple[dict[str, int], int]:
-    """The columns beside the names that a table of so many characters has, with their widths; and what names get.
+    """Return the column widths for a terminal of `width` characters, and the width left for names.
 
-    Names tell the trials apart, so that they are folded where they do not fit, and never cut. For their sake goes what
-    says least: where a trial runs, then the bar.
+    Names tell the trials apart: they wrap and are never cut. The device column is dropped first, then the bar.
     """
     longest = max(map(len, cells))
     columns = {
@@ -216,12 +215,12 @@ def _columns(cells: Mapping[str, Mapping[str, Text | ProgressBar]], width: int) 
     columns[WHERE] = min(columns[WHERE], MOST_WHERE)
 
     def left() -> int:
-        return width - sum(each + GAP for each in columns.values())
+        return width - sum(column + GAP for column in columns.values())
 
     for heading in (WHERE, BAR):
         if left() < longest:
             del columns[heading]
     if left() < longest:
-        # With the heading on two lines.
+        # The heading takes two lines.
         columns[ERROR] = max(_width(row[ERROR]) for row in cells.values())
     return columns, max(8, min(longest, left()))

@@ -1,4 +1,4 @@
-"""Check without PyTorch and Ray for what would end or spoil a trial: GPUs, driver, memory, processors."""
+"""Check without PyTorch and Ray for causes that end or spoil a trial: GPUs, driver, memory, processors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any, Literal
 from orchestrator.text import counted, size
 from orchestrator.timing import allowed_gpus, procfs
 
-# NCCL copies through it between GPUs of a machine, some 10 MB for each pair, and loaders hand their batches over.
-# Docker's default is 64 MB.
+# In bytes. NCCL copies through shared memory between the GPUs of a machine, about 10 MB for each pair, and data loaders
+# pass batches through it. Docker's default is 64 MB.
 LEAST_SHARED_MEMORY = 2**30
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A fact of the machine: `fine`, to be known of (`note`), or that trials would `fail`."""
+    """A fact about the machine: `fine`, worth a `note`, or that trials would `fail`."""
 
     verdict: Literal["fine", "note", "fail"]
     text: str
@@ -37,7 +37,7 @@ def processors(root: Path = Path("/")) -> Finding:
 
 
 def gpus(cuda: str | None, nvml: Any = None, root: Path = Path("/")) -> Iterator[Finding]:
-    """Yield a line for each GPU that trials may use, and what is wrong with them.
+    """Yield a line for each GPU that trials may use, and its problems.
 
     `cuda` is the version that PyTorch was built for, None for one without CUDA.
     """
@@ -80,7 +80,7 @@ def _driver(cuda: str | None, nvml: Any) -> Iterator[Finding]:
     driver, offered = nvml.nvmlSystemGetDriverVersion(), nvml.nvmlSystemGetCudaDriverVersion_v2() // 1000
     if cuda is None:
         yield Finding("fail", "this PyTorch was built without CUDA: install one for CUDA, or set `gpu: 0` in the grid")
-    # A driver serves every minor version of its CUDA, and all older ones.
+    # A driver supports every minor version of its CUDA, and all older ones.
     elif (needed := int(cuda.partition(".")[0])) > offered:
         cure = f"update the driver, or install a PyTorch for CUDA {offered}"
         yield Finding("fail", f"driver {driver} serves CUDA {offered}, but this PyTorch needs CUDA {needed}: {cure}")

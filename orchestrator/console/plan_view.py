@@ -1,4 +1,4 @@
-"""Print a plan: the trials, why one would run, and what they cost."""
+"""Print a plan: the trials, the reason why a trial would run, and their cost."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def announce_plan(plan: Plan) -> None:
-    """One line before a run: how many trials the grid has, and what happens to them."""
+    """Print one line before a run: how many trials the grid has, and what happens to them."""
     Console(highlight=False, soft_wrap=True).print(escape(plan.summary()))
 
 
 def print_plan(plan: Plan, cost: Forecast | None = None) -> None:
-    """Every trial of a grid with its state and the reason why it would run or not, and what the run would cost."""
+    """Print every trial of a grid with its state and the reason why it would run or not, and the cost of the run."""
     console = Console(highlight=False)
     if not console.is_terminal:
         longest = max((len(entry.trial.name) for entry in plan.entries), default=0)
@@ -46,7 +46,7 @@ def print_plan(plan: Plan, cost: Forecast | None = None) -> None:
 
 
 def cost_lines(cost: Forecast | None, plan: Plan) -> list[str]:
-    """Return what a forecast says, a line per network and one for all; or why there is none."""
+    """Return the lines of a forecast, one per network and one for all, or a line that says why there is none."""
     if cost is None:
         if not plan.pending:
             return []

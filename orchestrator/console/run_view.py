@@ -1,4 +1,4 @@
-"""What a person sees in the terminal where a grid runs: the plan, then a live table, or plain lines for programs."""
+"""The terminal's view of a run: the plan, then a live table, or plain lines for programs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from orchestrator.planning import Plan
     from trainer.results import EpochResult
 
-# A long run in a log file should be read, not scrolled: a trial's epochs are this many seconds apart there.
+# Least seconds between two lines of a trial's epochs, so that the log file of a long run stays readable.
 PLAIN_SECONDS = 10.0
-# Between a checkpoint's epochs, which come one after the other, and the next one.
+# Pause, in seconds, after which the restored epochs are summarised in one line.
 QUIET_SECONDS = 1.0
 
 
@@ -35,18 +35,18 @@ QUIET_SECONDS = 1.0
 def run_display(
     grid: str,
     configs: Mapping[str, Mapping[str, Any]],
-    known: Sequence[Measured] = (),
+    measured: Sequence[Measured] = (),
     console: Console | None = None,
     *,
     plan: Plan | None = None,
 ) -> Iterator[Observer]:
-    """Show a run while it goes on; the observer is what the scheduler talks to.
+    """Show a run while it goes on; yields the observer that the scheduler reports to.
 
-    `configs` are the configurations by trial name, `known` what was measured before. `plan` is that of the whole
-    grid before the run: it says what became of the grid's other trials, and how far these are.
+    `configs` are the configurations by trial name, `measured` the earlier measurements. `plan` is the plan of the whole
+    grid before the run, with the state of the grid's other trials and the epochs of these.
     """
     console = console or _Console(highlight=False)
-    board = Board(grid, configs, known, console, plan)
+    board = Board(grid, configs, measured, console, plan)
     if not console.is_terminal:
         try:
             yield _plain(board, console)
@@ -72,7 +72,7 @@ def terminal() -> Observer:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Go on in silence when whoever read our output has left (`| head`): the trials matter more."""
+        """Ignore that the reader of our output has left (`| head`): the trials matter more."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -81,7 +81,7 @@ def _lively(board: Board, live: Live) -> Observer:
     def ready(url: str | None) -> None:
         board.ready = True
         if url:
-            # Above the table, because a line that has to be drawn again may be left behind by a resize.
+            # Above the table, because a line that is drawn again may be left behind by a resize.
             note(f"Ray dashboard: {url}")
 
     def note(text: str) -> None:

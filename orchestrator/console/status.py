@@ -1,4 +1,4 @@
-"""How far the grids are, read from the database alone: from any terminal or machine, while they run or after."""
+"""Progress of the grids, read from the database alone: from any terminal or machine, during a run or after it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 
 
 def status_of(database: Database, grids: Sequence[str] | None, options: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One entry per grid, as plain values: counts by state, the trials with their progress, seconds left.
+    """Return one entry per grid, as plain values: counts by state, the trials with their progress, seconds left.
 
-    `options` belong to the command that continues what was interrupted.
+    `options` are those of the command that continues interrupted trials.
     """
-    known = {grid.name: grid for grid in database.grids()}
-    return [_grid_status(database, known[name], options) for name in selected(list(known), grids)]
+    stored = {grid.name: grid for grid in database.grids()}
+    return [_grid_status(database, stored[name], options) for name in selected(list(stored), grids)]
 
 
 def print_status(grids: Sequence[dict[str, Any]], options: Sequence[str] = ()) -> None:
-    """Counts of every grid, then its running, interrupted and failed trials; `options` belong to other commands."""
+    """Print the counts of every grid, then its running, interrupted and failed trials.
+
+    `options` are those of the commands that are printed.
+    """
     console = Console(highlight=False, soft_wrap=True)
     if not grids:
         first = shlex.join(["orchestrate", "run", "grids/quickstart.yaml", *options])
@@ -77,9 +80,9 @@ def _grid_status(database: Database, grid: GridRow, options: Sequence[str]) -> d
             }
         )
     counts = Counter(trial["state"] for trial in trials)
-    known = as_measured(database.measured(["canary"]))
+    canaries = as_measured(database.measured(["canary"]))
     again = None
-    # A run on a copy would train a second time what the original's run has gone on with.
+    # A run on a copy would repeat epochs that the original's run has trained meanwhile.
     if not database.copied and (interrupted := next((trial for trial in trials if trial["interrupted"]), None)):
         again = rerun(grid.source, database.attempts(interrupted["key"])[-1].environment, options)
     return {
@@ -88,12 +91,12 @@ def _grid_status(database: Database, grid: GridRow, options: Sequence[str]) -> d
         "selection": grid.report.get("selection", "best_test"),
         "continue": again,
         "trials": trials,
-        **_seconds_left(trials, known),
+        **_seconds_left(trials, canaries),
     }
 
 
-def _seconds_left(trials: Sequence[dict[str, Any]], known: Sequence[Measured]) -> dict[str, float | None]:
-    """Until the last trial ends, with bounds, when as many run at once as do now; None where nothing was measured."""
+def _seconds_left(trials: Sequence[dict[str, Any]], canaries: Sequence[Measured]) -> dict[str, float | None]:
+    """Return the seconds until the last trial ends, with bounds, at the present number at once; None without data."""
     measured = [Measured(trial["config"], pace) for trial in trials if (pace := trial["seconds_per_epoch"])]
     # The running ones first: they hold the slots.
     rest = [trial for state in ("running", "pending") for trial in trials if trial["state"] == state]
@@ -101,7 +104,7 @@ def _seconds_left(trials: Sequence[dict[str, Any]], known: Sequence[Measured]) -
         Work(trial["config"], trial["epochs_total"] - trial["epochs_done"], trial["seconds_per_epoch"])
         for trial in rest
     ]
-    left = make_estimate(work, [*known, *measured], sum(trial["state"] == "running" for trial in trials))
+    left = make_estimate(work, [*canaries, *measured], sum(trial["state"] == "running" for trial in trials))
     if left is None:
         return dict.fromkeys(("seconds_left", "seconds_left_low", "seconds_left_high"))
     return {"seconds_left": left.seconds, "seconds_left_low": left.low, "seconds_left_high": left.high}
@@ -118,7 +121,7 @@ def headline(grid: dict[str, Any]) -> str:
     rest = ""
     if grid["seconds_left"]:
         left = Estimate(grid["seconds_left_low"], grid["seconds_left"], grid["seconds_left_high"], 0.0)
-        # Where nothing runs now, nobody knows how many will at once.
+        # Where no trial runs now, the number that will run at once is unknown.
         turns = not counts.get("running") and counts["interrupted"] + counts["pending"] > 1
         rest = f"; about {interval(left)} left" + (" for one trial after the other" if turns else "")
     return f"[bold]{escape(grid['name'])}[/]: {', '.join(words)}{rest}"

@@ -1,4 +1,4 @@
-"""What failed, by cause; and the commands that go on with a grid, as they are to be typed in this folder."""
+"""Failures by cause; and the commands that continue a grid, for the present folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXCERPT_LINES = 12
 
 
 def triage_of(database: Database, grids: Sequence[str] | None, options: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The failures that still stand, grouped by cause, as plain values; `options` belong to the retry command."""
+    """Return the failures that still stand, grouped by cause, as plain values; `options` are the retry command's."""
     from orchestrator.failures import REMEDIES
     from orchestrator.storage import absolute
 
@@ -48,7 +48,7 @@ def triage_of(database: Database, grids: Sequence[str] | None, options: Sequence
 
 
 def _excerpt(failure: FailureRow) -> list[str]:
-    """The end of the log, or where it cannot be read from here, of the traceback."""
+    """Return the end of the log or, where the log cannot be read from here, of the traceback."""
     with suppress(OSError), open(failure.log or "", errors="replace") as log:
         if lines := deque(log, maxlen=EXCERPT_LINES):
             return [line.rstrip("\n") for line in lines]
@@ -56,7 +56,7 @@ def _excerpt(failure: FailureRow) -> list[str]:
 
 
 def print_triage(failures: Sequence[dict[str, Any]]) -> None:
-    """One block per cause: what it is, whom it hit, an excerpt, the log and the command that tries again."""
+    """Print one block per cause: its class, the trials, an excerpt, the log and the command that tries them again."""
     console = Console(highlight=False, soft_wrap=True)
     if not failures:
         console.print("no failed trials")
@@ -80,10 +80,10 @@ def print_triage(failures: Sequence[dict[str, Any]]) -> None:
 
 
 def rerun(source: str, environment: Mapping[str, Any], options: Sequence[str]) -> str:
-    """The command that runs a grid file again; `options` are those of this command, its database among them.
+    """Return the command that runs a grid file again; `options` are those of this command, its database among them.
 
-    `environment` is that of an attempt: where it had its data and checkpoints is added as far as another folder or
-    another environment would have them elsewhere.
+    `environment` is that of an attempt. Its places of data and checkpoints are added where this folder or environment
+    would put them elsewhere.
     """
     from orchestrator.storage import absolute
 
@@ -93,8 +93,8 @@ def rerun(source: str, environment: Mapping[str, Any], options: Sequence[str]) -
     }
     places = environment.get("places", {}).items()
     elsewhere = [(option, _from_here(place)) for option, place in places if place and place != here.get(option)]
-    told = [word for pair in elsewhere for word in pair]
-    return shlex.join(["orchestrate", "run", _from_here(source), *options, *told])
+    places = [word for pair in elsewhere for word in pair]
+    return shlex.join(["orchestrate", "run", _from_here(source), *options, *places])
 
 
 def _default_data_root() -> str:
@@ -106,20 +106,20 @@ def _default_data_root() -> str:
 
 
 def _from_here(location: str) -> str:
-    """A location as short as it can be named in this folder."""
+    """Return the shortest name of a location in this folder."""
     if not os.path.isabs(location):
         return location
     relative = os.path.relpath(location)
     return location if relative.split(os.sep)[0] == os.pardir else relative
 
 
-def selected(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """The names that are wanted, all of them without a wish; raises DatabaseError for one that is not known."""
+def selected(names: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """Return the wanted names, or all of them if `wanted` is empty; raises DatabaseError for an unknown name."""
     if not wanted:
-        return list(known)
-    missing = [name for name in wanted if name not in known]
+        return list(names)
+    missing = [name for name in wanted if name not in names]
     if missing:
         from orchestrator.database import DatabaseError
 
-        raise DatabaseError(f"no grid named {missing[0]!r} in this database (it holds: {', '.join(known) or 'none'})")
+        raise DatabaseError(f"no grid named {missing[0]!r} in this database (it holds: {', '.join(names) or 'none'})")
     return list(wanted)

@@ -21,7 +21,7 @@ from rich.text import Text
 from orchestrator.console.status import headline, status_of, trial_under_way
 from orchestrator.exit_codes import of_system
 
-# What a trial has to say under the rules for which its last and best epochs suffice.
+# The key of a trial's error under the rules that use its last and best epochs alone.
 BEST = "best_top1_error"
 
 SHOWN_RULES = {"best_test": BEST, "last": "top1_error"}
@@ -44,14 +44,14 @@ def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: boo
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        # Programs and files have room for every name.
+        # Output to a program or a file has room for every name.
         console = Console(highlight=False, width=10_000)
-    # Ctrl-C is how one stops watching, and no error.
+    # Ctrl-C is the normal way to stop watching.
     with open_database(db, readonly=True) as database, suppress(KeyboardInterrupt):
         for line in (*database.warnings, *database.leave_out_broken(numbers=False)):
             console.print(f"warning: {escape(line)}", soft_wrap=True)
         if html is not None:
-            said = False
+            warned = False
             while True:
                 try:
                     _write_page(html, status_of(database, grids), every)
@@ -62,8 +62,8 @@ def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: boo
                 if once:
                     console.print(f"wrote {escape(str(html))}")
                     return
-                if not said:
-                    said = True
+                if not warned:
+                    warned = True
                     address = html.absolute().as_uri()
                     typer.echo(f"{html} is written every {every:g} s until Ctrl-C; open {address} in a browser")
                 time.sleep(every)
@@ -75,13 +75,13 @@ def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: boo
                 try:
                     live.update(_matrices(status_of(database, grids)), refresh=True)
                 except DatabaseAway as error:
-                    # It may be back at the next look.
+                    # The database may be back at the next poll.
                     live.update(Text(f"{time.strftime('%H:%M:%S')}: {error}"), refresh=True)
                 time.sleep(every)
 
 
 def _matrix(grid: dict[str, Any]) -> tuple[list[str], list[tuple[str, list[list[dict[str, Any]]]]]]:
-    """Columns (networks) and rows (what else differs) of a grid, each cell the trials that differ only in seed."""
+    """Return columns (networks) and rows (other differences) of a grid; the trials of a cell differ only in seed."""
     networks: list[str] = []
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for trial in grid["trials"]:
@@ -94,7 +94,7 @@ def _matrix(grid: dict[str, Any]) -> tuple[list[str], list[tuple[str, list[list[
 
 
 def _rule(grid: dict[str, Any]) -> str:
-    """The rule by which a done trial's error is chosen, and that of the reports where they follow another."""
+    """Return the rule by which a done trial's error is chosen, and the reports' rule where it is another one."""
     if grid["selection"] in SHOWN_RULES:
         return str(grid["selection"])
     return f"best_test; in reports {grid['selection']}"
@@ -158,7 +158,7 @@ th:first-child, td:first-child {{ text-align: left }}
 
 
 def _write_page(path: Path, grids: Sequence[dict[str, Any]], every: float) -> None:
-    """The same matrices as a page; written whole or not at all. Raises PageError where that fails."""
+    """Write the same matrices as a page, atomically. Raises PageError where that fails."""
     body = []
     for grid in grids:
         networks, rows = _matrix(grid)

@@ -1,4 +1,4 @@
-"""The results database: everything that a grid needs to remember, and all that reports read."""
+"""The results database: grids, trials, attempts and epochs, which reports read."""
 
 from orchestrator.database.driver import driver_lock
 from orchestrator.database.errors import Busy, DatabaseAway, DatabaseError, Holder

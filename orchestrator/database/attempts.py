@@ -1,4 +1,4 @@
-"""Attempts and epochs as the driver records them; each function that takes a connection is one transaction's work."""
+"""Writes of attempts and epochs; each function that takes a connection is one transaction's work."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STATES = ("done", "failed", "pending")
 trials, attempts, epochs, evaluations = (model.__table__ for model in (Trial, Attempt, Epoch, Evaluation))
 _one: ColumnClause[Any] = literal_column("1")
 
-# What is needed to know where an epoch belongs and whether it is there already: one look at four indexes.
+# Finds an epoch's trial, and whether the epoch is stored already, in one query over four indexes.
 _own, _accepted = epochs.alias("own"), epochs.alias("accepted")
 _PLACE = (
     select(
@@ -89,7 +89,7 @@ def attempt_facts(
     driver: int | None,
     at: datetime | None = None,
 ) -> dict[str, Any]:
-    """The columns of a new attempt, cut to what fits."""
+    """Return the columns of a new attempt, cut to the columns' lengths."""
     if purpose not in PURPOSES:
         raise ValueError(f"purpose {purpose!r} is none of {', '.join(PURPOSES)}")
     words = {"host": host, "device": device, "device_uuid": device_uuid, "log": log}
@@ -144,7 +144,7 @@ def change_environment(connection: Connection, where: str, attempt_id: int, chan
 def epoch_rows(
     where: str, attempt_id: int, result: EpochResult, timing_quality: str, at: datetime | None = None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The columns of an epoch and of its evaluations, without the ids of their parents."""
+    """Return the columns of an epoch and of its evaluations, without the ids of their parents."""
     rows = []
     for evaluation in result.evaluations:
         metrics = evaluation.metrics
@@ -190,7 +190,7 @@ def record(
     evaluation_rows: Iterable[Mapping[str, Any]],
     result: EpochResult,
 ) -> None:
-    """Insert an epoch unless it is there, and settle which rows of its trial are accepted."""
+    """Insert an epoch unless it is stored already, and update which rows of its trial are accepted."""
     attempt_id = epoch["attempt_id"]
     place = connection.execute(_PLACE, {"attempt": attempt_id, "epoch": result.epoch}).first()
     if place is None:
@@ -224,7 +224,7 @@ def attempt_end(
     trial_state: str | None,
     at: datetime | None = None,
 ) -> dict[str, Any]:
-    """The columns that end an attempt."""
+    """Return the columns that end an attempt."""
     if outcome not in OUTCOMES:
         raise ValueError(f"outcome {outcome!r} is none of {', '.join(OUTCOMES)}")
     if trial_state is not None and trial_state not in STATES:
@@ -243,7 +243,7 @@ def attempt_end(
 def finish(
     connection: Connection, where: str, attempt_id: int, end: Mapping[str, Any], trial_state: str | None
 ) -> None:
-    """End an attempt that is open, and put the trial into its state."""
+    """End an open attempt, and set its trial's state."""
     attempt = connection.execute(
         select(attempts.c.trial_id, attempts.c.purpose, attempts.c.outcome).where(attempts.c.id == attempt_id)
     ).first()
@@ -263,18 +263,18 @@ def finish(
 
 
 def release(connection: Connection, token: int) -> None:
-    """What a driver that ends leaves behind becomes free."""
+    """Release the trials and attempts of a driver that ends."""
     alone(connection)
     _give_back(connection, "interrupted", trials.c.driver == token, attempts.c.driver == token)
 
 
 def release_stale(connection: Connection, own: int) -> int:
-    """What dead drivers left behind becomes free; returns how many trials were running."""
+    """Release the trials and attempts of dead drivers; returns how many trials were running."""
     alone(connection)
     tokens = set(connection.scalars(select(trials.c.driver).where(trials.c.driver.is_not(None)).distinct()))
     open_attempts = select(attempts.c.driver).where(attempts.c.outcome.is_(None), attempts.c.driver.is_not(None))
     tokens |= set(connection.scalars(open_attempts.distinct()))
-    # A living driver on PostgreSQL holds the lock of its token; on an SQLite file there is none but this one.
+    # A living driver on PostgreSQL holds the lock of its token; on an SQLite file this driver is the only one.
     living = {own}
     if connection.dialect.name == "postgresql":
         living |= {
@@ -291,17 +291,17 @@ def release_stale(connection: Connection, own: int) -> int:
 
 
 def take_up(connection: Connection, where: str, token: int) -> None:
-    """Make a driver's open trials its own again after its connection was lost, when another driver gave them back.
+    """Claim a driver's open trials again after its connection was lost, where another driver released them.
 
     Raises Busy when another driver has begun with one of them since.
     """
     alone(connection)
-    mine = (
+    own_attempts = (
         select(attempts.c.id, attempts.c.trial_id, attempts.c.purpose, trials.c.state, trials.c.driver)
         .join(trials, trials.c.id == attempts.c.trial_id)
         .where(attempts.c.driver == token, attempts.c.outcome == "lost")
     )
-    for row in connection.execute(mine).all():
+    for row in connection.execute(own_attempts).all():
         newer = select(attempts.c.id).where(
             attempts.c.trial_id == row.trial_id, attempts.c.purpose == "train", attempts.c.id > row.id
         )
@@ -309,7 +309,7 @@ def take_up(connection: Connection, where: str, token: int) -> None:
             if row.driver not in (None, token):
                 raise Busy(where, _taker(connection, row.driver))
             if row.state != "pending" or connection.scalar(newer.limit(1)) is not None:
-                # It was superseded by an attempt of its own, or another run has begun or ended it.
+                # A later attempt of its own has superseded it, or another run has begun or ended it.
                 continue
             connection.execute(update(trials).where(trials.c.id == row.trial_id).values(state="running", driver=token))
         connection.execute(update(attempts).where(attempts.c.id == row.id).values(outcome=None, ended=None))

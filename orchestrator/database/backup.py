@@ -23,17 +23,17 @@ from orchestrator.database.values import now
 if TYPE_CHECKING:
     from orchestrator.records import Living
 
-# Rows of a server that are held in memory at once.
+# How many rows of a server are held in memory at once.
 BATCH = 2000
-# In a copy alone.
+# This table is in copies alone.
 COPY_TABLE = "orchestrate_copy"
-# Of many damaged pages, enough to know what it is.
+# How many problems of damaged pages are shown.
 SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Copied:
-    """A copy that was made: its size in bytes and its rows by kind."""
+    """A finished copy: its size in bytes and its rows by kind."""
 
     path: Path
     size: int
@@ -43,9 +43,8 @@ class Copied:
 def back_up_to(engine: Engine, where: str, target: Path, living: Callable[[Connection], Living]) -> Copied:
     """Copy a whole database, as it is at one moment, into a new SQLite file, and check that file's pages.
 
-    One that is made during a run says so: see `made_during_a_run`. `living` tells which drivers live.
-    Raises DatabaseError when there is a file of that name, when it cannot be written, and when the database itself
-    is damaged; no part of a copy stays.
+    A copy made during a run is marked: see `made_during_a_run`. `living` tells which drivers live. Raises DatabaseError
+    when the file exists, when it cannot be written, and when the database itself is damaged; no part of a copy stays.
     """
     if os.path.lexists(target):
         raise DatabaseError(f"{target} is there already, and a backup overwrites nothing; name a new file")
@@ -53,10 +52,10 @@ def back_up_to(engine: Engine, where: str, target: Path, living: Callable[[Conne
         raise DatabaseError(
             f"{target} cannot be written: there is no folder {target.absolute().parent}; make it first, or name another"
         )
-    # A short name, because that of the target may be as long as a name can be.
+    # A short name, because the target's may be as long as a name can be.
     partial = target.with_name(f".{os.getpid()}.partial")
     try:
-        # First of all as a file: SQLite does not say why it cannot make one.
+        # First as a plain file: SQLite does not say why it cannot create one.
         partial.touch()
         with engine.connect() as connection:
             lives, taken = living(connection), now()
@@ -103,7 +102,7 @@ def _mark(copy: Path, where: str, taken: datetime, lives: Living) -> None:
 
 
 def made_during_a_run(connection: Connection, where: str) -> str | None:
-    """Return what to say of a copy that was made during a run and with which nobody has gone on; None of any other."""
+    """Return a warning for a copy that was made during a run and not continued since; None for any other."""
     if connection.dialect.name != "sqlite":
         return None
     there = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name")
@@ -121,7 +120,7 @@ def made_during_a_run(connection: Connection, where: str) -> str | None:
 
 
 def _checked(copy: Engine, where: str) -> dict[str, int]:
-    """Check the pages of a copy; return how many rows it has of each kind. Raises DatabaseError for damage."""
+    """Check the pages of a copy; returns the number of its rows by kind. Raises DatabaseError for damage."""
     tables = {"grid": Grid, "trial": Trial, "attempt": Attempt, "epoch": Epoch}
     with copy.connect() as connection:
         if problems := damage(connection):
@@ -130,34 +129,36 @@ def _checked(copy: Engine, where: str) -> dict[str, int]:
 
 
 def _take_name(partial: Path, target: Path) -> None:
-    """Give a file its name, which no other file may have."""
+    """Rename a file; raises where another file has that name."""
     try:
-        # Unlike a rename, a link replaces nothing that has come there meanwhile.
+        # Unlike a rename, a link never replaces a file that was created meanwhile.
         os.link(partial, target)
     except FileExistsError:
         raise
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
             raise
-        # A file system without links, as on many sticks: the name is taken by an empty file first.
+        # A file system without links, as on many USB sticks: an empty file takes the name first.
         target.touch(exist_ok=False)
         os.replace(partial, target)
 
 
 def damage(connection: Connection) -> list[str]:
-    """Return what SQLite's quick_check finds wrong with a file's pages, rows and references; a server checks itself."""
+    """Return the damage that SQLite's quick_check reports in a file; a server checks its pages itself."""
     if connection.dialect.name != "sqlite":
         return []
-    found = [str(row[0]) for row in connection.execute(text(f"PRAGMA quick_check({SHOWN})"))]
-    found = [" ".join(line.split()) for line in found if line != "ok"]
-    if not found:
+    problems = [str(row[0]) for row in connection.execute(text(f"PRAGMA quick_check({SHOWN})"))]
+    problems = [" ".join(line.split()) for line in problems if line != "ok"]
+    if not problems:
         orphans = connection.execute(text("PRAGMA foreign_key_check")).fetchmany(SHOWN)
-        found = [f"{table} row {row} belongs to a row of {parent} that is missing" for table, row, parent, _ in orphans]
-    return found
+        problems = [
+            f"{table} row {row} belongs to a row of {parent} that is missing" for table, row, parent, _ in orphans
+        ]
+    return problems
 
 
 def _copy_rows(engine: Engine, target: Path) -> None:
-    """Copy the rows of a server's database, all of one moment, into a new file."""
+    """Copy the rows of a server's database, as of one moment, into a new file."""
     copy = sqlite_engine(target, readonly=False)
     try:
         with (

@@ -1,4 +1,4 @@
-"""What can go wrong with the database, told for a person."""
+"""Errors of the database, described for a person."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _SQLITE = {
     26: _DAMAGED,  # SQLITE_NOTADB
 }
 _TRANSIENT_SQLITE = {5, 6}
-# What a network file system does while its server is away (EIO, ESTALE).
+# Codes that a network file system gives while its server is away (EIO, ESTALE).
 _TRANSIENT_ON_A_NETWORK = {10, 14}
-# What a person cannot mend in the command: the same command may do later.
+# Codes of the machine's faults: the same command may succeed later.
 _MACHINES_FAULT = {5, 6, 10, 13}
 
 # Classes (two characters) and codes of the SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -53,28 +53,28 @@ _POSTGRESQL = {
 }
 _TRANSIENT_POSTGRESQL = {
     *("40001", "40P01", "55P03", "57P01", "57P02", "57P03", "57P05", "25P03", "53300", "53100", "58030", "08"),
-    # A standby that has not taken over yet; before the first write a driver ends with it instead.
+    # A standby that has not taken over yet. Before its first write a driver does not wait for it but ends.
     "25006",
 }
-# What a server says to a login that it will never accept; a driver has no code for it.
+# A server's answers to a login that it will never accept; the driver has no code for them.
 _REFUSAL = re.compile(r"FATAL: +(password|role|database|no pg_hba|\S+ authentication|permission)")
 
 
 class DatabaseError(Exception):
-    """The results database cannot do what was asked; the message says which one, why, and what to do."""
+    """The results database cannot do what was asked; the message names the database, the reason and the remedy."""
 
     exit_code = BAD_INPUT
 
 
 class DatabaseAway(DatabaseError):
-    """The results database, its server or its disk cannot do now what it could do later."""
+    """The results database, its server or its disk is unavailable, perhaps only for a time."""
 
     exit_code = TRY_AGAIN
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a database: a process on a host, since when (UTC), for which grid; None where it is not known."""
+    """A process that holds a database: host, pid, begin (UTC) and grid; None where unknown."""
 
     host: str | None = None
     pid: int | None = None
@@ -90,7 +90,7 @@ class Holder:
 
 
 class Busy(DatabaseError):
-    """Another driver holds the database; `holder` says who, as far as it is known."""
+    """Another driver holds the database; `holder` names it, as far as it is known."""
 
     exit_code = BUSY
 
@@ -100,9 +100,9 @@ class Busy(DatabaseError):
 
 
 def transient(error: Exception, *, network: bool = False) -> bool:
-    """Return whether the same transaction may succeed when it is tried again: locked, deadlocked or disconnected.
+    """Return whether the same transaction may succeed when it is retried: locked, deadlocked or disconnected.
 
-    `network` is true of an SQLite file on a network file system.
+    `network` is true for an SQLite file on a network file system.
     """
     sqlite_code, sqlstate = _codes(error)
     return (
@@ -116,22 +116,22 @@ def transient(error: Exception, *, network: bool = False) -> bool:
 
 
 def describe(error: Exception, where: str) -> DatabaseError:
-    """An error of SQLAlchemy or of a driver as a sentence on the database `where`."""
-    said = " ".join(str(_of_driver(error)).split())
+    """Describe an error of SQLAlchemy or of a database driver as a sentence about the database `where`."""
+    message = " ".join(str(_of_driver(error)).split())
     sqlite_code, sqlstate = _codes(error)
-    known = _SQLITE.get(sqlite_code) or _POSTGRESQL.get(sqlstate) or _POSTGRESQL.get(sqlstate[:2])
-    if known == _LATER and _lacks_locks(Path(where)):
+    reason = _SQLITE.get(sqlite_code) or _POSTGRESQL.get(sqlstate) or _POSTGRESQL.get(sqlstate[:2])
+    if reason == _LATER and _lacks_locks(Path(where)):
         return DatabaseError(f"{where} cannot be locked: {NO_LOCKS}")
-    if known == _DAMAGED:
-        known = f"{known} {_newest_backup(Path(where))}"
-    if known:
+    if reason == _DAMAGED:
+        reason = f"{reason} {_newest_backup(Path(where))}"
+    if reason:
         kind = DatabaseAway if sqlite_code in _MACHINES_FAULT or _passing(sqlstate) else DatabaseError
-        return kind(f"{where} {known} ({said})")
-    if _REFUSAL.search(said):
-        return DatabaseError(f"{where} cannot be reached; check the URL, and that the server runs ({said})")
+        return kind(f"{where} {reason} ({message})")
+    if _REFUSAL.search(message):
+        return DatabaseError(f"{where} cannot be reached; check the URL, and that the server runs ({message})")
     if getattr(error, "connection_invalidated", False) or _unreachable(error) or _passing(sqlstate):
-        return DatabaseAway(f"{where} cannot be reached; check the URL, and that the server runs ({said})")
-    return DatabaseError(f"{where}: {said}")
+        return DatabaseAway(f"{where} cannot be reached; check the URL, and that the server runs ({message})")
+    return DatabaseError(f"{where}: {message}")
 
 
 @contextmanager
@@ -144,9 +144,9 @@ def described(where: str) -> Iterator[None]:
 
 
 def _lacks_locks(path: Path) -> bool:
-    """Return whether the file system of a database has no locks, which SQLite takes for another program's."""
+    """Return whether a database's file system has no locks; SQLite reports that as a lock of another program."""
     try:
-        # Not on the file itself: closing it would give up the locks that this process has.
+        # Not on the file itself: closing it would release the locks of this process.
         with tempfile.TemporaryFile(dir=path.absolute().parent) as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -155,7 +155,7 @@ def _lacks_locks(path: Path) -> bool:
 
 
 def _passing(sqlstate: str) -> bool:
-    """Return whether an SQLSTATE tells of the server, and not of what was asked."""
+    """Return whether an SQLSTATE is about the server and not about the statement."""
     return sqlstate != "25006" and (sqlstate in _TRANSIENT_POSTGRESQL or sqlstate[:2] in _TRANSIENT_POSTGRESQL)
 
 
@@ -164,18 +164,18 @@ def _of_driver(error: Exception) -> BaseException:
 
 
 def _codes(error: Exception) -> tuple[int, str]:
-    """SQLite's primary error code (0 for none) and the SQLSTATE ("" for none)."""
+    """Return SQLite's primary error code (0 for none) and the SQLSTATE ("" for none)."""
     original = _of_driver(error)
     return getattr(original, "sqlite_errorcode", 0) & 0xFF, getattr(original, "sqlstate", None) or ""
 
 
 def _newest_backup(path: Path) -> str:
-    """The newest of the copies that migrations have kept beside a file, in words."""
+    """Return a sentence with the newest of the copies that migrations have kept beside a file."""
     try:
         names = [each.name for each in path.parent.iterdir() if each.name.startswith(f"{path.name}.backup-")]
     except OSError:
         names = []
-    # A name ends in the time of its copy; one that was not finished ends otherwise.
+    # A name ends in the time of its copy; that of an unfinished copy ends otherwise.
     kept = sorted((name for name in names if name.endswith("Z")), key=lambda name: name.rpartition("-")[2])
     if not kept:
         return "a copy of your own: no migration has kept one beside it"
@@ -183,8 +183,8 @@ def _newest_backup(path: Path) -> str:
 
 
 def _unreachable(error: Exception) -> bool:
-    """Return whether no server was found: psycopg gives an error without a code then, as for a refused login."""
+    """Return whether no server was reached: psycopg's error then has no code, as for a refused login."""
     original = _of_driver(error)
-    # SQLite gives none where it cannot decode a text.
+    # SQLite gives no code where it cannot decode a text.
     psycopgs = type(original).__name__ == "OperationalError" and not isinstance(original, sqlite3.Error)
     return psycopgs and not any(_codes(error)) and not _REFUSAL.search(str(original))

@@ -1,4 +1,4 @@
-"""Grids, their trials, and which driver may run them; each function is one transaction's work."""
+"""Writes of grids, their trials and claims; each function is one transaction's work."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from orchestrator.records import GridRow
 
 T = TypeVar("T")
 
-# SQLite before 3.32 binds at most 999 parameters.
+# Parameters of one statement: SQLite before 3.32 binds at most 999.
 _CHUNK = 900
 
 
 def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Parts of a sequence that one statement can bind."""
+    """Split a sequence into parts that one statement can bind."""
     for start in range(0, len(values), _CHUNK):
         yield values[start : start + _CHUNK]
 
 
 def alone(connection: Connection) -> None:
-    """Let no other such transaction run at the same time; SQLite's writers are alone anyway."""
+    """Serialise bulk transactions; SQLite has one writer at a time anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(literal(BULK, BigInteger))))
 
 
 def check(where: str, name: str, trials: Sequence[tuple[str, Mapping[str, Any], str]]) -> None:
-    """Raise DatabaseError for names that do not fit, and for trials or names that are there twice."""
+    """Raise DatabaseError for names that do not fit, and for duplicate trials or names."""
     named = [("the grid's name", name, Grid)] + [("a trial's name", trial, GridTrial) for _, _, trial in trials]
     for what, value, model in named:
         longest: int = getattr(model.__table__.c.name.type, "length")  # noqa: B009
@@ -80,12 +80,12 @@ def save(
 
 
 def _save_trials(connection: Connection, configs: Mapping[str, Mapping[str, Any]], time: Any) -> dict[str, int]:
-    """The id of every key, after inserting the new ones."""
+    """Return the id of every key, after inserting the new ones."""
     ids: dict[str, int] = {}
     for part in chunks(list(configs)):
-        known = connection.execute(select(Trial.key, Trial.id, Trial.config).where(Trial.key.in_(part))).all()
-        for key, trial_id, stored in known:
-            # A field that a later version of the program added; with its default, for the key is the same.
+        stored_rows = connection.execute(select(Trial.key, Trial.id, Trial.config).where(Trial.key.in_(part))).all()
+        for key, trial_id, stored in stored_rows:
+            # A later version of the program added a field; it has its default here, because the key is the same.
             completed = {**configs[key], **stored}
             if len(completed) > len(stored):
                 connection.execute(update(Trial).where(Trial.id == trial_id).values(config=completed))
@@ -102,7 +102,7 @@ def _save_trials(connection: Connection, configs: Mapping[str, Mapping[str, Any]
 
 
 def all_grids(connection: Connection) -> list[GridRow]:
-    """Every grid by name."""
+    """Return every grid by name."""
     count = select(func.count()).where(GridTrial.grid_id == Grid.id).scalar_subquery()
     rows = connection.execute(
         select(Grid.name, Grid.source, Grid.report, count, Grid.created, Grid.updated).order_by(Grid.name)
@@ -111,7 +111,7 @@ def all_grids(connection: Connection) -> list[GridRow]:
 
 
 def keys(connection: Connection, name: str) -> list[tuple[str, str]]:
-    """The (key, name) of a grid's trials in order."""
+    """Return the (key, name) of a grid's trials in order."""
     rows = connection.execute(
         select(Trial.key, GridTrial.name)
         .join(GridTrial, GridTrial.trial_id == Trial.id)
@@ -123,11 +123,11 @@ def keys(connection: Connection, name: str) -> list[tuple[str, str]]:
 
 
 def claim(connection: Connection, wanted: Sequence[str], token: int) -> set[str]:
-    """Mark the pending ones that nobody has; return those that this token has."""
+    """Claim the pending trials that no driver has; returns the wanted ones that this driver has now."""
     alone(connection)
     obtained: set[str] = set()
     for part in chunks(wanted):
-        # Only keys choose the rows: a condition on the state as well may lead PostgreSQL to read every pending trial.
+        # Only keys choose the rows: with a condition on the state PostgreSQL may read every pending trial.
         rows = connection.execute(
             select(Trial.id, Trial.key, Trial.state, Trial.driver).where(Trial.key.in_(part)).with_for_update()
         )
@@ -138,7 +138,7 @@ def claim(connection: Connection, wanted: Sequence[str], token: int) -> set[str]
 
 
 def retry(connection: Connection, wanted: Sequence[str]) -> int:
-    """Failed trials become pending."""
+    """Make failed trials pending; returns how many."""
     alone(connection)
     changed = 0
     for part in chunks(wanted):

@@ -1,4 +1,4 @@
-"""The driver's lock: one driver per SQLite file, one per grid on PostgreSQL; it dies with its process."""
+"""The driver's lock: one driver per SQLite file, one per grid on PostgreSQL; it ends with its process."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from orchestrator.database.backends.postgresql import advisory_locks
 from orchestrator.database.errors import NO_LOCKS, Busy, DatabaseError, Holder
 from orchestrator.records import Living
 
-# POSIX locks know processes, not files opened: a second lock of this process would succeed, and closing it free both.
+# Locks of this process. POSIX locks belong to a process, not to an open file: a second lock of this process would
+# succeed, and closing it would free both.
 _held: dict[str, Holder] = {}
 
 
-# C's struct flock on 64-bit Linux: kind, whence, start, length, process.
+# C's struct flock on 64-bit Linux: type, whence, start, length, pid.
 _FLOCK = "hhqqi0q"
 
 
 @contextmanager
 def file_lock(path: Path, holder: Holder) -> Iterator[None]:
-    """Lock `<database file>.lock`, which tells others who holds it; raises Busy when another process does."""
+    """Lock `<database file>.lock`, which names the holder; raises Busy when another process has locked it."""
     lock = os.path.realpath(path) + ".lock"
     if lock in _held:
         raise Busy(str(path), _held[lock])
@@ -44,7 +45,7 @@ def file_lock(path: Path, holder: Holder) -> Iterator[None]:
     except OSError as error:
         raise DatabaseError(f"{path} cannot be locked: {lock} cannot be opened ({error.strerror})") from error
     try:
-        # Whoever may write the database may lock it, whatever the umask of its first user was.
+        # Every user who may write the database may lock it, whatever the umask of its first user.
         with suppress(OSError):
             os.fchmod(descriptor, stat.S_IMODE(os.stat(path).st_mode) & 0o666)
         try:
@@ -61,24 +62,24 @@ def file_lock(path: Path, holder: Holder) -> Iterator[None]:
         finally:
             del _held[lock]
     finally:
-        # Never unlinked: a process that waits with the old file open would then lock nothing that others see.
+        # Never unlinked: a process that waits with the old file open would lock a file that others no longer see.
         os.close(descriptor)
 
 
 def living_drivers(connection: Connection, path: Path | None) -> Living:
-    """Which drivers of the database live, as their locks tell; `path` is that of an SQLite file."""
+    """Return which drivers of the database live, by their locks; `path` is that of an SQLite file."""
     if path is None:
         held = advisory_locks(connection)
         return lambda token: token in held
     locked = _is_locked(path)
-    # What an earlier driver had claimed was given back when this one began.
+    # The living driver released the claims of earlier drivers when it began.
     return lambda token: locked
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether any process holds a database file's lock; also where that cannot be told. Disturbs no driver."""
+    """Return whether any process holds a database file's lock, True where unknown; disturbs no driver."""
     lock = os.path.realpath(path) + ".lock"
-    # Closing the file would free the lock that this process has.
+    # Opening and closing the file here would free the lock that this process has.
     if lock in _held:
         return True
     try:
@@ -108,7 +109,7 @@ def _write_holder(descriptor: int, path: Path, holder: Holder) -> None:
 
 
 def _read_holder(descriptor: int) -> Holder:
-    """The holder's facts; unknown ones where it has not written them yet."""
+    """Return the facts about the holder; unknown ones where the holder has not written them yet."""
     try:
         facts = json.loads(os.pread(descriptor, 4096, 0))
         return Holder(facts["host"], facts["pid"], datetime.fromisoformat(facts["started"]), facts["grid"])

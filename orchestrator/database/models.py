@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# Constraints carry names, so that a later migration can alter them on every database.
+# Named constraints, so that a later migration can alter them on every database.
 NAMING = {
     "ix": "ix_%(column_0_N_label)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -31,7 +31,7 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
-# SQLite counts up only INTEGER primary keys; elsewhere a million epochs a day deserve 64 bits.
+# SQLite auto-increments only INTEGER primary keys; other databases get 64 bits.
 Id = BigInteger().with_variant(Integer, "sqlite")
 
 # Conditions of the partial indexes. A query has to repeat them literally: SQLite does not match a bound parameter.
@@ -40,7 +40,7 @@ MAIN_TEST = "network = 0 AND classifier = 'main' AND split = 'test'"
 
 
 class Base(DeclarativeBase):
-    """The common base; naive datetimes are UTC."""
+    """Base of all tables; datetimes are naive, in UTC."""
 
     __table__: ClassVar[Table]
     metadata = MetaData(naming_convention=NAMING)
@@ -48,7 +48,7 @@ class Base(DeclarativeBase):
 
 
 class Grid(Base):
-    """A named list of trials, as its file gave it last."""
+    """A named list of trials, as its file was last stored."""
 
     __tablename__ = "grids"
 
@@ -62,7 +62,7 @@ class Grid(Base):
 
 
 class Trial(Base):
-    """One configuration with one seed. `state` is pending, running, done or failed."""
+    """A configuration with a seed. `state` is pending, running, done or failed."""
 
     __tablename__ = "trials"
 
@@ -76,7 +76,7 @@ class Trial(Base):
 
 
 class GridTrial(Base):
-    """A trial's place in a grid. `name` is unique within the grid and readable: resnet18/pskd+byot/seed0."""
+    """A trial's position in a grid. `name` is unique within the grid and readable: resnet18/pskd+byot/seed0."""
 
     __tablename__ = "grid_trials"
     __table_args__ = (UniqueConstraint("grid_id", "name"),)
@@ -88,10 +88,10 @@ class GridTrial(Base):
 
 
 class Attempt(Base):
-    """One try at running a trial.
+    """A try at running a trial.
 
-    `purpose` is train, time (a timing pass) or canary. `outcome` is NULL while it runs, then done, interrupted,
-    failed or lost (its driver died). `error_class` is infrastructure, out_of_memory, diverged, data or code.
+    `purpose` is train, time (a timing pass) or canary. `outcome` is NULL while it runs, then done, interrupted, failed
+    or lost (its driver died). `error_class` is infrastructure, out_of_memory, diverged, data or code.
     """
 
     __tablename__ = "attempts"
@@ -120,13 +120,13 @@ class Attempt(Base):
 
 
 class Epoch(Base):
-    """One epoch of one attempt; a loss that is not a finite number is null.
+    """An epoch of an attempt; a loss that is not a finite number is null.
 
-    `epoch` counts from 0 here, and from 1 in all that is printed, logged or exported.
+    `epoch` counts from 0 here, and from 1 in everything that is printed, logged or exported.
 
-    `accepted` is 1 for the row that counts and NULL for one that a later attempt trained again, or that belongs to
-    a timing pass; a trial has at most one accepted row per epoch. `timing_quality` is exclusive, packed,
-    foreign load, throttled or unknown.
+    `accepted` is 1 for the row that counts. It is NULL for a row that a later attempt trained again and for one of a
+    timing pass; a trial has at most one accepted row per epoch. `timing_quality` is exclusive, packed, foreign load,
+    throttled or unknown.
     """
 
     __tablename__ = "epochs"
@@ -152,7 +152,7 @@ class Epoch(Base):
 
 
 class Evaluation(Base):
-    """The metrics of one classifier of one network after one epoch; units as in `trainer.results.Metrics`.
+    """Metrics of one classifier of one network after one epoch; units as in `trainer.results.Metrics`.
 
     A metric may be infinite, never NaN.
     """
@@ -160,7 +160,7 @@ class Evaluation(Base):
     __tablename__ = "evaluations"
     __table_args__ = (
         UniqueConstraint("epoch_id", "network", "classifier", "split"),
-        # Holds all that a trial's progress needs, so that a million evaluations are never read for it.
+        # A covering index of a trial's progress, so that it never reads the rows of a million evaluations.
         Index("ix_evaluations_main_test", "epoch_id", "top1_error", sqlite_where=text(MAIN_TEST)),
     )
 

@@ -1,4 +1,4 @@
-"""Opening a results database: which one, whether it is ours, and whether it is of our version."""
+"""Open a results database: find it, and refuse another program's file or another version's tables."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def open_database(
 ) -> Database:
     """Open the results database at a path or URL (sqlite:///FILE, postgresql://...).
 
-    `create` makes it where there is none. `migrate` brings an older version up to date: of a file it keeps a backup
-    copy beside it; a PostgreSQL database is migrated in one transaction, and its backups are its administrator's.
-    A `readonly` database never blocks the driver. Raises DatabaseError when there is no such database, when it is
-    another program's, newer, or older without `migrate`; Busy when it has to be migrated while a driver holds it.
+    `create` makes it where there is none. `migrate` brings an older version up to date: for a file it keeps a backup
+    copy beside it; a PostgreSQL database is migrated in one transaction, and its backups are its administrator's. A
+    `readonly` database never blocks the driver. Raises DatabaseError when there is no such database, when it is another
+    program's, newer, or older without `migrate`; Busy when it has to be migrated while a driver holds it.
     """
     path, url = _locate(location)
     if path is not None:
         where = str(path)
         check_file(path, create=create, readonly=readonly)
-        # Asked first, because whoever opens it makes a log.
+        # Asked before opening, because opening the database creates a log.
         alone = path.exists() and lacks_log(path)
         engine = sqlite_engine(path, readonly=readonly)
     else:
         assert url is not None
         alone = False
-        # Without the query, which may hold a password too.
+        # Without the query, which may contain a password as well.
         where = url.set(query={}).render_as_string(hide_password=True)
         engine = postgresql_engine(url, readonly=readonly)
     try:
@@ -52,7 +52,7 @@ def open_database(
                 schema.check(connection, where, write=not readonly)
                 warning = _missing_log(connection, path) if path is not None and alone else None
                 copied = made_during_a_run(connection, where)
-            # Only now is it known to be ours to change.
+            # Only now it is certain that the file is ours to change.
             network = None if path is None or readonly else set_journal(engine, path)
     except BaseException:
         engine.dispose()
@@ -71,7 +71,7 @@ def open_database(
 
 
 def _missing_log(connection: Connection, path: Path) -> str | None:
-    """Return what to say of a file that may be a copy without the write-ahead log of a run that went on."""
+    """Return a warning for a file that may be a copy without the write-ahead log of a run that went on."""
     unfinished = connection.execute(text("SELECT 1 FROM attempts WHERE outcome IS NULL LIMIT 1")).first()
     if unfinished is None:
         return None
@@ -82,7 +82,7 @@ def _missing_log(connection: Connection, path: Path) -> str | None:
 
 
 def _locate(location: str | Path) -> tuple[Path, None] | tuple[None, URL]:
-    """A file's path or a PostgreSQL URL."""
+    """Return a file's path or a PostgreSQL URL."""
     given = str(location)
     if "://" not in given:
         if given in ("", ":memory:"):
@@ -114,7 +114,7 @@ def _expanded(path: str) -> Path:
 
 
 def _settle_version(engine: Engine, where: str, path: Path | None, create: bool, migrate: bool) -> str | None:
-    """Create or migrate as allowed; says what was migrated, and raises DatabaseError where the version is not ours."""
+    """Create or migrate as allowed; returns a line about a migration, raises DatabaseError for another version."""
     with engine.connect() as connection:
         version = schema.version_of(connection, where)
     if version == schema.VERSION:
@@ -130,7 +130,7 @@ def _settle_version(engine: Engine, where: str, path: Path | None, create: bool,
             with connection.begin():
                 if path is None:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": BULK})
-                # Another process may have been faster.
+                # Another process may have created the tables first.
                 if schema.version_of(connection, where) == 0:
                     schema.create(connection)
         return None
@@ -152,12 +152,12 @@ def _migrate_file(engine: Engine, path: Path) -> str | None:
         with engine.connect() as connection:
             version = schema.version_of(connection, str(path))
         if version == schema.VERSION:
-            # Another process did it while this one asked for the lock.
+            # Another process has migrated it while this one waited for the lock.
             return None
         copy = back_up(engine, path, version)
         with engine.connect() as connection:
             raw: Any = connection.connection.driver_connection
-            # A table that is made anew is dropped in between, and must not take the rows with it that point to it.
+            # A migration may rebuild a table: dropping the old one must not delete the rows that refer to it.
             raw.execute("PRAGMA foreign_keys = OFF")
             try:
                 connection = connection.execution_options(write=True)

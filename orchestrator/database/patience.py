@@ -1,4 +1,4 @@
-"""How often a transaction is tried again: a few times, and by a driver for as long as a server may be away."""
+"""Retries of a transaction: a few times, and by a driver for as long as a server may be away."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from orchestrator.text import duration
 
 T = TypeVar("T")
 
-# Seconds between the tries of a transaction that met a lock, a deadlock or a lost connection.
+# Seconds between the retries of a transaction that met a lock, a deadlock or a lost connection.
 PAUSES = (0.1, 0.5, 2.0)
-# A driver goes on trying, this long apart, for PATIENCE seconds: a server's fail-over takes minutes.
+# A driver goes on for PATIENCE seconds, with a retry after each LONG_PAUSE: a server's fail-over takes minutes.
 LONG_PAUSE = 5.0
 PATIENCE = 900.0
 PATIENCE_VARIABLE = "ORCHESTRATE_DB_PATIENCE"
 
 
 class Connected(Protocol):
-    """The facts about a database that decide whether a transaction is tried again."""
+    """Facts about a database that decide whether a transaction is retried."""
 
     where: str
     network: bool
@@ -37,11 +37,11 @@ class Connected(Protocol):
 
 
 def persist(work: Callable[[], T], database: Connected) -> T:
-    """Do a work, and again a few times where that may help; for a driver as long as its patience lasts.
+    """Run a transaction, with retries where they may help; a driver retries as long as its patience lasts.
 
-    Raises DatabaseError, which says how long was waited.
+    Raises DatabaseError, with the time that was waited.
     """
-    # A reader's command is typed again in the time that it would wait.
+    # A user can type a reader's command again in the time that retries would take.
     short = PAUSES[:1] if database.readonly else PAUSES
     began, away = time.monotonic(), False
     for tries, pause in enumerate(chain(short, repeat(LONG_PAUSE)), start=1):
@@ -69,7 +69,7 @@ def persist(work: Callable[[], T], database: Connected) -> T:
 
 
 def patience() -> float:
-    """Return for how many seconds a driver waits; raises DatabaseError for a bad ORCHESTRATE_DB_PATIENCE."""
+    """Return the seconds that a driver waits; raises DatabaseError for a bad ORCHESTRATE_DB_PATIENCE."""
     given = os.environ.get(PATIENCE_VARIABLE, "")
     try:
         seconds = float(given or PATIENCE)

@@ -1,4 +1,4 @@
-"""What `plan`, `status`, `watch`, `explain` and `triage` ask; each function reads in a few statements."""
+"""Queries of `plan`, `status`, `watch`, `explain` and `triage`; each function reads in a few statements."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from orchestrator.records import AttemptRow, FailureRow, MeasuredRow, ProgressRo
 if TYPE_CHECKING:
     from orchestrator.records import Living
 
-# Of an error text, enough for its first line.
+# Characters of an error text that contain its first line.
 _LINE = 1000
 _accepted, _main_test = text(ACCEPTED), text(MAIN_TEST)
 
-# What of a canary's facts is told; see `trainer.canary.Rehearsal`.
+# Keys of a canary's measurements; see `trainer.canary.Rehearsal`.
 CANARY = ("seconds_per_epoch", "peak_memory_bytes", "checkpoint_bytes", "reserved_memory_bytes", "launch_share")
 
-# Number, mean seconds and lowest top-1 error of a trial's accepted epochs.
+# Number, mean seconds and lowest top-1 error (%) of a trial's accepted epochs.
 Sums = tuple[int, float | None, float | None]
 
 
-def present(state: str, driver: int | None, living: Living) -> tuple[str, int | None]:
-    """State and driver of a trial now: what a dead driver had is free, though the next one has yet to write it down."""
+def effective_state(state: str, driver: int | None, living: Living) -> tuple[str, int | None]:
+    """Treat a dead driver's trial as unclaimed (running -> pending) before the row is updated."""
     if driver is None or living(driver):
         return state, driver
     return "pending" if state == "running" else state, None
 
 
 def states(connection: Connection, wanted: Sequence[str], living: Living) -> dict[str, TrialState]:
-    """How far each known trial is, in the order asked."""
+    """Return the progress of each stored trial, in the order asked."""
     epochs = select(func.count()).where(Epoch.trial_id == Trial.id, _accepted).scalar_subquery()
     trains = and_(Attempt.trial_id == Trial.id, Attempt.purpose == "train")
     tries = select(func.count()).where(trains).scalar_subquery()
@@ -51,18 +51,18 @@ def states(connection: Connection, wanted: Sequence[str], living: Living) -> dic
         Trial.driver,
         ended,
     ).outerjoin(failure, failure.id == newest_failure)
-    found = {}
+    states_by_key = {}
     for part in chunks(wanted):
         for key, state, done, count, error_class, error, driver, last_ended in connection.execute(
             query.where(Trial.key.in_(part))
         ):
-            state, driver = present(state, driver, living)
-            found[key] = TrialState(state, done, count, error_class, _first_line(error), driver, last_ended)
-    return {key: found[key] for key in wanted if key in found}
+            state, driver = effective_state(state, driver, living)
+            states_by_key[key] = TrialState(state, done, count, error_class, _first_line(error), driver, last_ended)
+    return {key: states_by_key[key] for key in wanted if key in states_by_key}
 
 
 def attempts(connection: Connection, key: str) -> list[AttemptRow]:
-    """Every attempt of a trial, the newest last."""
+    """Return every attempt of a trial, the newest last."""
     columns = [getattr(Attempt, name) for name in AttemptRow.__dataclass_fields__ if name != "epochs"]
     epochs = select(func.count()).where(Epoch.attempt_id == Attempt.id).scalar_subquery()
     rows = connection.execute(
@@ -75,7 +75,7 @@ def attempts(connection: Connection, key: str) -> list[AttemptRow]:
 
 
 def failures(connection: Connection, grid: str | None) -> list[FailureRow]:
-    """The failed trials by cause: the fingerprint, or without one the class and first line of the error."""
+    """Return the failed trials by cause: the fingerprint, or without one the class and first line of the error."""
     newest = (
         select(func.max(Attempt.id))
         .where(Attempt.trial_id == Trial.id, Attempt.purpose == "train", Attempt.outcome == "failed")
@@ -104,21 +104,23 @@ def failures(connection: Connection, grid: str | None) -> list[FailureRow]:
     for name, key, attempt, fingerprint, error_class, error, log in connection.execute(query):
         line = _first_line(error)
         cause = (fingerprint,) if fingerprint else (None, error_class, line)
-        # A trial of several grids is told once, by its name in the first.
+        # A trial of several grids is listed once, by its name in the first one.
         causes.setdefault(cause, {}).setdefault(key, (attempt, name, fingerprint, error_class, line, log))
     rows = []
-    for found in causes.values():
-        attempt, _, fingerprint, error_class, line, log = max(found.values())
+    for trials_of_cause in causes.values():
+        attempt, _, fingerprint, error_class, line, log = max(trials_of_cause.values())
         rest = connection.execute(select(Attempt.error_text, Attempt.environment).where(Attempt.id == attempt)).one()
-        names = tuple(entry[1] for entry in found.values())
-        rows.append(FailureRow(fingerprint, error_class, line, len(found), names, tuple(found), log, *rest))
+        names = tuple(entry[1] for entry in trials_of_cause.values())
+        rows.append(
+            FailureRow(fingerprint, error_class, line, len(trials_of_cause), names, tuple(trials_of_cause), log, *rest)
+        )
     return sorted(rows, key=lambda row: -row.count)
 
 
 def progress(connection: Connection, grid: str | None, settled: dict[int, Sums], living: Living) -> list[ProgressRow]:
-    """Every trial of one grid, or of all, with what its accepted epochs and newest training attempt say.
+    """Return every trial of one grid, or of all, with its accepted epochs and newest training attempt.
 
-    `settled` keeps the sums of trials that are done, which never change, from one call to the next.
+    `settled` caches the sums of done trials, which never change, from one call to the next.
     """
     members = select(GridTrial.trial_id).join(Grid, Grid.id == GridTrial.grid_id)
     rows = select(GridTrial.trial_id, GridTrial.name).join(Grid, Grid.id == GridTrial.grid_id)
@@ -150,16 +152,16 @@ def progress(connection: Connection, grid: str | None, settled: dict[int, Sums],
         .outerjoin(attempt, attempt.id == newest.scalar_subquery())
         .where(Trial.id.in_(members))
     )
-    # The state is read before the epochs: those of a trial that is done by then are all there.
+    # Read before the epochs: all epochs of a trial that is done by then are stored.
     trials = {trial: tuple(rest) for trial, *rest in connection.execute(facts)}
     sums = _sums(connection, [trial for trial in trials if trial not in settled])
     settled.update((trial, found) for trial, found in sums.items() if trials[trial][2] == "done")
 
     answer = []
-    # A trial of several grids is in the answer once for each.
+    # A trial of several grids is returned once for each.
     for trial, name in connection.execute(rows.order_by(Grid.name, GridTrial.position)):
         key, config, state, driver, last, started, error_class, host, device = trials[trial]
-        state, holder = present(state, driver, living)
+        state, holder = effective_state(state, driver, living)
         done, seconds, best = settled.get(trial) or sums.get(trial) or (0, None, None)
         total = config["epochs"]
         answer.append(
@@ -185,7 +187,7 @@ def progress(connection: Connection, grid: str | None, settled: dict[int, Sums],
 
 
 def _sums(connection: Connection, trial_ids: Sequence[int]) -> dict[int, Sums]:
-    """What is summed over all accepted epochs of each trial that has any."""
+    """Return the sums over all accepted epochs of each trial that has any."""
     query = (
         select(
             Epoch.trial_id,
@@ -205,7 +207,7 @@ def _sums(connection: Connection, trial_ids: Sequence[int]) -> dict[int, Sums]:
 
 
 def measured(connection: Connection, purposes: Sequence[str]) -> list[MeasuredRow]:
-    """What training and canaries have measured; of several canaries of a trial, the newest that passed."""
+    """Return the measurements of training and canaries; of several canaries of a trial, the newest that passed."""
     rows = []
     if "train" in purposes:
         sums = (
@@ -254,10 +256,12 @@ def measured(connection: Connection, purposes: Sequence[str]) -> list[MeasuredRo
                 "reserved_memory_bytes",
                 "launch_share",
             )
-            found = {name: environment["canary"].get(name) for name in names}
+            rehearsal = {name: environment["canary"].get(name) for name in names}
             total = environment.get("device", {}).get("memory_bytes")
             engine = environment.get("engine_asked", "auto")
-            rows.append(MeasuredRow(key, config, "canary", device, device_memory_bytes=total, engine=engine, **found))
+            rows.append(
+                MeasuredRow(key, config, "canary", device, device_memory_bytes=total, engine=engine, **rehearsal)
+            )
     return rows
 
 

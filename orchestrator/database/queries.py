@@ -1,4 +1,4 @@
-"""Read-only questions that reports ask; selection and sums happen in SQL, so that a million epochs are no obstacle."""
+"""Read-only queries of the reports; SQL selects and sums, so that a million epochs are no obstacle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-# Passed on to the reports, which import no SQLAlchemy.
+# Re-exported for the reports, which import no SQLAlchemy.
 from sqlalchemy import Connection as Connection
 from sqlalchemy import (
     Integer,
@@ -28,16 +28,16 @@ from orchestrator.database.models import ACCEPTED, MAIN_TEST, Attempt, Epoch, Ev
 
 METRICS = ("top1_error", "top5_error", "nll", "ece", "aurc", "ood_auroc")
 EVERY_NETWORK = -1
-# SQLite takes 32,766 parameters in a statement; a pick needs four.
+# Rows of one statement: SQLite binds at most 32,766 parameters, and a pick needs four.
 _CHUNK = 8000
 
 _SECONDS = Epoch.train_seconds + Epoch.eval_seconds + Epoch.data_seconds
-# The condition of the partial index, literally: SQLite does not match a bound parameter.
+# The partial index's condition, literally: SQLite does not match a bound parameter.
 _ACCEPTED = text(f"epochs.{ACCEPTED}")
 
 
 class Pick(NamedTuple):
-    """The accepted epochs `first` to `last` of a trial, for one network or for `EVERY_NETWORK`."""
+    """Accepted epochs `first` to `last` of a trial, for one network or for `EVERY_NETWORK`."""
 
     trial_id: int
     network: int
@@ -46,12 +46,12 @@ class Pick(NamedTuple):
 
 
 def grids(connection: Connection) -> Sequence[Row[int, str, dict[str, Any]]]:
-    """Rows (id, name, report), oldest first."""
+    """Return rows (id, name, report), oldest first."""
     return connection.execute(select(Grid.id, Grid.name, Grid.report).order_by(Grid.id)).all()
 
 
 def members(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[int, int, str]]:
-    """Rows (grid_id, trial_id, name) in the grids' own order."""
+    """Return rows (grid_id, trial_id, name) in the grids' own order."""
     chosen = select(GridTrial.grid_id, GridTrial.trial_id, GridTrial.name)
     return connection.execute(
         chosen.where(GridTrial.grid_id.in_(grid_ids)).order_by(GridTrial.grid_id, GridTrial.position)
@@ -59,14 +59,14 @@ def members(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[int
 
 
 def trials(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[int, str, dict[str, Any], str, int | None]]:
-    """Rows (id, key, config, state, driver) of every trial of the grids, once each."""
+    """Return rows (id, key, config, state, driver) of every trial of the grids, once each."""
     return connection.execute(
         select(Trial.id, Trial.key, Trial.config, Trial.state, Trial.driver).where(Trial.id.in_(_trials_of(grid_ids)))
     ).all()
 
 
 def last_attempts(connection: Connection, grid_ids: Sequence[int]) -> dict[int, Row[int, str | None, int | None]]:
-    """Per trial, (trial_id, error_class, parameters) of its newest training attempt."""
+    """Return per trial (trial_id, error_class, parameters) of its newest training attempt."""
     rows = connection.execute(
         select(Attempt.trial_id, Attempt.error_class, Attempt.parameters)
         .where(Attempt.purpose == "train", Attempt.trial_id.in_(_trials_of(grid_ids)))
@@ -76,7 +76,7 @@ def last_attempts(connection: Connection, grid_ids: Sequence[int]) -> dict[int, 
 
 
 def last_epochs(connection: Connection, grid_ids: Sequence[int]) -> dict[int, int]:
-    """Per trial that has begun, its newest accepted epoch."""
+    """Return per trial that has begun its newest accepted epoch."""
     newest = (
         select(func.max(Epoch.epoch)).where(Epoch.trial_id == Trial.id, _ACCEPTED).correlate(Trial).scalar_subquery()
     )
@@ -84,13 +84,13 @@ def last_epochs(connection: Connection, grid_ids: Sequence[int]) -> dict[int, in
 
 
 def compiled_epochs(connection: Connection, grid_ids: Sequence[int]) -> dict[int, int]:
-    """Per trial with any, its accepted epochs that an attempt with compiled networks has trained."""
+    """Return per trial with any the number of its accepted epochs that an attempt with compiled networks trained."""
     engine = Attempt.environment["engine"].as_string()
     chosen = select(Attempt.id, Attempt.trial_id).where(
         Attempt.purpose == "train", engine == "compiled", Attempt.trial_id.in_(_trials_of(grid_ids))
     )
     attempts = chosen.subquery()
-    # By attempt: its epochs are in the order of an index, and most databases have no such attempt.
+    # By attempt: an index has its epochs in order, and most databases have no such attempt.
     rows = connection.execute(
         select(attempts.c.trial_id, func.count())
         .join(Epoch, Epoch.attempt_id == attempts.c.id)
@@ -103,16 +103,16 @@ def compiled_epochs(connection: Connection, grid_ids: Sequence[int]) -> dict[int
 def best_epochs(
     connection: Connection, trial_ids: Iterable[int], split: str = "test", network: int = 0
 ) -> dict[int, int]:
-    """Per trial, the first epoch with the lowest top-1 error of one network's main classifier on a split.
+    """Return per trial the first epoch with the lowest top-1 error of one network's main classifier on a split.
 
     A trial without such an evaluation is left out.
     """
     indexed, main = "", "network = :network AND classifier = 'main' AND split = :split"
     if network == 0 and split == "test":
-        # SQLite has no statistics here and would read every evaluation's row, though this index holds what is asked.
+        # Without statistics SQLite would read the row of every evaluation, though this index covers the query.
         indexed = "INDEXED BY ix_evaluations_main_test" if connection.dialect.name == "sqlite" else ""
         main = MAIN_TEST
-    # Trial by trial: sorting a million epochs at once takes twice as long. NaN (PostgreSQL) fails the comparison.
+    # Per trial: sorting a million epochs at once takes twice as long. NaN (PostgreSQL) fails the comparison.
     statement = text(
         f"""SELECT trials.id, (
             SELECT epochs.epoch FROM epochs JOIN evaluations {indexed} ON evaluations.epoch_id = epochs.id
@@ -121,11 +121,11 @@ def best_epochs(
         ) FROM trials WHERE trials.id IN :trials"""
     ).bindparams(bindparam("trials", expanding=True))
     given = {} if main == MAIN_TEST else {"network": network, "split": split}
-    found: dict[int, int] = {}
-    for some in _chunks(trial_ids):
-        rows = connection.execute(statement, {"trials": some, **given})
-        found |= {trial: epoch for trial, epoch in rows if epoch is not None}
-    return found
+    best: dict[int, int] = {}
+    for part in _chunks(trial_ids):
+        rows = connection.execute(statement, {"trials": part, **given})
+        best |= {trial: epoch for trial, epoch in rows if epoch is not None}
+    return best
 
 
 def _per_trial(connection: Connection, answer: Any, where: Any) -> dict[int, Any]:
@@ -134,13 +134,13 @@ def _per_trial(connection: Connection, answer: Any, where: Any) -> dict[int, Any
 
 
 def measurements(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[Any]]:
-    """Rows (trial_id, network, classifier, images, then `METRICS`) on the test split, averaged over the picked epochs.
+    """Return rows (trial_id, network, classifier, images, then `METRICS`): test metrics, mean of the picked epochs.
 
-    `epochs` counts how many were there.
+    `epochs` is the number of epochs in the average.
     """
     metrics = [func.avg(getattr(Evaluation, name)).label(name) for name in METRICS]
-    for some in _chunks(picks):
-        picked = _relation("picks", some, Pick._fields)
+    for part in _chunks(picks):
+        picked = _relation("picks", part, Pick._fields)
         yield from connection.execute(
             select(
                 Epoch.trial_id,
@@ -166,16 +166,16 @@ def measurements(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[
 
 
 def clocks(connection: Connection, until: Mapping[int, int]) -> Iterator[Row[Any]]:
-    """Per trial, what its accepted epochs took, given the epoch `until` which its time counts.
+    """Return per trial the time of its accepted epochs, given the epoch `until` which the time counts.
 
     Rows (trial_id, seconds, shared, exclusive): the seconds to the end of that epoch; how many of those epochs were not
     timed exclusively; and the mean seconds of the exclusive epochs after the first (which warms up), None without any.
     """
-    for some in _chunks(until.items()):
-        picked = _relation("picks", some, ("trial_id", "until"))
+    for part in _chunks(until.items()):
+        picked = _relation("picks", part, ("trial_id", "until"))
 
         def over(what: Any, *where: Any, picked: Any = picked) -> Any:
-            """One number over a trial's accepted epochs: by index, without sorting a million rows into groups."""
+            """Return one number over a trial's accepted epochs: by index, without sorting a million rows."""
             accepted = select(what).where(Epoch.trial_id == picked.c.trial_id, _ACCEPTED, *where)
             return accepted.correlate(picked).scalar_subquery()
 
@@ -191,16 +191,16 @@ def clocks(connection: Connection, until: Mapping[int, int]) -> Iterator[Row[Any
 
 
 def mean_seconds(connection: Connection, trial_ids: Iterable[int]) -> dict[int, float]:
-    """Per trial, the mean seconds of its accepted epochs, however they were timed."""
+    """Return per trial the mean seconds of its accepted epochs, of any timing quality."""
     mean = select(func.avg(_SECONDS)).where(Epoch.trial_id == Trial.id, _ACCEPTED).correlate(Trial).scalar_subquery()
-    found: dict[int, float] = {}
-    for some in _chunks(trial_ids):
-        found |= _per_trial(connection, mean, Trial.id.in_(some))
-    return found
+    means: dict[int, float] = {}
+    for part in _chunks(trial_ids):
+        means |= _per_trial(connection, mean, Trial.id.in_(part))
+    return means
 
 
 def timing_passes(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[int, float, str]]:
-    """Rows (trial_id, seconds, timing_quality) of every epoch of each trial's newest finished timing pass."""
+    """Return rows (trial_id, seconds, timing_quality) of every epoch of each trial's newest finished timing pass."""
     newest = (
         select(Attempt.trial_id, func.max(Attempt.number).label("number"))
         .where(Attempt.purpose == "time", Attempt.outcome == "done", Attempt.trial_id.in_(_trials_of(grid_ids)))
@@ -216,9 +216,9 @@ def timing_passes(connection: Connection, grid_ids: Sequence[int]) -> Sequence[R
 
 
 def losses(connection: Connection, epochs: Iterable[tuple[int, int]]) -> Iterator[Row[int, int, dict[str, Any]]]:
-    """Rows (trial_id, epoch, losses) for the given accepted (trial, epoch) pairs."""
-    for some in _chunks(epochs):
-        picked = _relation("picks", some, ("trial_id", "epoch"))
+    """Return rows (trial_id, epoch, losses) for the given accepted (trial, epoch) pairs."""
+    for part in _chunks(epochs):
+        picked = _relation("picks", part, ("trial_id", "epoch"))
         yield from connection.execute(
             select(Epoch.trial_id, Epoch.epoch, Epoch.losses)
             .select_from(picked)
@@ -228,12 +228,12 @@ def losses(connection: Connection, epochs: Iterable[tuple[int, int]]) -> Iterato
 
 
 def curves(connection: Connection, last_epochs: Mapping[int, int], every: int = 1) -> Iterator[Row[int, int, float]]:
-    """Rows (trial_id, epoch, top1_error) of the first network's main classifier on the test split, in order.
+    """Return rows (trial_id, epoch, top1_error) of the first network's main classifier on the test split, in order.
 
-    Of each trial its last epoch and, counting back from there, one epoch in `every`.
+    A trial's rows are its last epoch and, counting back from there, one epoch in `every`.
     """
-    for some in _chunks(last_epochs.items()):
-        picked = _relation("picks", some, ("trial_id", "last"))
+    for part in _chunks(last_epochs.items()):
+        picked = _relation("picks", part, ("trial_id", "last"))
         yield from connection.execute(
             select(Epoch.trial_id, Epoch.epoch, Evaluation.top1_error)
             .select_from(picked)
@@ -245,7 +245,10 @@ def curves(connection: Connection, last_epochs: Mapping[int, int], every: int = 
 
 
 def attempts(connection: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:
-    """Rows (key, number, purpose, host, device, device_uuid, environment, started, ended, outcome, log), in order."""
+    """Return the attempts of the trials, in order.
+
+    Rows (key, number, purpose, host, device, device_uuid, environment, started, ended, outcome, log).
+    """
     return connection.execute(
         select(
             Trial.key,
@@ -267,14 +270,14 @@ def attempts(connection: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:
 
 
 def export_statements() -> dict[str, Select[Any]]:
-    """One statement per tidy file: the grids' trials by name, trials, accepted epochs, their losses and evaluations."""
+    """Return one statement per tidy file: trials of grids by name, trials, accepted epochs, losses, evaluations."""
     evaluations = [column for column in Evaluation.__table__.columns if column.name not in ("id", "epoch_id")]
     epochs = [
         column
         for column in Epoch.__table__.columns
         if column.name not in ("id", "trial_id", "attempt_id", "accepted", "epoch", "losses")
     ]
-    # Stored from 0; whoever reads a file counts from 1, as the screen and the logs do.
+    # Stored from 0; files count from 1, as the screen and the logs do.
     counted_epoch = (Epoch.epoch + 1).label("epoch")
     return {
         "grids": select(Trial.key, Grid.name.label("grid"), GridTrial.position, GridTrial.name.label("trial"))
@@ -309,12 +312,12 @@ def _main(network: int, split: str) -> Any:
 
 
 def _relation(name: str, rows: Sequence[tuple[int, ...]], names: Sequence[str]) -> Any:
-    """Rows of integers as a table to join with; literal, since they are our own numbers and may be many."""
+    """Return rows of integers as a table to join with; as literals: there may be many, and no user wrote them."""
     columns = [column(each, Integer) for each in names]
     return values(*columns, name=name).data([tuple(literal_column(str(int(v))) for v in row) for row in rows]).cte()
 
 
 def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
     rows = iter(rows)
-    while some := list(islice(rows, _CHUNK)):
-        yield some
+    while part := list(islice(rows, _CHUNK)):
+        yield part

@@ -1,4 +1,4 @@
-"""Rows of a file that hold what no version of this program writes: they are named, and left out of what is read."""
+"""Find rows of a file that no version of this program writes, and leave them out of what is read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sqlalchemy import JSON, DateTime, Engine, Float, Integer, Table, event
 
 from orchestrator.database.models import Attempt, Base, Epoch, Evaluation, Grid, GridTrial, Trial
 
-# More than that is not a broken row but a broken file.
+# With more broken rows than this in a table the file itself is broken.
 MOST = 500
 SMALL: tuple[type[Base], ...] = (Grid, Trial, GridTrial, Attempt)
 LARGE: tuple[type[Base], ...] = (Epoch, Evaluation)
 
-# What readers rely on beyond the type of a column.
+# Conditions that readers rely on beyond the type of a column.
 _CONTENT = {
     ("trials", "state"): "IN ('pending', 'running', 'done', 'failed')",
     ("trials", "config"): "-> '$.epochs' > 0 AND json_type({0}, '$.epochs') = 'integer' AND "
@@ -28,7 +28,7 @@ _CONTENT = {
 
 @dataclass(frozen=True)
 class Broken:
-    """A row that cannot be read: its table, what names it, the column, and the trial or grid that it belongs to."""
+    """A row that cannot be read: its table, its name, the column, and the trial or grid that it belongs to."""
 
     table: str
     row: str
@@ -42,25 +42,25 @@ class Broken:
 
 def broken_rows(engine: Engine, models: Sequence[type[Base]]) -> list[Broken]:
     """Return the rows of a file's tables whose values are not of their columns' kind, at most `MOST` of a table."""
-    found: list[Broken] = []
+    broken: list[Broken] = []
     with engine.connect() as connection:
         raw: Any = connection.connection.driver_connection
         raw.create_function("is_text", 1, _is_text, deterministic=True)
-        # Whatever the bytes are, they are shown.
+        # Undecodable bytes are shown as escapes.
         raw.text_factory = lambda value: value.decode("utf-8", "backslashreplace")
         try:
             for model in models:
-                found += _broken(raw, model.__table__)
+                broken += _broken(raw, model.__table__)
         finally:
             raw.text_factory = str
             connection.invalidate()
-    return found
+    return broken
 
 
 def leave_out(engine: Engine, broken: Sequence[Broken]) -> None:
     """Let every connection of a reader see the tables without the broken rows, and without what belongs to them."""
     ids = {table: sorted({each.owner for each in broken if each.table == table}) for table in ("grids", "attempts")}
-    # A trial with a broken epoch is not half a trial: its numbers would be wrong.
+    # A trial with a broken epoch is left out whole: its numbers would be wrong.
     of_trials = {each.owner for each in broken if each.table in ("trials", "grid_trials", "epochs", "evaluations")}
     lists = {name: ", ".join(map(str, numbers)) or "NULL" for name, numbers in {**ids, "trials": of_trials}.items()}
     conditions = {
@@ -75,7 +75,7 @@ def leave_out(engine: Engine, broken: Sequence[Broken]) -> None:
         raw.execute("PRAGMA query_only = OFF")
         for table, condition in conditions.items():
             condition = condition.replace("(NULL)", "(SELECT NULL WHERE 0)")
-            # A name without a schema means the temporary one.
+            # Without a schema, the name means the temporary view.
             raw.execute(f"CREATE TEMP VIEW {table} AS SELECT * FROM main.{table} WHERE {condition}")
         raw.execute("PRAGMA query_only = ON")
 
@@ -90,19 +90,19 @@ def _broken(raw: sqlite3.Connection, table: Table) -> list[Broken]:
         + " AND ".join(f"ifnull({right}, 0)" for right in kinds.values())
         + f") LIMIT {MOST}"
     )
-    found = []
+    broken = []
     for number, *rest in raw.execute(statement).fetchall():
         label = ", ".join(f"{name} {_shown(value)}" for name, value in zip(names, rest, strict=False))
         verdicts = rest[len(names) :]
         column = next(name for name, right in zip(kinds, verdicts, strict=True) if not right)
         where = " AND ".join(f"{name} IS ?" for name in names)
         (value,) = raw.execute(f"SELECT {column} FROM main.{table.name} WHERE {where}", rest[: len(names)]).fetchone()
-        found.append(Broken(table.name, label, column, _shown(value), number if isinstance(number, int) else -1))
-    return found
+        broken.append(Broken(table.name, label, column, _shown(value), number if isinstance(number, int) else -1))
+    return broken
 
 
 def _right(table: Table, column: Any) -> str:
-    """Return the condition in SQL that a value is what the column holds."""
+    """Return the SQL condition that a value fits its column."""
     name = column.name
     if isinstance(column.type, JSON):
         right = f"typeof({name}) = 'text' AND json_valid({name}) AND json_type({name}) = 'object'"
@@ -128,7 +128,7 @@ def _right(table: Table, column: Any) -> str:
 
 
 def _described(table: Table) -> tuple[list[str], str]:
-    """Return the columns that name a row for a person, and the expression for the grid, trial or attempt it is of."""
+    """Return the columns that name a row for a person, and the expression for its grid, trial or attempt."""
     if table.name == "grid_trials":
         return ["grid_id", "trial_id"], "trial_id"
     if table.name == "epochs":

@@ -1,4 +1,4 @@
-"""The version of the tables: creating them, refusing what is newer or foreign, migrating what is older."""
+"""Versions of the tables: create the present one, refuse newer or foreign ones, migrate older ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def version_of(connection: Connection, where: str) -> int:
-    """The version of the tables there, 0 when there are none at all.
+    """Return the version of the tables, 0 when there are none.
 
     Raises DatabaseError when the tables are another program's, and when this program is too old for them.
     """
@@ -28,16 +28,16 @@ def version_of(connection: Connection, where: str) -> int:
     if not tables:
         return 0
     if VERSION_TABLE not in tables:
-        some = ", ".join(sorted(tables)[:3])
+        names = ", ".join(sorted(tables)[:3])
         raise DatabaseError(
-            f"{where} belongs to another program: it has the tables {some}{', ...' if len(tables) > 3 else ''} but not "
-            f"{VERSION_TABLE}. Name another database with --db"
+            f"{where} belongs to another program: it has the tables {names}{', ...' if len(tables) > 3 else ''} but "
+            f"not {VERSION_TABLE}. Name another database with --db"
         )
-    found = connection.scalars(text(f"SELECT version_num FROM {VERSION_TABLE}")).all()
-    if len(found) != 1 or not _is_version(found[0]):
-        shown = ", ".join(str(value)[:40] for value in found[:3]) or "none"
+    versions = connection.scalars(text(f"SELECT version_num FROM {VERSION_TABLE}")).all()
+    if len(versions) != 1 or not _is_version(versions[0]):
+        shown = ", ".join(str(value)[:40] for value in versions[:3]) or "none"
         raise DatabaseError(f"{where} has an unknown version, {shown}; restore it from a backup copy")
-    version = int(found[0])
+    version = int(versions[0])
     if version > VERSION:
         raise DatabaseError(
             f"{where} is of version {version}, and this `orchestrate` knows versions up to {VERSION}: "
@@ -51,17 +51,17 @@ def _is_version(value: Any) -> bool:
 
 
 def check(connection: Connection, where: str, *, write: bool) -> None:
-    """Compare tables and columns of the present version with what is there.
+    """Compare the database's tables and columns with those of the present version.
 
-    Raises DatabaseError for what is missing or is no table, and before anything is written also for triggers, which
-    would change what is recorded.
+    Raises DatabaseError for a missing one and for a view in a table's place; with `write` also for triggers, which
+    would change recorded rows.
     """
-    there: dict[str, set[str]] = {}
+    stored: dict[str, set[str]] = {}
     for table, column in connection.execute(text(_COLUMNS[connection.dialect.name])):
-        there.setdefault(table, set()).add(column)
+        stored.setdefault(table, set()).add(column)
     for table in Base.metadata.sorted_tables:
-        missing = [column.name for column in table.columns if column.name not in there.get(table.name, ())]
-        if table.name not in there:
+        missing = [column.name for column in table.columns if column.name not in stored.get(table.name, ())]
+        if table.name not in stored:
             raise DatabaseError(f"{where} has no table {table.name} (or something else of that name); {_RESTORE}")
         if missing:
             raise DatabaseError(f"{where}: table {table.name} has no column {', '.join(missing)}; {_RESTORE}")
@@ -90,7 +90,7 @@ _TABLES = {
 
 
 def create(connection: Connection) -> None:
-    """Make the tables of the present version in an empty database."""
+    """Create the tables of the present version in an empty database."""
     Base.metadata.create_all(connection)
     connection.execute(
         text(
@@ -102,14 +102,14 @@ def create(connection: Connection) -> None:
 
 
 def migrate(connection: Connection) -> None:
-    """Bring older tables to the present version, inside the transaction that is open on `connection`."""
+    """Migrate older tables to the present version, inside the transaction that is open on `connection`."""
     from alembic import command
 
     command.upgrade(alembic_config(connection), str(VERSION))
 
 
 def alembic_config(connection: Connection) -> Config:
-    """Alembic's configuration for our migrations on an open connection."""
+    """Return Alembic's configuration for our migrations on an open connection."""
     from alembic.config import Config
 
     config = Config()

@@ -1,4 +1,4 @@
-"""The results database: what the driver writes, and what everyone may ask."""
+"""The results database: the driver's writes, and the queries of the commands."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ RESTORE = "restore it from a backup copy, or mend it with sqlite3"
 class Database:
     """An open results database, made by `open_database`; a context manager.
 
-    `where` names it in messages, without a password; `path` is the file, None for PostgreSQL, `network` whether
-    that is on a network file system. `warnings` are to be shown to a person, `migrated` says what opening it has
-    changed, `copied` that it is a copy made during a run. Every method that writes is one transaction: it happened
-    wholly or not at all. All raise DatabaseError.
+    `where` names it in messages, without a password; `path` is the file, None for PostgreSQL, `network` whether the
+    file is on a network file system. `warnings` are for a person, `migrated` describes a migration at opening, `copied`
+    marks a copy made during a run. Every method that writes is one transaction: it happens wholly or not at all. All
+    raise DatabaseError.
 
-    `tell` gets a line when a driver begins to wait for a database that is away, and one when it is back; it waits for
-    `patience` seconds. `wrote` says that writing has worked.
+    `tell` gets a line when a driver begins to wait for a database that is away, and one when it is back; a driver waits
+    for `patience` seconds. `wrote` is true once a write has succeeded.
     """
 
     def __init__(
@@ -99,41 +99,41 @@ class Database:
         self._write(lambda connection: grids.save(connection, name, source, text, report, trials))
 
     def grids(self) -> list[GridRow]:
-        """All grids by name."""
+        """Return all grids by name."""
         return self._read(grids.all_grids)
 
     def grid_keys(self, name: str) -> list[tuple[str, str]]:
-        """The trials of a grid as (key, name) in order; none for an unknown grid."""
+        """Return the trials of a grid as (key, name) in order; none for an unknown grid."""
         return self._read(lambda connection: grids.keys(connection, name))
 
     def states(self, keys: Iterable[str]) -> dict[str, TrialState]:
-        """How far each trial is; keys that the database does not know are left out.
+        """Return the progress of each trial; keys that the database does not have are left out.
 
-        What a dead driver had counts as pending.
+        Trials of a dead driver count as pending.
         """
         wanted = list(keys)
         return self._read(lambda connection: progress.states(connection, wanted, self.living(connection)))
 
-    # What a driver does with trials
+    # A driver's writes
 
     def claim(self, keys: Iterable[str], driver: Driver) -> set[str]:
-        """Mark pending trials as this driver's, so that no other runs them; the keys it has now."""
+        """Claim pending trials for this driver, so that no other runs them; returns the keys that it has now."""
         wanted = list(keys)
         return self._write(lambda connection: grids.claim(connection, wanted, driver.token))
 
     def retry(self, keys: Iterable[str]) -> int:
-        """Make the failed ones among these trials pending again; how many there were."""
+        """Make the failed ones among these trials pending again; returns how many."""
         wanted = list(keys)
         return self._write(lambda connection: grids.retry(connection, wanted))
 
     def release(self, driver: Driver) -> None:
-        """Give back what this driver claimed: its running trials become pending, their attempts interrupted."""
+        """Release this driver's claims: its running trials become pending, their attempts interrupted."""
         self._write(lambda connection: attempts.release(connection, driver.token))
 
     def release_stale(self) -> int:
-        """Give back what dead drivers claimed: their attempts are lost, their trials pending; how many were running.
+        """Release the claims of dead drivers, ending their attempts as lost; returns how many trials were running.
 
-        Only the holder of the driver's lock may call it, for it tells the dead from the living.
+        Only the holder of the driver's lock may call it, for the lock tells the dead from the living.
         """
         if self.driver is None:
             raise DatabaseError(f"{self.where}: only the holder of the driver's lock can tell which drivers are dead")
@@ -141,18 +141,18 @@ class Database:
         return self._write(lambda connection: attempts.release_stale(connection, own))
 
     def holder(self, token: int) -> Holder:
-        """Who the driver of a token is, as far as it is known."""
+        """Return the facts about the driver of a token, as far as they are known."""
         if self.path is not None:
             return Holder()
         return self._read(lambda connection: holder_of(connection, token))
 
-    def prove_lock(self) -> None:
-        """Take up a connection that broke, with its locks; raises Busy when another driver took them."""
+    def check_lock(self) -> None:
+        """Reconnect and re-acquire the locks if the connection broke; raises Busy if another driver has them."""
         if self._session is not None:
             self._write(lambda connection: connection.execute(select(1)))
 
     def hurry(self) -> None:
-        """Wait no longer for a database that is away: this driver ends."""
+        """Wait no longer for a database that is away, because this driver ends."""
         self.patience = 0.0
 
     def start_attempt(
@@ -179,7 +179,7 @@ class Database:
         return self._write(lambda connection: attempts.start(connection, self.where, key, facts))
 
     def change_environment(self, attempt_id: int, changes: Mapping[str, Any]) -> None:
-        """Give values of an attempt's environment that have turned out otherwise than it began with."""
+        """Change values of an attempt's environment that differ from those at its start."""
         self._write(lambda connection: attempts.change_environment(connection, self.where, attempt_id, changes))
 
     def record_epoch(
@@ -214,27 +214,27 @@ class Database:
         where = self.where
         self._write(lambda connection: attempts.finish(connection, where, attempt_id, end, trial_state), durable=True)
 
-    # What people ask
+    # Queries of the commands
 
     def attempts(self, key: str) -> list[AttemptRow]:
-        """The attempts of a trial, the newest last; none for an unknown key."""
+        """Return the attempts of a trial, the newest last; none for an unknown key."""
         return self._read(lambda connection: progress.attempts(connection, key))
 
     def failures(self, grid: str | None = None) -> list[FailureRow]:
-        """The failed trials of one grid or all, by cause, the commonest first."""
+        """Return the failed trials of one grid or all, by cause, the commonest first."""
         return self._read(lambda connection: progress.failures(connection, grid))
 
     def progress(self, grid: str | None = None) -> list[ProgressRow]:
-        """The trials of one grid in its order, or those of all grids by grid name.
+        """Return the trials of one grid in its order, or those of all grids by grid name.
 
-        What a dead driver had counts as pending.
+        Trials of a dead driver count as pending.
         """
         return self._read(
             lambda connection: progress.progress(connection, grid, self._settled, self.living(connection))
         )
 
     def measured(self, purposes: Sequence[str] = ("train", "canary")) -> list[MeasuredRow]:
-        """What the training of trials and their canaries have measured, of all grids."""
+        """Return the measurements of trials and their canaries, of all grids."""
         return self._read(lambda connection: progress.measured(connection, purposes))
 
     # Copies and checks
@@ -247,7 +247,7 @@ class Database:
             return back_up_to(self.engine, self.where, target, self.living)
 
     def broken_rows(self) -> list[str]:
-        """Return the rows of a file whose values are not what their columns hold, in words."""
+        """Return a line for each row of a file whose values do not fit their columns."""
         from orchestrator.database.rows_check import LARGE, SMALL, broken_rows
 
         with described(self.where):
@@ -256,7 +256,7 @@ class Database:
     def leave_out_broken(self, *, numbers: bool) -> list[str]:
         """Read a file without its broken rows from now on; returns a line for each.
 
-        With `numbers` every epoch and metric is looked at as well, which takes a second for a million of them.
+        With `numbers` every epoch and metric is checked as well, which takes a second for a million of them.
         """
         from orchestrator.database.rows_check import LARGE, MOST, SMALL, broken_rows, leave_out
 
@@ -271,7 +271,7 @@ class Database:
         return [f"{self.where}: {each}. The row is left out, with what belongs to it; {RESTORE}" for each in broken]
 
     def damage(self) -> list[str]:
-        """Return what is wrong with the pages and references of a file, a few lines at most; it reads all of it."""
+        """Return the damage of a file's pages and references, a few lines at most; it reads the whole file."""
         from orchestrator.database.backup import damage
 
         return self._read(damage)
@@ -279,12 +279,12 @@ class Database:
     # Connections
 
     def living(self, connection: Connection) -> Living:
-        """Which drivers live, by their tokens."""
+        """Return which drivers live, by their tokens."""
         return living_drivers(connection, self.path)
 
     @contextmanager
     def driven_by(self, driver: Driver, session: LockedSession | None) -> Iterator[None]:
-        """Be the database of this driver; with a session, write through it (`driver_lock` calls this)."""
+        """Write as this driver within the context; with a session, through it (`driver_lock` calls this)."""
         self.driver, self._session, self.patience = driver, session, patience()
         try:
             yield
@@ -294,13 +294,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection for questions of one's own; what goes wrong with it raises DatabaseError."""
+        """Yield a connection for other queries; its errors become DatabaseError."""
         with described(self.where), self.engine.connect() as connection, self._trusted():
             yield connection
 
     @contextmanager
     def _trusted(self) -> Iterator[None]:
-        """Blame the rows for what their reader did not expect of them, where some are broken."""
+        """Blame broken rows, if there are any, for an unexpected error of their reader."""
         try:
             yield
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -316,9 +316,10 @@ class Database:
         return persist(once, self)
 
     def _write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
-        """Run one transaction, again where that may help.
+        """Run one transaction, with retries where they may help.
 
-        What is run twice because the answer to a commit was lost must not do harm: every `work` allows for that.
+        A transaction may run twice, when the answer to its commit was lost, and must do no harm then: every `work`
+        allows for that.
         """
         if self.readonly:
             raise DatabaseError(f"{self.where} was opened for reading")

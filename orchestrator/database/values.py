@@ -1,4 +1,4 @@
-"""Values as both databases can hold them."""
+"""Values in a form that both databases can store."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sqlalchemy import CursorResult
 
 
 def now() -> datetime:
-    """The present time in UTC, naive as the tables hold it."""
+    """Return the present time in UTC, naive as in the tables."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
 def strict_json(value: Any) -> str:
-    """JSON that every reader accepts; raises ValueError for NaN and infinities."""
+    """Return JSON that every reader accepts; raises ValueError for NaN and infinities."""
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def storable(value: Any) -> Any:
-    """A copy of plain data that strict JSON and PostgreSQL accept.
+    """Return a copy of plain data that strict JSON and PostgreSQL accept.
 
     A number that is not finite becomes None; NUL and undecodable bytes in a string (of a command line, of a path)
     become backslash escapes.
@@ -38,14 +38,14 @@ def storable(value: Any) -> Any:
 
 
 def clean(value: str, length: int | None = None) -> str:
-    """A string without NUL and lone surrogates, of at most `length` characters."""
+    """Return a string without NUL and lone surrogates, of at most `length` characters."""
     if "\0" in value or not value.isprintable():
         value = value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
     return value if length is None else value[:length]
 
 
 def new_id(inserted: CursorResult[Any]) -> int:
-    """Return the id of the one row that was inserted."""
+    """Return the id of the one inserted row."""
     key = inserted.inserted_primary_key
     assert key is not None
     return int(key[0])

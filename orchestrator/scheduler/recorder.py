@@ -136,7 +136,7 @@ class Recorder:
         self.observer.tick()
         self.journal.look()
         if time.monotonic() - self.last_lock_check > LOCK_CHECK_SECONDS:
-            self.journal.write("lock check", self.database.prove_lock)
+            self.journal.write("lock check", self.database.check_lock)
             self.last_lock_check = time.monotonic()
 
     def started(self, key: str, message: Mapping[str, Any]) -> None:

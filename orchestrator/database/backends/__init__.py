@@ -1,1 +1,1 @@
-"""What differs between SQLite and PostgreSQL."""
+"""Code that differs between SQLite and PostgreSQL."""

@@ -1,4 +1,4 @@
-"""A results database on a PostgreSQL server: connections, and locks that die with their connection."""
+"""A results database on a PostgreSQL server: connections, and locks that the server frees with their connection."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.database.errors import Busy, DatabaseError, Holder
 from orchestrator.database.values import now, strict_json
 
-# A server notices within a minute that a host vanished, and frees its locks; by default it takes hours.
+# In seconds (idle, interval) and probes: a server notices a vanished host within a minute, and frees its locks. The
+# default takes hours.
 _KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 CONNECT_SECONDS = 10
 UNANSWERED_SECONDS = 60
 
 
 def postgresql_engine(url: URL, *, readonly: bool) -> Engine:
-    """An engine through psycopg 3; raises DatabaseError when that is not installed."""
+    """Return an engine through psycopg 3; raises DatabaseError when psycopg is not installed."""
     options = [f"-c tcp_{name}={value}" for name, value in _KEEPALIVES.items()]
     if readonly:
         options.append("-c default_transaction_read_only=on")
@@ -32,7 +33,7 @@ def postgresql_engine(url: URL, *, readonly: bool) -> Engine:
     arguments = {
         "connect_timeout": CONNECT_SECONDS,
         **_KEEPALIVES,
-        # Keepalives say nothing while an answer is awaited: without it a cut network is noticed after 15 minutes.
+        # Keepalives do not cover a wait for an answer: without this a cut network is noticed after 15 minutes.
         "tcp_user_timeout": UNANSWERED_SECONDS * 1000,
         "options": " ".join(options),
     }
@@ -52,13 +53,13 @@ def postgresql_engine(url: URL, *, readonly: bool) -> Engine:
 
 
 def lock_number(*names: str) -> int:
-    """A signed 64-bit number for an advisory lock of that name."""
+    """Return a signed 64-bit number for an advisory lock of that name."""
     digest = hashlib.blake2b("\0".join(("orchestrate", *names)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 
 def advisory_locks(connection: Connection) -> set[int]:
-    """The numbers of the advisory locks that any session holds on this database."""
+    """Return the numbers of the advisory locks that any session holds on this database."""
     rows = connection.execute(
         text(
             "SELECT l.classid, l.objid FROM pg_locks l "
@@ -70,16 +71,16 @@ def advisory_locks(connection: Connection) -> set[int]:
     return {number - 2**64 if number >= 2**63 else number for number in unsigned}
 
 
-# Drivers share it; a migration holds it alone.
+# Drivers share this lock; a migration holds it alone.
 SCHEMA = lock_number("schema")
-# Held for one transaction that touches many trials, so that two of them never wait for each other in a circle.
+# Serialises bulk updates to avoid deadlocks.
 BULK = lock_number("bulk")
 
 
 class LockedSession:
-    """One connection that holds advisory locks of the session.
+    """A connection that holds advisory locks of the session.
 
-    What a driver writes goes through it: a write that succeeds proves that the locks are still held.
+    A driver writes through it: a write that succeeds proves that the locks are still held.
     """
 
     def __init__(self, engine: Engine, where: str, *, exclusive: list[int], shared: list[int], holder: Holder) -> None:
@@ -90,13 +91,13 @@ class LockedSession:
         self._name = _session_name(holder)
         self._connection: Connection | None = None
         self._backend: dict[str, Any] | None = None
-        # The connection is a new one, and nothing was written through it yet.
+        # True once a lost connection was replaced, until the next write.
         self.renewed = False
 
     def connection(self) -> Connection:
-        """The connection, with all locks; when it was lost, a new one.
+        """Return the connection, with all locks; a new one after a loss.
 
-        Raises Busy when another session holds one of the locks, also when it took it after a loss.
+        Raises Busy when another session holds one of the locks, also when it took the lock after a loss.
         """
         held = self._connection
         if held is not None and not held.invalidated and not held.closed:
@@ -128,7 +129,7 @@ class LockedSession:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        # The server frees them when it notices that the session ended; the next driver may be faster than that.
+        # The server frees the locks when it notices that the session ended; the next driver may be faster than that.
         with suppress(SQLAlchemyError):
             connection.rollback()
             connection.execute(text("SELECT pg_advisory_unlock_all()"))
@@ -137,7 +138,7 @@ class LockedSession:
 
 
 def holder_of(connection: Connection, lock: int) -> Holder:
-    """Whoever holds a lock, from the name its session bears."""
+    """Return the holder of a lock, from the name of its session."""
     name = connection.execute(
         text(
             "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
@@ -155,7 +156,7 @@ def holder_of(connection: Connection, lock: int) -> Holder:
 
 
 def _session_name(holder: Holder) -> str:
-    """What the server shows of a driver's session; it keeps 63 bytes, so the grid's name comes last."""
+    """Return the name of a driver's session; the server keeps 63 bytes, so the grid's name comes last."""
     started = int((holder.started or now()).replace(tzinfo=UTC).timestamp())
     return f"orchestrate {holder.pid}@{(holder.host or '')[:20]} {started} {holder.grid}"
 

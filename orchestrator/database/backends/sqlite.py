@@ -21,10 +21,10 @@ from orchestrator.database.values import strict_json
 from orchestrator.exit_codes import TRY_AGAIN, of_system
 from trainer.paths import folder_refusal
 
-# How long one try waits for another program's lock. A write is tried again a few times, see patience.PAUSES.
+# Timeout, in seconds, of one try at another program's lock. A write is retried, see patience.PAUSES.
 BUSY_SECONDS = 8.0
 
-# Write-ahead logging keeps its index in shared memory, which processes on two hosts do not share:
+# Network file systems. Write-ahead logging keeps its index in shared memory, which two hosts do not share:
 # https://sqlite.org/wal.html ("All processes using a database must be on the same host computer").
 _NETWORK = {
     "nfs",
@@ -50,10 +50,10 @@ _NETWORK = {
 }
 _LOCAL_FUSE = {"fuseblk", "fuse.fuse-overlayfs"}
 
-# Of a file or a folder that this user may not write.
+# Errors of a file or folder that this user may not write.
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
-# What a name may have (Linux), less the longest end that SQLite puts behind it.
+# Longest file name in bytes (Linux), less the longest suffix that SQLite appends.
 _NAME_BYTES = 255 - len("-journal")
 
 _MAGIC = b"SQLite format 3\0"
@@ -104,13 +104,13 @@ def check_file(path: Path, *, create: bool, readonly: bool) -> None:
 
 
 def sqlite_engine(path: Path, *, readonly: bool) -> Engine:
-    """An engine on an existing file, or for a writer on one to be made.
+    """Return an engine on an existing file, or for a writer on a new one.
 
-    Transactions are explicit: BEGIN for those that read, BEGIN IMMEDIATE for those with the execution option
-    `write`, so that a transaction never fails between its first read and its first write.
+    Transactions are explicit: BEGIN for those that read, BEGIN IMMEDIATE for those with the execution option `write`,
+    so that a transaction never fails between its first read and its first write.
     """
 
-    # Once, before there are connections: closing a file gives up all locks that this process has on it.
+    # Once, before any connection: closing a file releases all locks that this process has on it.
     folder_writable = not readonly or _folder_writable(path)
     writable = not readonly or (folder_writable and _file_writable(path))
 
@@ -126,7 +126,7 @@ def sqlite_engine(path: Path, *, readonly: bool) -> Engine:
         )
         connection.execute("PRAGMA foreign_keys = ON")
         if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
-            # Safe against killed processes; a power cut may take the last commits. What must last asks for FULL.
+            # Safe against killed processes; a power cut may lose the last commits. Durable writes ask for FULL.
             connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA temp_store = MEMORY")
         if readonly:
@@ -134,7 +134,7 @@ def sqlite_engine(path: Path, *, readonly: bool) -> Engine:
             connection.execute("PRAGMA cache_size = -65536")
         return connection
 
-    # A reader connects anew each time: whether a log can be used depends on who else is there.
+    # A reader reconnects each time: whether a log can be used depends on the other processes.
     pool = NullPool if readonly else QueuePool
     engine = create_engine("sqlite://", creator=connect, poolclass=pool, json_serializer=strict_json)
 
@@ -148,7 +148,7 @@ def sqlite_engine(path: Path, *, readonly: bool) -> Engine:
 
 
 def set_journal(engine: Engine, path: Path) -> str | None:
-    """Choose the journal for the file's disk; the warning to show when it is a network file system.
+    """Choose the journal for the file's disk; returns the warning to show when it is a network file system.
 
     On a local disk it is the write-ahead log, where readers and the writer never wait for each other.
     """
@@ -159,10 +159,10 @@ def set_journal(engine: Engine, path: Path) -> str | None:
         try:
             if raw.execute("PRAGMA journal_mode").fetchone()[0] != wanted:
                 raw.execute(f"PRAGMA journal_mode = {wanted.upper()}")
-                # The next connection sets itself up for the new journal.
+                # The next connection opens the new journal.
                 connection.invalidate()
         except sqlite3.OperationalError as error:
-            # In use right now: both journals are correct, and the next driver tries again.
+            # In use now: both journals are correct, and the next driver tries again.
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
     if kind is None:
@@ -174,13 +174,13 @@ def set_journal(engine: Engine, path: Path) -> str | None:
 
 
 def network_filesystem(path: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
-    """The type of the network file system that holds `path`, or None for a local disk (or where it cannot be known)."""
+    """Return the type of the network file system that holds `path`, or None for a local disk or an unknown one."""
     try:
         lines = mounts.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
     real = os.path.realpath(path)
-    found, longest = "", -1
+    kind, longest = "", -1
     for line in lines:
         fields = line.split(" ")
         if len(fields) < 3:
@@ -189,9 +189,9 @@ def network_filesystem(path: Path, mounts: Path = Path("/proc/mounts")) -> str |
         point = fields[1].replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
         inside = real == point or real.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= longest:  # of mounts over each other the last one counts
-            found, longest = fields[2], len(point)
-    remote = found in _NETWORK or (found.startswith("fuse") and found not in _LOCAL_FUSE)
-    return found if remote else None
+            kind, longest = fields[2], len(point)
+    remote = kind in _NETWORK or (kind.startswith("fuse") and kind not in _LOCAL_FUSE)
+    return kind if remote else None
 
 
 def back_up(engine: Engine, path: Path, version: int) -> Path:
@@ -227,8 +227,7 @@ def copy_file(engine: Engine, target: Path) -> None:
 
 
 def lacks_log(path: Path) -> bool:
-    """Return whether a database file was in write-ahead mode when it was last written, and stands without its log and
-    without a lock file: as a copy does that was taken of it alone."""
+    """Return whether a file in write-ahead mode lacks its log and lock file, as a copy of the file alone does."""
     beside = (path.with_name(path.name + end) for end in ("-wal", ".lock"))
     with path.open("rb") as file:
         return file.read(20)[18:] == b"\2\2" and not any(other.exists() for other in beside)
@@ -249,9 +248,9 @@ def _file_writable(path: Path) -> bool:
 
 def _reading_mode(path: Path, writable: bool, folder_writable: bool) -> str:
     if writable:
-        # As a writer would open it, so that the last one to leave tidies up the log; query_only forbids the rest.
+        # As a writer would open it, so that the last process to close it tidies up the log; query_only forbids writes.
         return "mode=rw"
-    # Where no log can be made beside it, a file without one is complete as it is, and nobody is writing.
+    # In a folder without write permission no log can be made: a file without one is complete, and nobody writes it.
     if not folder_writable and not path.with_name(path.name + "-wal").exists():
         return "mode=ro&immutable=1"
     return "mode=ro"
@@ -259,7 +258,7 @@ def _reading_mode(path: Path, writable: bool, folder_writable: bool) -> str:
 
 @contextmanager
 def synchronous(connection: Connection) -> Iterator[None]:
-    """Commit to the disk, with all that was committed before, and not only to the operating system."""
+    """Commit to the disk, with all earlier commits, and not only to the operating system."""
     raw: Any = connection.connection.driver_connection
     (before,) = raw.execute("PRAGMA synchronous").fetchone()
     raw.execute("PRAGMA synchronous = FULL")
