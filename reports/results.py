@@ -171,7 +171,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
         config = {name: each for name, each in row.config.items() if name != "seed"}
         identity = repr(sorted(config.items(), key=lambda item: item[0]))
         attempt = attempts.get(trial)
-        state, _ = progress.present(row.state, row.driver, living)
+        state, _ = progress.effective_state(row.state, row.driver, living)
         states[trial] = _state(state, attempt.error_class if attempt else None)
         configs.setdefault(identity, config)
         places.setdefault(identity, {}).update(dict.fromkeys(asked[trial]))
