@@ -65,10 +65,10 @@ def run_options(
     from orchestrator.storage import absolute
 
     address = cluster_address(address)
-    # Beside the database file, so that the two are found, moved and removed together.
+    # Beside the database file, so that one who finds, moves or removes the file has both.
     on_server = "://" in str(db)
     beside = Path("results.db") if on_server else Path(db)
-    # What another run must be told to find the same, from whatever folder; see `orchestrator.console.triage.rerun`.
+    # Options that another run needs to find the same data from any folder; see `orchestrator.console.triage.rerun`.
     places = {"--data-root": absolute(data_root), "--address": address}
     folder = checkpoints or beside.with_name(f"{beside.stem}-checkpoints")
     if checkpoints or on_server:
@@ -142,8 +142,8 @@ def run_grid(
             plan = plan_of(grid, database)
             wanted = [entry.trial for entry in plan.pending if entry.trial.key not in tried]
             claimed = database.claim([trial.key for trial in wanted], driver) if wanted else set()
-            if set(others) != told:
-                told, shared = set(others), True
+            if set(others) != announced:
+                announced, shared = set(others), True
                 observer.note(_elsewhere(database, others, wait))
             if claimed:
                 trials = [trial for trial in wanted if trial.key in claimed]

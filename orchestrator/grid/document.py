@@ -1,4 +1,4 @@
-"""One YAML 1.2 file as a tree that knows the place of every value, read without ever running away."""
+"""Parse YAML 1.2 into nodes with line and column; size and depth are limited."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ruamel.yaml.events import (
 from orchestrator.grid.problems import GridError, Place, Problem, joined
 from trainer.problems import shown, unknown
 
-# Far above any real grid, and far below what would keep a person waiting.
+# Far above any real grid, and small enough to be read at once.
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
 MAX_VALUES = 200_000
@@ -36,38 +36,38 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 _NULL = re.compile(r"null|Null|NULL|~|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-# Without .inf and .nan: no field takes them, and as words they are named in the message.
+# Without .inf and .nan: no field accepts them, and as strings they appear in the message.
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """A value and where it stands (line and column, from 1). Mappings hold their keys' places beside their values."""
+    """A value and its position (line and column, from 1). Mappings have their keys' positions beside their values."""
 
     value: bool | int | float | str | list[Node] | dict[str, Node] | None
     line: int
     column: int
     places: dict[str, Place] = field(default_factory=dict)
-    # With everything below it; aliases count each time.
+    # Number of nodes below it and itself; aliases count each time.
     size: int = 1
     depth: int = 1
 
     @property
     def place(self) -> Place:
-        """Line and column."""
+        """Return line and column."""
         return self.line, self.column
 
     def plain(self) -> Any:
-        """The value without places, as JSON knows it."""
+        """Return the value without positions, in JSON's types."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
 
 
 def read_document(path: Path) -> tuple[Node, str]:
-    """The tree of a YAML file, and its text.
+    """Return the tree of a YAML file, and its text.
 
-    Anchors and aliases are followed; tags are refused, so nothing but the core schema's plain values can come out.
+    Anchors and aliases are followed; tags are refused, so that only plain values of the core schema remain.
 
     Raises GridError: the file cannot be read, is too large, too deep, or is not one YAML document of unique keys.
     """
@@ -111,7 +111,7 @@ def _neighbours(path: Path) -> str:
 
 
 class _Composer:
-    """Builds the tree from the parser's events; size and depth are known at every moment."""
+    """Builds the tree from the parser's events; checks size and depth at each event."""
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
@@ -123,7 +123,7 @@ class _Composer:
         self.problems: list[Problem] = []
 
     def compose(self) -> Node:
-        """The tree; raises GridError with the first mistake of syntax, or with all others."""
+        """Return the tree; raises GridError with the first mistake of syntax, or with all others."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -131,7 +131,7 @@ class _Composer:
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             if mark and mark.line >= self.lines:
-                # At the end of the file nothing is to be seen; what is not complete stands where it began.
+                # The end of the file shows nothing; an incomplete value is reported where it began.
                 mark = error.context_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (self.line, 1)
             line = min(line, self.lines)
@@ -142,7 +142,7 @@ class _Composer:
                 what = what.replace(end, "the end of the file")
             raise self._stop(line, column, f"is not YAML: {what}") from None
         except (YAMLError, ValueError, LookupError, AttributeError, TypeError, AssertionError) as error:
-            # What the parser says without a place, and what escapes from it on odd input.
+            # Parser errors without a position, and other exceptions of the parser on odd input.
             what = str(error).split("\n")[0] or type(error).__name__
             raise self._stop(self.line, 1, f"is not YAML: {what}") from None
         if self.problems:
@@ -194,7 +194,7 @@ class _Composer:
             key = self._node(event) if isinstance(node.value, dict) else None
             child = self._node(event if key is None else self._next())
             if key is not None and child.value is None:
-                # The parser puts an empty value where the next token begins, lines further down.
+                # The parser puts an empty value where the next token begins, which may be lines further down.
                 child = Node(None, key.line, key.column)
             node.size += child.size
             node.depth = max(node.depth, child.depth + 1)
@@ -209,7 +209,7 @@ class _Composer:
 
     def _entry(self, node: Node, entries: dict[str, Node], key: Node, child: Node) -> None:
         if not isinstance(key.value, str):
-            # `{{ x }}` is a mapping whose key is a mapping.
+            # YAML reads `{{ x }}` as a mapping whose key is a mapping.
             what = "templates ({{ }}) are not filled in: write the value itself"
             what = what if isinstance(key.value, dict) else "put it in quotes"
             self._note(key.line, key.column, f"the key {shown(key.plain())} is not a name; {what}")
@@ -251,22 +251,22 @@ def _place(event: Any) -> Place:
     return event.start_mark.line + 1, event.start_mark.column + 1
 
 
-# YAML 1.2 has no merge keys, though many readers know them.
+# YAML 1.2 has no merge keys, though many readers accept them.
 MERGE = "merge keys (<<: *name) are not supported; write the keys out, or give a whole section as *name"
 
-# As shells, Hydra, Jinja, Helm and CI services write them.
+# Templates of shells, Hydra, Jinja, Helm and CI services.
 _TEMPLATE = re.compile(r"\$\{|\$\(|\{\{|\{%")
 
 
 class Reader:
-    """Takes a tree apart and collects what is wrong with it, so that all problems are named at once."""
+    """Takes a tree apart and collects its problems, so that all are reported at once."""
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[Problem] = []
 
     def note(self, place: Place, key: str, message: str) -> None:
-        """Remember a problem."""
+        """Record a problem."""
         if _TEMPLATE.search(message):
             message += "; variables and templates are not filled in: write the value itself"
         self.problems.append(Problem(self.file, *place, key, message))
@@ -281,7 +281,7 @@ class Reader:
     ) -> dict[str, Node]:
         """Return the entries of a mapping under its allowed keys; nothing for a missing or empty one.
 
-        `elsewhere` says of keys that are allowed in another section which one that is.
+        `elsewhere` gives, for keys that are allowed in another section, the name of that section.
         """
         if node is None or node.value is None:
             return {}
@@ -302,7 +302,7 @@ class Reader:
         return {name: child for name, child in node.value.items() if name in allowed}
 
     def items(self, node: Node | None, key: str) -> list[Node]:
-        """The items of a list; nothing for a missing or empty one."""
+        """Return the items of a list; nothing for a missing or empty one."""
         if node is None or node.value is None:
             return []
         if not isinstance(node.value, list):

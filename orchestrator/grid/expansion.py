@@ -1,4 +1,4 @@
-"""From the sections `fixed`, `grid` and `exclude` to configurations: products of axes, every cell checked."""
+"""Expand the sections `fixed`, `grid` and `exclude` into configurations: products of axes, every cell checked."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.grid.document import Node, Reader
-from orchestrator.grid.fields import ENTANGLED, Block, Choice, Choices
+from orchestrator.grid.fields import CROSS_CHECKED, Block, Choice, Choices
 from orchestrator.grid.problems import Place, joined
 from trainer.config import TrainConfig, config_problems
 from trainer.problems import shown
 
-# Planned in seconds. More is a slip of the pen, or work for several grid files.
+# Limit of a plan that takes seconds. A larger grid is a mistake, or needs several files.
 MAX_TRIALS = 200_000
 MAX_RULES = 100
 
 
 def expand(reader: Reader, sections: dict[str, Node], root: Node) -> tuple[dict[str, TrainConfig], set[str]]:
-    """The configurations of a grid file by key, in the order of the file, and the fields that are axes in it.
+    """Return the configurations of a grid file by key, in the order of the file, and the fields that are axes in it.
 
-    Blocks of a grid may share cells: a shared one is trained once. Within a block, a trial that comes twice is a
-    problem. Problems are noted in the reader; what is returned is complete only where there are none.
+    Blocks of a grid may share cells: a shared one is trained once. Within a block, a duplicate trial is a problem.
+    Problems are noted in the reader; the result is complete only without problems.
     """
-    sound = not reader.problems
+    valid = not reader.problems
     choices = Choices(reader)
     fixed = choices.fixed(sections.get("fixed"))
     blocks = choices.blocks(sections.get("grid"), root, fixed)
-    sound = sound and not choices.flawed & ENTANGLED
+    valid = valid and not choices.invalid & CROSS_CHECKED
     noted = len(reader.problems)
     entries = reader.items(sections.get("exclude"), "exclude")
     if len(entries) > MAX_RULES:
         reader.note(entries[MAX_RULES].place, "exclude", f"has {len(entries):,} entries; one file may hold {MAX_RULES}")
     rules = [_Rule(choices, node, f"exclude[{i}]") for i, node in enumerate(entries[:MAX_RULES])]
-    # A rule that cannot be read leaves cells in that should have gone.
-    sound = sound and noted == len(reader.problems)
+    # An unreadable rule leaves in cells that it should have removed.
+    valid = valid and noted == len(reader.problems)
 
     configs: dict[str, TrainConfig] = {}
     size = sum(prod(map(len, block.axes.values())) for block in blocks)
     if size > MAX_TRIALS:
         reader.note(blocks[0].place, "grid", f"makes {size:,} trials; one file may hold {MAX_TRIALS:,}")
-    elif sound:
+    elif valid:
         for block in blocks:
             _expand_block(reader, block, fixed, rules, configs)
         if not reader.problems:
@@ -84,7 +84,7 @@ def _expand_block(
 
 def _note_twice(reader: Reader, first: tuple[Choice, ...], second: tuple[Choice, ...]) -> None:
     differing = [(one, other) for one, other in zip(first, second, strict=True) if one is not other]
-    # Where several axes repeat themselves, each repetition also has a cell that differs in it alone.
+    # Where several axes repeat values, each repetition also has a cell that differs in it alone.
     if len(differing) == 1:
         one, other = differing[0]
         where = f"{one.key} in line {one.place[0]}"
@@ -101,7 +101,7 @@ class _Rule:
         self.values = {name: set(map(_comparable, values)) for name, values in choices.rule(node, key).items()}
 
     def matching(self, block: Block, fixed: dict[str, Choice]) -> list[tuple[int, set[int]]] | None:
-        """The axes of a block that decide, each with the ids of its matching choices; None where nothing can match."""
+        """Return the deciding axes of a block, with the ids of their matching choices; None where nothing matches."""
         axes: list[tuple[int, set[int]]] = []
         for name, wanted in self.values.items():
             if name in block.axes:

@@ -1,4 +1,4 @@
-"""Reads the values that a grid file gives to the fields of a configuration: one each, or an axis of them."""
+"""Read the values that a grid file gives to the fields of a configuration: one each, or an axis of them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from orchestrator.grid.problems import Place, joined
 from trainer.config import TrainConfig, config_problems
 from trainer.problems import shown
 
-# What a configuration checks one against the other. Where one of these is wrong or missing in the file, the cells
-# cannot be judged: the defaults in its place would make up problems.
-ENTANGLED = frozenset({"dataset", "validation", "network", "peer", "stages", "heads", "methods"})
-# The keys of the sections that are no part of what a trial is: what it asks for, with the section of single networks
-# last, and what is printed.
+# Fields validated together. If one is invalid or missing, skip the cross-checks: its default would cause false errors.
+CROSS_CHECKED = frozenset({"dataset", "validation", "network", "peer", "stages", "heads", "methods"})
+# Keys of the sections outside a trial's identity: its resources, with the section of single networks last, and its
+# reports.
 RESOURCES = ("gpu", "cpu", "gpus_per_trial", "processes", "engine", "deterministic", "per_network")
 REPORT = ("tables", "figures", "selection")
 ELSEWHERE = dict.fromkeys(RESOURCES, "`resources`") | dict.fromkeys(REPORT, "`report`")
@@ -27,7 +26,7 @@ ELSEWHERE = dict.fromkeys(RESOURCES, "`resources`") | dict.fromkeys(REPORT, "`re
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Choice:
-    """One value for one field, where it stands, and the places of what it is made of."""
+    """A value for one field, its position, and the positions of its parts."""
 
     value: Any
     key: str
@@ -35,14 +34,14 @@ class Choice:
     parts: dict[tuple[str, ...], Place] = field(default_factory=dict)
 
     def locate(self, path: tuple[str, ...]) -> Place:
-        """The place of the innermost known part on a path."""
-        known = (self.parts[path[:length]] for length in range(len(path), 0, -1) if path[:length] in self.parts)
-        return next(known, self.place)
+        """Return the position of the innermost part on a path that has one."""
+        positions = (self.parts[path[:length]] for length in range(len(path), 0, -1) if path[:length] in self.parts)
+        return next(positions, self.place)
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One product of axes."""
+    """A product of axes."""
 
     key: str
     place: Place
@@ -50,25 +49,25 @@ class Block:
 
 
 class Choices:
-    """Reads choices and checks each on its own. `flawed` are the fields that the file means to give, and fails to."""
+    """Reads choices and checks each on its own. `invalid` are the fields whose values in the file are wrong."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
-        self.flawed: set[str] = set()
+        self.invalid: set[str] = set()
 
     def fixed(self, node: Node | None) -> dict[str, Choice]:
-        """The section `fixed`: one choice per field."""
+        """Return the section `fixed`: one choice per field."""
         chosen = {}
         for name, child in self._fields(node, "fixed").items():
             choice = self._choice(name, child, joined("fixed", name))
             if choice is None:
-                self.flawed.add(name)
+                self.invalid.add(name)
             else:
                 chosen[name] = choice
         return chosen
 
     def blocks(self, node: Node | None, root: Node, fixed: dict[str, Choice]) -> list[Block]:
-        """The section `grid`: one block or a list of them; without it, the one trial that `fixed` describes."""
+        """Return the section `grid`: one block or a list of them; without it, the one trial that `fixed` describes."""
         if node is None or node.value is None:
             return [Block("grid", (node or root).place, {})]
         if node.value == []:
@@ -86,19 +85,19 @@ class Choices:
                 if axis:
                     axes[name] = axis
                 else:
-                    self.flawed.add(name)
+                    self.invalid.add(name)
             blocks.append(Block(key, child.place, axes))
         return blocks
 
     def rule(self, node: Node, key: str) -> dict[str, list[Any]]:
-        """An entry of `exclude`: the values to drop, by field."""
+        """Return an entry of `exclude`: the values to drop, by field."""
         axes = {name: self.axis(name, child, joined(key, name)) for name, child in self._fields(node, key).items()}
         if not axes and not node.value:
             self.reader.note(node.place, key, "names nothing to leave out, such as {network: resnet50}")
         return {name: [choice.value for choice in axis] for name, axis in axes.items()}
 
     def axis(self, name: str, node: Node, key: str) -> list[Choice]:
-        """The sound choices of an axis: a list, a single value, or for methods a powerset."""
+        """Return the valid choices of an axis: a list, a single value, or for methods a powerset."""
         if node.value is None or node.value == []:
             self.reader.note(node.place, key, "has no values; give a list of them")
             return []
@@ -108,17 +107,17 @@ class Choices:
         return [choice for choice in choices if choice is not None]
 
     def _fields(self, node: Node | None, key: str) -> dict[str, Node]:
-        """The entries of a mapping of configuration fields."""
-        found = self.reader.mapping(node, key, TrainConfig.model_fields, elsewhere=ELSEWHERE)
+        """Return the entries of a mapping of configuration fields."""
+        entries = self.reader.mapping(node, key, TrainConfig.model_fields, elsewhere=ELSEWHERE)
         if node is not None and isinstance(node.value, dict):
-            for name in node.value.keys() - found.keys() - ELSEWHERE.keys():
-                self.flawed.update(get_close_matches(name[:100], TrainConfig.model_fields, n=1, cutoff=0.5))
+            for name in node.value.keys() - entries.keys() - ELSEWHERE.keys():
+                self.invalid.update(get_close_matches(name[:100], TrainConfig.model_fields, n=1, cutoff=0.5))
         elif node is not None and node.value is not None:
-            self.flawed |= ENTANGLED
-        return found
+            self.invalid |= CROSS_CHECKED
+        return entries
 
     def _choice(self, name: str, node: Node, key: str) -> Choice | None:
-        """One value, checked without regard to other fields; None where it is wrong."""
+        """Return one value, checked without the other fields; None where it is invalid."""
         if name == "methods":
             choice = self._methods(node, key)
         else:
@@ -127,7 +126,7 @@ class Choices:
             try:
                 TrainConfig(**{name: choice.value})
             except ValidationError as error:
-                # Without a location: not the value itself is wrong, only its company of defaults.
+                # An error without a location is not about this value but about its combination with defaults.
                 if any(entry["loc"] for entry in error.errors(include_url=False)):
                     for path, message in config_problems(error):
                         self.reader.note(choice.locate(path[1:]), joined(key, *path[1:]), message)
@@ -135,12 +134,15 @@ class Choices:
         return choice
 
     def _methods(self, node: Node, key: str) -> Choice | None:
-        """A set of methods: `baseline`, `pskd+byot`, a list of names, or a mapping of them to hyperparameters."""
+        """Return a set of methods:
+
+        `baseline`, `pskd+byot`, a list of names, or a mapping of them to hyperparameters.
+        """
         if node.value in (None, "baseline"):
             return Choice({}, key, node.place)
         value: dict[str, Any] = {}
         parts: dict[tuple[str, ...], Place] = {}
-        sound = True
+        valid = True
         for item in node.value if isinstance(node.value, list) else [node]:
             named: list[tuple[str, Node | None, Place]]
             if isinstance(item.value, str):
@@ -150,19 +152,19 @@ class Choices:
             else:
                 what = f"{shown(item.plain())} is not a method; write its name, or a mapping: {{pskd: {{alpha: 0.8}}}}"
                 self.reader.note(item.place, key, what)
-                sound = False
+                valid = False
                 continue
             for name, child, place in named:
                 if name in value:
                     self.reader.note(place, key, f"names {shown(name)} twice")
-                    sound = False
+                    valid = False
                 value[name] = {} if child is None or child.value is None else child.plain()
                 parts[(name,)] = place
                 parts |= {(name, *below): there for below, there in _places(child)}
-        return Choice(value, key, node.place, parts) if sound else None
+        return Choice(value, key, node.place, parts) if valid else None
 
     def _powerset(self, node: Node, key: str) -> list[Choice]:
-        """Every subset of a list of methods, smaller ones first; each method may carry hyperparameters."""
+        """Return every subset of a list of methods, smaller ones first; each method may carry hyperparameters."""
         below = self.reader.mapping(node, key, ["powerset"]).get("powerset")
         if below is None:
             return []
@@ -197,14 +199,14 @@ def _union(subset: tuple[Choice, ...], place: Place, key: str) -> Choice:
 
 
 def _items(node: Node, key: str) -> list[tuple[Node, str]]:
-    """The items of a list with their paths; a single value stands for a list of one."""
+    """Return the items of a list with their paths; a single value stands for a list of one."""
     if isinstance(node.value, list):
         return [(child, f"{key}[{i}]") for i, child in enumerate(node.value)]
     return [(node, key)]
 
 
 def _places(node: Node | None) -> Iterator[tuple[tuple[str, ...], Place]]:
-    """The places of everything below a node, by path."""
+    """Yield the positions of all nodes below a node, by path."""
     if node is None or not isinstance(node.value, (dict, list)):
         return
     entries = node.value.items() if isinstance(node.value, dict) else ((str(i), c) for i, c in enumerate(node.value))

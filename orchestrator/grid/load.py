@@ -1,4 +1,4 @@
-"""Grid files: from YAML to trials, every one of them built and checked before anything starts."""
+"""Load grid files: from YAML to trials, every one of them built and checked before any starts."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ TABLES = (1, 2, 3, 4, "tinyimagenet", "pskd", "dcm", "ood", "fidelity", "interac
 FIGURES = (2,)
 SELECTIONS = ("best_test", "best_val", "last")
 
-# How a trial's steps are run. See `trainer.train.train`.
+# Ways to run a trial's steps. See `trainer.train.train`.
 ENGINES = ("auto", "launched", "replayed", "compiled")
-# Of one trial; more is a slip of the pen.
+# Limit of one trial's GPUs, CPU cores and processes; a larger number is a typing mistake.
 MAX_AMOUNT = 4096
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -64,7 +64,7 @@ def load_grid(path: str | Path) -> Grid:
 
 
 def placed(trials: Iterable[Trial], gpus: bool) -> list[Trial]:
-    """Return the trials with their number of GPUs: one where the grid leaves it open and there are `gpus`."""
+    """Return the trials with their number of GPUs: one if the grid leaves it open and there are `gpus`."""
     amount = 1.0 if gpus else 0.0
     return [
         trial if trial.resources.gpu is not None else replace(trial, resources=replace(trial.resources, gpu=amount))
@@ -74,7 +74,7 @@ def placed(trials: Iterable[Trial], gpus: bool) -> list[Trial]:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """A hundred thousand objects that all stay: the garbage collector would only walk them over and over."""
+    """Pause the garbage collector: a hundred thousand objects that all stay would be scanned over and over."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -118,7 +118,7 @@ def _report(reader: Reader, node: Node | None) -> dict[str, Any]:
 def _resources(
     reader: Reader, node: Node | None, configs: dict[str, TrainConfig]
 ) -> tuple[Resources, dict[str, Resources]]:
-    """What every trial asks for, and what those of single networks ask for instead."""
+    """Return the resources of every trial, and those of single networks that differ."""
     entries = reader.mapping(node, "resources", RESOURCES)
     shared = _amounts(reader, entries, "resources", Resources())
     trained = {name for config in configs.values() for name in (config.network, config.peer)}
@@ -175,26 +175,26 @@ def _amounts(reader: Reader, entries: dict[str, Node], key: str, otherwise: Reso
 
 
 def _manner(reader: Reader, entries: dict[str, Node], key: str, otherwise: Resources) -> dict[str, Any]:
-    found: dict[str, Any] = {"engine": otherwise.engine, "deterministic": otherwise.deterministic}
+    options: dict[str, Any] = {"engine": otherwise.engine, "deterministic": otherwise.deterministic}
     if (node := entries.get("engine")) is not None:
-        found["engine"] = node.plain()
-        if found["engine"] not in ENGINES:
-            reader.note(node.place, f"{key}.engine", unknown("engine", found["engine"], ENGINES))
+        options["engine"] = node.plain()
+        if options["engine"] not in ENGINES:
+            reader.note(node.place, f"{key}.engine", unknown("engine", options["engine"], ENGINES))
     if (node := entries.get("deterministic")) is not None:
-        found["deterministic"] = node.value
+        options["deterministic"] = node.value
         if not isinstance(node.value, bool):
             reader.note(node.place, f"{key}.deterministic", f"{shown(node.plain())} is neither true nor false")
-    return found
+    return options
 
 
 def _largest(config: TrainConfig, shared: Resources, per_network: dict[str, Resources]) -> Resources:
-    """The resources for all networks of a trial together."""
+    """Return the resources for all networks of a trial together."""
     asked = [per_network.get(name, shared) for name in config.network_names]
     amounts = [1.0 if one.gpu is None else one.gpu for one in asked]
     processes = max(one.processes for one in asked)
     gpu: float | None = math.ceil(max(amounts)) if processes > 1 else max(amounts)
-    # Left open only where no network of the trial needs one for certain.
+    # Left open only where no network of the trial sets a number of GPUs.
     if any(one.gpu is None for one in asked) and not any(one.gpu for one in asked):
         gpu = None
-    # The first network decides how steps are run: there is one step for both.
+    # The first network's settings decide how steps are run: there is one step for both.
     return replace(asked[0], gpu=gpu, cpu=max(one.cpu for one in asked), processes=processes)

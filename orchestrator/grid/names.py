@@ -11,17 +11,17 @@ from trainer.config import TrainConfig
 
 MAX_LENGTH = 200
 
-# Safe in paths, URLs and shells that quote, and never a hidden or parent folder.
+# Unsafe characters in paths, URLs and shells, and names of hidden or parent folders.
 _UNSAFE_IN_PART = re.compile(r"(?:[^A-Za-z0-9_.,=+\[\]-]|\.\.)+")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.,=+/\[\]-]")
 
 
 def trial_names(configs: dict[str, TrainConfig], axes: Collection[str]) -> list[str]:
-    """A unique name per configuration (given by key): network, methods, what else varies, seed.
+    """Return a unique name per configuration (given by key): network, methods, other varying fields, seed.
 
-    `axes` are the fields that the grid file varies; one is shown where it has more than one value in this grid. A
-    name that would be too long or ambiguous ends with the beginning of its key. Characters that are not safe in paths
-    become `-`: `dataset=folder-pets` is the data set folder:pets.
+    `axes` are the fields that the grid file varies; one is shown where it has more than one value in this grid. A name
+    that would be too long or ambiguous ends with the beginning of its key. Characters that are not safe in paths become
+    `-`: `dataset=folder-pets` is the data set folder:pets.
     """
     always = {"network", "peer", "methods", "seed"}
     fields = [name for name in TrainConfig.model_fields if name in axes and name not in always]
@@ -52,14 +52,14 @@ def _methods(config: TrainConfig) -> str:
 
 
 def _parameters(values: dict[str, Any]) -> str:
-    """`[2,3]` for a lone list, `[alpha=0.2,temperature=4]` in general."""
+    """Return `[2,3]` for a lone list, `[alpha=0.2,temperature=4]` in general."""
     if len(values) == 1 and isinstance(only := next(iter(values.values())), (list, tuple)):
         return f"[{_text(only)}]"
     return f"[{','.join(f'{name}={_text(value)}' for name, value in values.items())}]" if values else ""
 
 
 def _field(name: str, value: Any) -> str:
-    """Return `/stages3` or `/dataset=folder-pets`; nothing for a field that is left to its default of None."""
+    """Return `/stages3` or `/dataset=folder-pets`; nothing for a field with its default of None."""
     if value is None:
         return ""
     word = isinstance(value, str)

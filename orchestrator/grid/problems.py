@@ -1,4 +1,4 @@
-"""What is wrong with a grid file: a problem has a place, and all problems are named at once."""
+"""Problems of a grid file: each has a position, and all are reported at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_LISTED = 200
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a file. Lines and columns count from 1; `key` is a path such as grid.network[1]."""
+    """A problem of a file. Lines and columns count from 1; `key` is a path such as grid.network[1]."""
 
     file: str
     line: int | None
@@ -27,7 +27,7 @@ class Problem:
 
 
 class GridError(Exception):
-    """A grid file that cannot be used. `problems` holds everything that is wrong with it, in the order of its lines."""
+    """A grid file cannot be used. `problems` holds all its problems, in the order of lines."""
 
     exit_code = BAD_INPUT
 
@@ -40,7 +40,7 @@ class GridError(Exception):
 
 
 def joined(key: str, *parts: str) -> str:
-    """A path with more parts; numbers are positions in a list: `grid.network[1]`."""
+    """Return a path with more parts; numbers are positions in a list: `grid.network[1]`."""
     for part in parts:
         short = (part if len(part) <= 60 else f"{part[:50]}...") or "''"
         key = f"{key}[{part}]" if part.isdecimal() else f"{key}.{short}" if key else short

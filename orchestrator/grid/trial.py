@@ -11,11 +11,11 @@ from trainer.config import TrainConfig
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial asks of the cluster.
+    """Resources that one trial asks of the cluster.
 
-    It runs in so many `processes`, and each has its GPU (a fraction packs several trials on one) and CPU cores. Without
-    a number, `gpu` is one where there is one and none where there is none, see `placed`. `engine` and `deterministic`
-    say how its steps are run.
+    It runs in `processes` processes, each with its GPU (a fraction packs several trials on one) and CPU cores. `gpu`
+    None means one where the machine has GPUs and none elsewhere, see `placed`. `engine` and `deterministic` set how
+    steps are run.
     """
 
     gpu: float | None = None
@@ -27,7 +27,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration with one seed. `name` is readable, unique in its grid and safe as a path."""
+    """A configuration with a seed. `name` is readable, unique in its grid and safe as a path."""
 
     key: str
     name: str
@@ -37,7 +37,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Grid:
-    """A named list of trials, in the order of the file, and what its reports are."""
+    """A named list of trials, in the order of the file, and its reports."""
 
     name: str
     source: Path

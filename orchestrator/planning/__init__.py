@@ -1,4 +1,4 @@
-"""Plans: which trials would run, how long they take, which are rehearsed. Pure."""
+"""Plans: the trials that would run, their cost, and the ones to rehearse. Pure."""
 
 from orchestrator.planning.canary import Footprint, canaries, canary_shape, packed_share, shape_of, trained_images
 from orchestrator.planning.estimate import Estimate, Measured, Work, interval, make_estimate

@@ -1,4 +1,4 @@
-"""How long the rest of a grid takes, from what was measured so far. Pure: numbers in, numbers out."""
+"""Estimate the time that a grid still takes, from earlier measurements. Pure: numbers in, numbers out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from orchestrator.text import duration
 
-# How far a trial's speed may be off, as a factor, by where its estimate comes from. A trial's own epochs differ by
-# the noise of a machine; other seeds of its configuration hardly more; other methods on its network cost up to about
-# a third; another network says little.
+# Error bounds of a trial's speed, as a factor, by the source of its estimate. A trial's own epochs differ by the noise
+# of a machine; other seeds of its configuration hardly more; other methods on its network cost up to about a third;
+# another network says little.
 OWN, SAME_CELL, SAME_NETWORK, ANOTHER = 1.05, 1.10, 1.35, 4.0
-# A canary extrapolates from a step or two, so what it says is off by this much more.
+# Additional factor for a canary, which extrapolates from a step or two.
 REHEARSED = 1.5
 
 
@@ -30,7 +30,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Work:
-    """Epochs that a trial still has to train; `seconds_per_epoch` is its own speed where it has begun."""
+    """Epochs that a trial still has to train; `seconds_per_epoch` is its own speed if it has begun."""
 
     config: Mapping[str, Any]
     epochs_left: int
@@ -39,7 +39,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds until the last trial ends, with bounds, and the seconds of device time of all trials together."""
+    """Seconds until the last trial ends, with bounds, and the sum of all trials' seconds on a device."""
 
     low: float
     seconds: float
@@ -48,11 +48,11 @@ class Estimate:
 
 
 def make_estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int) -> Estimate | None:
-    """The time that `work` takes when `slots` trials run at once, in order; None where too little was measured.
+    """Return the time that `work` takes when `slots` trials run at once, in order; None without measurements.
 
     A trial's speed is its own, else the mean of its cell (the configuration but for the seed), else of its network,
-    else what canaries say of its cell or network, else the mean of its `setting`; the bounds take every trial to be
-    off in the same direction by the factor of its source.
+    else that of canaries of its cell or network, else the mean of its `setting`. For the bounds, all trials are off in
+    the same direction by the factor of their source.
     """
     speeds: dict[tuple[bool | str, ...], list[float]] = {}
     for each in measured:
@@ -87,7 +87,7 @@ def make_estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int
 
 
 def _levels(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """What a trial shares its speed with: its cell, its network on the same data, its setting."""
+    """Return keys of the groups that share a trial's speed: its cell, its network on the same data, its setting."""
     cell = json.dumps(
         {name: value for name, value in config.items() if name not in ("seed", "epochs", "milestones")}, sort_keys=True
     )
@@ -98,12 +98,12 @@ def _levels(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def setting(config: Mapping[str, Any]) -> str:
-    """What trials must share for one's speed to say anything of another's: images, width and arithmetic."""
+    """Return the fields in which trials must agree for a comparison of their speeds: images, width and arithmetic."""
     return json.dumps([config.get(name) for name in ("dataset", "subset", "width", "precision")])
 
 
 def _makespan(spans: Sequence[float], slots: int) -> float:
-    """When the last of `spans` ends if each starts, in order, on the slot that is free first."""
+    """Return when the last of `spans` ends if each starts, in order, on the slot that is free first."""
     ends = [0.0] * max(1, min(slots, len(spans)))
     for span in spans:
         heapq.heapreplace(ends, ends[0] + span)
@@ -111,7 +111,7 @@ def _makespan(spans: Sequence[float], slots: int) -> float:
 
 
 def interval(left: Estimate) -> str:
-    """`5 min 02 s (4 min 10 s to 7 min 30 s)`."""
+    """Format an estimate with its bounds: `5 min 02 s (4 min 10 s to 7 min 30 s)`."""
     if duration(left.low) == duration(left.high):
         return duration(left.seconds)
     return f"{duration(left.seconds)} ({duration(left.low)} to {duration(left.high)})"

@@ -1,4 +1,4 @@
-"""What the trials of a plan will cost, from what was measured so far. Pure: it asks neither database nor device."""
+"""Forecast the cost of a plan's trials, from earlier measurements. Pure: it uses neither database nor device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class MeasuredTrial(Protocol):
-    """What was measured of one trial; see `orchestrator.database.MeasuredRow`."""
+    """Measurements of one trial; see `orchestrator.database.MeasuredRow`."""
 
     @property
     def key(self) -> str: ...
@@ -32,7 +32,7 @@ class MeasuredTrial(Protocol):
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """What was measured of the trials of one network: the fastest and slowest epoch, and the most memory."""
+    """Measurements of the trials of one network: the fastest and slowest epoch, and the most memory."""
 
     network: str
     fastest: float
@@ -44,7 +44,7 @@ class NetworkCost:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the `trials` of a run would cost. `disk_bytes` is for checkpoints, None where no canary wrote one."""
+    """Cost of the `trials` of a run. `disk_bytes` is for checkpoints, None where no canary wrote one."""
 
     trials: int
     left: Estimate
@@ -56,7 +56,7 @@ class Forecast:
 def make_forecast(
     plan: Plan, states: Mapping[str, State], measured: Sequence[MeasuredTrial], slots: int
 ) -> Forecast | None:
-    """The cost of the pending trials of a plan when `slots` run at once; None where nothing was measured."""
+    """Return the cost of the pending trials of a plan when `slots` run at once; None without measurements."""
     own = {row.key: row.seconds_per_epoch for row in measured if row.purpose == "train"}
     work = []
     for entry in plan.pending:
@@ -66,7 +66,7 @@ def make_forecast(
     left = make_estimate(work, as_measured(measured), slots)
     if left is None or not measured:
         return None
-    # A database may hold other data sets and widths, which say nothing of these trials.
+    # Other data sets and widths in the database tell nothing about these trials.
     settings = {setting(each.config) for each in work}
     measured = [row for row in measured if setting(row.config) in settings]
     networks = {each.config["network"]: None for each in work}
@@ -80,7 +80,7 @@ def make_forecast(
 
 
 def as_measured(rows: Iterable[MeasuredTrial]) -> list[Measured]:
-    """Rows of the database as an estimate takes them."""
+    """Convert rows of the database for an estimate."""
     return [Measured(row.config, row.seconds_per_epoch, rehearsed=row.purpose == "canary") for row in rows]
 
 
@@ -89,7 +89,7 @@ def _cost(network: str, measured: Sequence[MeasuredTrial]) -> NetworkCost | None
     trained = [row for row in rows if row.purpose == "train"]
     if not rows:
         return None
-    # An epoch that was trained says more than one that was extrapolated.
+    # Measured epochs are better than extrapolated ones.
     seconds = [row.seconds_per_epoch for row in trained or rows]
     peaks = [row.peak_memory_bytes for row in rows if row.peak_memory_bytes is not None]
     return NetworkCost(
@@ -98,7 +98,7 @@ def _cost(network: str, measured: Sequence[MeasuredTrial]) -> NetworkCost | None
 
 
 def _disk(work: Sequence[Work], measured: Sequence[MeasuredTrial], slots: int) -> int | None:
-    """A finished trial keeps one checkpoint; one that trains has a second, the one before."""
+    """Return the bytes of all checkpoints: one of each finished trial, and a second one of each that trains."""
     sizes: dict[str, list[int]] = {}
     for row in measured:
         if row.checkpoint_bytes is not None:

@@ -1,4 +1,4 @@
-"""What running a grid would do, trial by trial, and why."""
+"""Plan a run of a grid: what happens to each trial, and why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Status = Literal["new", "interrupted", "done", "failed", "running", "waiting"]
 
-# What becomes of each in the next run, in the order of the summary.
+# What the next run does with trials of each status, in the order of the summary.
 OUTLOOK: dict[Status, str] = {
     "new": "new",
     "interrupted": "to continue",
@@ -26,7 +26,7 @@ OUTLOOK: dict[Status, str] = {
 
 
 class State(Protocol):
-    """What the database knows of a trial; see `orchestrator.database.TrialState`."""
+    """The database's state of a trial; see `orchestrator.database.TrialState`."""
 
     @property
     def state(self) -> str: ...
@@ -44,7 +44,7 @@ class State(Protocol):
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial, how far it is, and a sentence that says why it would run or not; `epochs` are recorded."""
+    """A trial, its number of recorded `epochs`, and a sentence that says why it would run or not."""
 
     trial: Trial
     status: Status
@@ -53,28 +53,28 @@ class PlannedTrial:
 
     @property
     def would_run(self) -> bool:
-        """Whether the next run trains it."""
+        """Return whether the next run trains the trial."""
         return self.status in ("new", "interrupted")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials of a grid in its order; `devices` says where those run that leave it open."""
+    """The trials of a grid in its order; `devices` tells where trials run whose grid leaves it open."""
 
     entries: list[PlannedTrial]
     devices: str | None = None
 
     @property
     def pending(self) -> list[PlannedTrial]:
-        """The trials that the next run trains."""
+        """Return the trials that the next run trains."""
         return [entry for entry in self.entries if entry.would_run]
 
     def count(self, status: Status) -> int:
-        """How many trials are of this status."""
+        """Return the number of trials of this status."""
         return self._counts()[status]
 
     def summary(self) -> str:
-        """One line: `28 trials: 4 new, 24 done`, and what a run would do."""
+        """Return one line: `28 trials: 4 new, 24 done`, and what a run would do."""
         counts = self._counts()
         listed = ", ".join(f"{counts[status]:,} {words}" for status, words in OUTLOOK.items() if counts[status])
         pending = counts["new"] + counts["interrupted"]
@@ -82,7 +82,7 @@ class Plan:
         return f"{counted(len(self.entries), 'trial')}: {listed}; {verdict}"
 
     def together(self) -> list[str]:
-        """Lines that say how trials run, where that is not in one process on a device that the grid names."""
+        """Return lines about trials that run otherwise than in one process on a device that the grid names."""
         shapes = Counter(entry.trial.resources for entry in self.entries if entry.trial.resources.processes > 1)
         return (
             ([] if self.devices is None else [self.devices])
@@ -95,7 +95,7 @@ class Plan:
         )
 
     def _manners(self) -> list[str]:
-        """Lines that say how steps are run, where the grid says it."""
+        """Return lines about how steps are run, where the grid sets it."""
         manners = Counter((entry.trial.resources.engine, entry.trial.resources.deterministic) for entry in self.entries)
         return [
             f"{counted(count, 'trial')} with "
@@ -109,13 +109,13 @@ class Plan:
 
 
 def make_plan(grid: Grid, states: Mapping[str, State]) -> Plan:
-    """Compare a grid with what the database knows of its trials, by key; a trial it does not know is new."""
-    known = ((trial, states.get(trial.key)) for trial in grid.trials)
-    return Plan([PlannedTrial(trial, *_judged(trial, state), state.epochs if state else 0) for trial, state in known])
+    """Compare a grid with the database's states of its trials, by key; a trial without a state is new."""
+    pairs = ((trial, states.get(trial.key)) for trial in grid.trials)
+    return Plan([PlannedTrial(trial, *_judged(trial, state), state.epochs if state else 0) for trial, state in pairs])
 
 
 def with_devices(plan: Plan, gpus: int) -> Plan:
-    """Return a plan whose trials have their number of GPUs, on a machine with so many, and what it says of them."""
+    """Return a plan whose trials have their number of GPUs, on a machine with `gpus` of them, and a line about it."""
     from orchestrator.grid import placed
 
     if all(entry.trial.resources.gpu is not None for entry in plan.entries):
@@ -126,35 +126,35 @@ def with_devices(plan: Plan, gpus: int) -> Plan:
 
 
 def devices_line(gpus: int, where: str = "here") -> str:
-    """Return where trials run whose grid does not say `gpu`, by the number of GPUs that there are."""
+    """Return where trials run whose grid does not set `gpu`, by the number of GPUs."""
     if gpus:
         return f"{counted(gpus, 'GPU')} {where}: each trial takes one, as the grid does not say `gpu` under `resources`"
     return f"no GPU {where}: trials run on the processor, as the grid does not say `gpu` under `resources`"
 
 
 def is_interrupted(state: str, *, begun: bool, claimed: bool) -> bool:
-    """Return whether a trial has begun and nobody trains it now: what `plan`, `run`, `status` and `watch` count so.
+    """Return whether a trial has begun and nobody trains it now; `plan`, `run`, `status` and `watch` agree on this.
 
-    It has `begun` with its first attempt, before any epoch is over; another driver that has `claimed` it goes on.
+    A trial has `begun` with its first attempt, before any epoch is over; one that another driver has `claimed` goes on.
     """
     return state == "pending" and begun and not claimed
 
 
-def _judged(trial: Trial, known: State | None) -> tuple[Status, str]:
-    if known is None:
+def _judged(trial: Trial, state: State | None) -> tuple[Status, str]:
+    if state is None:
         return "new", "never ran"
-    progress = f"{known.epochs} of {counted(trial.config.epochs, 'epoch')}"
-    failure = ": ".join(part for part in (known.error_class, _first_line(known.error)) if part)
-    if known.state == "done":
+    progress = f"{state.epochs} of {counted(trial.config.epochs, 'epoch')}"
+    failure = ": ".join(part for part in (state.error_class, _first_line(state.error)) if part)
+    if state.state == "done":
         total = counted(trial.config.epochs, "epoch")
         return "done", f"all {total} recorded" if trial.config.epochs > 1 else f"its {total} is recorded"
-    if known.state == "failed":
+    if state.state == "failed":
         return "failed", f"{failure or 'without a message'}; after {progress}; --retry-failed tries it again"
-    if known.driver is not None and known.state == "running":
+    if state.driver is not None and state.state == "running":
         return "running", f"another driver trains it; {progress}"
-    if known.driver is not None:
+    if state.driver is not None:
         return "waiting", f"another driver has it and will start it; {progress}"
-    if not is_interrupted("pending", begun=bool(known.attempts or known.epochs), claimed=False):
+    if not is_interrupted("pending", begun=bool(state.attempts or state.epochs), claimed=False):
         return "new", "never ran"
     return "interrupted", f"stopped after {progress}" + (f"; last error: {failure}" if failure else "")
 

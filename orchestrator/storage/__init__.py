@@ -1,4 +1,4 @@
-"""Files that may lie in object storage: checkpoints and data."""
+"""Storage of checkpoints and data: local files and object stores."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ __all__ = [
     "node_folder",
 ]
 
-# Imported on first use: the command line must not wait for what it does not need.
+# Imported on first use, so that the command line starts at once.
 _HOMES = {
     "StorageAway": "store",
     "StorageError": "store",

@@ -1,4 +1,4 @@
-"""What a node keeps of storage: the trainer knows files only, so checkpoints and data sets get local copies."""
+"""Local copies of checkpoints and data sets in object storage: the trainer uses files only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from orchestrator.storage.store import StorageError, Store, in_time, is_url, joined
+from orchestrator.storage.store import StorageError, Store, is_url, joined, with_timeout
 from trainer import paths
 from trainer.data import alone, file_problem, list_folder, prepare
 from trainer.datasets import DataError, dataset_spec
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-# What `trainer.checkpoint` may need to go on, beside the checkpoint itself.
+# Suffixes of the files that `trainer.checkpoint` may need for a resume.
 BESIDE = ("", ".previous", ".teacher", ".teacher.previous")
 
 
 def local_data(config: TrainConfig, data_root: str, say: Say) -> Path:
-    """The folder on this node that holds the data sets of a configuration; what is missing there is fetched first.
+    """Return the folder on this node that holds the data sets of a configuration, after fetching missing ones.
 
-    From a URL, or for a path from the publisher where that is possible. Of all processes on the node one fetches.
+    They come from a URL, or for a path from the publisher where that is possible. Only one process of the node fetches.
 
-    Raises DataError when a data set cannot be had or is damaged, and StorageError when the storage fails.
+    Raises DataError when a data set is unavailable or damaged, and StorageError when the storage fails.
     """
     if not is_url(data_root):
         root = Path(data_root)
@@ -46,7 +46,7 @@ def local_data(config: TrainConfig, data_root: str, say: Say) -> Path:
 
 
 def node_folder() -> Path:
-    """Return the trainer's folder for what this node fetched. Raises StorageError when it cannot be used."""
+    """Return the trainer's folder for downloads on this node. Raises StorageError when it cannot be used."""
     try:
         return paths.node_folder()
     except paths.PathError as error:
@@ -55,10 +55,10 @@ def node_folder() -> Path:
 
 @contextmanager
 def local_checkpoint(location: str | None) -> Iterator[tuple[Path | None, Callable[[], None]]]:
-    """The file that stands for a checkpoint on this node, and what brings its changes to where they belong.
+    """Yield the local file of a checkpoint, and a function that uploads its changes.
 
-    Of a path it is the file itself. Of a URL it is a copy, with the files that the trainer keeps beside it, which goes
-    at the end. Raises StorageError.
+    For a path it is the file itself. For a URL it is a copy, with the files that the trainer keeps beside it; the copy
+    is removed at the end. Raises StorageError.
     """
     if location is None or not is_url(location):
         yield Path(location) if location else None, lambda: None
@@ -71,42 +71,42 @@ def local_checkpoint(location: str | None) -> Iterator[tuple[Path | None, Callab
 
 
 class _Copy:
-    """The files of one checkpoint in a local folder, and what is known of those at the other end."""
+    """The files of one checkpoint in a local folder, and the identities of the uploaded ones."""
 
     def __init__(self, store: Store, folder: Path, name: str) -> None:
         self.store, self.folder, self.name = store, folder, name
-        # By file name, what its content can be told from.
-        self.there: dict[str, tuple[int, ...]] = {}
+        # File name -> (inode, size, mtime) last uploaded.
+        self.uploaded: dict[str, tuple[int, ...]] = {}
 
     def fetch(self) -> None:
         for suffix in BESIDE:
             file = self.folder / (self.name + suffix)
             if self.store.get(file.name, file):
-                self.there[file.name] = _identity(file)
+                self.uploaded[file.name] = _identity(file)
 
     def put(self) -> None:
-        """Have the other end hold what stands here."""
+        """Upload changed files."""
         here = {path.name: _identity(path) for path in self.folder.iterdir() if not path.name.endswith(".writing")}
-        known = {identity: name for name, identity in self.there.items()}
-        # The trainer renames the newest checkpoint before it writes another: that is no reason to send it again. All
-        # copies come before anything is replaced, so a good checkpoint is there at every moment.
+        names = {identity: name for name, identity in self.uploaded.items()}
+        # The trainer renames the newest checkpoint before it writes another: a rename needs no upload. All copies come
+        # before any replacement, so a good checkpoint exists at every moment.
         for name, identity in sorted(here.items(), reverse=True):
-            if identity in known and self.there.get(name) != identity:
-                self.store.copy(known[identity], name)
-                self.there[name] = identity
+            if identity in names and self.uploaded.get(name) != identity:
+                self.store.copy(names[identity], name)
+                self.uploaded[name] = identity
         for name, identity in sorted(here.items()):
-            if self.there.get(name) != identity:
+            if self.uploaded.get(name) != identity:
                 self.store.put(self.folder / name, name)
-                self.there[name] = identity
-        for name in sorted(self.there.keys() - here.keys()):
+                self.uploaded[name] = identity
+        for name in sorted(self.uploaded.keys() - here.keys()):
             self.store.remove(name)
-            del self.there[name]
+            del self.uploaded[name]
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Stays when a file is renamed, and changes when it is written."""
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    """Return a value that stays when a file is renamed, and changes when it is written."""
+    facts = path.stat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def _datasets(config: TrainConfig) -> list[str]:
@@ -114,7 +114,7 @@ def _datasets(config: TrainConfig) -> list[str]:
 
 
 def _is_there(name: str, root: Path) -> bool:
-    """Whether a data set was put into a folder; whoever reads it compares it with what was published."""
+    """Return whether a data set was put into a folder; its reader compares it with the published one."""
     spec = dataset_spec(name)
     if spec.folder:
         return (root / spec.folder).is_dir()
@@ -159,7 +159,7 @@ def _fetch(name: str, url: str, root: Path, say: Say) -> None:
 
 @contextmanager
 def _own_folder(parent: Path) -> Iterator[Path]:
-    """A new folder for this process; those of processes that were killed are removed."""
+    """Yield a new folder for this process; removes those of processes that were killed."""
     parent.mkdir(parents=True, exist_ok=True)
     for lock in parent.glob("*.lock"):
         with suppress(FileNotFoundError), open(lock) as opened:
@@ -168,7 +168,7 @@ def _own_folder(parent: Path) -> Iterator[Path]:
                 lock.unlink()
     folder = Path(tempfile.mkdtemp(dir=parent))
     lock = folder.with_name(folder.name + ".lock")
-    # Locked before it bears a name that others look for.
+    # Locked before it gets a name that other processes search for.
     unnamed = folder / "lock"
     with open(unnamed, "w") as opened:
         _locked(opened)
@@ -189,11 +189,11 @@ def _locked(opened: IO[Any]) -> bool:
 
 
 def missing_data(name: str, url: str) -> str | None:
-    """Why the data set cannot be fetched from the folder at a URL, None if it is there. Contents are not looked at.
+    """Return why a data set cannot be fetched from the folder at a URL, None if it is there. Does not read contents.
 
     Raises StorageError when the storage does not answer, and KeyError for an unknown name.
     """
     spec, store = dataset_spec(name), Store(url, pauses=())
     wanted = [file.path for file in spec.files] + ([spec.folder] if spec.folder else [])
-    missing = in_time(url, lambda: [path for path in wanted if not store.exists(path)])
+    missing = with_timeout(url, lambda: [path for path in wanted if not store.exists(path)])
     return f"{joined(url, missing[0])} is missing" if missing else None

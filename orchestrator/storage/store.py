@@ -1,6 +1,6 @@
-"""Storage by URL: what a folder of an object store, or of this machine, is asked for.
+"""Storage by URL: read and write the files of a folder in an object store, or on this machine.
 
-A location is a path or a URL. What is fetched is whole or not there; what is put takes its place at once.
+A location is a path or a URL. Downloads and uploads are atomic.
 """
 
 from __future__ import annotations
@@ -21,47 +21,46 @@ from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN
 
 T = TypeVar("T")
 
-# Object stores by the scheme of their URLs, with the extra that installs their client. Their uploads are seen whole or
-# not at all.
+# Object stores by the scheme of their URLs, with the extra that installs their client. Their uploads are atomic.
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 FOLDERS = ("file", "local")
 
-# Seconds between the tries of what may succeed a little later; the clients try again by themselves, too.
+# Seconds between retries; the clients retry by themselves, too.
 PAUSES = (1.0, 5.0, 25.0)
-# How long a launch waits for storage to answer.
+# Timeout in seconds of a launch's check that storage answers.
 CHECK_SECONDS = 30.0
-# Files of a folder that are fetched between two lines of progress.
+# Files fetched between two lines of progress.
 BATCH = 500
 
 
 class StorageError(Exception):
-    """Storage that cannot be used; the message names the URL, the reason and what to do."""
+    """Storage cannot be used; the message names the URL, the reason and the remedy."""
 
     exit_code = BAD_INPUT
 
 
 class StorageAway(StorageError):
-    """Storage that fails or does not answer, and may do so again later."""
+    """Storage fails or does not answer now, but may do so later."""
 
     exit_code = TRY_AGAIN
 
 
 def is_url(location: str | Path) -> bool:
-    """Whether a location is a URL, not a path."""
+    """Return whether a location is a URL, not a path."""
     return "://" in str(location)
 
 
 def absolute(location: str | Path) -> str:
-    """A location that means the same in every folder."""
+    """Return a location that means the same in every folder."""
     if is_url(location):
         return str(location).rstrip("/")
     path = Path(location).absolute()
-    # Links only where there is a "..": what one leads to may be called otherwise on another node.
+    # Links are resolved only where there is a "..": another node may have other names for their targets.
     return str(path.resolve() if ".." in path.parts else path)
 
 
 def joined(location: str | Path, name: str) -> str:
-    """The location of a file in a folder."""
+    """Return the location of a file in a folder."""
     return f"{str(location).rstrip('/')}/{name}"
 
 
@@ -85,7 +84,7 @@ def check_writable(url: str) -> None:
                 raise StorageError(f"{url}: does not give back what was written to it")
             store.remove(name)
 
-    in_time(url, probe)
+    with_timeout(url, probe)
 
 
 class Store:
@@ -100,7 +99,7 @@ class Store:
             raise StorageError(f"{url}: {scheme}:// is not supported; give a path, or s3://, gs://, abfs:// or file://")
         self.is_folder = scheme in FOLDERS
         try:
-            # A list that was kept would hide what other nodes have written.
+            # A cached listing would hide files that other nodes have written.
             self.files, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except ImportError:
             needed = f"pip install 'orchestrate-ablations[{EXTRAS[scheme]}]'"
@@ -109,7 +108,7 @@ class Store:
             raise _described(url, error) from error
 
     def get(self, name: str, target: Path) -> bool:
-        """Fetch a file; False where there is none."""
+        """Fetch a file; returns False where there is none."""
         unfinished = target.with_name(f"{target.name}.fetching")
         try:
             self._tried(lambda: self.files.get_file(self._place(name), str(unfinished)))
@@ -121,11 +120,11 @@ class Store:
         return True
 
     def get_all(self, name: str, target: Path, say: Callable[[str], None]) -> int:
-        """Fetch a folder, with a line of progress now and then; how many files there were."""
+        """Fetch a folder, with a line of progress now and then; returns the number of its files."""
         base = self._place(name)
-        found = self._tried(lambda: self.files.find(base))
+        listed = self._tried(lambda: self.files.find(base))
         # Object stores allow any name; a file must stay in the folder.
-        files = [file for file in found if not file.endswith("/") and ".." not in file[len(base) :].split("/")]
+        files = [file for file in listed if not file.endswith("/") and ".." not in file[len(base) :].split("/")]
         for start in range(0, len(files), BATCH):
             part = files[start : start + BATCH]
             local = [str(target / file[len(base) :].lstrip("/")) for file in part]
@@ -136,26 +135,26 @@ class Store:
         return len(files)
 
     def put(self, source: Path, name: str) -> None:
-        """Send a file, which takes its place whole."""
+        """Upload a file atomically."""
         if self.is_folder:
             self._placed(source, name)
         else:
             self._tried(lambda: self.files.put_file(str(source), self._place(name)), missing_is_error=True)
 
     def copy(self, name: str, new: str) -> None:
-        """Copy a file to another name, without sending it."""
+        """Copy a file to another name, without an upload."""
         if self.is_folder:
             self._placed(Path(self._place(name)), new)
         else:
             self._tried(lambda: self.files.cp_file(self._place(name), self._place(new)), missing_is_error=True)
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         with suppress(FileNotFoundError):
             self._tried(lambda: self.files.rm_file(self._place(name)))
 
     def exists(self, name: str) -> bool:
-        """Whether a file or folder is there."""
+        """Return whether a file or folder exists."""
         return bool(self._tried(lambda: self.files.exists(self._place(name))))
 
     def _placed(self, source: Path, name: str) -> None:
@@ -196,19 +195,19 @@ def _place_file(source: Path, target: Path) -> None:
 def _described(url: str, error: Exception) -> StorageError:
     if isinstance(error, StorageError):
         return error
-    said = " ".join(str(error).split()) or type(error).__name__
+    message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, FileNotFoundError):
-        return StorageError(f"{url}: there is no such bucket or folder ({said}); create it")
+        return StorageError(f"{url}: there is no such bucket or folder ({message}); create it")
     if isinstance(error, PermissionError):
         needed = "listing, reading, writing and deleting must be allowed"
-        return StorageError(f"{url}: access is denied ({said}); {needed} to these credentials")
+        return StorageError(f"{url}: access is denied ({message}); {needed} to these credentials")
     if "Credential" in type(error).__name__:
-        return StorageError(f"{url}: no credentials were found ({said}); set them in the environment of every node")
-    return StorageAway(f"{url}: the storage failed ({type(error).__name__}: {said})")
+        return StorageError(f"{url}: no credentials were found ({message}); set them in the environment of every node")
+    return StorageAway(f"{url}: the storage failed ({type(error).__name__}: {message})")
 
 
-def in_time(url: str, work: Callable[[], T]) -> T:
-    """The result of work that must not take long, whatever patience the storage's client has."""
+def with_timeout(url: str, work: Callable[[], T]) -> T:
+    """Run work in a thread; raises StorageError after CHECK_SECONDS."""
     outcome: list[T] = []
     failure: list[Exception] = []
 

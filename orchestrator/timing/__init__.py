@@ -1,4 +1,4 @@
-"""Timing quality: who else used the device while an epoch was measured."""
+"""Timing quality: whether other processes used the device while an epoch was measured."""
 
 from orchestrator.timing.gpu import allowed_gpus, gpus_here
 from orchestrator.timing.procfs import processors

@@ -1,7 +1,7 @@
-"""How much of the CPU others took between two moments, from the kernel's own counters (Linux).
+"""CPU time that other processes used between two moments, from the kernel's own counters (Linux).
 
-The counters only ever grow, so two readings give the exact mean over the time between them: there is nothing to
-sample, no thread, and no cost while an epoch runs. A reading takes a few milliseconds.
+The counters only ever grow, so two readings give the exact mean over the time between them: no sampling, no thread, and
+no cost while an epoch runs. A reading takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from orchestrator.timing.procfs import (
     read_process,
 )
 
-# In cores, as a mean over the epoch. What an idle machine does on its own stays below it (a few hundredths of a core,
-# Ray's daemons not counted); beside a trial that keeps one core busy it costs at most a tenth of the time.
+# Threshold in cores, as a mean over the epoch. An idle machine uses less by itself (a few hundredths of a core, Ray's
+# daemons not counted); beside a trial that keeps one core busy it costs at most a tenth of the time.
 FOREIGN_CORES = 0.10
-# A time so short that the rounding of the counters could hide this much is not judged.
+# A time is not judged when it is so short that the rounding of the counters could hide this many cores.
 HIDDEN_CORES = 0.5
-# An idle Ray worker wakes up for about 0.007 cores; there may be as many as the machine has cores.
+# Cores of an idle Ray worker are about 0.007; there may be as many workers as the machine has cores.
 IDLE_WORKER_CORES = 0.02
-# A process below this share is not worth a line of evidence.
+# Processes that use fewer cores are not listed in the evidence.
 LISTED_CORES = 0.01
-# The share of an epoch in which the device was held back; what is less costs no more than this share of the time.
+# Share of an epoch in which the device was throttled, from which on it counts: less costs at most this share of the
+# time.
 THROTTLED_SHARE = 0.05
 
 RAY_AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")  # the kernel cuts names at 15 characters
@@ -56,12 +57,13 @@ class Snapshot:
 class CpuLoad:
     """The CPU time that others took from the CPUs that this process may use.
 
-    `asked` are the processors that the trial asks for: with fewer it is no measure of it. Not `fine` is for the
-    processor beside a GPU, where shares of a core do not matter, so that the rounding of the counters does not either.
+    `asked` is the number of processors that the trial asks for: with fewer of them its times are not judged.
+    `fine=False` is for the processor beside a GPU, where shares of a core do not matter, nor the rounding of the
+    counters.
 
-    Not others are: this process and its descendants, the pids it is told, and Ray's daemons (the raylet it descends
-    from, the driver that started that, whatever serves the same Ray session, idle workers). Busy workers of the same
-    Ray count as others and are listed by pid: only the driver knows whose they are. `root` is where proc and sys lie.
+    Not counted as others are: this process and its descendants, the `own_pids`, and Ray's daemons (the raylet above
+    this process, the driver that started it, processes of the same Ray session, idle workers). Busy workers of the same
+    Ray count as others and are listed by pid: only the driver knows their trials. `root` contains proc and sys.
 
     Raises:
         OSError: the system has no such counters.
@@ -73,7 +75,7 @@ class CpuLoad:
         self._root, self._clock, self._me, self._asked, self._fine = root, clock, os.getpid(), asked, fine
         self._serves_ray: dict[tuple[int, int], bool] = {}
         self._cpus = allowed_cpus(root, self._me)
-        # What a quota leaves of them.
+        # CPUs that a quota leaves of them.
         self._usable = processors(root, self._me)
         self._throttle_files = [*_quota_files(root, self._me), *_thermal_files(root, self._cpus)]
         mounts = (root / f"proc/{self._me}/mountinfo").read_text().splitlines()
@@ -81,17 +83,18 @@ class CpuLoad:
         self._before = self._snapshot()
 
     def since_last(self, own_pids: Collection[int]) -> dict[str, Any]:
-        """The evidence since the last call, or since the beginning: means over that time, in cores."""
+        """Return the evidence since the last call, or since the beginning: means over that time, in cores."""
         before, after = self._before, self._snapshot()
         self._before = after
         seconds = max(after.at - before.at, 1e-6)
         per_core = os.sysconf("SC_CLK_TCK") * seconds
-        # Every CPU's counter is rounded to a tick on its own, so the error grows with the root of their number.
+        # The counter of every CPU is rounded to a tick on its own, so the error grows with the root of their number.
         error = 4 * math.sqrt(len(after.work)) / per_core
 
         ticks = cpu_ticks(before.processes, after.processes)
         if len(after.work) < self._online:
-            # Where a process ran is not counted: one that may use other CPUs as well may have spent all of it there.
+            # The kernel does not count where a process ran: one that may use other CPUs as well may have run only
+            # there.
             ticks = {pid: used if self._stays_here(pid) else (0, 0) for pid, used in ticks.items()}
         raylet = next((pid for pid in ancestors(self._me, after.processes) if after.processes[pid].name == "raylet"), 0)
         family = descendants(after.processes, {self._me})
@@ -100,7 +103,8 @@ class CpuLoad:
         workers -= family | daemons
         idle = {pid for pid in workers if sum(ticks[pid]) / per_core < IDLE_WORKER_CORES}
         attendants = ((set(own_pids) & after.processes.keys()) | daemons | idle) - family
-        # What an attendant has waited for may be anyone's: a worker of another trial ends as a child of the raylet.
+        # The ticks of an attendant's ended children may be anyone's: a worker of another trial ends as a child of the
+        # raylet.
         own = sum(sum(ticks[pid]) for pid in family) + sum(ticks[pid][0] for pid in attendants)
         stolen = _growth(before.stolen, after.stolen)
         rest = _growth(before.work, after.work) + stolen - own
@@ -147,7 +151,7 @@ class CpuLoad:
         self._online = len(lines)
         for cpu, counters in lines:
             if int(cpu) in self._cpus:
-                # Guests are within user time; waiting for a disk (iowait) keeps the CPU from nobody.
+                # user includes guests; a CPU that waits for a disk (iowait) is free for others.
                 user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, counters.split()[:8])
                 work[int(cpu)] = user + nice + system + irq + softirq
                 stolen[int(cpu)] = steal
@@ -161,20 +165,20 @@ class CpuLoad:
         return Snapshot(at, work, stolen, processes, throttled)
 
     def _ray_daemons(self, processes: dict[int, Process], raylet: int) -> set[int]:
-        """The raylet, its agents, its driver, and what names its session on the command line; no workers, no jobs."""
+        """Return the raylet, its agents, its driver, and processes started for its session; no workers, no jobs."""
         if not raylet:
             return set()
         session = re.search(rb"session_\d{4}-[\w.-]+", _command_line(self._root, raylet))
-        known, self._serves_ray = self._serves_ray, {}
+        before, self._serves_ray = self._serves_ray, {}
         for pid, process in processes.items():
             key = (pid, process.started)
             # Read once per process: there may be thousands, and few are new.
-            if key not in known:
-                known[key] = session is not None and session[0] in _command_line(self._root, pid)
-            self._serves_ray[key] = known[key]
+            if key not in before:
+                before[key] = session is not None and session[0] in _command_line(self._root, pid)
+            self._serves_ray[key] = before[key]
         serving = {pid for (pid, _), serves in self._serves_ray.items() if serves} - {raylet}
         agents = {pid for pid, process in processes.items() if process.parent == raylet and process.name in RAY_AGENTS}
-        # The parent of a raylet that outlived `ray start` is init, which is nobody's driver.
+        # The parent of a raylet that outlived `ray start` is init, not a driver.
         driver = ({processes[raylet].parent} & processes.keys()) - {1}
         return {raylet} | driver | agents | descendants(processes, serving)
 
@@ -208,16 +212,16 @@ def _throttled_seconds(path: Path) -> float:
 
 
 def _quota_files(root: Path, pid: int) -> Iterator[tuple[str, Path]]:
-    """The cpu.stat of this process's control group and of every group above it, any of which may hold a quota."""
+    """Yield the cpu.stat of this process's control group and of every group above it; any may hold a quota."""
     for group in cpu_groups(root, pid):
         if (group / "cpu.stat").is_file():
             yield "CPU quota", group / "cpu.stat"
 
 
 def _thermal_files(root: Path, cpus: set[int]) -> Iterator[tuple[str, Path]]:
-    """Milliseconds that each CPU was slowed down for heat. The kernel counts them on Intel's processors only.
+    """Yield the counters of milliseconds that each CPU was slowed down for heat; the kernel has them on Intel only.
 
-    Frequencies are not read: asking for them wakes idle CPUs, and no value separates heat from an idle core.
+    Frequencies are not read: a read wakes idle CPUs, and no value separates heat from an idle core.
     """
     for cpu in sorted(cpus):
         for part in ("core", "package"):

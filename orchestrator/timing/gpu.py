@@ -1,4 +1,4 @@
-"""Who else used a GPU, and whether its clocks were held back, as NVML tells it several times a second."""
+"""Other processes on a GPU, and throttling of its clocks, as NVML reports them several times a second."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from typing import Any
 from orchestrator.timing.cpu import THROTTLED_SHARE
 from orchestrator.timing.procfs import read_process
 
-# Heat, and a power supply that cannot deliver. The software power cap is not among them: it is how a card at full load
-# keeps to its rated power, in every epoch alike. Nor are clocks that the owner has locked.
-# A slowdown may show in a sample whenever the clocks change, so it counts from THROTTLED_SHARE on.
+# Heat, and a power supply that cannot deliver. The software power cap is not among them: a card at full load keeps to
+# its rated power by it, in every epoch alike. Nor are clocks that the owner has locked. A slowdown may show in a sample
+# whenever the clocks change, so it counts from THROTTLED_SHARE on.
 THROTTLE_REASONS = {
     "nvmlClocksEventReasonHwSlowdown": "hardware slowdown",
     "nvmlClocksEventReasonSwThermalSlowdown": "software thermal slowdown",
     "nvmlClocksEventReasonHwThermalSlowdown": "hardware thermal slowdown",
     "nvmlClocksEventReasonHwPowerBrakeSlowdown": "power brake",
 }
-# The same as the driver has counted it, in nanoseconds: exact where a sample twice a second is not.
+# The driver's counters of the same reasons, in nanoseconds: exact where a sample twice a second is not.
 THROTTLE_COUNTERS = {
     "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN": "software thermal slowdown",
     "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN": "hardware thermal slowdown",
     "NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN": "power brake",
 }
-# The driver's own samples of who has run kernels are at most this far apart.
+# The driver's own samples of the processes that have run kernels are at most this far apart.
 SAMPLE_MICROSECONDS = 1_000_000
-# The server through which CUDA's multi-process service runs the kernels of its clients, which are listed themselves.
+# The server that runs the kernels of the clients of CUDA's multi-process service; NVML lists the clients themselves.
 MPS_SERVER = "nvidia-cuda-mps"
-# Even an idle CUDA context takes more memory than this.
+# Bytes; even an idle CUDA context takes more memory.
 CONTEXT_BYTES = 64 * 2**20
-# The number of the pid namespace of the machine itself; every container without --pid=host has another.
+# The pid namespace of the machine itself; a container without --pid=host has another one.
 MACHINE_PIDS = "pid:[4026531836]"
 
 
 class NoSuchDevice(Exception):
-    """A device's name fits no GPU that this process may use; the message says why."""
+    """No GPU of that name is available to this process; the message says why."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What NVML said at one moment; None is what this GPU does not tell."""
+    """NVML's values at one moment; None where this GPU does not report one."""
 
     pids: frozenset[int]
     processes_bytes: int | None
@@ -57,9 +57,9 @@ class Sample:
 class GpuLoad:
     """Samples one GPU every `interval` seconds in a daemon thread, until `close`.
 
-    A sample takes NVML a fraction of a millisecond, without the interpreter's lock. Between two samples the driver's
-    own counters are read, where it has them: how long the clocks were held back, and who has run kernels. `uuid` is
-    the GPU's or MIG instance's as NVML has it; `nvml` is the module pynvml.
+    A sample takes NVML a fraction of a millisecond, without the interpreter's lock. Counters of the driver, where it
+    has them, cover the time between two samples: how long the clocks were throttled, and which processes ran kernels.
+    `uuid` is NVML's for the GPU or MIG instance; `nvml` is the module pynvml.
 
     Raises:
         NoSuchDevice: no such GPU.
@@ -86,7 +86,7 @@ class GpuLoad:
         self._ran_until = 0
         self._who_ran()
         if self._ran_until:
-            # The next sample may still be of what the trial before has run here.
+            # The next sample may still show processes of the previous trial.
             self._ran_until += SAMPLE_MICROSECONDS
         self._thread = threading.Thread(target=self._run, name="gpu-load", daemon=True)
         self._thread.start()
@@ -95,12 +95,12 @@ class GpuLoad:
         """Stop sampling."""
         self._stop.set()
         self._thread.join(timeout=5)
-        # A driver that hangs keeps its thread; shutting NVML down under it could take the process along.
+        # A driver that hangs keeps its thread; shutting NVML down under the thread could crash the process.
         if not self._thread.is_alive():
             self._nvml.nvmlShutdown()
 
     def since_last(self, own_pids: Collection[int]) -> dict[str, Any]:
-        """The evidence since the last call, or since the beginning; takes a sample, so there is always one."""
+        """Return the evidence since the last call, or since the beginning; takes a sample, so there is always one."""
         self._sample()
         now = self._clock()
         with self._lock:
@@ -115,7 +115,8 @@ class GpuLoad:
         own |= {pid for pid in seen - own if self._serves_mps(pid)}
         unknown = errors[0] if errors else None
         if me not in seen and self._isolated and len(seen) == 1:
-            # Drivers may give the machine's pids in a container too. The epoch ran here, so the only one listed is us.
+            # In a container too, drivers may give the machine's pids. The epoch ran here, so the only pid listed is
+            # ours.
             own = set(seen)
         elif me not in seen:
             own = set(seen)
@@ -153,7 +154,7 @@ class GpuLoad:
         }
 
     def _held_nanoseconds(self) -> dict[str, int] | None:
-        """Return how long the clocks were held back so far, by reason; None where the driver does not count it."""
+        """Return how long the clocks were throttled so far, by reason; None where the driver does not count it."""
         counters = [getattr(self._nvml, counter) for counter in THROTTLE_COUNTERS]
         values = self._where_counted(lambda: self._nvml.nvmlDeviceGetFieldValues(self._board, counters))
         if values is None or any(value.nvmlReturn != self._nvml.NVML_SUCCESS for value in values):
@@ -161,7 +162,7 @@ class GpuLoad:
         return {name: value.value.ullVal for name, value in zip(THROTTLE_COUNTERS.values(), values, strict=True)}
 
     def _who_ran(self) -> set[int]:
-        """Return the processes that have run kernels since the last call, as the driver samples them by itself."""
+        """Return the processes that have run kernels since the last call, by the driver's own samples."""
         samples = self._where_counted(lambda: self._nvml.nvmlDeviceGetProcessUtilization(self._handle, self._ran_until))
         if not samples:
             return set()
@@ -173,7 +174,7 @@ class GpuLoad:
         try:
             return call()
         except self._nvml.NVMLError:
-            # Not on this GPU, or nothing since the last time: the samples tell.
+            # Not available on this GPU, or nothing new: the samples remain.
             return None
 
     def _serves_mps(self, pid: int) -> bool:
@@ -185,7 +186,7 @@ class GpuLoad:
             return "this GPU does not tell why its clocks are low"
         if not self._isolated:
             return None
-        # Newer drivers hide the processes of other containers; their memory shows.
+        # Newer drivers hide the processes of other containers; the memory of those processes shows.
         for sample in samples:
             if sample.processes_bytes is None or sample.used_bytes is None:
                 return "processes outside this container cannot be seen (it needs --pid=host)"
@@ -199,7 +200,7 @@ class GpuLoad:
             self._sample()
 
     def _sample(self) -> None:
-        # Whatever goes wrong here must not end a training; it costs the epoch its label.
+        # An error here must not end a training; it makes the epoch's timing unknown.
         try:
             sample = self._read()
         except Exception as error:
@@ -249,10 +250,10 @@ class GpuLoad:
 
 
 def find_gpu(device: str, nvml: Any, uuid: str | None = None) -> tuple[Any, Any]:
-    """Return the NVML handle of a GPU and that of its board, which differ for a MIG instance: it has no clocks.
+    """Return the NVML handle of a GPU and that of its board; they differ for a MIG instance, which has no clocks.
 
-    The `uuid` tells it for certain. Without one, as in a process that leaves CUDA alone, cuda:i is found by its place
-    in CUDA_VISIBLE_DEVICES among the GPUs that this process may ask, which are those of the job under Slurm.
+    The `uuid` is certain. Without one, as in a process that does not use CUDA, cuda:i is the i-th of
+    CUDA_VISIBLE_DEVICES among the GPUs that this process may use, which are those of the job under Slurm.
 
     Raises:
         NoSuchDevice: there is no such GPU.
@@ -273,7 +274,7 @@ def find_gpu(device: str, nvml: Any, uuid: str | None = None) -> tuple[Any, Any]
                 )
             return handles[int(name)], handles[int(name)]
         if not name.startswith("MIG-"):
-            # CUDA takes a UUID's first letters, where they are enough.
+            # CUDA accepts the first letters of a UUID where they are unique.
             fitting = [handle for handle in handles if nvml.nvmlDeviceGetUUID(handle).startswith(name)]
             if len(fitting) != 1:
                 raise NoSuchDevice(f"{device} is {name!r} in CUDA_VISIBLE_DEVICES={visible}, which names no single GPU")
@@ -290,25 +291,29 @@ def gpus_here(nvml: Any = None) -> int:
 
         nvml = pynvml
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    # Of a list CUDA takes what stands before the first name that is none; -1 and nothing stand for no GPU.
+    # CUDA ignores a list from its first invalid name on; -1 and an empty value stand for no GPU.
     listed = None if visible is None else [name for name in visible.split(",") if name.strip() not in ("", "-1")]
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:
         return 0
     try:
-        there = len(allowed_gpus(nvml))
+        allowed = len(allowed_gpus(nvml))
     except nvml.NVMLError:
         return 0
     finally:
         nvml.nvmlShutdown()
     return (
-        there if listed is None else len(listed) if any("MIG-" in name for name in listed) else min(there, len(listed))
+        allowed
+        if listed is None
+        else len(listed)
+        if any("MIG-" in name for name in listed)
+        else min(allowed, len(listed))
     )
 
 
 def allowed_gpus(nvml: Any) -> list[Any]:
-    """Return the handles of the GPUs that this process may use, in the order of the bus; NVML counts the others too."""
+    """Return the handles of the GPUs that this process may use, in the order of the bus; NVML counts all GPUs."""
     handles = []
     for index in range(nvml.nvmlDeviceGetCount()):
         try:

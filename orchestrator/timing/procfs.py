@@ -1,6 +1,6 @@
-"""The kernel's table of processes: who descends from whom, who may run where, who used how much CPU time (Linux).
+"""The kernel's table of processes: descent, allowed CPUs, and CPU time used (Linux).
 
-In every function `root` is the folder in which `proc` lies, `/` on a real machine.
+In every function `root` is the folder that contains `proc`, `/` on a real machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """One line of /proc/PID/stat: clock ticks of its own threads, and those of children it has waited for."""
+    """A line of /proc/PID/stat: clock ticks of its own threads, and those of children it has waited for."""
 
     parent: int
     started: int
@@ -26,7 +26,7 @@ class Process:
 
 
 def cpu_ticks(before: dict[int, Process], after: dict[int, Process]) -> dict[int, tuple[int, int]]:
-    """Per process of `after` the ticks since `before`: its own, and those of children that ended meanwhile."""
+    """Return per process of `after` the ticks since `before`: its own, and those of children that ended meanwhile."""
     gone: dict[int, list[int]] = defaultdict(list)
     for pid, process in before.items():
         if pid not in after or after[pid].started != process.started:
@@ -41,20 +41,20 @@ def cpu_ticks(before: dict[int, Process], after: dict[int, Process]) -> dict[int
         if old is None or old.started != now.started:
             used[pid] = (now.ticks, now.reaped)
             continue
-        # A parent inherits all that its child ever used, of which the part before `before` is not of this time.
+        # A parent inherits all ticks of its child, also those from before `before`.
         reaped = now.reaped - old.reaped - sum(total(child) for child in gone[pid])
         used[pid] = (max(now.ticks - old.ticks, 0), max(reaped, 0))
     return used
 
 
 def read_process(root: Path, pid: int) -> Process | None:
-    """The counters of one process, or None when it is gone."""
+    """Return the counters of one process, or None when it is gone."""
     try:
         with open(f"{root}/proc/{pid}/stat", "rb") as file:
             line = file.read()
     except OSError:
         return None
-    # The name may hold spaces and parentheses.
+    # The name may contain spaces and parentheses.
     name, _, rest = line.partition(b"(")[2].rpartition(b")")
     fields = rest.split()
     if len(fields) < 20:
@@ -69,7 +69,7 @@ def read_process(root: Path, pid: int) -> Process | None:
 
 
 def ancestors(pid: int, processes: dict[int, Process]) -> Iterator[int]:
-    """Parent, grandparent, ... as far as they are known."""
+    """Yield parent, grandparent, ... as far as they are in the table."""
     seen = {pid}
     while pid in processes and processes[pid].parent in processes.keys() - seen:
         pid = processes[pid].parent
@@ -78,22 +78,22 @@ def ancestors(pid: int, processes: dict[int, Process]) -> Iterator[int]:
 
 
 def descendants(processes: dict[int, Process], roots: set[int]) -> set[int]:
-    """The roots and whatever descends from them."""
+    """Return the roots and all their descendants."""
     children: dict[int, list[int]] = defaultdict(list)
     for pid, process in processes.items():
         children[process.parent].append(pid)
-    found: set[int] = set()
+    family: set[int] = set()
     waiting = list(roots)
     while waiting:
         pid = waiting.pop()
-        if pid not in found:
-            found.add(pid)
+        if pid not in family:
+            family.add(pid)
             waiting.extend(children[pid])
-    return found
+    return family
 
 
 def allowed_cpus(root: Path, pid: int) -> set[int]:
-    """The CPUs on which a process may run, by its affinity and its cpuset."""
+    """Return the CPUs on which a process may run, by its affinity and its cpuset."""
     status = (root / f"proc/{pid}/status").read_text()
     match = re.search(r"^Cpus_allowed_list:\s*(\S+)", status, re.MULTILINE)
     cpus: set[int] = set()
@@ -106,7 +106,8 @@ def allowed_cpus(root: Path, pid: int) -> set[int]:
 def processors(root: Path = Path("/"), pid: int | None = None) -> int:
     """Return how many processors a process may use, at least one: by affinity, cpuset and quota of control groups.
 
-    Of a quota with a fraction the whole ones count. Where the kernel tells nothing (not Linux), all of the machine do.
+    A fractional quota is rounded down. Where the kernel has no such files (not Linux), all processors of the machine
+    count.
     """
     try:
         pid = pid or os.getpid()
@@ -120,12 +121,12 @@ def processors(root: Path = Path("/"), pid: int | None = None) -> int:
 
 
 def cpu_groups(root: Path, pid: int) -> Iterator[Path]:
-    """The folders of a process's control group for processors and of every group above it (versions 1 and 2)."""
+    """Yield the folders of a process's control group for processors and of every group above it (versions 1 and 2)."""
     for line in (root / f"proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # Beside groups of version 1, those of version 2 have a folder of their own.
+        # Beside groups of version 1, version 2 has a folder of its own.
         mounts = [controllers, *controllers.split(",")] if controllers else ["", "unified"]
         for mount in dict.fromkeys(root / "sys/fs/cgroup" / mount for mount in mounts):
             group_path = Path(group.lstrip("/"))
@@ -135,13 +136,13 @@ def cpu_groups(root: Path, pid: int) -> Iterator[Path]:
 
 
 def _quotas(root: Path, pid: int) -> Iterator[float]:
-    """Processors' worth of time that each control group with a limit grants."""
+    """Yield each control group's limit, in processors."""
     for group in cpu_groups(root, pid):
         for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
             try:
                 words = " ".join((group / name).read_text() for name in names).split()
             except OSError:
                 continue
-            # "max" and -1 are no limit.
+            # "max" and -1 mean no limit.
             if len(words) == 2 and words[0].isdecimal() and int(words[1]):
                 yield int(words[0]) / int(words[1])

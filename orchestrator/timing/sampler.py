@@ -1,6 +1,6 @@
-"""Who else used the device while an epoch ran: whether its time can be trusted.
+"""Timing quality of an epoch: whether other processes used the device while it ran.
 
-A time is `exclusive` only when it is known that nobody else used the device; what cannot be known is `unknown`.
+A time is `exclusive` only when it is certain that nobody else used the device; otherwise it is `unknown`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.timing.cpu import CpuLoad
 from orchestrator.timing.gpu import GpuLoad, NoSuchDevice, find_gpu
 
-# Beside a GPU the processor only gives out work: where a core and this share of them all is idle, it was there at once.
+# Beside a GPU the processor only launches kernels: when one core and this share of all cores is idle, it never waited.
 IDLE_SHARE = 0.1
 
 EXCLUSIVE, PACKED, FOREIGN_LOAD, THROTTLED, UNKNOWN = "exclusive", "packed", "foreign load", "throttled", "unknown"
@@ -25,13 +25,13 @@ EXCLUSIVE, PACKED, FOREIGN_LOAD, THROTTLED, UNKNOWN = "exclusive", "packed", "fo
 
 @dataclass(frozen=True)
 class Timing:
-    """The quality of an epoch's time, were this trial alone on the device (`label` knows of co-located ones).
+    """The quality of an epoch's time, as if this trial were alone on the device (`label` adds co-located ones).
 
-    `detail` is the evidence, in JSON's types. Always there: seconds, samples, foreign_pids, throttled (the reasons),
+    `detail` is the evidence, in JSON's types. Always present: seconds, samples, foreign_pids, throttled (the reasons),
     unknown (why the above may be incomplete, or None). On a CPU also cores, own_cores, foreign_cores, stolen_cores,
     foreign_limit, idle_cores and processes (pid, name, cores; busiest first); on a GPU uuid, seen_pids,
-    utilisation_percent, sm_clock_mhz, sm_clock_max_mhz, used_bytes and power_cap_share, and `processor`, which is what
-    the processor beside it shows, as on a CPU.
+    utilisation_percent, sm_clock_mhz, sm_clock_max_mhz, used_bytes and power_cap_share, and `processor`, the evidence
+    of the processor beside it, as on a CPU.
     """
 
     quality: str
@@ -39,14 +39,14 @@ class Timing:
 
 
 class DeviceSampler:
-    """A context in which `mark` says what happened on a device since the mark before.
+    """A context in which `mark` returns what happened on a device since the mark before.
 
-    `device` is as torch has it: cpu, cuda or cuda:1; `uuid` is the GPU's, which torch has from CUDA, because its number
-    may be another GPU's to NVML. `cpus` are the processors that the trial asks for. `own_pids` are processes that
-    belong to the tool besides this one, its descendants and its Ray (the driver's, say), or a function that gives them;
-    not trials beside this one. A GPU is sampled every `interval` seconds and at every mark; the CPU's counters are read
-    at the marks. `nvml` stands in for the module pynvml. Nothing here raises for want of a driver or of counters: the
-    quality is then `unknown`.
+    `device` is torch's name: cpu, cuda or cuda:1; `uuid` is the GPU's, which torch has from CUDA, because NVML may
+    number the GPUs otherwise. `cpus` is the number of processors that the trial asks for. `own_pids` are further
+    processes of the tool besides this one, its descendants and its Ray (the driver's, say), or a function that returns
+    them; not other trials. A GPU is sampled every `interval` seconds and at every mark; the CPU's counters are read at
+    the marks. `nvml` stands in for the module pynvml. Never raises for want of a driver or of counters: the quality is
+    then `unknown`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class DeviceSampler:
             else:
                 self._reason = f"there is no way to see who else uses the device {self._device!r}"
         except Exception as error:
-            # A training must not fail because its time cannot be judged.
+            # An error in the timing must not fail a training.
             self._reason = f"{type(error).__name__}: {error}"
         return self
 
@@ -92,7 +92,7 @@ class DeviceSampler:
         self._load = None
 
     def mark(self) -> Timing:
-        """What was seen since the previous mark, or since the start."""
+        """Return the timing since the previous mark, or since the start."""
         detail: dict[str, Any] = {"seconds": None, "samples": 0, "foreign_pids": [], "throttled": []}
         try:
             own_pids = self._own_pids() if callable(self._own_pids) else self._own_pids
@@ -110,31 +110,31 @@ class DeviceSampler:
 def label(
     timing: Timing, co_located_pids: Collection[int] = (), shared: bool = False, host_pids: Collection[int] = ()
 ) -> str:
-    """The final quality of an epoch's time, given the trials of ours that ran on the same device.
+    """Return the final quality of an epoch's time, given this tool's other trials on the same device.
 
-    `shared` says that any did, at any time of the epoch; `co_located_pids` are their processes, whose load is not
-    foreign; `host_pids` those of our trials on other devices of the host, which may keep a GPU's trial from the
-    processor. Where several qualities hold, the label is the one that spoils the time most for a reader:
+    `shared` says that one ran there at any time of the epoch; `co_located_pids` are their processes, whose load is not
+    foreign; `host_pids` those of trials on other devices of the host, which may keep a GPU's trial from the processor.
+    Where several qualities hold, the label is the one that spoils the time most for a reader:
 
-    1. foreign load: of unknown size and never to be repeated;
-    2. throttled: likewise, but it is the machine's own doing;
+    1. foreign load: of unknown size and not reproducible;
+    2. throttled: likewise, but the machine's own doing;
     3. packed: wanted, and the same at every repetition of the grid;
-    4. unknown: none of these was seen, but they could not all have been seen;
-    5. exclusive: none of these was there.
+    4. unknown: none of these was seen, but the evidence is incomplete;
+    5. exclusive: none of these was present.
     """
     return _quality(timing.detail, frozenset(co_located_pids), shared, frozenset(host_pids))
 
 
 def worst(timings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of the timings of several processes, as plain values, the one that spoils a time the most (see `label`)."""
+    """Return the timing, of several processes', that spoils a time the most (see `label`), as plain values."""
     order = (FOREIGN_LOAD, THROTTLED, PACKED, UNKNOWN, EXCLUSIVE)
     return min(timings, key=lambda timing: order.index(timing["quality"]))
 
 
 def device_facts(device: str, *, uuid: str | None = None, nvml: Any = None, root: Path = Path("/")) -> dict[str, Any]:
-    """Return `name`, `uuid`, `driver` and `memory_bytes` (in total) of a device; None is what cannot be read.
+    """Return `name`, `uuid`, `driver` and `memory_bytes` (in total) of a device; None for what cannot be read.
 
-    The `uuid` says which GPU it is; without it, in a process that leaves CUDA alone, CUDA_VISIBLE_DEVICES does.
+    The `uuid` selects the GPU; without it, in a process that does not use CUDA, CUDA_VISIBLE_DEVICES does.
     """
     facts: dict[str, Any] = {"name": None, "uuid": uuid, "driver": None, "memory_bytes": None}
     kind = str(device).partition(":")[0]
@@ -167,7 +167,7 @@ def _quality(
     processor = detail.get("processor")
     ours = co_located | on_host
     if "foreign_cores" in detail:
-        # A trial on a GPU of this host takes some of the same processor.
+        # A trial on a GPU of this host takes part of the same processor.
         co_located = ours
     if _foreign(detail, co_located) or (processor and _scarce(processor) and _foreign(processor, ours)):
         return FOREIGN_LOAD
@@ -179,15 +179,15 @@ def _quality(
 
 
 def _scarce(processor: dict[str, Any]) -> bool:
-    """Return whether others kept a GPU's trial from the processor: they were busy, and next to nothing was idle."""
+    """Return whether others kept a GPU's trial from the processor: they were busy, and almost nothing was idle."""
     busy: bool = processor["foreign_cores"] > processor["foreign_limit"]
     idle: bool = processor["idle_cores"] < max(1.0, IDLE_SHARE * processor["cores"])
     return busy and idle
 
 
 def _foreign(detail: dict[str, Any], co_located: frozenset[int]) -> bool:
-    # A CPU is never without other processes, so their share counts. Whoever is on a GPU can take any share of it
-    # between two samples, so being seen counts.
+    # A CPU is never without other processes, so their share counts. A process on a GPU can take any share of it between
+    # two samples, so its presence counts.
     if "foreign_cores" in detail:
         ours = sum(process["cores"] for process in detail["processes"] if process["pid"] in co_located)
         return bool(detail["foreign_cores"] - ours > detail["foreign_limit"])
@@ -203,7 +203,7 @@ def _cpu_name(root: Path) -> str | None:
 
 
 def _pynvml() -> Any:
-    # Only where a GPU is asked for: it is a megabyte of declarations.
+    # Imported only for a GPU: the module is a megabyte of declarations.
     import pynvml
 
     return pynvml
