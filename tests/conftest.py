@@ -1,4 +1,4 @@
-"""What all tests share: in which order several processes run them, and that the run ends in pytest's own last line."""
+"""What all tests share: in which order they run, and that the run ends in pytest's own last line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,36 @@ import os
 
 import pytest
 
+PLACE = pytest.StashKey[int]()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Note the place of a test among all, before pytest-randomly shuffles the files and the tests in each."""
+    item.stash[PLACE] = item.session.stash[PLACE] = item.session.stash.get(PLACE, 0) + 1
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the files with a real Ray first in the processes of `pytest -n`: they take longest, none should be last."""
+    """Keep the written order in files with a real Ray, and put them first in the processes of `pytest -n`.
+
+    Their tests share a cluster or a run that would cost minutes to start for each test, and go on from one another:
+    nodes join it and die. These files take longest, so none of them should be last. pytest-randomly shuffles before.
+    """
+    with_ray = {item.path for item in items if item.get_closest_marker("ray")}
+    written = {path: iter(sorted((i for i in items if i.path == path), key=_place)) for path in with_ray}
+    items[:] = [next(written[item.path]) if item.path in written else item for item in items]
     if hasattr(config, "workerinput"):
-        with_ray = {item.path for item in items if item.get_closest_marker("ray")}
         items.sort(key=lambda item: item.path not in with_ray)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how this order can be repeated: `-q` leaves out pytest-randomly's own line."""
+    seed = config.getoption("randomly_seed", None)
+    if isinstance(seed, int):
+        terminalreporter.write_line(f"the order of this run: --randomly-seed={seed}")
+
+
+def _place(item: pytest.Item) -> int:
+    return item.stash[PLACE]
 
 
 def _close_standard_error() -> None:
