@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.database import open_database
+    from orchestrator.errors import OrchestrateError
     from orchestrator.grid import load_grid
     from orchestrator.run import run_grid, time_grid
     from orchestrator.scheduler import Observer
     from reports import open_results
 
-__all__ = ["Observer", "load_grid", "open_database", "open_results", "run_grid", "time_grid"]
+__all__ = ["Observer", "OrchestrateError", "load_grid", "open_database", "open_results", "run_grid", "time_grid"]
 
 # Imported on first use: the command line must not wait for what it does not need. No room of this package knows the
 # reports (`setup.cfg`); this is the front door of both.
 _HOMES = {
     "Observer": "orchestrator.scheduler",
+    "OrchestrateError": "orchestrator.errors",
     "load_grid": "orchestrator.grid",
     "open_database": "orchestrator.database",
     "open_results": "reports",

@@ -1,7 +1,7 @@
 """Exit codes of the commands, for programs that start `orchestrate`.
 
-An expected error carries its exit code as the attribute `exit_code`; an error without one is a bug and shows its
-traceback.
+An error that is expected carries its own: `trainer.TrainerError`, `orchestrator.OrchestrateError` and
+`reports.ReportError` have the attribute `exit_code`. One without it is a bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -24,3 +24,11 @@ _MACHINE = {
 def of_system(error: OSError) -> int:
     """Return TRY_AGAIN for an error of the machine that may pass, BAD_INPUT for any other."""
     return TRY_AGAIN if error.errno in _MACHINE else BAD_INPUT
+
+
+def of(error: Exception) -> int | None:
+    """Return the exit code of an error that was expected, None for a bug."""
+    # A full disk or a lack of descriptors strikes anywhere; nobody has made that mistake.
+    if isinstance(error, OSError) and of_system(error) == TRY_AGAIN:
+        return TRY_AGAIN
+    return getattr(error, "exit_code", None)

@@ -6,12 +6,16 @@ import errno
 import hashlib
 import re
 import resource
+import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import ValidationError
+
+from orchestrator.errors import OrchestrateError
+from trainer.errors import PeerLost, TrainerError
 
 INFRASTRUCTURE, OUT_OF_MEMORY, DIVERGED, DATA, CODE = "infrastructure", "out_of_memory", "diverged", "data", "code"
 
@@ -46,9 +50,7 @@ _SURROUNDINGS = re.compile(
     r"|shared memory segment|out of shared memory|DataLoader worker .*(is killed by signal|exited unexpectedly)"
     r"|[Cc]onnection (closed by|reset by|refused)|Timed out waiting|collective operation timeout"
 )
-_LOST_RANK = re.compile(
-    r"^PeerLost:|remote process exited|ncclRemoteError|[Cc]onnection (closed|reset) by (remote )?peer"
-)
+_LOST_RANK = re.compile(r"remote process exited|ncclRemoteError|[Cc]onnection (closed|reset) by (remote )?peer")
 # How PyTorch's loaders and Ray hand on what another process raised.
 _PASSED_ON = re.compile(r"Caught \w+ in .*\n|\x1b\[\d+mray::|ray::.*\n")
 # What an extension says that has no word for a failed allocation.
@@ -72,11 +74,15 @@ _LOSSES = {
 
 @dataclass(frozen=True)
 class Failure:
-    """A failure as the database keeps it. `text` is the message followed by the traceback."""
+    """A failure as the database keeps it. `text` is the message followed by the traceback.
+
+    `lost_rank`: it says no more than that a rank has lost another one, whose own failure is the reason.
+    """
 
     error_class: str
     text: str
     fingerprint: str
+    lost_rank: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain strings."""
@@ -107,7 +113,8 @@ def failure_of(error: BaseException, gpu: str = "") -> Failure:
     trace = "".join(traceback.format_exception(error))
     # A broken GPU fails wherever the program happens to be.
     cause = (faulty,) if faulty else (fingerprint(type(error).__name__, place, message),)
-    return Failure(kind, f"{message}\n{trace}", _digest((kind, *cause)))
+    follows = isinstance(error, PeerLost) or _LOST_RANK.search(first) is not None
+    return Failure(kind, f"{message}\n{trace}", _digest((kind, *cause)), follows)
 
 
 def _headline(error: BaseException) -> str:
@@ -129,11 +136,6 @@ def _headline(error: BaseException) -> str:
     where = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}: {frames[-1].line or ''}" if frames else ""
     what = f"key {said} is missing" if isinstance(error, KeyError) and said else said or "no message"
     return f"{name}: {what}" + (f" ({where.rstrip(': ')})" if where else "")
-
-
-def tells_of_a_lost_rank(failure: Failure) -> bool:
-    """Return whether a rank says no more than that it has lost another one, whose own failure is the reason."""
-    return _LOST_RANK.search(failure.message) is not None
 
 
 def process_ended(report: str, which: str = "the trial's process") -> Failure:
@@ -168,16 +170,15 @@ def _reason(report: str) -> str:
 
 
 def _classify(error: BaseException) -> str:
-    names, text = {cls.__name__ for cls in type(error).__mro__}, str(error)
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names or _address_space_limit(error):
+    if isinstance(error, TrainerError | OrchestrateError):
+        return error.failure
+    text = str(error)
+    # Nothing is out of a device's memory before PyTorch is loaded.
+    torch_error = getattr(sys.modules.get("torch"), "OutOfMemoryError", MemoryError)
+    if isinstance(error, MemoryError | torch_error) or _address_space_limit(error):
         return OUT_OF_MEMORY
-    if "Diverged" in names:
-        return DIVERGED
-    # In a worker, the path that cannot be used is that of the node's own folder.
-    if isinstance(error, ConnectionError | TimeoutError) or names & {"StorageError", "DataAway", "PathError"}:
+    if isinstance(error, ConnectionError | TimeoutError):
         return INFRASTRUCTURE
-    if "DataError" in names:
-        return DATA
     if isinstance(error, OSError):
         if error.errno == errno.ENOMEM:
             return OUT_OF_MEMORY

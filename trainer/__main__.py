@@ -16,19 +16,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trainer.arguments import BadArguments, option, parse_arguments
+from trainer.arguments import option, parse_arguments
 from trainer.config import TrainConfig, config_problems
+from trainer.errors import Diverged, PeerLost, TrainerError
 from trainer.results import EpochResult, Evaluation
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
-class _Stop(Exception):
-    """An end that was foreseen: the message for the person and the exit code."""
+class _Stop(TrainerError):
+    """An end that was foreseen, with its exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
-        self.code = code
+        self.exit_code = code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,12 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse_arguments(arguments)
         _evaluate(options) if options.evaluate else _train(options)
-    except BadArguments as error:
+    except TrainerError as error:
         _complain(error)
-        return BAD_INPUT
-    except _Stop as stop:
-        _complain(stop)
-        return stop.code
+        return error.exit_code
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
@@ -189,25 +187,18 @@ def _foreseen() -> Iterator[None]:
     """Turn what a person can mend into one message. It imports torch: bad arguments are refused before."""
     import torch
 
-    from trainer.checkpoint import CheckpointError
-    from trainer.data.download import DataError
-    from trainer.distributed import PeerLost
-    from trainer.train import Diverged
-
     try:
         yield
     except BrokenPipeError:
         raise
     except PeerLost:
         raise _Stop("another process of this training has ended; what it says is the reason", FAILED) from None
-    except DataError as error:
-        raise _Stop(str(error), error.exit_code) from None
-    except CheckpointError as error:
-        raise _Stop(str(error), BAD_INPUT) from None
-    except OSError as error:
-        raise _Stop(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT) from None
     except Diverged as error:
         raise _Stop(f"{error}: it diverged; a lower --learning-rate may help", FAILED) from None
+    except TrainerError:
+        raise
+    except OSError as error:
+        raise _Stop(f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT) from None
     except torch.OutOfMemoryError as error:
         raise _Stop(f"{str(error).splitlines()[0]} Lower --batch-size or --width", FAILED) from None
 

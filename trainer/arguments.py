@@ -15,6 +15,7 @@ from typing import Any, NoReturn, get_args
 
 from trainer.config import TrainConfig
 from trainer.datasets import DATASETS, FOLDER_PREFIX
+from trainer.errors import TrainerError
 from trainer.method import METHODS
 from trainer.networks import NETWORKS
 from trainer.paths import PathError, user_path
@@ -52,7 +53,7 @@ GROUPS = {
 OF_EVALUATION = ("ood_dataset",)
 
 
-class BadArguments(Exception):
+class BadArguments(TrainerError):
     """The arguments are wrong; the message says which and what to do."""
 
 

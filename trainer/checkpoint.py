@@ -18,6 +18,7 @@ import torch
 from pydantic import ValidationError
 
 from trainer.config import TrainConfig, config_problems
+from trainer.errors import TrainerError
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ CHECKPOINT_SHARE = 50
 _CONTENT = {"networks": dict, "optimizer": dict, "methods": dict, "results": list}
 
 
-class CheckpointError(Exception):
+class CheckpointError(TrainerError):
     """A checkpoint that cannot be used; the message names the file, the reason and what to do."""
 
 

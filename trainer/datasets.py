@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from trainer.errors import FailureClass, TrainerError
 
 # The values of the released code of both papers, used there for CIFAR-100 as well.
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -11,11 +14,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RGB = tuple[float, float, float]
 
 
-class DataError(Exception):
+class DataError(TrainerError):
     """A data set is missing, damaged or cannot be used; the message says what is wrong and what to do."""
 
-    # Of a command that ends with it: bad input.
-    exit_code = 2
+    failure: ClassVar[FailureClass] = "data"
 
 
 class DataAway(DataError):
@@ -23,6 +25,7 @@ class DataAway(DataError):
 
     # EX_TEMPFAIL of sysexits.h.
     exit_code = 75
+    failure = "infrastructure"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from trainer.errors import PeerLost
+
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
@@ -26,10 +28,6 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 64 * 2**20
 # The others wait while the first process uploads a checkpoint or lists a data set on a slow disk.
 TIMEOUT = timedelta(minutes=30)
-
-
-class PeerLost(ConnectionError):
-    """Another process that trains the same network has ended; why is for that one to say."""
 
 
 class Part(NamedTuple):

@@ -7,12 +7,14 @@ import tempfile
 from pathlib import Path
 from unicodedata import normalize
 
+from trainer.errors import TrainerError
 
-class PathError(ValueError):
+
+class PathError(TrainerError, ValueError):
     """A path cannot be used as it is written; the message says why and what to do."""
 
-    # Of a command that ends with it: bad input.
-    exit_code = 2
+    # In a trial, the path is that of the node's own folder.
+    failure = "infrastructure"
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:

@@ -19,6 +19,7 @@ from trainer.config import TrainConfig
 from trainer.data import ImageFiles, Splits, epoch_loader, evaluation_sets, load_splits
 from trainer.device import prepare_device, wait_for
 from trainer.distributed import average_statistics, from_the_first, process_number, watching_peers
+from trainer.errors import Diverged
 from trainer.evaluation import evaluate
 from trainer.memory import keep_freed_memory
 from trainer.method import Batch
@@ -36,10 +37,6 @@ class Loader(Protocol):
     def __len__(self) -> int: ...
 
     def epoch(self, epoch: int) -> Iterator[Batch]: ...
-
-
-class Diverged(Exception):
-    """A loss term became NaN or infinite; the message names the term, the step and the epoch (counted from 1)."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from orchestrator.exit_codes import BAD_INPUT, DONE, INTERRUPTED, TRY_AGAIN, of_system
+from orchestrator import exit_codes
+from orchestrator.errors import OrchestrateError
+from orchestrator.exit_codes import BAD_INPUT, DONE, INTERRUPTED, of_system
 from trainer.paths import PathError, user_path
 
 if TYPE_CHECKING:
@@ -135,7 +137,7 @@ def errors() -> Iterator[None]:
         typer.echo("interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
-        code = _exit_code(error)
+        code = exit_codes.of(error)
         if code is None:
             raise
         prefix = "" if code > 128 else "error: "
@@ -143,15 +145,7 @@ def errors() -> Iterator[None]:
         raise typer.Exit(code) from None
 
 
-def _exit_code(error: Exception) -> int | None:
-    """Return the exit code of an error that was expected, None for a bug."""
-    # A full disk or too many open files can occur anywhere, and is no mistake of the command.
-    if isinstance(error, OSError) and of_system(error) == TRY_AGAIN:
-        return TRY_AGAIN
-    return getattr(error, "exit_code", None)
-
-
-class OutputError(Exception):
+class OutputError(OrchestrateError):
     """Standard output cannot be written (a full disk behind `>`); the message says why, and what to do."""
 
     def __init__(self, message: str, exit_code: int) -> None:

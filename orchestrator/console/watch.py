@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.console.status import headline, status_of, trial_under_way
+from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import of_system
 
 # The key of a trial's error under the rules that use its last and best epochs alone.
@@ -27,7 +28,7 @@ BEST = "best_top1_error"
 SHOWN_RULES = {"best_test": BEST, "last": "top1_error"}
 
 
-class PageError(Exception):
+class PageError(OrchestrateError):
     """The page cannot be written; the message says where, why, and what to do."""
 
     def __init__(self, message: str, exit_code: int) -> None:

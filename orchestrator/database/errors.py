@@ -15,7 +15,8 @@ from pathlib import Path
 
 from sqlalchemy.exc import StatementError
 
-from orchestrator.exit_codes import BAD_INPUT, BUSY, TRY_AGAIN
+from orchestrator.errors import OrchestrateError
+from orchestrator.exit_codes import BUSY, TRY_AGAIN
 
 _LATER = "is locked by another program (an open sqlite3 shell, a backup?); end it there and run the command again"
 NO_LOCKS = "its file system has no locks; put it on a local disk, or use PostgreSQL"
@@ -60,10 +61,8 @@ _TRANSIENT_POSTGRESQL = {
 _REFUSAL = re.compile(r"FATAL: +(password|role|database|no pg_hba|\S+ authentication|permission)")
 
 
-class DatabaseError(Exception):
+class DatabaseError(OrchestrateError):
     """The results database cannot do what was asked; the message names the database, the reason and the remedy."""
-
-    exit_code = BAD_INPUT
 
 
 class DatabaseAway(DatabaseError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.exit_codes import BAD_INPUT
+from orchestrator.errors import OrchestrateError
 
 Place = tuple[int, int]
 
@@ -26,10 +26,8 @@ class Problem:
         return ": ".join(part for part in (place, self.key, self.message) if part)
 
 
-class GridError(Exception):
+class GridError(OrchestrateError):
     """A grid file cannot be used. `problems` holds all its problems, in the order of lines."""
-
-    exit_code = BAD_INPUT
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = sorted(set(problems), key=lambda problem: (problem.line or 0, problem.column or 0, problem.key))

@@ -6,7 +6,8 @@ import os
 import re
 import socket
 
-from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN
+from orchestrator.errors import OrchestrateError
+from orchestrator.exit_codes import TRY_AGAIN
 
 # Timeout in seconds; a cluster on the same continent answers in a fraction of it.
 ANSWER_SECONDS = 5.0
@@ -15,10 +16,8 @@ _OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 
 _SETTINGS = 4
 
 
-class SchedulerError(Exception):
+class SchedulerError(OrchestrateError):
     """A grid cannot run here; the message says what is missing and what to do."""
-
-    exit_code = BAD_INPUT
 
 
 class RayAway(SchedulerError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import SOME_FAILED, TRY_AGAIN
 from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infrastructure_failure, process_ended
 from orchestrator.scheduler.journal import Journal
@@ -28,7 +29,7 @@ REPORTS = ("start", "engine", "epoch", "end")
 LOCK_CHECK_SECONDS = 20.0
 
 
-class CircuitOpen(Exception):
+class CircuitOpen(OrchestrateError):
     """Trials kept failing with one cause, so the rest of the grid was not started."""
 
     exit_code = SOME_FAILED

@@ -6,8 +6,10 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
+from orchestrator.errors import OrchestrateError
 
-class Interrupted(Exception):
+
+class Interrupted(OrchestrateError):
     """A signal asked the run to stop; what was recorded stays."""
 
     def __init__(self, number: int) -> None:

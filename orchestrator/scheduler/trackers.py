@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
-from orchestrator.exit_codes import BAD_INPUT
+from orchestrator.errors import OrchestrateError
 from orchestrator.scheduler.observer import Observer
 from orchestrator.scheduler.options import RunOptions
 
@@ -17,10 +17,8 @@ Tracker = Literal["tensorboard", "mlflow", "wandb"]
 MODULES: dict[Tracker, str] = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
-class TrackerError(Exception):
+class TrackerError(OrchestrateError):
     """A tracker cannot be used; the message says what is missing."""
-
-    exit_code = BAD_INPUT
 
 
 def check_trackers(names: Iterable[str]) -> None:

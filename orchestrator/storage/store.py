@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN
+from orchestrator.errors import OrchestrateError
+from orchestrator.exit_codes import TRY_AGAIN
 
 T = TypeVar("T")
 
@@ -33,10 +34,10 @@ CHECK_SECONDS = 30.0
 BATCH = 500
 
 
-class StorageError(Exception):
+class StorageError(OrchestrateError):
     """Storage cannot be used; the message names the URL, the reason and the remedy."""
 
-    exit_code = BAD_INPUT
+    failure = "infrastructure"
 
 
 class StorageAway(StorageError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from orchestrator.errors import OrchestrateError
 from orchestrator.timing.cpu import THROTTLED_SHARE
 from orchestrator.timing.procfs import read_process
 
@@ -38,7 +39,7 @@ CONTEXT_BYTES = 64 * 2**20
 MACHINE_PIDS = "pid:[4026531836]"
 
 
-class NoSuchDevice(Exception):
+class NoSuchDevice(OrchestrateError):
     """No GPU of that name is available to this process; the message says why."""
 
 

@@ -22,7 +22,7 @@ from ray.exceptions import RayError
 from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.failures import Failure, failure_of, infrastructure_failure, process_ended, tells_of_a_lost_rank
+from orchestrator.failures import Failure, failure_of, infrastructure_failure, process_ended
 from orchestrator.timing import worst
 from orchestrator.worker.attempt import attempt, conclude
 from orchestrator.worker.job import Job, Member
@@ -107,7 +107,7 @@ def _watched(job: Job, actors: Sequence[Any], report: Callable[[Message], None])
             continue
         if "failure" not in message:
             merged.hear(number, message)
-        elif not tells_of_a_lost_rank(message["failure"]):
+        elif not message["failure"].lost_rank:
             failure: Failure = message["failure"]
             return failure
         else:

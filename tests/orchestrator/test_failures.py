@@ -9,30 +9,32 @@ import pytest
 import torch
 
 from orchestrator.failures import failure_of, fingerprint, infrastructure_failure, process_ended
-from trainer.datasets import DataAway
+from orchestrator.storage import StorageAway
+from trainer.checkpoint import CheckpointError
+from trainer.datasets import DataAway, DataError
+from trainer.errors import Diverged, PeerLost
 from trainer.paths import PathError
 
 
-class OutOfMemoryError(RuntimeError):
-    pass
+class Foreign(Exception):
+    """An error that happens to be called as one of ours: its name says nothing."""
 
 
-class Diverged(Exception):
-    pass
-
-
-class DataError(Exception):
-    pass
+Foreign.__name__ = "DataError"
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
         (RuntimeError("CUDA error: out of memory"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
         (Diverged("the loss term 'cross_entropy' is not finite"), "diverged"),
         (DataError("cifar100: missing"), "data"),
+        (CheckpointError("run.pt: cut off"), "code"),
+        (StorageAway("s3://b/k: no answer"), "infrastructure"),
+        (PeerLost("another process of this training has ended"), "infrastructure"),
+        (Foreign("the index of a column"), "code"),
         (DataAway("cifar100: could not be downloaded"), "infrastructure"),
         (PathError("/tmp/orchestrate-0 belongs to another user; set ORCHESTRATE_CACHE on this node"), "infrastructure"),
         (OSError(errno.ENOSPC, "No space left on device"), "infrastructure"),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from trainer.data.folders import base_folder, check_folder, expected_layout, list_folder
 from trainer.datasets import DataAway, DataError, DataFile, DatasetSpec, dataset_spec
+from trainer.errors import TrainerError
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
@@ -179,7 +180,7 @@ def alone(lock: Path, name: str, progress: Progress, *, doing: str = "fetching i
         yield
 
 
-class _DownloadError(Exception):
+class _DownloadError(TrainerError):
     """The server, or what it sent, is at fault; not this machine's disk. `may_pass`: a later try may succeed."""
 
     def __init__(self, message: str, *, may_pass: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.failures import Failure, failure_of, tells_of_a_lost_rank
+from orchestrator.failures import Failure, failure_of
 from orchestrator.grid import Resources
 from orchestrator.scheduler import SchedulerError
 from orchestrator.scheduler.cluster import Cluster
@@ -186,7 +186,7 @@ def test_a_canary_rehearses_what_one_process_has_to_do(tmp_path: Path, monkeypat
     ],
 )
 def test_only_what_says_that_another_was_lost_is_no_reason(error: Exception, follows: bool) -> None:
-    assert tells_of_a_lost_rank(failure_of(error)) == follows
+    assert failure_of(error).lost_rank == follows
 
 
 class Streams:
