@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -51,8 +52,12 @@ def test_every_trial_that_is_done_has_its_last_error(rows: sqlite3.Connection):
 
 
 def test_seconds_are_those_of_exclusive_epochs(rows: sqlite3.Connection):
-    counted = sum(epochs for _, epochs, _ in rows.execute(SECONDS))
-    (expected,) = rows.execute(
-        "SELECT COUNT(*) FROM epochs WHERE accepted = 1 AND timing_quality = 'exclusive'"
-    ).fetchone()
-    assert counted == expected > 0
+    measured: dict[str, list[float]] = {}
+    for device, seconds in rows.execute(
+        """SELECT device, train_seconds + data_seconds FROM epochs, attempts WHERE attempt_id = attempts.id
+        AND accepted = 1 AND timing_quality = 'exclusive'"""
+    ):
+        measured.setdefault(device, []).append(seconds)
+    given = {device: (count, mean) for device, count, mean in rows.execute(SECONDS)}
+    assert given == {device: (len(seconds), pytest.approx(fmean(seconds))) for device, seconds in measured.items()}
+    assert measured

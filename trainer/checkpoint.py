@@ -27,8 +27,8 @@ CHECKPOINT_FORMAT = 1
 
 ZIP_MAGIC = b"PK\3\4"
 
-# Without a fixed interval, writing checkpoints takes at most one part in so many of the time.
-CHECKPOINT_SHARE = 50
+# The largest share of the time that writing checkpoints takes, without a fixed interval.
+CHECKPOINT_SHARE = 0.02
 
 _CONTENT = {"networks": dict, "optimizer": dict, "methods": dict, "results": list}
 
@@ -258,7 +258,7 @@ class Saver:
         """Write what `state` gives if it is due or the last one."""
         if self.path is None:
             return
-        pause = self.cost * CHECKPOINT_SHARE if self.seconds is None else self.seconds
+        pause = self.cost / CHECKPOINT_SHARE if self.seconds is None else self.seconds
         if not last and time.monotonic() - self.written < pause:
             return
         began = time.monotonic()

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 _LINE = 1000
 _accepted, _main_test = text(ACCEPTED), text(MAIN_TEST)
 
-# Keys of a canary's measurements; see `trainer.canary.Rehearsal`.
-CANARY = ("seconds_per_epoch", "peak_memory_bytes", "checkpoint_bytes", "reserved_memory_bytes", "launch_share")
-
 # Number, mean seconds and lowest top-1 error (%) of a trial's accepted epochs.
 Sums = tuple[int, float | None, float | None]
 

@@ -26,9 +26,8 @@ from orchestrator.planning import (
     shape_of,
     trained_images,
 )
-from orchestrator.scheduler.addresses import SchedulerError
 from orchestrator.scheduler.callbacks import Abandoned, recording_callback
-from orchestrator.scheduler.cluster import Cluster, RayEnded, ray_cluster
+from orchestrator.scheduler.cluster import Cluster, ray_cluster
 from orchestrator.scheduler.observer import Observer
 from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.recorder import Recorder, Summary, retry_at_once
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from orchestrator.database import Database
     from orchestrator.grid import Resources, Trial
 
-__all__ = ["Interrupted", "RayEnded", "RunOptions", "SchedulerError", "run_trials", "time_trials"]
+__all__ = ["run_trials", "time_trials"]
 
 # Metrics that every worker exports as ray_trial_<name>{trial="..."}.
 GAUGES = {
