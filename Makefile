@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 LOWER := .venv-lower
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-gpu test-lower lint bench chaos clean
+.PHONY: demo test coverage test-slow test-gpu test-lower lint bench chaos clean
 
 demo: $(INSTALLED)
 	$(BIN)/orchestrate run grids/quickstart.yaml
@@ -16,7 +16,12 @@ demo: $(INSTALLED)
 
 # A file at a time in two processes, each of whose computations has a processor to itself; `make test WORKERS=0` for one.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(MORE)
+
+# `make test` with a count of the statements that its own processes run: those of subprocesses and of Ray's workers are
+# not counted, so that a program that is only ever started shows as not covered.
+coverage:
+	$(MAKE) test MORE='--cov --cov-report=term:skip-covered'
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
