@@ -85,12 +85,12 @@ class Failure:
     lost_rank: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain strings."""
+        """Return plain strings."""
         return asdict(self)
 
     @property
     def message(self) -> str:
-        """The first line."""
+        """Return the first line."""
         return self.text.splitlines()[0] if self.text else self.error_class
 
 
@@ -139,19 +139,19 @@ def _headline(error: BaseException) -> str:
 
 
 def process_ended(report: str, which: str = "the trial's process") -> Failure:
-    """The failure of a trial whose process vanished, from what Ray says of it."""
+    """Return the failure of a trial whose process vanished, from Ray's report."""
     # Tune writes every loss of a trial into one file.
     newest = re.split(r"^Failure # \d+ \(.*\)$", report, flags=re.MULTILINE)[-1].strip()
     return infrastructure_failure(f"{which} ended: {_reason(newest)}", newest)
 
 
 def infrastructure_failure(message: str, details: str = "") -> Failure:
-    """The failure of a trial whose process vanished or hung."""
+    """Return the failure of a trial whose process vanished or hung."""
     return Failure(INFRASTRUCTURE, f"{message}\n{details}".strip(), fingerprint(INFRASTRUCTURE, message))
 
 
 def fingerprint(*parts: str) -> str:
-    """16 hex digits, equal for messages that differ only in numbers, addresses or paths."""
+    """Return 16 hex digits, equal for messages that differ only in numbers, addresses or paths."""
     return _digest([re.sub(r"/\S+|0x[0-9a-f]+|[0-9a-f]{12,}|\d+(\.\d+)?", "#", part) for part in parts])
 
 

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): not an error, and nothing is left to say.
+        # The reader of our output went away (`| head`): no error, and nothing can be printed any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return DONE
 
@@ -59,7 +59,7 @@ def _train(options: Namespace) -> None:
         device = _device(options)
         prepare(config, options.data_root, progress=_say)
         table = _EpochTable(config)
-        first = _process_number() == 0
+        first = _rank() == 0
         if first and not options.json:
             count = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
             where = f"{_process_count()} processes, {device}" if _process_count() > 1 else device
@@ -71,7 +71,7 @@ def _train(options: Namespace) -> None:
             elif first:
                 table.print(result)
 
-        with _together(device):
+        with _process_group(device):
             result = train(
                 config,
                 report,
@@ -107,9 +107,9 @@ def _evaluate(options: Namespace) -> None:
         networks = build_networks(config, splits.train.num_classes, device)
         with fitting(options.evaluate):
             networks.load_state_dict(state["networks"])
-        with _together(str(device)):
+        with _process_group(str(device)):
             evaluations = evaluate(config, networks, evaluation_sets(splits, config, device), device)
-    if _process_number() > 0:
+    if _rank() > 0:
         return
     if options.json:
         print(json.dumps([asdict(evaluation) for evaluation in evaluations]))
@@ -119,7 +119,7 @@ def _evaluate(options: Namespace) -> None:
 
 
 def _config(options: Namespace, values: dict[str, Any] | None = None) -> TrainConfig:
-    """The configuration from `values` or the file of `--config`, and the options given, which come first."""
+    """Return the configuration from `values` or the file of `--config`, and from the options, which come first."""
     if values is None:
         values = _config_file(options.config) if options.config else {}
     try:
@@ -163,28 +163,28 @@ def _device(options: Namespace) -> str:
 
 
 def _process_count() -> int:
-    """How many processes `torchrun` has started to train together."""
+    """Return how many processes `torchrun` has started to train together."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def _process_number() -> int:
+def _rank() -> int:
     return int(os.environ["RANK"]) if _process_count() > 1 else 0
 
 
-def _together(device: str) -> AbstractContextManager[None]:
+def _process_group(device: str) -> AbstractContextManager[None]:
     if _process_count() == 1:
         return nullcontext()
     import torch
 
-    from trainer.distributed import stay_on_this_machine, together
+    from trainer.distributed import process_group, stay_on_this_machine
 
     stay_on_this_machine(os.environ["MASTER_ADDR"])
-    return together(torch.device(device))
+    return process_group(torch.device(device))
 
 
 @contextmanager
 def _foreseen() -> Iterator[None]:
-    """Turn what a person can mend into one message. It imports torch: bad arguments are refused before."""
+    """Turn expected errors into one message. Imports torch, so bad arguments are refused before."""
     import torch
 
     try:
@@ -204,14 +204,14 @@ def _foreseen() -> Iterator[None]:
 
 
 def _complain(error: Exception) -> None:
-    # By every process: `torchrun` ends the others when the first of them has ended, which may be any.
-    who = f"error in process {_process_number()}" if _process_count() > 1 else "error"
+    # Printed by every process: `torchrun` ends the others when any process has ended.
+    who = f"error in process {_rank()}" if _process_count() > 1 else "error"
     print(f"{who}: {error}", file=sys.stderr, flush=True)
 
 
 def _say(line: str) -> None:
-    # Standard output is for results. Of several processes that say the same, one is enough.
-    if _process_number() == 0:
+    # Standard output is for results; one rank's messages are enough.
+    if _rank() == 0:
         print(line, file=sys.stderr, flush=True)
 
 
@@ -223,7 +223,7 @@ def _description(config: TrainConfig) -> str:
 
 
 def _label(config: TrainConfig, evaluation: Evaluation) -> str:
-    """The name of a classifier among those of all networks and splits."""
+    """Return the name of a classifier among those of all networks and splits."""
     number = f"{evaluation.network + 1}:" if len(config.network_names) > 1 else ""
     return f"{number}{evaluation.classifier}{'' if evaluation.split == 'test' else ' (val)'}"
 
@@ -233,7 +233,7 @@ def _teacher_line(result: EpochResult, epochs: int) -> str:
 
 
 class _EpochTable:
-    """One line per epoch, under a heading of the classifiers evaluated."""
+    """A line per epoch, under a heading of the classifiers evaluated."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -261,7 +261,7 @@ class _EpochTable:
 
     @staticmethod
     def _shown(result: EpochResult) -> list[Evaluation]:
-        """On the test split every classifier, on the validation split the deepest."""
+        """Return every classifier on the test split, and the deepest one on the validation split."""
         return [e for e in result.evaluations if e.split == "test" or e.classifier == "main"]
 
 

@@ -49,7 +49,7 @@ GROUPS = {
         *("weight_decay", "precision", "seed"),
     ),
 }
-# The fields that a stored network can be evaluated with, whatever it was trained with.
+# Fields that may change for the evaluation of a stored network.
 OF_EVALUATION = ("ood_dataset",)
 
 
@@ -58,12 +58,12 @@ class BadArguments(TrainerError):
 
 
 def option(name: str) -> str:
-    """The option for a field of the configuration."""
+    """Return the option for a field of the configuration."""
     return f"--{name.replace('_', '-')}"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
-    """The options; `given` holds the fields of the configuration that were given, not yet checked.
+    """Parse the options; `given` holds the fields of the configuration that were given, not yet checked.
 
     Raises BadArguments. Ends the program after `--help`.
     """
@@ -195,7 +195,7 @@ def _metavar(name: str, annotation: Any) -> str:
 
 
 def _catalogue() -> str:
-    """What the options can name."""
+    """Return the names that the options accept."""
     import trainer.methods  # noqa: F401  (fills the registry)
 
     names = {

@@ -21,21 +21,21 @@ from trainer.state import build_networks, checkpoint_state, load_state, teacher_
 from trainer.step import Replayed, eager
 from trainer.train import Loader, Training
 
-# The first steps build what later ones find ready; the last is the one that is timed.
+# The first step compiles and allocates; the last one is timed.
 STEPS = 2
-# Where steps are replayed: those of the warm-up, the one that is recorded, and one more before the timed one.
+# Replayed steps: those of the warm-up, the one that is recorded, and one more before the timed one.
 REPLAYED_STEPS = Replayed.WARM_UP + 3
 EVALUATED_BATCHES = 2
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a rehearsal has measured.
+    """Measurements of a rehearsal.
 
     `seconds_per_epoch` extrapolates one training step and some evaluation batches to all images; the training of a
-    teacher is not part of it. `launch_share` is the share of that step in which the processor was still giving work
-    to the device, 1 on a CPU. Memory is of the device: `peak_memory_bytes` held tensors, `reserved_memory_bytes` was
-    taken for them; None on a CPU.
+    teacher is not part of it. `launch_share` is the share of that step in which the processor was still launching
+    kernels, 1 on a CPU. Memory is the device's, in bytes: `peak_memory_bytes` of tensors, `reserved_memory_bytes` taken
+    for them; None on a CPU.
     """
 
     seconds_per_epoch: float
@@ -46,7 +46,7 @@ class Rehearsal:
     parameters: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers."""
+        """Return plain numbers."""
         return asdict(self)
 
 
@@ -99,13 +99,13 @@ def rehearse(
 
 
 def _forget_memory(device: torch.device) -> None:
-    """Forget what setting up and cuDNN's search for kernels took of the memory for a moment."""
+    """Reset the peak memory, which setting up and cuDNN's search for kernels raised for a moment."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
 
 
 class _FewBatches:
-    """The first `steps` batches of a loader, and when the last of them was asked for and given back."""
+    """The first `steps` batches of a loader, with the times when the last one was asked for and given back."""
 
     def __init__(self, loader: Loader, device: torch.device, steps: int) -> None:
         self.loader, self.device = loader, device
@@ -142,7 +142,7 @@ def _evaluation_seconds(
     began = time.perf_counter()
     evaluate(config, networks, few, device)
     wait_for(device)
-    counts = [sum(each.count for each in some if each is not None) for some in (sets, few)]
+    counts = [sum(each.count for each in splits if each is not None) for splits in (sets, few)]
     return (time.perf_counter() - began) * counts[0] / counts[1]
 
 

@@ -22,7 +22,7 @@ from trainer.errors import TrainerError
 
 log = logging.getLogger(__name__)
 
-# Raise it when the content changes so that older programs could not continue from it.
+# Raise this number when the content changes so that older programs could not continue from it.
 CHECKPOINT_FORMAT = 1
 
 ZIP_MAGIC = b"PK\3\4"
@@ -46,12 +46,12 @@ class DamagedCheckpoint(CheckpointError):
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the newest one is kept."""
+    """Return the path of the checkpoint before the newest one."""
     return path.with_name(path.name + ".previous")
 
 
 def refused(path: Path) -> Path:
-    """Where a checkpoint that could not be used is kept for whoever wants to look at it."""
+    """Return the path under which an unusable checkpoint is kept for inspection."""
     return path.with_name(path.name + ".refused")
 
 
@@ -83,7 +83,7 @@ def save_checkpoint(path: Path, config: TrainConfig, state: dict[str, Any]) -> N
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of one checkpoint file, tensors on the CPU; `config` is a TrainConfig.
+    """Return the content of one checkpoint file, tensors on the CPU; `config` is a TrainConfig.
 
     Raises:
         MissingCheckpoint: there is no file.
@@ -123,7 +123,7 @@ def _read(path: Path, file: BinaryIO) -> Any:
     if magic != ZIP_MAGIC:
         if ZIP_MAGIC.startswith(magic):
             raise DamagedCheckpoint(f"{path}: damaged (only {len(magic)} bytes are left)")
-        # Neither a checkpoint nor the beginning of one; whatever it is, it is not unpickled.
+        # Neither a checkpoint nor the beginning of one: it is not unpickled.
         raise _not_ours(path)
     # torch does not compare the contents with their checksums, so a flipped bit would go unnoticed.
     try:
@@ -163,11 +163,11 @@ def _not_ours(path: Path) -> CheckpointError:
 
 
 def resume_from(path: Path, config: TrainConfig) -> dict[str, Any] | None:
-    """The newest usable checkpoint of `config` at `path`, or None where training starts from the beginning.
+    """Return the newest usable checkpoint of `config` at `path`, or None where training starts from the beginning.
 
     Where the newest file cannot be used, the log names it with the reason, it is renamed to `refused(path)`, and the
-    one before it is used; without a usable one, training starts again after damage, but a file that may be of
-    worth to somebody is left as it is.
+    one before it is used; without a usable one, training starts again after damage, but another program's file is left
+    as it is.
 
     Raises:
         CheckpointError: the file belongs to another configuration, a newer program, or is not a checkpoint.
@@ -178,23 +178,23 @@ def resume_from(path: Path, config: TrainConfig) -> dict[str, Any] | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     check_writable(path.parent)
     _remove_unfinished(path)
-    found: list[CheckpointError] = []
+    errors: list[CheckpointError] = []
     for candidate in (path, previous(path)):
         try:
             state = _read_own(candidate, config)
         except MissingCheckpoint:
             continue
         except CheckpointError as error:
-            found.append(error)
+            errors.append(error)
             continue
-        for problem in found:
+        for problem in errors:
             log.warning("%s. It is kept as %s; training goes on from %s", problem, refused(path).name, candidate.name)
             os.replace(path, refused(path))
         return state
-    for problem in found:
+    for problem in errors:
         if not isinstance(problem, DamagedCheckpoint):
             raise problem
-    for problem in found:
+    for problem in errors:
         log.warning("%s. Training starts from the beginning", problem)
     return None
 
@@ -206,7 +206,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        # It names a file that nobody knows.
+        # The system's error names the temporary file, which means nothing to the user.
         raise type(error)(error.errno, error.strerror, str(folder)) from None
 
 
@@ -221,7 +221,7 @@ def _read_own(path: Path, config: TrainConfig) -> dict[str, Any]:
 
 
 def _remove_unfinished(path: Path) -> None:
-    """Remove what processes left that were killed while they wrote."""
+    """Remove the unfinished files of processes that were killed while they wrote."""
     for name in os.listdir(path.parent):
         if name.startswith(f"{path.name}.") and name.endswith(".writing"):
             path.with_name(name).unlink(missing_ok=True)

@@ -75,30 +75,30 @@ def checked_methods(text: str) -> dict[str, dict[str, Any]]:
     import trainer.methods  # noqa: F401  (fills the registry)
 
     checked: dict[str, dict[str, Any]] = {}
-    found: Found = []
+    invalid: Found = []
     for name, given in sorted(json.loads(text).items()):
         parameters = {} if given is None else given
         if isinstance(parameters, dict):
             parameters = {parameter: plus_zero(value) for parameter, value in parameters.items()}
         if name not in METHODS:
-            found.append(((name,), _no_method(name)))
+            invalid.append(((name,), _no_method(name)))
         elif not isinstance(parameters, dict):
-            found.append(((name,), f"{shown(parameters)} is not a mapping of hyperparameters, such as {{}}"))
+            invalid.append(((name,), f"{shown(parameters)} is not a mapping of hyperparameters, such as {{}}"))
         else:
             try:
                 method = build_methods({name: parameters})[0]
             except ValidationError as error:
                 names = [field.name for field in fields(METHODS[name])]
                 listed = plain_problems(error, f"hyperparameter of {name}", names)
-                found += [((name, *path), message) for path, message in listed]
+                invalid += [((name, *path), message) for path, message in listed]
                 continue
             # pydantic takes true for 1.
             for parameter, value in parameters.items():
                 if _has_bool(value) and not _has_bool(getattr(method, parameter)):
-                    found.append(((name, parameter), f"{shown(value)} is not a number"))
+                    invalid.append(((name, parameter), f"{shown(value)} is not a number"))
             checked[name] = method_parameters(method)
-    if found:
-        raise problems(found)
+    if invalid:
+        raise problems(invalid)
     plain: dict[str, dict[str, Any]] = json.loads(json.dumps(checked))
     return plain
 

@@ -122,7 +122,7 @@ class TrainConfig(BaseModel):
     )
     @classmethod
     def _number(cls, value: Any) -> Any:
-        # pydantic takes true for 1.
+        # pydantic accepts true as 1.
         if isinstance(value, bool):
             raise problem(f"{shown(value)} is not a number")
         return plus_zero(value)
@@ -148,18 +148,18 @@ class TrainConfig(BaseModel):
         spec, dataset = NETWORKS[self.network], dataset_spec(self.dataset)
         methods = canonical(self.methods)
         requires = merged_requires(methods)
-        found: Found = []
+        wrong: Found = []
         settled: dict[str, Any] = {}
 
         for name in (self.network, self.peer or self.network)[: requires.networks]:
             least, all_stages = NETWORKS[name].min_stages, NETWORKS[name].stages
             if self.stages is not None and not least <= self.stages <= all_stages:
                 allowed = f"{least} to {all_stages}" if least < all_stages else f"only {all_stages}"
-                found.append((("stages",), f"{name} has {allowed} stages, not {self.stages}"))
+                wrong.append((("stages",), f"{name} has {allowed} stages, not {self.stages}"))
         if self.stages == spec.stages:
             settled["stages"] = None
         if self.peer is not None and requires.networks < 2:
-            found.append((("peer",), f"{self.peer!r} is not used: no method here trains two networks (dml and dcm do)"))
+            wrong.append((("peer",), f"{self.peer!r} is not used: no method here trains two networks (dml and dcm do)"))
         elif self.peer == self.network:
             settled["peer"] = None
         if self.padding == 0:
@@ -174,57 +174,57 @@ class TrainConfig(BaseModel):
         # Every class keeps one.
         if images is not None and dataset.classes is not None and self.validation > images - dataset.classes:
             few = f"{self.validation} leaves too few of the {images:,} training images for {dataset.classes} classes"
-            found.append((("validation",), few))
+            wrong.append((("validation",), few))
         if most is not None and self.subset is not None and self.subset > most:
-            found.append((("subset",), f"{self.subset} is more than the {most:,} training images of any class"))
+            wrong.append((("subset",), f"{self.subset} is more than the {most:,} training images of any class"))
 
         try:
             settled["heads"] = heads = settled_heads(self.network, self.peer, self.heads, methods)
             count = head_count(self.network, self.stages or spec.stages, None if heads == "none" else heads)
-            if methods != "{}" and not found:
+            if methods != "{}" and not wrong:
                 settled["methods"] = copied(resolved_methods(methods, count))
         except PydanticCustomError as error:
-            found += (error.context or {})["problems"]
-        if found:
-            raise problems(found)
+            wrong += (error.context or {})["problems"]
+        if wrong:
+            raise problems(wrong)
         for name, value in settled.items():
             object.__setattr__(self, name, value)
         return self
 
     @property
     def requires(self) -> Requires:
-        """What the methods of this run need, merged."""
+        """Return the merged requirements of the methods of this run."""
         return merged_requires(canonical(self.methods))
 
     @property
     def head_kind(self) -> str | None:
-        """The kind of auxiliary heads, as `build_network` takes it."""
+        """Return the kind of auxiliary heads, as `build_network` takes it."""
         return None if self.heads == "none" else self.heads
 
     @property
     def network_names(self) -> list[str]:
-        """The networks trained side by side, first to last."""
+        """Return the networks trained side by side, first to last."""
         return [self.network, self.peer or self.network][: self.requires.networks]
 
     def settled_milestones(self, milestones: tuple[int, ...] | None) -> tuple[int, ...]:
-        """The epochs at which the learning rate falls; without any given, those of the paper in proportion."""
+        """Return the epochs at which the learning rate falls; by default those of the paper in proportion."""
         if milestones is not None:
             return milestones
         return tuple(sorted({self.epochs // 2, self.epochs * 3 // 4} - {0}))
 
     def learning_rate_at(self, epoch: int) -> float:
-        """The learning rate of one epoch (0-based)."""
+        """Return the learning rate of one epoch (0-based)."""
         passed = sum(epoch >= milestone for milestone in self.settled_milestones(self.milestones))
         return self.learning_rate * self.gamma**passed
 
     def build_methods(self) -> list[Method]:
-        """The methods of this run, fresh, without state."""
+        """Return the methods of this run, fresh, without state."""
         stages = self.stages or NETWORKS[self.network].stages
         heads = head_count(self.network, stages, self.head_kind)
         return [method.resolve(heads) for method in build_methods(self.methods)]
 
     def science(self) -> dict[str, Any]:
-        """The fields that differ from their defaults, as plain JSON values: the identity before hashing."""
+        """Return the fields that differ from their defaults, as plain JSON values: the identity before hashing."""
         by_default = "none"
         if self.heads != "none":
             by_default = settled_heads(self.network, self.peer, "auto", canonical(self.methods))
@@ -235,7 +235,7 @@ class TrainConfig(BaseModel):
         }
 
     def key(self) -> str:
-        """The identity of a run: sha256 (64 hex digits) over what differs from the defaults, and `CONFIG_VERSION`.
+        """Return the identity of a run: sha256 (64 hex digits) of the fields off their defaults, and `CONFIG_VERSION`.
 
         A field added later with a default leaves every earlier key as it was.
         """
@@ -248,5 +248,5 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def config_problems(error: ValidationError) -> Found:
-    """Every problem of a configuration that did not validate: the path of its key and a sentence with the value."""
+    """Return every problem of an invalid configuration: the path of its key and a sentence with the value."""
     return plain_problems(error, "key", TrainConfig.model_fields)

@@ -23,7 +23,7 @@ class DataError(TrainerError):
 class DataAway(DataError):
     """A data set cannot be fetched now: the network, its server or the disk; the same command may succeed later."""
 
-    # EX_TEMPFAIL of sysexits.h.
+    # Exit code EX_TEMPFAIL of sysexits.h.
     exit_code = 75
     failure = "infrastructure"
 
@@ -72,7 +72,7 @@ class DatasetSpec:
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """Classes, training images and test images of a data set of which they are published."""
+        """Return the published numbers of classes, training images and test images."""
         assert self.classes is not None and self.train_images is not None and self.test_images is not None
         return self.classes, self.train_images, self.test_images
 
@@ -163,7 +163,7 @@ FOLDER_PREFIX = "folder:"
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """The facts about a data set; `folder:NAME` is any folder of images below the data root.
+    """Return the facts about a data set; `folder:NAME` is any folder of images below the data root.
 
     Raises KeyError for an unknown name.
     """
@@ -173,7 +173,7 @@ def dataset_spec(name: str) -> DatasetSpec:
 
 
 def normalization_of(dataset: str, kind: str) -> tuple[RGB, RGB]:
-    """Mean and standard deviation per channel, for pixels from 0 to 1: the data set's own, or ImageNet's."""
+    """Return mean and standard deviation per channel, for pixels from 0 to 1: the data set's own, or ImageNet's."""
     if kind == "imagenet":
         return IMAGENET_MEAN, IMAGENET_STD
     spec = dataset_spec(dataset)

@@ -1,4 +1,4 @@
-"""The device of a process: prepared once, before anything else asks CUDA for anything."""
+"""Prepare the device of a process, once, before any other use of CUDA."""
 
 from __future__ import annotations
 
@@ -74,6 +74,6 @@ def without_search() -> Iterator[None]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when the device has finished what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

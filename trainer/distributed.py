@@ -1,7 +1,7 @@
-"""Several processes that train one network together: which part of a batch is whose, and what they tell each other.
+"""Data-parallel training: sharding and collectives.
 
-Every process walks the same batches and trains on its part of each; DistributedDataParallel averages the gradients.
-In a process on its own, everything here leaves its arguments as they are.
+Every process walks the same batches and trains on its shard of each; DistributedDataParallel averages the gradients. In
+a process on its own, every function here leaves its arguments as they are.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from trainer.errors import PeerLost
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-# What one process sends to the others at a time, for a GPU has to hold it.
+# Bytes that one process sends to the others at a time; each holds them on its device.
 CHUNK_BYTES = 64 * 2**20
-# The others wait while the first process uploads a checkpoint or lists a data set on a slow disk.
+# The other ranks wait this long for rank 0, which uploads a checkpoint or lists a data set on a slow disk.
 TIMEOUT = timedelta(minutes=30)
 
 
-class Part(NamedTuple):
-    """The part of a batch that is a process's own.
+class Shard(NamedTuple):
+    """A rank's shard of a batch.
 
-    The mean over all processes of `weight` times the means over their parts is the mean over the batch.
+    The mean over all ranks of `weight` times the mean over their shard is the mean over the batch.
     """
 
     images: slice
@@ -41,35 +41,35 @@ class Part(NamedTuple):
 
 
 def process_count() -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def process_number() -> int:
-    """The number of this process, from 0."""
+def rank() -> int:
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if process_count() > 1 else 0
 
 
-def part_of(count: int, number: int | None = None) -> Part:
-    """The part of a batch of `count` images that belongs to a process (this one, if its number is not given).
+def shard(count: int, number: int | None = None) -> Shard:
+    """Return a rank's shard of a batch of `count` images (by default this rank's).
 
-    The parts are as even as can be. A batch with fewer than two images for each process is worked on as a whole by
-    all of them: nobody is without an image, and batch norm has two.
+    Shards are as even as possible. A batch with fewer than two images for each rank is not divided: every rank works on
+    all of it, so that each has images, and batch norm two of them.
     """
     processes = process_count()
-    number = process_number() if number is None else number
+    number = rank() if number is None else number
     if count < 2 * processes:
-        return Part(slice(0, count), 1.0)
+        return Shard(slice(0, count), 1.0)
     size, extra = divmod(count, processes)
     start = number * size + min(number, extra)
     size += number < extra
-    return Part(slice(start, start + size), size * processes / count)
+    return Shard(slice(start, start + size), size * processes / count)
 
 
-def gathered(values: Tensor, count: int) -> Tensor:
-    """The rows [count, ...] of all processes, in order, from those of each one's part."""
+def all_gather(values: Tensor, count: int) -> Tensor:
+    """All-gather the rows [count, ...] of all ranks, in order, from the rows of each rank's shard."""
     processes = process_count()
-    sizes = [len(range(count)[part_of(count, number).images]) for number in range(processes)]
+    sizes = [len(range(count)[shard(count, number).images]) for number in range(processes)]
     if sum(sizes) != count or processes == 1:
         return values
     padded = values.new_zeros((max(sizes), *values.shape[1:]))
@@ -80,13 +80,13 @@ def gathered(values: Tensor, count: int) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
-def added(values: Tensor) -> Tensor:
-    """The sums over all processes."""
+def all_reduce_sum(values: Tensor) -> Tensor:
+    """Return the sums over all ranks."""
     return _reduced(values, "SUM")
 
 
-def least(values: Tensor) -> Tensor:
-    """The least values of all processes."""
+def all_reduce_min(values: Tensor) -> Tensor:
+    """Return the least values of all ranks."""
     return _reduced(values, "MIN")
 
 
@@ -98,26 +98,26 @@ def _reduced(values: Tensor, operation: str) -> Tensor:
 
 
 def average_statistics(networks: nn.Module) -> None:
-    """Give all processes the mean of their running statistics of batch norm.
+    """Average the running statistics of batch norm over all ranks.
 
-    As each normalises with the statistics of its own part, the mean of the means is that of the whole batches.
+    Each rank normalises with the statistics of its own shard, so the mean of the means is that of the whole batches.
     """
     if process_count() == 1:
         return
     buffers = [buffer for buffer in networks.buffers() if buffer.is_floating_point()]
     if not buffers:
         return
-    means = added(torch.cat([buffer.flatten() for buffer in buffers])) / process_count()
+    means = all_reduce_sum(torch.cat([buffer.flatten() for buffer in buffers])) / process_count()
     for buffer, mean in zip(buffers, means.split([buffer.numel() for buffer in buffers]), strict=True):
         buffer.copy_(mean.view_as(buffer))
 
 
-def from_the_first(state: dict[str, Any] | None, device: torch.device) -> dict[str, Any] | None:
-    """What the first process has read from a checkpoint (tensors on the CPU and plain values), in all of them."""
+def broadcast_state(state: dict[str, Any] | None, device: torch.device) -> dict[str, Any] | None:
+    """Broadcast rank 0's state of a checkpoint (tensors on the CPU and plain values) to all ranks."""
     if process_count() == 1:
         return state
     content = io.BytesIO()
-    if state is not None and process_number() == 0:
+    if state is not None and rank() == 0:
         torch.save(state, content)
     # gloo sends from the CPU, NCCL from the GPU.
     place = device if dist.get_backend() == "nccl" else torch.device("cpu")
@@ -141,11 +141,12 @@ def from_the_first(state: dict[str, Any] | None, device: torch.device) -> dict[s
 
 
 @contextmanager
-def watching_peers() -> Iterator[None]:
-    """Raise PeerLost in the place of what a broken connection to another process is called.
+def watching_ranks() -> Iterator[None]:
+    """Raise PeerLost in the place of the many errors of a broken connection to another rank.
 
-    Over gloo it breaks at once. NCCL may wait instead: whoever starts the processes has to end them together. Most
-    errors of NCCL have other causes (an interface, shared memory, a driver), so that their message is kept.
+    Over gloo the connection breaks at once. NCCL may wait instead: the program that starts the ranks has to end them
+    together. Most errors of NCCL have other causes (an interface, shared memory, a driver), so that their message is
+    kept.
     """
     try:
         yield
@@ -156,7 +157,7 @@ def watching_peers() -> Iterator[None]:
         if _tells_of_a_loss(error):
             raise PeerLost(f"another process of this training has ended ({first})") from error
         if "NCCL" in str(error):
-            # The cause stands in later lines of the message.
+            # NCCL's message has the cause in its later lines.
             error.add_note("NCCL_DEBUG=INFO in the environment has NCCL say more")
         raise
 
@@ -166,22 +167,22 @@ def _tells_of_a_loss(error: RuntimeError) -> bool:
     text = str(error)
     if "NCCL" in text:
         return bool(re.search(r"remote process exited|connection closed by remote peer|ncclRemoteError", text, re.I))
-    # The store is the first process's; a connection that it refuses or closes is lost with it.
+    # Rank 0 has the store; a connection that the store refuses or closes is lost with it.
     lost = isinstance(error, dist.DistNetworkError | dist.DistStoreError)
     return lost or bool(re.search(r"gloo|[Cc]onnection (closed|reset)", text))
 
 
 @contextmanager
-def together(
+def process_group(
     device: torch.device, *, number: int | None = None, count: int | None = None, store: Store | None = None
 ) -> Iterator[None]:
-    """Train together with other processes in this context: process `number` of `count`, which meet at `store`.
+    """Join the process group in this context: process `number` of `count`, which meet at `store`.
 
-    Without these they are taken from the environment, as `torchrun` sets it. A process on a GPU speaks NCCL, one on a
-    CPU gloo.
+    Without these arguments, the environment has them, as `torchrun` sets it. A process on a GPU uses NCCL, one on a CPU
+    gloo.
     """
-    # DistributedDataParallel loads this, and what its functions take as the default group is the one there is by then:
-    # it would be kept for good, see below.
+    # DistributedDataParallel imports this module, whose functions take the default group of that moment as their
+    # default argument and would keep it for good, see below.
     import torch.distributed.nn.functional
 
     meeting: dict[str, Any] = {"store": store, "rank": number, "world_size": count} if store is not None else {}
@@ -191,14 +192,14 @@ def together(
     else:
         dist.init_process_group("gloo", timeout=TIMEOUT, **meeting)
     yield
-    # Not after an error: it would wait for processes that may be gone. Nothing else may hold the group, or its threads
-    # go on, and one that lets go of a tensor while the interpreter ends aborts the process.
+    # Not after an error: NCCL and gloo would wait for processes that may be gone. No other object may hold the group,
+    # or its threads go on, and one that frees a tensor while the interpreter ends aborts the process.
     gc.collect()
     dist.destroy_process_group()
 
 
 def stay_on_this_machine(address: str) -> None:
-    """Where processes meet at the loopback interface, keep them from any other. Call it before `together`."""
+    """Keep processes that meet at the loopback interface from any other. Call it before `process_group`."""
     if address == "localhost" or address.startswith("127.") or address == "::1":
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")

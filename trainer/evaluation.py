@@ -1,4 +1,4 @@
-"""Every classifier of the trained networks, and their ensemble, on every split."""
+"""Evaluate every classifier of the trained networks, and their ensemble, on every split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trainer.config import TrainConfig
 from trainer.data import EvaluationSet, EvaluationSets
 from trainer.device import without_search
-from trainer.distributed import gathered
+from trainer.distributed import all_gather
 from trainer.method import Output
 from trainer.metrics import auroc_value, metric_values
 from trainer.results import Evaluation, Metrics
@@ -62,7 +62,7 @@ def evaluate(
 def classifier_probabilities(
     network: nn.Module, images: EvaluationSet, config: TrainConfig, device: torch.device
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Softmax [N, K] of `main`, each head and, where there are heads, the `ensemble`; and the labels [N]."""
+    """Return softmax [N, K] of `main`, each head and, where there are heads, the `ensemble`; and the labels [N]."""
     collected: dict[str, list[Tensor]] = {}
     # One context for all batches: autocast casts the weights once in it.
     with autocast(config, device), without_search():
@@ -73,12 +73,12 @@ def classifier_probabilities(
             for classifier, values in logits.items():
                 wide = values if values.dtype == torch.float64 else values.float()
                 collected.setdefault(classifier, []).append(wide.softmax(1))
-    probabilities = {classifier: gathered(torch.cat(parts), images.count) for classifier, parts in collected.items()}
+    probabilities = {classifier: all_gather(torch.cat(parts), images.count) for classifier, parts in collected.items()}
     if len(probabilities) > 1:
         probabilities["ensemble"] = torch.stack(list(probabilities.values())).mean(0)
-    return probabilities, gathered(images.labels, images.count)
+    return probabilities, all_gather(images.labels, images.count)
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which networks run and losses are computed: reduced precision where the configuration says so."""
+    """Return the context in which networks run and losses are computed: reduced precision if configured."""
     return torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()

@@ -1,8 +1,8 @@
-"""The formulas that several methods share.
+"""Formulas that several methods share.
 
-Distributions are given as log-probabilities [..., B, K] so that one log-softmax can serve several terms. Everything is
-computed in at least float32, also under autocast; losses are averaged over the batch B and summed over the dimensions
-before it, such as one for the heads.
+Distributions are log-probabilities [..., B, K] so that one log-softmax can serve several terms. Everything is computed
+in at least float32, also under autocast; losses are averaged over the batch B and summed over the dimensions before it,
+such as one for the heads.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 
 def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """log softmax(logits / temperature) over the last dimension."""
+    """Return log softmax(logits / temperature) over the last dimension."""
     logits = wide(logits)
     return (logits if temperature == 1 else logits / temperature).log_softmax(-1)
 
 
 def cross_entropy(log_probabilities: Tensor, targets: Tensor) -> Tensor:
-    """-sum(targets * log_probabilities), a scalar."""
+    """Return -sum(targets * log_probabilities), a scalar."""
     return (targets * log_probabilities).sum() / -log_probabilities.shape[-2]
 
 
 def kl_divergence(log_probabilities: Tensor, log_targets: Tensor) -> Tensor:
-    """KL(targets || probabilities), a scalar; gradients reach both sides."""
+    """Return KL(targets || probabilities), a scalar; gradients reach both sides."""
     return (log_targets.exp() * (log_targets - log_probabilities)).sum() / log_probabilities.shape[-2]
 
 
 def one_hot(labels: Tensor, num_classes: int, like: Tensor | None = None) -> Tensor:
-    """Labels [B] as distributions [B, K] in the precision in which losses on `like` are computed (float32 without)."""
+    """Return labels [B] as distributions [B, K] in the precision of losses on `like` (float32 without)."""
     return labels.new_zeros((len(labels), num_classes), dtype=_wide_dtype(like)).scatter_(1, labels[:, None], 1.0)
 
 
 def stack_alike(heads: Sequence[Tensor], deepest: Tensor) -> Tensor:
-    """Features [B, D] of H heads as one tensor [H, B, D], to be compared with those of the deepest classifier.
+    """Stack features [B, D] of H heads as one tensor [H, B, D], to be compared with those of the deepest classifier.
 
     Raises ValueError when a head has another number of channels than the deepest classifier.
     """
@@ -52,14 +52,14 @@ def stack_alike(heads: Sequence[Tensor], deepest: Tensor) -> Tensor:
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors of one shape as one, a new dimension first."""
+    """Stack tensors of one shape along a new first dimension."""
     import torch
 
     return wide(torch.stack(list(tensors)))
 
 
 def wide(values: Tensor) -> Tensor:
-    """float32 for reduced precisions, unchanged otherwise."""
+    """Convert reduced precisions to float32; leave others unchanged."""
     return values.to(_wide_dtype(values))
 
 

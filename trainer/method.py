@@ -30,12 +30,12 @@ class Batch(NamedTuple):
 
     @property
     def images(self) -> int:
-        """The number of images of the whole batch."""
+        """Return the number of images of the whole batch."""
         return len(self.labels) if self.whole is None else self.whole
 
 
 class Output(NamedTuple):
-    """What a network gives: `logits` [B, K] and `features` [B, D], then those of its heads, shallow to deep."""
+    """Outputs of a network: `logits` [B, K] and `features` [B, D], then those of its heads, shallow to deep."""
 
     logits: Tensor
     features: Tensor
@@ -45,7 +45,7 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class Requires:
-    """What a method needs of a training run; needs of several methods are merged with `|`.
+    """Requirements of a method; those of several methods are merged with `|`.
 
     `networks` trained side by side; auxiliary `heads`; heads whose `features` are as long as the network's own;
     `class_pairs` (a second image of the same class per image); a `teacher` (the same network, trained beforehand
@@ -87,16 +87,16 @@ class Method:
 
     @property
     def requires(self) -> Requires:
-        """What the method needs, by its hyperparameters."""
+        """Return the method's requirements, by its hyperparameters."""
         return Requires()
 
     @property
     def cross_entropy_weight(self) -> float:
-        """Factor on the deepest classifier's cross-entropy."""
+        """Return the factor on the deepest classifier's cross-entropy."""
         return 1.0
 
     def resolve(self, num_heads: int) -> Method:
-        """This method on a network with `num_heads` heads, defaults that depend on them filled in one canonical way.
+        """Return this method for `num_heads` heads, with defaults that depend on them filled in one canonical way.
 
         Raises ValueError when a hyperparameter does not fit.
         """
@@ -106,7 +106,7 @@ class Method:
         """Create the state before the first epoch; `labels` [N] are those of the training set, on the device."""
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Called before each epoch (0-based) of `epochs`."""
+        """Prepare an epoch (0-based) of `epochs`."""
 
     def soften(self, targets: Tensor, batch: Batch, network: int) -> Tensor:
         """Replace the targets [B, K] of one network."""
@@ -115,14 +115,14 @@ class Method:
     def losses(
         self, networks: Sequence[Module], outputs: Sequence[Output], batch: Batch, targets: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """Loss terms to add, by name; scalars, summed over the networks."""
+        """Return loss terms to add, by name; scalars, summed over the networks."""
         return {}
 
     def after_step(self, outputs: Sequence[Output], batch: Batch) -> None:
-        """Called after the parameters were updated, with the outputs from before the update."""
+        """Update the state after the parameters, with the outputs from before their update."""
 
     def state_dict(self) -> dict[str, Any]:
-        """State that a checkpoint must hold."""
+        """Return state that a checkpoint must hold."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -130,12 +130,12 @@ class Method:
 
 
 def summed(terms: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The loss terms of several networks, added up by name."""
+    """Add up the loss terms of several networks by name."""
     return reduce(lambda total, more: {name: total[name] + more[name] for name in total}, terms)
 
 
 def predict(network: Module, inputs: Tensor) -> Tensor:
-    """The deepest classifier's logits [B, K], in the network's present mode, without gradient."""
+    """Return the deepest classifier's logits [B, K], in the network's present mode, without gradient."""
     import torch
 
     with torch.no_grad():
@@ -144,9 +144,9 @@ def predict(network: Module, inputs: Tensor) -> Tensor:
 
 
 def of_whole_batch(values: Tensor, batch: Batch) -> Tensor:
-    """The rows of the whole batch from those [B, ...] of this process's part of it, in every process the same."""
+    """All-gather the rows of the global batch from this rank's shard [B, ...]."""
     if batch.whole is None:
         return values
-    from trainer.distributed import gathered
+    from trainer.distributed import all_gather
 
-    return gathered(values, batch.whole)
+    return all_gather(values, batch.whole)

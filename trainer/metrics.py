@@ -19,18 +19,18 @@ Ties = Literal["shared", "ordered"]
 
 
 def compute_metrics(probabilities: Tensor, labels: Tensor, bins: int = 10, ties: Ties = "shared") -> Metrics:
-    """The five metrics of one classifier, with hard labels.
+    """Return the five metrics of one classifier, with hard labels.
 
     Args:
         probabilities: [N, K], rows that sum to 1.
         labels: [N], int64.
         bins: of equal width for the ECE, closed on the right: (lo, hi]; 0 belongs to the first.
-        ties: how AURC ranks images of equal confidence: `shared` gives its mean over all orders of theirs, `ordered`
-            ranks them as they come, as the sources' code does.
+        ties: how AURC ranks images of equal confidence: `shared` gives its mean over all their orders, `ordered` ranks
+            them as they come, as the sources' code does.
 
-    Probabilities of 0 count as the smallest normal number of their precision (87 nats in float32), so that the NLL
-    of an image is finite. With K < 5, the top-5 error is 0. AURC: Geifman et al., Bias-Reduced Uncertainty Estimation
-    for Deep Neural Classifiers; ECE: Guo et al., On Calibration of Modern Neural Networks.
+    Probabilities of 0 count as the smallest normal number of their precision (87 nats in float32), so that the NLL of
+    an image is finite. With K < 5, the top-5 error is 0. AURC: Geifman et al., Bias-Reduced Uncertainty Estimation for
+    Deep Neural Classifiers; ECE: Guo et al., On Calibration of Modern Neural Networks.
 
     Raises ValueError when the shapes do not match or there are no images.
     """
@@ -70,7 +70,7 @@ def excess_aurc(probabilities: Tensor, labels: Tensor, ties: Ties = "shared") ->
 
 
 def ood_auroc(in_confidence: Tensor, out_confidence: Tensor) -> float:
-    """How well the top probability tells images of the data set [N] from those of another one [M]: AUROC in percent.
+    """Return how well the top probability separates images of the data set [N] from others [M]: AUROC in percent.
 
     It is the share of pairs in which the image of the data set has the greater confidence, ties counted half.
 
@@ -92,7 +92,7 @@ def auroc_value(in_confidence: Tensor, out_confidence: Tensor) -> Tensor:
 
 
 def _ranked(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Top probability, number of classes ranked before the label, and probability of the label, all [N]."""
+    """Return top probability, number of classes ranked before the label, and probability of the label, all [N]."""
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
         raise ValueError(
             f"metrics need probabilities [N, K] and labels [N] of at least one image, "
@@ -105,7 +105,7 @@ def _ranked(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def _aurc(confidence: Tensor, wrong: Tensor, ties: Ties) -> Tensor:
-    """Mean over k of the error rate among the k most confident images."""
+    """Return the mean over k of the error rate among the k most confident images."""
     ordered = (-confidence).sort(stable=True)
     errors = wrong[ordered.indices].cumsum(0)
     numbers = torch.arange(1, len(wrong) + 1, dtype=torch.float64, device=wrong.device)
@@ -119,5 +119,5 @@ def _aurc(confidence: Tensor, wrong: Tensor, ties: Ties) -> Tensor:
 
 
 def _spoiled_by_nan(values: Tensor, confidence: Tensor) -> Tensor:
-    """`values`, or NaN where a confidence is not finite; a comparison would have to wait for the device."""
+    """Return `values`, or NaN where a confidence is not finite; a comparison would have to wait for the device."""
     return values + 0 * confidence.sum()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def build_methods(parameters: Mapping[str, Mapping[str, Any]]) -> list[Method]:
-    """Methods from `{name: {hyperparameter: value}}`, in the order of their names.
+    """Build methods from `{name: {hyperparameter: value}}`, in the order of their names.
 
     Raises KeyError for an unknown name and pydantic's ValidationError for a wrong hyperparameter.
     """
@@ -42,12 +42,12 @@ def _adapter(name: str) -> TypeAdapter[Method]:
 
 
 def method_parameters(method: Method) -> dict[str, Any]:
-    """The hyperparameters of a method that differ from their defaults."""
+    """Return the hyperparameters of a method that differ from their defaults."""
     return {f.name: getattr(method, f.name) for f in fields(method) if getattr(method, f.name) != f.default}
 
 
 class Objective:
-    """The sum of the deepest classifiers' cross-entropy and every method's terms."""
+    """Sum of the deepest classifiers' cross-entropy and every method's terms."""
 
     def __init__(self, methods: Sequence[Method], num_classes: int) -> None:
         self.methods = sorted(methods, key=lambda method: method.name)
@@ -65,7 +65,7 @@ class Objective:
         return self.terms(networks, outputs, batch), outputs
 
     def terms(self, networks: Sequence[Module], outputs: Sequence[Output], batch: Batch) -> dict[str, Tensor]:
-        """The loss terms for outputs that were already computed."""
+        """Return the loss terms for outputs that were already computed."""
         hard = one_hot(batch.labels, self.num_classes, like=outputs[0].logits)
         targets = []
         for index in range(len(outputs)):

@@ -70,8 +70,8 @@ def _as_on_disk(path: Path) -> Path:
     """Return the path with each part that is not there replaced by its other Unicode form, if that one is."""
     if str(path).isascii():
         return path
-    there = Path(path.anchor)
+    existing = Path(path.anchor)
     for part in path.parts[bool(path.anchor) :]:
         forms = (part, normalize("NFC", part), normalize("NFD", part))
-        there /= next((form for form in forms if os.path.lexists(there / form)), part)
-    return there
+        existing /= next((form for form in forms if os.path.lexists(existing / form)), part)
+    return existing

@@ -35,19 +35,19 @@ _SENTENCES = {
 }
 
 
-def problems(found: Found) -> PydanticCustomError:
-    """A validation error of one or more problems; `plain_problems` lists them one by one again."""
-    message = "; ".join(message for _, message in found)
-    return PydanticCustomError("config", "{message}", {"message": message, "problems": found})
+def problems(listed: Found) -> PydanticCustomError:
+    """Return a validation error of one or more problems; `plain_problems` lists them one by one again."""
+    message = "; ".join(message for _, message in listed)
+    return PydanticCustomError("config", "{message}", {"message": message, "problems": listed})
 
 
 def problem(message: str, *path: str) -> PydanticCustomError:
-    """A validation error of one problem."""
+    """Return a validation error of one problem."""
     return problems([(path, message)])
 
 
 def unknown(kind: str, name: Any, allowed: Iterable[str], more: str = "") -> str:
-    """What to say of a name that is not in a catalogue: the nearest one and all that are allowed.
+    """Return the message for a name that is not in a catalogue: the nearest one and all that are allowed.
 
     An abbreviation counts as near: `lr` means `learning_rate`.
     """
@@ -60,27 +60,27 @@ def unknown(kind: str, name: Any, allowed: Iterable[str], more: str = "") -> str
 
 
 def shown(value: Any) -> str:
-    """A value as the person may have written it, shortened."""
+    """Return a value as the person may have written it, shortened."""
     text = repr(value)
     text = {"None": "null", "True": "true", "False": "false"}.get(text, text)
     return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"
 
 
 def plain_problems(error: ValidationError, kind: str, names: Iterable[str]) -> Found:
-    """Every problem that pydantic found. `kind` says what an unknown key was meant to be: one of `names`."""
-    found: Found = []
+    """Return every problem that pydantic reported. `kind` is what an unknown key was meant to be: one of `names`."""
+    listed: Found = []
     for entry in error.errors(include_url=False):
         path = tuple(str(part) for part in entry["loc"])
         context = entry.get("ctx", {})
         if entry["type"] == "config":
-            found += [((*path, *below), message) for below, message in context["problems"]]
+            listed += [((*path, *below), message) for below, message in context["problems"]]
         elif entry["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            found.append((path, unknown(kind, path[-1], names)))
+            listed.append((path, unknown(kind, path[-1], names)))
         elif entry["type"] == "literal_error":
-            found.append((path, unknown("value", entry["input"], re.findall(r"'([^']*)'", context["expected"]))))
+            listed.append((path, unknown("value", entry["input"], re.findall(r"'([^']*)'", context["expected"]))))
         elif entry["type"] in _SENTENCES:
             limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in context.items()}
-            found.append((path, _SENTENCES[entry["type"]].format(value=shown(entry["input"]), **limits)))
+            listed.append((path, _SENTENCES[entry["type"]].format(value=shown(entry["input"]), **limits)))
         else:
-            found.append((path, f"{shown(entry['input'])}: {entry['msg'][0].lower()}{entry['msg'][1:]}"))
-    return found
+            listed.append((path, f"{shown(entry['input'])}: {entry['msg'][0].lower()}{entry['msg'][1:]}"))
+    return listed

@@ -1,4 +1,4 @@
-"""What one epoch of training yields, as plain data that any process can read without torch."""
+"""Results of one epoch of training, as plain data that any process can read without torch."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ class EpochResult:
     restored: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dicts, as JSON and checkpoints hold them."""
+        """Return plain numbers, strings, lists and dicts, as JSON and checkpoints hold them."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EpochResult:
-        """The inverse of `to_dict`."""
+        """Build a result from the values of `to_dict`."""
         evaluations = [
             Evaluation(**{**evaluation, "metrics": Metrics(**evaluation["metrics"])})
             for evaluation in values["evaluations"]

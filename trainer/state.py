@@ -1,4 +1,4 @@
-"""The state of a training: networks and optimizer as a configuration begins with them, and what a checkpoint holds."""
+"""The state of a training: initial networks and optimizer, and the content of a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.step import hold_rate
 
 
 def build_networks(config: TrainConfig, num_classes: int, device: torch.device) -> nn.ModuleList:
-    """The networks of a configuration with their initial weights, which depend on its seed alone."""
+    """Build the networks of a configuration; their initial weights depend on its seed alone."""
     networks = []
     for index, name in enumerate(config.network_names):
         with torch.random.fork_rng(devices=[]):
@@ -50,14 +50,14 @@ def build_optimizer(config: TrainConfig, networks: nn.ModuleList) -> torch.optim
 
 
 def teacher_config(config: TrainConfig) -> TrainConfig:
-    """The configuration of the teacher that is trained before a run: the same network without any method."""
+    """Return the configuration of a run's teacher: the same network without any method."""
     return TrainConfig(**{**config.model_dump(), "methods": {}, "heads": "auto", "peer": None, "ood_dataset": None})
 
 
 def checkpoint_state(
     networks: nn.ModuleList, optimizer: torch.optim.Optimizer, objective: Objective, results: list[EpochResult]
 ) -> dict[str, Any]:
-    """Return all that training needs to go on from here."""
+    """Return the state that training needs to continue."""
     optimizing = optimizer.state_dict()
     for group in optimizing["param_groups"]:
         group["lr"] = float(group["lr"])
@@ -72,7 +72,7 @@ def checkpoint_state(
 def load_state(
     saved: dict[str, Any], networks: nn.ModuleList, optimizer: torch.optim.Optimizer, objective: Objective
 ) -> None:
-    """Restore what `checkpoint_state` gave, but for the results."""
+    """Restore the state of `checkpoint_state`, except the results."""
     networks.load_state_dict(saved["networks"])
     # The rate of the next epoch is set when the epoch starts; until then it stays where it is, on the device or not.
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -84,5 +84,5 @@ def load_state(
 
 
 def derived_seed(seed: int, purpose: str, index: int) -> int:
-    """Independent streams from one seed: equal seeds of different purposes share nothing."""
+    """Derive a seed for one purpose: equal seeds of different purposes give independent streams."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()[:8]) >> 1

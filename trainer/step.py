@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import TrainConfig
 from trainer.device import without_search
-from trainer.distributed import added, least, part_of, process_count
+from trainer.distributed import all_reduce_min, all_reduce_sum, process_count, shard
 from trainer.evaluation import autocast
 from trainer.method import Batch, Output
 from trainer.objective import Objective
@@ -60,7 +60,7 @@ class Tally:
         Both are of all processes that train together.
         """
         # In one piece, because reading waits for the device.
-        values = torch.cat([added(self.sums) / images, least(self.first_bad)]).tolist()
+        values = torch.cat([all_reduce_sum(self.sums) / images, all_reduce_min(self.first_bad)]).tolist()
         count = len(self.names)
         return dict(zip(self.names, values[:count], strict=True)), dict(zip(self.names, values[count:], strict=True))
 
@@ -77,7 +77,7 @@ class Step:
     ) -> None:
         self.config, self.networks, self.objective, self.optimizer = config, networks, objective, optimizer
         self.device = next(networks.parameters()).device
-        self.size = len(range(config.batch_size)[part_of(config.batch_size).images])
+        self.size = len(range(config.batch_size)[shard(config.batch_size).images])
         self.forward = training_step(networks, objective)
         self.tally = Tally()
         self.compiled = False
@@ -88,7 +88,7 @@ class Step:
             with autocast(self.config, self.device):
                 terms, outputs = self.forward(batch)
                 loss = torch.stack(list(terms.values())).sum()
-            weight = 1.0 if batch.whole is None else part_of(batch.whole).weight
+            weight = 1.0 if batch.whole is None else shard(batch.whole).weight
             if weight != 1:
                 loss = weight * loss
             self.optimizer.zero_grad(set_to_none=True)
@@ -251,14 +251,14 @@ def training_step(networks: nn.ModuleList, objective: Objective) -> Forward:
     """
     if process_count() == 1:
         return partial(objective, _listed(networks))
-    together = _Together(networks, objective)
+    joined = _Together(networks, objective)
     # The running statistics are averaged at the end of an epoch, and nobody reads them before.
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-        together, [name for name, _ in together.named_buffers()]
+        joined, [name for name, _ in joined.named_buffers()]
     )
     # The first step shows which parameters no loss reads (heads that a method leaves out). They get no gradient, as in
     # a single process, so that weight decay leaves them alone.
-    return DistributedDataParallel(together, static_graph=True, gradient_as_bucket_view=True)
+    return DistributedDataParallel(joined, static_graph=True, gradient_as_bucket_view=True)
 
 
 class _Together(nn.Module):

@@ -18,7 +18,7 @@ from trainer.checkpoint import Saver, fitting, keep_newest, remove_checkpoint, r
 from trainer.config import TrainConfig
 from trainer.data import ImageFiles, Splits, epoch_loader, evaluation_sets, load_splits
 from trainer.device import prepare_device, wait_for
-from trainer.distributed import average_statistics, from_the_first, process_number, watching_peers
+from trainer.distributed import average_statistics, broadcast_state, rank, watching_ranks
 from trainer.errors import Diverged
 from trainer.evaluation import evaluate
 from trainer.memory import keep_freed_memory
@@ -82,7 +82,7 @@ def train(
     `report_teacher` is given its epochs. With `stop_after`, training ends after so many epochs of the configuration's
     schedule; without a checkpoint, as in measuring speed, so does the teacher's.
 
-    Within `trainer.distributed.together` several processes train the same networks. Each calls this function and is
+    Within `trainer.distributed.process_group` several processes train the same networks. All call this function and is
     given every epoch, which differ in what is measured of the process: seconds and memory. The first one alone reads
     and writes the checkpoint (the others need not name it), and a training may go on with another number of processes.
 
@@ -97,7 +97,7 @@ def train(
     run = _Run(place, data_root, checkpoint, checkpoint_seconds, stop_after, engine, report_engine)
     if place.type == "cpu":
         keep_freed_memory()
-    with watching_peers():
+    with watching_ranks():
         result, _ = _fit(config, run, report, report_teacher or (lambda result: None))
     return result
 
@@ -146,9 +146,8 @@ class Training:
             torch.cuda.reset_peak_memory_stats(device)
         rate = config.learning_rate_at(epoch)
         set_rate(self.optimizer, rate)
-        # Whatever draws random numbers in a network (dropout) depends on the seed and the epoch alone; of several
-        # processes each draws for other images.
-        torch.manual_seed(derived_seed(config.seed, "epoch", epoch) + process_number())
+        # Random numbers in a network (dropout) depend on the seed and the epoch alone; every rank draws others.
+        torch.manual_seed(derived_seed(config.seed, "epoch", epoch) + rank())
         for method in self.objective.methods:
             method.start_epoch(epoch, config.epochs)
 
@@ -186,7 +185,7 @@ class Training:
         """
         self.networks.train()
         if self.step is None:
-            # Here and not before, because a process group has to be there, and the weights of a checkpoint.
+            # Here and not before, because the step needs the process group, and the weights of a checkpoint.
             plain = Step(self.config, self.networks, self.objective, self.optimizer)
             self.step = build_step(plain, self.chosen, in_memory=self.in_memory)
         step, images, steps = self.step, 0, 0
@@ -217,12 +216,12 @@ class Training:
 
 
 def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report) -> tuple[EpochResult, nn.ModuleList]:
-    checkpoint = run.checkpoint if process_number() == 0 else None
+    checkpoint = run.checkpoint if rank() == 0 else None
     # Read first: a checkpoint that must not be overwritten is refused before any work.
     saved = resume_from(checkpoint, config) if checkpoint else None
     if saved is not None:
         del saved["config"]
-    saved = from_the_first(saved, run.device)
+    saved = broadcast_state(saved, run.device)
     training = Training(config, run.device, run.data_root, run.engine)
     training.set_up(_teacher(training, run, saved is not None, report_teacher))
     results = _restored(training, run, saved)

@@ -1,4 +1,4 @@
-"""One trial in a worker process: it trains, watches its device, writes a log and tells the driver in plain messages."""
+"""Run a trial in a worker process: train, watch the device, write a log, and report to the driver."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def conclude(failure: Failure | None, report: Callable[[dict[str, Any]], None]) 
         report({"kind": "done"})
         return
     report({"kind": "failed", **failure.to_dict()})
-    # Not what was raised first: the driver would have to import the exception's module to read it, and more than this
-    # trial would end where it cannot.
+    # Not the original exception: to read it the driver would have to import its module, and would fail with more than
+    # this trial where it cannot.
     raise RuntimeError(failure.message)
 
 
@@ -99,11 +99,11 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
                 return
             errors = {e.classifier: round(e.metrics.top1_error, 2) for e in result.evaluations if e.split == "test"}
             seconds = result.train_seconds + result.eval_seconds + result.data_seconds
-            # As the trainer's own command marks what an earlier attempt trained.
+            # The same mark as in the trainer's own command.
             mark = "  (from the checkpoint)" if result.restored else ""
             place = f"{result.epoch + 1}/{config.epochs}"
             log.info("epoch %s: %.2f s, top-1 error %s%s", place, seconds, errors, mark)
-            # First, because what was reported is never trained again.
+            # Upload first: an epoch that was reported is never trained again.
             put_back()
             report(
                 {
@@ -114,7 +114,7 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
                     "ended": ended,
                 }
             )
-            # What happens between two epochs (checkpoint, report) is not part of an epoch's time.
+            # The time between two epochs (checkpoint, report) is not part of an epoch.
             sampler.mark()
             began = time.monotonic()
 
@@ -128,7 +128,7 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
             began = time.monotonic()
 
         def on_engine(engine: str) -> None:
-            # Seldom another one than was said at the start: a step could not be recorded.
+            # Rarely differs from the engine reported at the start: recording a step failed.
             if engine != started["environment"]["engine"]:
                 report({"kind": "engine", "engine": engine})
 
@@ -171,7 +171,7 @@ def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member
         started["environment"]["canary"] = found.to_dict()
         log.info("canary: %s", found)
     finally:
-        # Only now, because an attempt keeps what is said of it when it starts.
+        # Only now, because an attempt keeps the facts of its start.
         report(started)
 
 
@@ -199,7 +199,7 @@ def _keep_compiled(job: Job) -> None:
 
 
 def _start(job: Job, member: Member) -> dict[str, Any]:
-    """The message that tells where the trial runs."""
+    """Return the message with the place where the trial runs."""
     import torch
 
     from orchestrator.timing import device_facts
@@ -213,7 +213,7 @@ def _start(job: Job, member: Member) -> dict[str, Any]:
         "device": facts,
         "code_changed": digest != job.code_sha256,
         "engine": _engine(job, device),
-        # By which a later run knows that a canary stands for its trials.
+        # A later run finds by it that a canary stands for its trials.
         "engine_asked": job.engine,
         "deterministic": job.deterministic,
     }
@@ -235,7 +235,7 @@ def _start(job: Job, member: Member) -> dict[str, Any]:
 
 
 def _progress(report: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:
-    """What the fetching of data is told to: the log, and the driver, which takes a silent trial for a hung one."""
+    """Return the progress function of downloads; its reports keep the driver from taking the trial for a hung one."""
 
     def say(line: str) -> None:
         log.info("%s", line)
@@ -245,12 +245,12 @@ def _progress(report: Callable[[dict[str, Any]], None]) -> Callable[[str], None]
 
 
 def _with_children(pids: Iterable[int]) -> set[int]:
-    """Processes and what they have started to read their data."""
-    found = set(pids)
+    """Return the processes and their children, which read their data."""
+    family = set(pids)
     for pid in pids:
         with suppress(psutil.Error):
-            found |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
-    return found
+            family |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    return family
 
 
 def _clean_up(*, failed: bool) -> None:
@@ -260,7 +260,7 @@ def _clean_up(*, failed: bool) -> None:
     with the same error, which would take the place of the reason.
     """
     gc.collect()
-    _leave_packages_alone()
+    _freeze_gc()
     if "torch._dynamo" in sys.modules and not failed:
         # Compiled networks are counted per process, and after eight of a kind the compiler gives up in silence.
         with suppress(Exception):
@@ -278,9 +278,6 @@ def _clean_up(*, failed: bool) -> None:
 
 
 @cache
-def _leave_packages_alone() -> None:
-    """Keep later collections from looking through what is alive after a process's first trial: it is the packages'.
-
-    Those are a million objects, which took longer to look through than a small trial takes to train.
-    """
+def _freeze_gc() -> None:
+    """Call gc.freeze() after the first trial: scanning a million objects of imported packages takes longer than one."""
     gc.freeze()

@@ -1,4 +1,4 @@
-"""The names of the GPU on which a process trains: its UUID, and what people look for it by."""
+"""Names of the GPU on which a process trains: its UUID, and the one that people use."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from orchestrator.worker.attempt import attempt, conclude
 from orchestrator.worker.job import Job, Member
 from orchestrator.worker.trial_log import new_log
 
-# A process that has lost another waits so long, at most, for that one to say why or to be found dead.
+# Seconds to wait, after a rank has lost another one, for that one's own reason or its death.
 REASON_SECONDS = 10.0
 
 Message = dict[str, Any]
@@ -135,12 +135,12 @@ class _Merged:
         heard[number] = message
         if len(heard) == self.count:
             del self.waiting[about]
-            together = [heard[other] for other in range(self.count)]
-            self.report((_started if kind == "started" else _epoch)(together))
+            in_order = [heard[other] for other in range(self.count)]
+            self.report((_started if kind == "started" else _epoch)(in_order))
 
 
 def _started(messages: Sequence[Message]) -> Message:
-    """The first process stands for the trial; where each runs belongs to the attempt's environment."""
+    """Return rank 0's message, with the places of all ranks in the attempt's environment."""
     named = ("host", "device", "device_uuid", "pid")
     processes = [{name: message[name] for name in named} for message in messages]
     first = messages[0]
@@ -156,12 +156,12 @@ def _started(messages: Sequence[Message]) -> Message:
 
 
 def _epoch(messages: Sequence[Message]) -> Message:
-    """The seconds are the first process's, which has waited for the others; their quality is the worst of all."""
+    """Return rank 0's message, whose seconds include waiting for the others, with the worst timing of all ranks."""
     return {**messages[0], "timing": worst([message["timing"] for message in messages])}
 
 
 def _device(own: Place, places: Sequence[Place]) -> tuple[str, str]:
-    """The device of a process, and the value of CUDA_VISIBLE_DEVICES that it is named after; empty on a CPU.
+    """Return a rank's device, and the CUDA_VISIBLE_DEVICES that its number refers to; empty on a CPU.
 
     Each sees the GPUs of all on its host, or NCCL could not copy from one to another.
     """
@@ -183,7 +183,7 @@ class _Process:
         return f"{self.job.name} process {self.number}"
 
     def place(self) -> Place:
-        """Where this process runs; returns when it is ready to train."""
+        """Return where this process runs, once it is ready to train."""
         import torch  # noqa: F401  (all load it at the same time)
 
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
@@ -220,26 +220,26 @@ class _Process:
             log_path=log_path if self.number == 0 else log_path.with_suffix(f".process{self.number}.log"),
             together=partial(self._together, meeting),
         )
-        told: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
 
         def train() -> None:
             try:
-                failure = attempt(self.job, told.put, member)
+                failure = attempt(self.job, messages.put, member)
             except BaseException as error:
                 failure = failure_of(error)
-            told.put({"failure": failure} if failure else {"finished": True})
-            told.put(None)
+            messages.put({"failure": failure} if failure else {"finished": True})
+            messages.put(None)
 
         threading.Thread(target=train, daemon=True).start()
-        while (message := told.get()) is not None:
+        while (message := messages.get()) is not None:
             yield message
 
     def _together(self, meeting: tuple[str, int], device: str) -> Any:
         import torch
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-        from trainer.distributed import stay_on_this_machine, together
+        from trainer.distributed import process_group, stay_on_this_machine
 
         stay_on_this_machine(meeting[0])
         store = self.store or TCPStore(*meeting, self.job.processes, is_master=False)
-        return together(torch.device(device), number=self.number, count=self.job.processes, store=store)
+        return process_group(torch.device(device), number=self.number, count=self.job.processes, store=store)

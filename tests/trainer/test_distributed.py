@@ -28,7 +28,7 @@ from tests.trainer.training import COMBINATIONS, assert_same, content, forking, 
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, load_splits
 from trainer.datasets import DATASETS
-from trainer.distributed import PeerLost, from_the_first, gathered, part_of, process_number, together
+from trainer.distributed import PeerLost, all_gather, broadcast_state, process_group, rank, shard
 from trainer.method import Batch, Output
 from trainer.objective import Objective
 from trainer.results import EpochResult
@@ -63,7 +63,7 @@ def _member(number: int, count: int, folder: Path, function: Callable[..., Any],
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(str(folder / "store"), count)
-    with together(CPU, number=number, count=count, store=store):
+    with process_group(CPU, number=number, count=count, store=store):
         result = function(*arguments)
         torch.save(result, folder / f"{number}.pt")
     assert not [name for name in thread_names() if "gloo" in name], "threads that may abort the process at its end"
@@ -200,7 +200,7 @@ def test_more_processes_than_images_of_a_batch(data_root: Path, tmp_path: Path) 
 @given(st.integers(1, 400), st.integers(1, 9))
 def test_parts_make_up_the_batch(count: int, processes: int) -> None:
     with patch("trainer.distributed.process_count", lambda: processes):
-        parts = [part_of(count, number) for number in range(processes)]
+        parts = [shard(count, number) for number in range(processes)]
         images = [list(range(count)[part.images]) for part in parts]
     if count < 2 * processes:
         assert images == [list(range(count))] * processes
@@ -222,7 +222,7 @@ def batches(config: TrainConfig, data_root: Path, imagenet: Any) -> list[list[An
 
 def parts_and_wholes(config: TrainConfig, data_root: Path, imagenet: Any) -> tuple[list[int], list[list[Any]]]:
     own = batches(config, data_root, imagenet)
-    wholes = [[*(gathered(values, images) for values in values), images] for *values, images in own]
+    wholes = [[*(all_gather(values, images) for values in values), images] for *values, images in own]
     return [len(batch[1]) for batch in own], wholes
 
 
@@ -323,7 +323,7 @@ class SpoiledAtTheEnd(Plain):
     def forward(self, inputs: Tensor, heads: bool = True) -> Output:
         output = super().forward(inputs, heads)
         self.calls += self.training
-        if self.calls == 4 and process_number() == 1:
+        if self.calls == 4 and rank() == 1:
             output = output._replace(logits=output.logits * float("nan"))
         return output
 
@@ -344,7 +344,7 @@ def test_all_diverge_where_one_does(data_root: Path, tmp_path: Path) -> None:
 
 def left_alone(config: TrainConfig, folder: Path, data_root: Path) -> str:
     def report(result: EpochResult) -> None:
-        if process_number() == 1:
+        if rank() == 1:
             # As the other expects, this result is there; then there is nobody any more.
             torch.save("", folder / "1.pt")
             os._exit(0)
@@ -362,8 +362,8 @@ def test_a_lost_process_is_no_riddle(data_root: Path, tmp_path: Path) -> None:
 
 def handed_over(sent: Any) -> Any:
     with patch("trainer.distributed.CHUNK_BYTES", 1000):
-        assert from_the_first(None, CPU) is None
-        return from_the_first(sent if process_number() == 0 else None, CPU)
+        assert broadcast_state(None, CPU) is None
+        return broadcast_state(sent if rank() == 0 else None, CPU)
 
 
 def test_the_first_process_hands_a_checkpoint_to_all(tmp_path: Path) -> None:
@@ -374,8 +374,8 @@ def test_the_first_process_hands_a_checkpoint_to_all(tmp_path: Path) -> None:
 
 def test_a_single_process_is_left_alone() -> None:
     values = torch.ones(3)
-    assert gathered(values, 3) is values
-    assert from_the_first({"a": values}, CPU) == {"a": values}
+    assert all_gather(values, 3) is values
+    assert broadcast_state({"a": values}, CPU) == {"a": values}
     objective = Objective([], 3)
     with patch.object(Objective, "__call__", lambda self, networks, batch: (networks, batch)):
         batch = Batch(values, values.long(), values.long())

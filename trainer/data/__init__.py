@@ -26,7 +26,7 @@ __all__ = [
     "what_is_missing",
 ]
 
-# Imported on first use: the command line must not wait for what it does not need.
+# Imported on first use, so that a grid is checked without torch.
 _HOMES = {
     "EvaluationSet": "splits",
     "EvaluationSets": "splits",

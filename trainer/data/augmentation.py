@@ -16,14 +16,14 @@ from torch import Tensor
 from trainer.config import TrainConfig
 from trainer.data.reading import Images, ranks_within_class
 from trainer.datasets import dataset_spec, normalization_of
-from trainer.distributed import part_of, process_count
+from trainer.distributed import process_count, shard
 from trainer.method import Batch
 
 Normalizer = Callable[[Tensor], Tensor]
 
 
 class View(NamedTuple):
-    """One look at each image of an epoch, in order, [N] each: its index, the crop's corner, whether it is mirrored."""
+    """One view of each image of an epoch, in order, [N] each: its index, the crop's corner, whether it is mirrored."""
 
     indices: Tensor
     top: Tensor
@@ -54,13 +54,13 @@ class EpochLoader:
         )
 
     def __len__(self) -> int:
-        """The steps of an epoch."""
+        """Return the steps of an epoch."""
         return -(-len(self._labels) // self._config.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch (0-based), every image once; the random numbers are drawn before this returns."""
+        """Yield the batches of an epoch (0-based), every image once; draws all random numbers before it returns."""
         drawn = draw_epoch(self._host_labels, self._config, epoch, class_pairs=self._class_pairs)
-        # In one piece: the device need not be waited for several times.
+        # In one transfer, so that the device is waited for once.
         stacked = upload(torch.stack([values.long() for view in drawn for values in view]), self._device)
         views = [
             View(indices, top, left, mirrored.bool())
@@ -70,7 +70,7 @@ class EpochLoader:
 
     def _batch(self, views: list[View], start: int) -> Batch:
         count = min(self._config.batch_size, len(self._labels) - start)
-        own = part_of(count).images
+        own = shard(count).images
         part = slice(start + own.start, start + own.stop)
         looks = [self._look(View(*(values[part] for values in view))) for view in views]
         indices = views[0].indices[part]
@@ -85,14 +85,14 @@ class EpochLoader:
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
-    """Return `values` on the device, without waiting for what it is at."""
+    """Return `values` on the device, without waiting for the device."""
     if device.type == "cpu":
         return values
     return values.pin_memory().to(device, non_blocking=True)
 
 
 def draw_epoch(labels: Tensor, config: TrainConfig, epoch: int, *, class_pairs: bool) -> list[View]:
-    """Draw how an epoch looks at the images; with `class_pairs` a second view holds the partners of the first's."""
+    """Draw the views of an epoch; with `class_pairs` a second view holds the partners of the first's images."""
     seed = hashlib.sha256(f"{config.seed}/data/{epoch}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(seed[:8]))
     count, places = len(labels), 2 * config.padding + 1
@@ -110,7 +110,7 @@ def draw_epoch(labels: Tensor, config: TrainConfig, epoch: int, *, class_pairs: 
 
 
 def _partners(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """For each image [N] the index of a random other one of its class, or itself if there is none."""
+    """Return for each image [N] the index of a random other one of its class, or itself if there is none."""
     by_class, counts = labels.argsort(stable=True), labels.bincount()
     starts, size = (counts.cumsum(0) - counts)[labels], counts[labels]
     ahead = 1 + (torch.rand(len(labels), generator=generator, dtype=torch.float64) * (size - 1)).long()
@@ -118,12 +118,12 @@ def _partners(labels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def flips(config: TrainConfig) -> bool:
-    """Whether images are mirrored at random: as configured, or where the data set's images keep their label."""
+    """Return whether images are mirrored at random: as configured, or where the data set's images keep their label."""
     return dataset_spec(config.dataset).flip if config.flip is None else config.flip
 
 
 def normalizer(config: TrainConfig, size: int, device: torch.device) -> Normalizer:
-    """A function from uint8 pixels [B, size, size, 3] to normalised inputs [B, 3, size, size] in channels_last order.
+    """Return a function from uint8 [B, size, size, 3] to normalised inputs [B, 3, size, size] in channels_last order.
 
     Inputs are float32, which autocast casts as it does the first weights, or float64 in that precision.
     """
@@ -141,7 +141,7 @@ def normalizer(config: TrainConfig, size: int, device: torch.device) -> Normaliz
 
 
 def _padded(pixels: Tensor, padding: int, mode: str) -> Tensor:
-    """Images [N, H, W, C] with `padding` more pixels on each side, as torchvision's RandomCrop pads them."""
+    """Pad images [N, H, W, C] with `padding` pixels on each side, as torchvision's RandomCrop does."""
     if padding == 0:
         return pixels.contiguous()
     if mode == "reflect":
@@ -155,7 +155,7 @@ def _padded(pixels: Tensor, padding: int, mode: str) -> Tensor:
 
 
 def _reflected(size: int, padding: int) -> Tensor:
-    """The source of each pixel of a padded line; the mirror stands on the outermost pixel, which is not repeated."""
+    """Return the source of each pixel of a padded line; the mirror is the outermost pixel, which is not repeated."""
     if size == 1:
         return torch.zeros(1 + 2 * padding, dtype=torch.int64)
     period = 2 * (size - 1)

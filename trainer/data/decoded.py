@@ -40,11 +40,11 @@ def decoded_once(name: str, split: str, paths: Sequence[str], size: int, decode:
         status = [os.stat(path) for path in paths]
     except OSError:  # Whoever decodes the file says so by its name.
         return decode()
-    if len(paths) < FEW_FILES and sum(each.st_size for each in status) < FEW_BYTES:
+    if len(paths) < FEW_FILES and sum(stat.st_size for stat in status) < FEW_BYTES:
         return decode()
     # The same split's earlier state has the same place, and leaves it.
     place = _digest([name, split, size, os.path.commonpath(paths)])
-    files = [(path, each.st_size, each.st_mtime_ns) for path, each in zip(paths, status, strict=True)]
+    files = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, status, strict=True)]
     stem = f"{place}-{_digest([_decoders(), size, files])}"
     pixels = None
     folder = failure = None

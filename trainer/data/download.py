@@ -32,8 +32,8 @@ __all__ = ["DataAway", "DataError", "alone", "file_problem", "prepare", "read_ve
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 30
-# How often a process that waits for another one looks, and how often it says so.
-LOOK_SECONDS, TELL_SECONDS = 0.5, 60.0
+# Seconds between polls of a process that waits for another one, and between its messages.
+POLL_SECONDS, TELL_SECONDS = 0.5, 60.0
 
 # Answers of a server that another try may change: Request Timeout, Too Early, Too Many Requests (RFC 9110, 8470, 6585).
 _LATER = {408, 425, 429}
@@ -61,7 +61,7 @@ def prepare(config: TrainConfig, data_root: Path, *, progress: Progress | None =
 
 
 def what_is_missing(name: str, data_root: Path) -> str | None:
-    """Why a data set is not ready to be trained on, None if it is. Nothing is downloaded.
+    """Return why a data set is not ready for training, None if it is. Downloads nothing.
 
     Raises KeyError for an unknown name.
     """
@@ -72,9 +72,9 @@ def what_is_missing(name: str, data_root: Path) -> str | None:
 
 
 def read_verified(name: str, root: Path, file: DataFile) -> bytes:
-    """The contents of a published file, which are checked first.
+    """Return the contents of a published file, after a check.
 
-    Raises DataError when it is missing or damaged.
+    Raises DataError when the file is missing or damaged.
     """
     spec, path = dataset_spec(name), root / file.path
     try:
@@ -110,7 +110,7 @@ def _prepare(name: str, root: Path, progress: Progress) -> None:
 
 
 def _where_to_get(spec: DatasetSpec, root: Path) -> str:
-    """What a person has to do to get a data set."""
+    """Return instructions for getting a data set."""
     if spec.archive:
         todo = f"download {spec.archive.url} and unpack it into {root}"
     elif spec.files:
@@ -122,9 +122,9 @@ def _where_to_get(spec: DatasetSpec, root: Path) -> str:
 
 
 def _what_is_wrong(name: str, spec: DatasetSpec, root: Path, progress: Progress | None = None) -> str | None:
-    """Why a data set would have to be downloaded, None if it is there; DataError for what no download can mend.
+    """Return why a data set must be downloaded, None if it is there; DataError for what no download can mend.
 
-    `progress` is told what is left out of a folder that is there.
+    `progress` gets lines about files of a folder that are left out.
     """
     for package, needed_by in (("sklearn", "digits"), ("scipy", "svhn")):
         if name == needed_by and find_spec(package) is None:
@@ -144,12 +144,12 @@ def _what_is_wrong(name: str, spec: DatasetSpec, root: Path, progress: Progress 
         return None
     # Hashing releases the interpreter lock.
     with ThreadPoolExecutor() as executor:
-        found = executor.map(lambda file: file_problem(root / file.path, file.md5), spec.files)
-        return next((problem for problem in found if problem), None)
+        problems = executor.map(lambda file: file_problem(root / file.path, file.md5), spec.files)
+        return next((problem for problem in problems if problem), None)
 
 
 def file_problem(path: Path, md5: str) -> str | None:
-    """What is wrong with a published file, None if it is there and whole."""
+    """Return what is wrong with a published file, None if it is there and whole."""
     try:
         with path.open("rb") as opened:
             digest = hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -166,17 +166,17 @@ def _unreadable(path: Path, error: OSError) -> str:
 def alone(lock: Path, name: str, progress: Progress, *, doing: str = "fetching it") -> Iterator[None]:
     """Hold a lock that the system releases when this process ends, however it ends; `doing` says what another does."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    told = -math.inf
+    last_message = -math.inf
     with lock.open("a") as opened:
         while True:
             try:
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() - told >= TELL_SECONDS:
+                if time.monotonic() - last_message >= TELL_SECONDS:
                     progress(f"{name}: waiting for another process that is {doing}")
-                    told = time.monotonic()
-                time.sleep(LOOK_SECONDS)
+                    last_message = time.monotonic()
+                time.sleep(POLL_SECONDS)
         yield
 
 
@@ -231,26 +231,26 @@ def _fetch(name: str, url: str, md5: str, target: Path, progress: Progress) -> N
 
 
 def _chunks(name: str, url: str, progress: Progress) -> Iterator[bytes]:
-    """The contents of a URL in pieces, with a line of progress for every tenth."""
+    """Yield the contents of a URL in pieces, with a line of progress for every tenth."""
     request = urllib.request.Request(url, headers={"User-Agent": "orchestrate"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
             size = int(response.headers.get("Content-Length") or 0)
             progress(f"{name}: downloading {url}" + (f" ({size / 1e6:.0f} MB)" if size else ""))
-            received = told = 0
+            received = tenths = 0
             while chunk := response.read(CHUNK):
                 received += len(chunk)
-                if size and received * 10 // size > told:
-                    told = received * 10 // size
+                if size and received * 10 // size > tenths:
+                    tenths = received * 10 // size
                     progress(f"{name}: {received / 1e6:.0f} of {size / 1e6:.0f} MB")
                 yield chunk
     except urllib.error.HTTPError as error:
         error.close()
-        said = f"{url} could not be downloaded ({error.code} {error.reason})"
-        raise _DownloadError(said, may_pass=error.code >= 500 or error.code in _LATER) from None
+        message = f"{url} could not be downloaded ({error.code} {error.reason})"
+        raise _DownloadError(message, may_pass=error.code >= 500 or error.code in _LATER) from None
     except (OSError, http.client.HTTPException) as error:
-        said = f"{url} could not be downloaded ({getattr(error, 'reason', None) or error})"
-        raise _DownloadError(said, may_pass=True) from None
+        message = f"{url} could not be downloaded ({getattr(error, 'reason', None) or error})"
+        raise _DownloadError(message, may_pass=True) from None
     if received < size:
         raise _DownloadError(f"the download of {url} ended after {received:,} of {size:,} bytes", may_pass=True)
 

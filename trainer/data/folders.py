@@ -1,13 +1,13 @@
-"""Folders of images: which files are the images of a data set, and their labels. No torch here.
+"""Folders of images: find the images of a data set, and their labels. No torch here.
 
-The layout is `FOLDER/train/CLASS/*` and `FOLDER/test/CLASS/*`; where there is no `test`, `val` is the test set (as
-for ImageNet). Labels number the training classes in the order of their names. `CLASS/images/*` and
-`val/val_annotations.txt` are understood as well (Tiny ImageNet). PNG and JPEG files are images.
+The layout is `FOLDER/train/CLASS/*` and `FOLDER/test/CLASS/*`; without `test`, `val` is the test set (as for ImageNet).
+Labels number the training classes in the order of their names. `CLASS/images/*` and `val/val_annotations.txt` are
+understood as well (Tiny ImageNet). PNG and JPEG files are images.
 
-Nothing else is passed over in silence. Pictures in other formats, folders within a class and what is no file are
-refused by name; other files and folders are counted, and `Listing.notes` says how many. One rule exempts what systems
-leave everywhere: names that begin with a dot, and those of `CLUTTER`. Names are compared in Unicode's composed form
-(NFC), for those of a Mac's archives are decomposed and look the same.
+Nothing else is skipped without a message. Pictures in other formats, folders within a class and special files are
+refused by name; other files and folders are counted, and `Listing.notes` has their number. One rule exempts files that
+systems leave everywhere: names that begin with a dot, and those of `CLUTTER`. Names are compared in Unicode's composed
+form (NFC), because those of a Mac's archives are decomposed and look the same.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def check_folder(name: str, root: Path) -> None:
 
 
 def folder_fingerprint(name: str, root: Path) -> tuple[int, ...]:
-    """Changes when an image is added to or removed from any class: the folders' modification times."""
+    """Return a value that changes when an image is added or removed: the folders' modification times."""
     layout = _layout(name, root)
     beside = [layout.annotations] if layout.annotations else []
     folders = [folders[0] for folders in (*layout.train.values(), *layout.test.values())]
@@ -144,9 +144,9 @@ def _has_class_folders(folder: Path) -> bool:
 
 
 def _class_folders(name: str, base: Path, split: str, left_out: list[str]) -> dict[str, list[Path]]:
-    """The folders of each class of a split, in the order of the classes' names.
+    """Return the folders of each class of a split, in the order of the classes' names.
 
-    The first holds the images; a second is the one around it, in which there must be none.
+    The first folder holds the images; a second is the one around it, which must have none.
     """
     folder = base / split
     if not _has_class_folders(folder):
@@ -247,7 +247,7 @@ def _composed(file_name: str) -> str:
 
 
 def _notes(name: str, layout: _Layout) -> list[str]:
-    """Lines about the files and folders that are left out, and about classes without a test image."""
+    """Return lines about the files and folders that are left out, and about classes without a test image."""
     notes = []
     folders = [path for path in layout.left_out if os.path.isdir(path)]
     files = [path for path in layout.left_out if not os.path.isdir(path)]
@@ -272,7 +272,7 @@ def _several(noun: str, names: Sequence[str]) -> str:
 
 
 def _annotated(name: str, annotations: Path, labels: dict[str, int]) -> list[tuple[str, int]]:
-    """The test images and labels of Tiny ImageNet: lines of file name, class, and a box that is not needed."""
+    """Return the test images and labels of Tiny ImageNet, from lines of file name, class, and a box that is ignored."""
     test = []
     for number, line in enumerate(annotations.read_text().splitlines(), start=1):
         file_name, class_name, *_ = (*line.split("\t"), "", "")

@@ -39,7 +39,7 @@ class Images:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> Images:
-        """The images at these indices, in this order."""
+        """Return the images at these indices, in this order."""
         return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
 
 
@@ -56,7 +56,7 @@ class ImageFiles:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> ImageFiles:
-        """The images at these indices, in this order."""
+        """Return the images at these indices, in this order."""
         return replace(self, paths=[self.paths[i] for i in indices.tolist()], labels=self.labels[indices])
 
 
@@ -64,7 +64,7 @@ Split = Images | ImageFiles
 
 
 def read_dataset(name: str, root: Path) -> tuple[Split, Split]:
-    """The whole training and test set; the last two data sets read are kept in this process.
+    """Return the whole training and test set; this process caches the last two data sets read.
 
     Raises DataError when files are missing, damaged or cannot be used.
     """
@@ -131,7 +131,7 @@ def _read_svhn(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images
 
 
 def _read_digits(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images]:
-    """The 8x8 digits in 17 grey levels, every pixel as a block of 4x4; a fixed, stratified fifth is the test set."""
+    """Read the 8x8 digits in 17 grey levels, every pixel as a 4x4 block; a fixed, stratified fifth is the test set."""
     levels, labels = _published_digits()
     grey = torch.from_numpy((levels * 255 / 16).round().astype(np.uint8))
     side = spec.size // grey.shape[1]
@@ -162,7 +162,7 @@ def _published_digits() -> tuple[Any, Any]:
 
 
 def _make_synthetic(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images]:
-    """Noise over a coarse, mirror-symmetric pattern per class; the same on every machine."""
+    """Make noise over a coarse, mirror-symmetric pattern per class; the same on every machine."""
     # The legacy generator: numpy promises that its stream never changes.
     random = np.random.RandomState(0)
     classes, *counts = spec.counts
@@ -233,7 +233,7 @@ def open_image(path: str) -> Any:
 
 
 def fitted(image: Any, size: int, margin: float = 1.0) -> Tensor:
-    """A PIL image as uint8 [size, size, 3], as it is if it has that size.
+    """Return a PIL image as uint8 [size, size, 3], unchanged if it has that size.
 
     Otherwise the shorter side is scaled to `margin * size` pixels (bilinear, antialiased) and the centre is cut out.
     """
@@ -272,7 +272,7 @@ def stratified_split(labels: Tensor, held_out: int) -> tuple[Tensor, Tensor]:
 
 
 def ranks_within_class(labels: Tensor) -> Tensor:
-    """For each label [N], how many equal ones stand before it."""
+    """Return for each label [N] the number of equal ones before it."""
     order = labels.argsort(stable=True)
     counts = labels.bincount()
     starts = counts.cumsum(0) - counts

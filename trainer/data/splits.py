@@ -17,22 +17,22 @@ from trainer.data.augmentation import EpochLoader, Normalizer, normalizer
 from trainer.data.reading import ImageFiles, Split, ranks_within_class, read_dataset, stratified_split
 from trainer.data.streaming import StreamingLoader, streamed_pixels
 from trainer.datasets import RGB, DataError, dataset_spec, normalization_of
-from trainer.distributed import part_of, process_count
+from trainer.distributed import process_count, shard
 
 __all__ = [
     *("DataError", "EpochLoader", "EvaluationSet", "EvaluationSets", "Images", "Splits"),
     *("epoch_loader", "evaluation_sets", "load_splits"),
 ]
 
-# Evaluated at a time.
+# Images per evaluation batch on a CPU and on a GPU.
 BATCH_SIZE, GPU_BATCH_SIZE = 500, 2_000
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What a run trains on and is evaluated on, and the normalisation of all of it (for pixels from 0 to 1).
+    """Images for training and evaluation, and the normalisation of all of them (for pixels from 0 to 1).
 
-    `out_of_distribution` holds the test images of a second data set; its labels mean nothing here.
+    `out_of_distribution` holds the test images of a second data set; its labels are not used.
     """
 
     train: Split
@@ -71,7 +71,7 @@ def load_splits(config: TrainConfig, data_root: Path) -> Splits:
 def epoch_loader(
     splits: Splits, config: TrainConfig, device: torch.device, *, class_pairs: bool
 ) -> EpochLoader | StreamingLoader:
-    """The training batches: from the device's memory, or from worker processes where the images stay in files."""
+    """Return the training batches: from the device's memory, or from worker processes if images stay in files."""
     if isinstance(splits.train, ImageFiles):
         return StreamingLoader(splits.train, config, device, class_pairs=class_pairs)
     return EpochLoader(splits.train, config, device, class_pairs=class_pairs)
@@ -88,7 +88,7 @@ class EvaluationSet:
     ) -> None:
         self.count = len(images)
         if process_count() > 1:
-            images = images.take(torch.arange(self.count)[part_of(self.count).images])
+            images = images.take(torch.arange(self.count)[shard(self.count).images])
         self._device, self._files = device, images if isinstance(images, ImageFiles) else None
         self._pixels = None if isinstance(images, ImageFiles) else images.pixels.to(device)
         self.labels = images.labels.to(device)
@@ -105,7 +105,7 @@ class EvaluationSet:
         return few
 
     def batches(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give normalised inputs [B, 3, H, W] (channels_last) and labels [B], `size` images at a time."""
+        """Yield normalised inputs [B, 3, H, W] (channels_last) and labels [B], `size` images at a time."""
         size = size or self.batch_size
         parts: Iterable[Tensor] = ()
         if self._files is not None:
@@ -117,7 +117,7 @@ class EvaluationSet:
 
     @property
     def batch_size(self) -> int:
-        """Images at a time: many for a GPU, which small images leave idle."""
+        """Return the images per batch: many for a GPU, which small images leave idle."""
         on_gpu = self._device.type == "cuda" and self._pixels is not None and self.size <= 32
         return GPU_BATCH_SIZE if on_gpu else BATCH_SIZE
 
@@ -141,7 +141,7 @@ def evaluation_sets(splits: Splits, config: TrainConfig, device: torch.device) -
 
 
 def _resized(images: Split, size: int) -> Split:
-    """Images of another data set at the input size of this one (bilinear, antialiased)."""
+    """Resize images of another data set to the input size of this one (bilinear, antialiased)."""
     if isinstance(images, ImageFiles):
         return replace(images, size=size)
     if images.pixels.shape[1] == size:

@@ -21,13 +21,13 @@ from trainer.config import TrainConfig
 from trainer.data.augmentation import draw_epoch, flips, normalizer, upload
 from trainer.data.reading import ImageFiles, fitted, open_image
 from trainer.datasets import DataError
-from trainer.distributed import part_of, process_count
+from trainer.distributed import process_count, shard
 from trainer.method import Batch
 
 EVALUATION_MARGIN = 256 / 224
 MAX_WORKERS = 16
 
-# What a worker needs for one batch: the indices of its images and, for training, a seed for each.
+# Input of a worker for one batch: the indices of its images and, for training, a seed for each.
 Key = tuple[list[int], list[str] | None]
 
 
@@ -55,11 +55,11 @@ class StreamingLoader:
         self._loader = _loader(decoder, self._keys, device, workers, persistent=True)
 
     def __len__(self) -> int:
-        """The steps of an epoch."""
+        """Return the steps of an epoch."""
         return -(-len(self._labels) // self._config.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch (0-based), every image once. An epoch ends before the next one begins."""
+        """Yield the batches of an epoch (0-based), every image once. An epoch ends before the next one begins."""
         views = draw_epoch(self._host_labels, self._config, epoch, class_pairs=self._class_pairs)
         order = upload(views[0].indices, self._device)
         size = self._config.batch_size
@@ -73,8 +73,8 @@ class StreamingLoader:
         return self._batches(order)
 
     def _own(self, start: int) -> range:
-        """The places in the order of an epoch that are this process's part of the batch at `start`."""
-        part = part_of(min(self._config.batch_size, len(self._labels) - start)).images
+        """Return the positions in the order of an epoch of this rank's shard of the batch at `start`."""
+        part = shard(min(self._config.batch_size, len(self._labels) - start)).images
         return range(start + part.start, start + part.stop)
 
     def _batches(self, order: Tensor) -> Iterator[Batch]:
@@ -94,7 +94,7 @@ class StreamingLoader:
 
 
 def streamed_pixels(files: ImageFiles, device: torch.device, batch_size: int) -> Iterator[Tensor]:
-    """The pixels [B, size, size, 3] uint8 of all images in order, on the device, without augmentation."""
+    """Yield the pixels [B, size, size, 3] uint8 of all images in order, on the device, without augmentation."""
     keys: list[Key] = [(part.tolist(), None) for part in torch.arange(len(files)).split(batch_size)]
     for pixels in _decoded(_loader(_Decoder(files), keys, device, None, persistent=False)):
         yield pixels.to(device, non_blocking=True)
@@ -133,10 +133,10 @@ class _Decoder(Dataset[Tensor | DataError]):
 
 
 def random_box(height: int, width: int, random: Random) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the part of an image to train on (Szegedy et al., Going deeper with convolutions).
+    """Return top, left, height and width of a random part of an image (Szegedy et al., Going deeper with convolutions).
 
     The part has 8 % to 100 % of the area and a ratio of width to height between 3/4 and 4/3, evenly in the logarithm.
-    Where ten tries give none that fits, it is the largest centred one of an allowed ratio.
+    When ten tries fail, it is the largest centred one of an allowed ratio.
     """
     for _ in range(10):
         area = height * width * random.uniform(0.08, 1)

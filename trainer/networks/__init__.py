@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a configuration may ask of a network.
+    """Limits of a network's configuration.
 
-    `heads` lists the kinds of auxiliary heads it can carry, its own kind first; `stages` is how many backbone
-    stages it has; `min_stages` is how far it can be cut down. Methods that compare the features of heads with the
-    network's own work with `comparable_heads` alone.
+    `heads` lists the kinds of auxiliary heads it can carry, its own kind first; `stages` is its number of backbone
+    stages; `min_stages` the least number that it can be cut down to. Methods that compare the features of heads with
+    the network's own work with `comparable_heads` alone.
     """
 
     module: str
@@ -27,7 +27,7 @@ class NetworkSpec:
 
     @property
     def comparable_heads(self) -> tuple[str, ...]:
-        """The kinds of heads whose features are as long as the network's own."""
+        """Return the kinds of heads whose features are as long as the network's own."""
         # DCM's second head gives features twice as long: its published parameter count demands it.
         return tuple(kind for kind in self.heads if kind != "dcm")
 
@@ -52,7 +52,7 @@ NETWORKS: dict[str, NetworkSpec] = {
 
 
 def head_count(name: str, stages: int, heads: str | None) -> int:
-    """How many auxiliary heads a network of `stages` stages carries: one on each stage but the last."""
+    """Return the number of auxiliary heads of a network of `stages` stages: one on each stage but the last."""
     return stages - 1 if heads else 0
 
 

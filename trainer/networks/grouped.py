@@ -35,7 +35,7 @@ class GroupedConv2d(nn.Conv2d):
         return conv2d(inputs, weight, self.bias, self.stride, self.padding, self.dilation, groups)
 
     def _merged(self, device: str) -> int:
-        """The number of groups that are merged into one."""
+        """Return the number of groups that are merged into one."""
         own = self.in_channels // self.groups
         channels = self.merged_channels
         if channels is None:

@@ -31,13 +31,13 @@ class Head(nn.Module):
         self.classifier = nn.Linear(features, num_classes)
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits [B, K] and the features [B, D]."""
+        """Return the logits [B, K] and the features [B, D]."""
         features = pool(self.body(hidden))
         return self.classifier(features), features
 
 
 def attach_heads(network: Network, kind: str, channels: Sequence[int], num_classes: int) -> Network:
-    """Hang a head of one kind, `bottleneck` or `attention`, on every stage but the last.
+    """Attach a head of one kind, `bottleneck` or `attention`, to every stage but the last.
 
     `channels` are those of all the stages' outputs, shallow to deep, each twice the one before.
     """
@@ -48,7 +48,7 @@ def attach_heads(network: Network, kind: str, channels: Sequence[int], num_class
 
 
 def _bottleneck(channels: Sequence[int], stage: int) -> nn.Sequential:
-    """BYOT's head after stage 1, 2 or 3: one strided convolution between two 1x1 convolutions.
+    """Build BYOT's head after stage 1, 2 or 3: one strided convolution between two 1x1 convolutions.
 
     The kernel brings any stage down to the resolution of the fourth, however many stages the network keeps.
     """
@@ -69,7 +69,7 @@ class ReLUConv2d(nn.Conv2d):
 
 
 def _attention(channels: Sequence[int], stage: int) -> nn.Sequential:
-    """An attention gate, then one separable convolution per remaining stage, each halving size, doubling channels."""
+    """Build an attention gate and a separable convolution per remaining stage, each halving size, doubling channels."""
     steps = (_separable(channels[depth - 1], channels[depth], stride=2) for depth in range(stage, len(channels)))
     return nn.Sequential(AttentionGate(channels[stage - 1]), *steps)
 
@@ -89,7 +89,7 @@ class AttentionGate(nn.Module):
 
 
 def _separable(channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """Two depthwise-separable 3x3 convolutions; the first is strided, the second changes the channels."""
+    """Build two depthwise-separable 3x3 convolutions; the first is strided, the second changes the channels."""
 
     def depthwise(stride: int) -> nn.Conv2d:
         return nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)

@@ -33,7 +33,7 @@ def build(name: str, *, num_classes: int, width: int, stages: int, heads: str | 
 
 
 def _stage(channels: int, outputs: Sequence[int], stride: int = 2) -> nn.Sequential:
-    """Depthwise-separable convolutions to each of the `outputs` channels, the first of them strided."""
+    """Build depthwise-separable convolutions to each of the `outputs` channels, the first of them strided."""
     layers: list[nn.Module] = []
     for out_channels in outputs:
         layers += [

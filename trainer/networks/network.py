@@ -65,7 +65,7 @@ class Network(nn.Module):
 
 
 def pool(maps: Tensor) -> Tensor:
-    """Global average pooling, [B, D, H, W] to [B, D]."""
+    """Average over all pixels: [B, D, H, W] to [B, D]."""
     # Pixels before channels, as they lie in memory: the gradient comes in the same order.
     return maps.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
@@ -82,5 +82,5 @@ def initialise(module: M) -> M:
 
 
 def scaled(channels: int, width: int) -> int:
-    """A channel count of the published network at another `width`: times width / 64, rounded, at least 1."""
+    """Return a channel count of the published network at another `width`: times width / 64, rounded, at least 1."""
     return max(1, (channels * width + 32) // 64)

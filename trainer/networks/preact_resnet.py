@@ -34,7 +34,7 @@ def _preactivation_stages(width: int) -> list[nn.Sequential]:
 
 
 def preactivation_stage(channels: int, out_channels: int, depth: int, stride: int) -> nn.Sequential:
-    """A stage of `depth` pre-activation blocks, the first of them strided and changing the channels."""
+    """Build a stage of `depth` pre-activation blocks, the first of them strided and changing the channels."""
     first = PreActivationBlock(channels, out_channels, stride)
     return nn.Sequential(first, *(PreActivationBlock(out_channels, out_channels) for _ in range(1, depth)))
 

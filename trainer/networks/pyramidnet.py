@@ -36,7 +36,7 @@ def build(name: str, *, num_classes: int, width: int, stages: int, heads: str | 
 
 
 def _planes(blocks: int, width: int) -> int:
-    """The inner channels after so many blocks: linear in depth, rounded to a whole number, at least 1."""
+    """Return the inner channels after so many blocks: linear in depth, rounded to a whole number, at least 1."""
     return max(1, round((_STEM + _ALPHA * blocks / (_STAGES * _BLOCKS_PER_STAGE)) * width / 64))
 
 

@@ -37,14 +37,14 @@ def build(name: str, *, num_classes: int, width: int, stages: int, heads: str | 
 
 
 def stem(width: int) -> nn.Sequential:
-    """A 3x3 convolution from three channels to `width` at full resolution, normalised and activated."""
+    """Build a 3x3 convolution from three channels to `width` at full resolution, normalised and activated."""
     return nn.Sequential(conv3x3(3, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
 def residual_stages(
     block: type[BasicBlock | Bottleneck], depths: Sequence[int], width: int, *, groups: int = 1, base_width: int = 64
 ) -> list[nn.Sequential]:
-    """Stages of residual blocks on an input of `width` channels; each but the first halves size, doubles channels.
+    """Build stages of residual blocks on `width` input channels; each but the first halves size, doubles channels.
 
     `depths` are the blocks per stage; `groups` and `base_width` are torchvision's: a group of the first stage has
     `base_width` channels at the published width. In narrow networks every group keeps at least one.
@@ -70,7 +70,7 @@ def residual_stages(
 
 
 def _with_forms(convolution: nn.Conv2d) -> GroupedConv2d:
-    """The same convolution in a layer that knows several forms of it; no random number is drawn."""
+    """Return the same convolution in a layer with several implementations; draws no random number."""
     grouped: GroupedConv2d = nn.utils.skip_init(
         GroupedConv2d,
         convolution.in_channels,
@@ -85,7 +85,7 @@ def _with_forms(convolution: nn.Conv2d) -> GroupedConv2d:
 
 
 def projection(channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The strided 1x1 convolution of a shortcut whose shape changes."""
+    """Build the strided 1x1 convolution of a shortcut whose shape changes."""
     if stride > 1 and channels < 16:
         # oneDNN's weight gradient of this convolution writes out of bounds where the channels do not fill a vector
         # (channels last, oneDNN issue 6035): narrow networks crashed on a CPU. The same computed in two steps.

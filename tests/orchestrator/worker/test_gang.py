@@ -44,9 +44,9 @@ class Half(Method):
     at: int = 1
 
     def start_epoch(self, epoch, epochs):
-        from trainer.distributed import process_number
+        from trainer.distributed import rank
 
-        if epoch == self.at and process_number() == 1:
+        if epoch == self.at and rank() == 1:
             raise ValueError("the second half failed")
 '''
 
