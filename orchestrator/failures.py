@@ -121,20 +121,20 @@ def _headline(error: BaseException) -> str:
     """Return what an exception says, with what is wrong in the first line, whatever its class makes of that."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    name, said = type(error).__name__, str(error).strip()
+    name, message = type(error).__name__, str(error).strip()
     if isinstance(error, ValidationError):
         from trainer.config import config_problems
 
         listed = config_problems(error)
         return "configuration: " + "; ".join(": ".join(filter(None, (".".join(path), what))) for path, what in listed)
-    if _PASSED_ON.match(said):
+    if _PASSED_ON.match(message):
         # The reason stands at the end of another process's traceback.
-        return f"{said.splitlines()[-1].strip()}\n{said}"
-    if said and not isinstance(error, KeyError | StopIteration):
-        return f"{name}: {said}"
+        return f"{message.splitlines()[-1].strip()}\n{message}"
+    if message and not isinstance(error, KeyError | StopIteration):
+        return f"{name}: {message}"
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}: {frames[-1].line or ''}" if frames else ""
-    what = f"key {said} is missing" if isinstance(error, KeyError) and said else said or "no message"
+    what = f"key {message} is missing" if isinstance(error, KeyError) and message else message or "no message"
     return f"{name}: {what}" + (f" ({where.rstrip(': ')})" if where else "")
 
 

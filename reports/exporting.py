@@ -74,7 +74,7 @@ def frames(database: Database, name: str) -> Iterator[pd.DataFrame]:
 
 
 def _frames(name: str, rows: Any, types: dict[str, str | None]) -> Iterator[pd.DataFrame]:
-    """The rows in frames of bounded size and equal types; one frame at least, so that every file has its heading."""
+    """Yield the rows in frames of bounded size and equal types; one frame at least, so every file has its heading."""
     if name == "trials":
         # All at once: only together do they tell which fields of other versions there are.
         trials = [_trial(row) for row in rows]

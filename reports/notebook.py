@@ -50,27 +50,27 @@ class StoredResults:
 
     @property
     def grids(self) -> pd.DataFrame:
-        """A row per trial of a grid: key, grid, position and the trial's name there."""
+        """Return a row per trial of a grid: key, grid, position and the trial's name there."""
         return self._frame("grids")
 
     @property
     def trials(self) -> pd.DataFrame:
-        """A row per trial: key, state, finished (UTC), and a column per field of its configuration."""
+        """Return a row per trial: key, state, finished (UTC), and a column per field of its configuration."""
         return self._frame("trials")
 
     @property
     def epochs(self) -> pd.DataFrame:
-        """A row per accepted epoch, with key and epoch (from 1), its learning rate, times and memory."""
+        """Return a row per accepted epoch, with key and epoch (from 1), its learning rate, times and memory."""
         return self._frame("epochs")
 
     @property
     def losses(self) -> pd.DataFrame:
-        """A row per loss term of an accepted epoch: key, epoch, term, value."""
+        """Return a row per loss term of an accepted epoch: key, epoch, term, value."""
         return self._frame("losses")
 
     @property
     def evaluations(self) -> pd.DataFrame:
-        """A row per classifier and split of an accepted epoch: key, epoch, network, classifier, split, metrics."""
+        """Return a row per classifier and split of an epoch: key, epoch, network, classifier, split, metrics."""
         return self._frame("evaluations")
 
     def tables(self, *, selection: str | None = None, grids: Sequence[str] | None = None) -> list[ShownTable]:
@@ -122,12 +122,12 @@ class ShownTable:
 
     @property
     def name(self) -> str:
-        """The name of its file in a report."""
+        """Return the name of its file in a report."""
         return self.data.name
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row per row, in full precision, with the columns of the CSV file: a value, its spread, n and flags."""
+        """Return a row per row, in full precision, with the columns of the CSV file: value, spread, n and flags."""
         types, rows = plain.flat(self.data)
         return pd.DataFrame(rows, columns=list(types)).astype({name: _TYPES[kind] for name, kind in types.items()})
 

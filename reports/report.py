@@ -86,7 +86,7 @@ def write_report(
 
 
 def earlier_files(out: Path, written: Iterable[Path]) -> list[Path]:
-    """The files in a report's folder that earlier reports wrote and the last one, which wrote `written`, did not.
+    """Return the files in a report's folder that earlier reports wrote, but not the last one, which wrote `written`.
 
     Files of any other origin are never among them: reports keep a list of theirs.
     """
@@ -94,7 +94,7 @@ def earlier_files(out: Path, written: Iterable[Path]) -> list[Path]:
 
 
 def _contents(out: Path) -> set[Path]:
-    """What reports have written into a folder, as far as it is still there."""
+    """Return the files that reports have written into a folder, as far as they still exist."""
     try:
         names = (out / CONTENTS).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -146,14 +146,14 @@ def _rule(report: Mapping[str, Any], selection: str | None) -> str:
 
 
 def _trials(table: Table) -> set[str]:
-    """The keys of the trials whose place a table has, with or without a number."""
+    """Return the keys of the trials whose place a table has, with or without a number."""
     entries = [each for row in table.rows for each in row.entries]
     with_number = {sample.key for each in entries for sample in each.samples}
     return with_number | {key for each in entries for key, _, _ in each.absent}
 
 
 def overview(results: Results) -> Table:
-    """How far every grid is."""
+    """Return the progress of every grid."""
     columns = [Column("trials", "Trials", digits=0), *(Column(state, state.title(), digits=0) for state in _STATES)]
     rows = []
     for grid in results.grids:
@@ -178,7 +178,7 @@ def _uniquely_named(several: Iterable[Named]) -> list[Named]:
 
 
 def _drawings(database: Database, results: Results) -> list[Drawing]:
-    """The figures that the grids ask for, and training curves of what has begun."""
+    """Draw the figures that the grids ask for, and training curves of trials that have begun."""
     if not any(trial.last_epoch is not None or trial.epoch for cell in results.cells for trial in cell.trials):
         return []
     from reports.figures.curves import curves, shown_trials, stride

@@ -27,7 +27,7 @@ class Selection(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Selection:
-        """A rule by name; raises ReportError for an unknown one."""
+        """Return a rule by name; raises ReportError for an unknown one."""
         if text in ("best_test", "best_val"):
             return cls(text)
         found = re.fullmatch(r"mean_last_([1-9]\d{0,5})", text)
@@ -37,7 +37,7 @@ class Selection(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """The rule as a caption states it."""
+        """Return the rule as a caption states it."""
         if self.rule == "best_test":
             return "Selection: the epoch with the lowest top-1 error on the test split (best_test)."
         if self.rule == "best_val":
@@ -128,7 +128,7 @@ class Results:
 
 
 def grid_reports(database: Database, names: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-    """The report section of each chosen grid, of all when `names` is None; raises ReportError for an unknown name."""
+    """Return the report section of the named grids, of all for None; raises ReportError for an unknown name."""
     with database.reading() as connection:
         return {row.name: row.report or {} for row in _chosen(connection, names)}
 
@@ -221,7 +221,7 @@ def _picks(
     newest: Mapping[int, int],
     done: Iterable[int],
 ) -> dict[int, queries.Pick]:
-    """The selected epochs of every done trial, after the first network's main classifier where that decides.
+    """Return the selected epochs of every done trial, by the first network's main classifier where that decides.
 
     A trial without them is left out: without an evaluation on the split that selects, or with fewer epochs than are
     averaged, since their mean is not what the rule promises.
@@ -268,7 +268,7 @@ def _measured(
 def _times(
     connection: queries.Connection, picks: Mapping[int, queries.Pick], grid_ids: Sequence[int]
 ) -> tuple[dict[int, Seconds], dict[int, Seconds]]:
-    """The time to the selected epoch, and of one epoch: from a timing pass, else from the exclusive epochs."""
+    """Return the time to the selected epoch, and of one epoch: from a timing pass, else from the exclusive epochs."""
     training, per_epoch = {}, {}
     for row in queries.clocks(connection, {trial: pick.last for trial, pick in picks.items()}):
         training[row.trial_id] = Seconds(row.seconds, row.shared == 0)

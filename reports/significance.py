@@ -13,12 +13,12 @@ ENOUGH_SEEDS = 3
 
 
 def mean_of(values: Sequence[float]) -> float:
-    """The mean of one or more values."""
+    """Return the mean of one or more values."""
     return math.fsum(values) / len(values)
 
 
 def spread_of(values: Sequence[float]) -> float | None:
-    """The sample standard deviation, None for a single value; `statistics.stdev` is exact and fifty times slower."""
+    """Return the sample standard deviation, None for one value; `statistics.stdev` is exact but 50 times slower."""
     if len(values) < 2:
         return None
     mean = mean_of(values)
@@ -26,7 +26,7 @@ def spread_of(values: Sequence[float]) -> float | None:
 
 
 def student_p(t: float, freedom: int) -> float:
-    """The two-sided p-value of Student's t for an integer number of degrees of freedom.
+    """Return the two-sided p-value of Student's t for an integer number of degrees of freedom.
 
     Closed form: Abramowitz and Stegun, 26.7.3 (odd) and 26.7.4 (even).
     """
@@ -43,7 +43,7 @@ def student_p(t: float, freedom: int) -> float:
 
 @cache
 def student_quantile(freedom: int) -> float:
-    """The t that `LEVEL` of the distribution lies beyond, on both sides together."""
+    """Return the t that `LEVEL` of the distribution lies beyond, on both sides together."""
     low, high = 0.0, 20.0
     while high - low > 1e-10 * high:
         middle = (low + high) / 2
@@ -52,7 +52,7 @@ def student_quantile(freedom: int) -> float:
 
 
 def paired_p(first: Sequence[float], second: Sequence[float]) -> float:
-    """The p-value of a paired t test, two-sided; equal differences leave no noise, so it is 0 or 1 then."""
+    """Return the p-value of a paired t test, two-sided; equal differences leave no noise, so it is 0 or 1 then."""
     differences = [a - b for a, b in zip(first, second, strict=True)]
     mean, spread = mean_of(differences), spread_of(differences) or 0.0
     if spread <= 1e-12 * max(map(abs, [*first, *second]), default=0.0):
@@ -61,13 +61,13 @@ def paired_p(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def error_rate_noise(percent: float, images: int) -> float:
-    """The binomial standard deviation, in percent, of an error rate measured on so many images."""
+    """Return the binomial standard deviation, in percent, of an error rate measured on so many images."""
     rate = min(max(percent / 100, 0.0), 1.0)
     return 100 * math.sqrt(rate * (1 - rate) / images)
 
 
 def error_rate_p(first: float, second: float, images: int) -> float:
-    """The p-value of two error rates (percent) on test sets of that size being one, two-sided, as if unpaired."""
+    """Return the two-sided p-value that two error rates (percent) on test sets of that size are one, as if unpaired."""
     noise = math.hypot(error_rate_noise(first, images), error_rate_noise(second, images))
     if noise == 0:
         return 1.0 if first == second else 0.0
@@ -92,7 +92,7 @@ class Candidate:
 
 
 def difference_p(first: Candidate, second: Candidate) -> float | None:
-    """The p-value of two candidates being equally good, None where nothing can be said.
+    """Return the p-value that two candidates are equally good, None where no test is possible.
 
     Paired over the seeds they share when these are three or more; binomial for error rates otherwise.
     """
@@ -105,7 +105,7 @@ def difference_p(first: Candidate, second: Candidate) -> float | None:
 
 
 def best_set(candidates: Sequence[Candidate], lower_is_better: bool, digits: int) -> set[int]:
-    """The indices of those that cannot be told from the best at the 5 % level; empty where nothing can be tested.
+    """Return the indices of candidates that may equal the best at the 5 % level; empty where no test is possible.
 
     Whatever prints the same mean as a member is one.
     """

@@ -103,11 +103,11 @@ class Table:
 
     @property
     def label_heads(self) -> tuple[str, ...]:
-        """The headings of the label columns, the seeds' among them where rows differ in them."""
+        """Return the headings of the label columns, the seeds' among them where rows differ in them."""
         return (*self.stub, *(["Seeds"] if any(row.seeds for row in self.rows) else []))
 
     def labels(self, row: Row) -> tuple[str, ...]:
-        """A row's labels, as many as `label_heads`."""
+        """Return a row's labels, as many as `label_heads`."""
         return (*row.labels, row.seeds) if len(self.label_heads) > len(self.stub) else row.labels
 
     def numbers(self) -> Iterable[tuple[str, Column, Entry]]:
@@ -119,7 +119,7 @@ class Table:
 
 
 def add_note(notes: list[tuple[str, str]], text: str) -> str:
-    """The mark (a, b, ...) of a footnote, which is added unless it is there already."""
+    """Return the mark (a, b, ...) of a footnote, which is added unless it is in the list already."""
     for mark, known in notes:
         if known == text:
             return mark
@@ -130,7 +130,7 @@ def add_note(notes: list[tuple[str, str]], text: str) -> str:
 
 
 def mark_mixed(rows: Sequence[Row], notes: list[tuple[str, str]]) -> list[Row]:
-    """The rows with a footnote, added to `notes`, on every number whose trials rounded differently."""
+    """Return the rows with a footnote, added to `notes`, on every number whose trials rounded differently."""
 
     def marked(each: Entry) -> Entry:
         said = each.mixed

@@ -28,7 +28,7 @@ class Words(NamedTuple):
 
 
 def words(entry: Entry, column: Column, row: Row) -> Words:
-    """What stands in an entry's place, by its column; seeds only where they are not those of its row."""
+    """Return the text of an entry, by its column; seeds only where they are not those of its row."""
     if entry.text:
         return Words(entry.text)
     if entry.value is None:
@@ -52,7 +52,7 @@ def _spread(entry: Entry, column: Column) -> str:
 
 
 def number(value: float, column: Column) -> str:
-    """A value in its column's form."""
+    """Return a value in its column's form."""
     if not math.isfinite(value):
         return "diverged" if math.isnan(value) else "∞"
     if column.form == "minutes":

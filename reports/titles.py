@@ -83,12 +83,12 @@ _FIELDS = {
 
 
 def network(name: str) -> str:
-    """The printed name of a network."""
+    """Return the printed name of a network."""
     return NETWORKS.get(name, name)
 
 
 def dataset(name: str) -> str:
-    """The printed name of a data set."""
+    """Return the printed name of a data set."""
     return DATASETS.get(name, name)
 
 
@@ -101,7 +101,7 @@ def method_names(methods: Iterable[str]) -> list[str]:
 
 
 def methods(configured: Mapping[str, Mapping[str, Any]]) -> str:
-    """A combination of methods as printed, hyperparameters that are not the defaults in parentheses."""
+    """Return a combination of methods as printed, hyperparameters that are not the defaults in parentheses."""
     names = method_names(configured)
     return "+".join(METHODS.get(name, name) + parameters(configured[name]) for name in names) or "baseline"
 
@@ -116,7 +116,7 @@ def parameters(given: Mapping[str, Any]) -> str:
 
 
 def value(each: Any) -> str:
-    """A configuration value as a reader writes it."""
+    """Return a configuration value as a reader writes it."""
     if isinstance(each, list | tuple):
         return ", ".join(map(value, each))
     if each is None:
@@ -127,7 +127,7 @@ def value(each: Any) -> str:
 
 
 def field(name: str, each: Any) -> str:
-    """A field of a configuration with its value, in words."""
+    """Return a field of a configuration with its value, in words."""
     if name == "dataset":
         return dataset(each)
     if name == "ood_dataset" and each is not None:
@@ -140,25 +140,25 @@ def field(name: str, each: Any) -> str:
 
 
 def setting(fields: Mapping[str, Any]) -> str:
-    """What a table holds fixed: data set, epochs, and every departure from the paper's recipe."""
+    """Return the fixed fields of a table: data set, epochs, and every departure from the paper's recipe."""
     always = [name for name in ("dataset", "epochs") if name in fields]
     others = [(name, each) for name, each in departures(fields) if name not in always]
     return ", ".join(field(name, each) for name, each in [*((name, fields[name]) for name in always), *others])
 
 
 def departures(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The fields that differ from the paper's recipe on CIFAR-100."""
+    """Return the fields that differ from the paper's recipe on CIFAR-100."""
     recipe = {"dataset": "cifar100", **RECIPE}
     return [(name, each) for name, each in fields.items() if name not in recipe or recipe[name] != each]
 
 
 def slug(text: str) -> str:
-    """A text as part of a file name or an address."""
+    """Return a text as part of a file name or an address."""
     return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-") or "x"
 
 
 def count(number: int) -> str:
-    """A number of parameters, to three digits."""
+    """Return a number of parameters, to three digits."""
     for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= scale:
             digits = number / scale
@@ -172,7 +172,7 @@ def plain(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def methods_key(configured: Mapping[str, Mapping[str, Any]]) -> str:
-    """A combination of methods as part of an address."""
+    """Return a combination of methods as part of an address."""
     names = method_names(configured)
     keys = [f"{name}-{slug(parameters(configured[name]))}" if configured[name] else name for name in names]
     return "+".join(keys) or "baseline"

@@ -55,14 +55,14 @@ def cost_lines(cost: Forecast | None, plan: Plan) -> list[str]:
             "`orchestrate run` measures first (canary runs, epochs), and `plan` in another terminal shows it then"
         ]
     lines = []
-    for each in cost.networks:
-        seconds = f"{each.slowest:.3g} s per epoch"
-        if each.fastest < each.slowest:
-            seconds = f"{each.fastest:.3g} to {seconds}"
-        memory = "" if each.peak_memory_bytes is None else f", peak memory {size(each.peak_memory_bytes)}"
-        sources = [(each.trained, "trial"), (each.rehearsed, "canary run")]
+    for network in cost.networks:
+        seconds = f"{network.slowest:.3g} s per epoch"
+        if network.fastest < network.slowest:
+            seconds = f"{network.fastest:.3g} to {seconds}"
+        memory = "" if network.peak_memory_bytes is None else f", peak memory {size(network.peak_memory_bytes)}"
+        sources = [(network.trained, "trial"), (network.rehearsed, "canary run")]
         source = " and ".join(counted(count, word) for count, word in sources if count)
-        lines.append(f"{each.network}: {seconds}{memory} (measured on {source})")
+        lines.append(f"{network.network}: {seconds}{memory} (measured on {source})")
     left = cost.left
     if left.seconds:
         once = ", one after the other" if cost.slots == 1 else f", {cost.slots} at once on this machine"

@@ -105,8 +105,8 @@ def made_during_a_run(connection: Connection, where: str) -> str | None:
     """Return a warning for a copy that was made during a run and not continued since; None for any other."""
     if connection.dialect.name != "sqlite":
         return None
-    there = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name")
-    if not connection.scalar(there, {"name": COPY_TABLE}):
+    exists = text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name")
+    if not connection.scalar(exists, {"name": COPY_TABLE}):
         return None
     row = connection.execute(text(f"SELECT source, taken, attempt FROM {COPY_TABLE}")).first()
     newest = connection.scalar(select(func.max(Attempt.id)))

@@ -55,9 +55,9 @@ def make_estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int
     the same direction by the factor of their source.
     """
     speeds: dict[tuple[bool | str, ...], list[float]] = {}
-    for each in measured:
-        for level in _levels(each.config):
-            speeds.setdefault((each.rehearsed, *level), []).append(each.seconds_per_epoch)
+    for row in measured:
+        for level in _levels(row.config):
+            speeds.setdefault((row.rehearsed, *level), []).append(row.seconds_per_epoch)
     spans: list[tuple[float, float]] = []
     for trial in work:
         speed, factor = trial.seconds_per_epoch, OWN
@@ -71,10 +71,10 @@ def make_estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int
                 (False, *alike): ANOTHER,
                 (True, *alike): ANOTHER * REHEARSED,
             }
-            found = next(((fmean(speeds[level]), off) for level, off in sources.items() if level in speeds), None)
-            if found is None:
+            source = next(((fmean(speeds[level]), off) for level, off in sources.items() if level in speeds), None)
+            if source is None:
                 return None
-            speed, factor = found
+            speed, factor = source
         spans.append((speed * trial.epochs_left, factor))
     if not spans:
         return Estimate(0.0, 0.0, 0.0, 0.0)

@@ -158,7 +158,7 @@ def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member
     config = TrainConfig(**{**job.config, "batch_size": share})
     try:
         with local_checkpoint(job.checkpoint) as (checkpoint, _):
-            found = rehearse(
+            measured = rehearse(
                 config,
                 device=member.device,
                 data_root=local_data(config, job.data_root, _progress(report)),
@@ -168,8 +168,8 @@ def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member
                 deterministic=job.deterministic,
                 report_engine=lambda engine: started["environment"].update(engine=engine),
             )
-        started["environment"]["canary"] = found.to_dict()
-        log.info("canary: %s", found)
+        started["environment"]["canary"] = measured.to_dict()
+        log.info("canary: %s", measured)
     finally:
         # Only now, because an attempt keeps the facts of its start.
         report(started)

@@ -64,7 +64,7 @@ def _any_order(place: str) -> str:
 
 
 def _origins(database: Database, each: Entry) -> Iterator[str]:
-    """The trials behind an entry and those that it lacks, with their attempts."""
+    """Return the trials behind an entry and those that it lacks, with their attempts."""
     said: dict[str, str] = {}
     for found in each.samples:
         epoch = (

@@ -53,7 +53,7 @@ class Current(NamedTuple):
 
     @property
     def trials(self) -> frozenset[str]:
-        """The trials behind a number, as its comment names them."""
+        """Return the trials behind a number, as its comment names them."""
         return frozenset(each.key[:KEY_DIGITS] for each in self.entry.samples if self.entry.value is not None)
 
 
@@ -98,7 +98,7 @@ def _choice(written: Written | Header) -> Choice:
 
 
 def _current(database: Database, paper: Manuscript) -> Known:
-    """The database's places by address, for every choice of grids and rule that the file was written with."""
+    """Return the database's entries by address, for every choice of grids and rule that the file was written with."""
     found: dict[Choice, dict[str, Current]] = {}
     everything: list[Written | Header] = [*paper.headers, *paper.places]
     for written in everything:
@@ -259,7 +259,7 @@ def _name(labels: tuple[str, ...]) -> list[str]:
 
 
 def _names(said: Sequence[str], current: Current) -> bool:
-    """Whether a label holds the name of its row, and that of no other row of the table."""
+    """Return whether a label contains the name of its row, and that of no other row of the table."""
     own = _name(current.row.labels)
     others = (_name(row.labels) for row in current.table.rows)
     return said == own or (
@@ -268,12 +268,12 @@ def _names(said: Sequence[str], current: Current) -> bool:
 
 
 def _is_called(line: Line, current: Current) -> bool:
-    """Whether a row without our comments goes by exactly the name of one of ours: others are the author's own."""
+    """Return whether a row without our comments has exactly the name of one of ours: others are the author's own."""
     return _tokens(" ".join(line.cells[: len(current.row.labels)])) == _name(current.row.labels)
 
 
 def _notes(header: Header, paper: Manuscript, known: Mapping[str, Current]) -> Iterator[Problem]:
-    """What an author may have meant to do: another caption than ours, and a table without what came since."""
+    """Return notes on probable intentions of the author: another caption, and a table without newer rows."""
     mine = {address: current for address, current in known.items() if current.table.name == header.table}
     text = _loosely("".join(header.text))
     for table in [current.table for current in mine.values()][:1]:

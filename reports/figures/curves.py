@@ -32,7 +32,7 @@ Line = Sequence[tuple[int, float]]
 
 
 def shown_trials(results: Results) -> dict[int, int]:
-    """The trials whose curves are drawn, those under way included: their ids with their last epochs."""
+    """Return the trials whose curves are drawn, running ones included: their ids with their last epochs."""
     return {
         trial.id: trial.last_epoch or 0
         for grid in results.grids
@@ -48,7 +48,7 @@ def stride(shown: Mapping[int, int]) -> int:
 
 
 def curves(results: Results, rows: Iterable[tuple[int, int, float]]) -> list[Drawing]:
-    """A figure per grid that has begun and is not too large; `rows` are (trial id, 0-based epoch, error) in order."""
+    """Draw a figure per grid that has begun and is not too large; `rows` (trial, 0-based epoch, error) are ordered."""
     lines: dict[int, list[tuple[int, float]]] = {}
     for trial, epoch, error in rows:
         lines.setdefault(trial, []).append((epoch + 1, error))
@@ -80,7 +80,7 @@ def curves(results: Results, rows: Iterable[tuple[int, int, float]]) -> list[Dra
 
 
 def _panels(results: Results, grid: GridInfo) -> dict[str, list[tuple[Cell, list[Trial]]]]:
-    """What a grid's figure draws: by network, its first cells with the first of their trials that have begun."""
+    """Return the content of a grid's figure: by network, its first cells with their first begun trials."""
     begun = {}
     for index, cell in enumerate(results.cells):
         if grid.name in cell.grids and (trials := [trial for trial in cell.trials if trial.last_epoch is not None]):
@@ -100,7 +100,7 @@ def _name(cell: Cell, differing: Sequence[str]) -> str:
 
 
 def draw(panels: Mapping[str, Sequence[tuple[str, Sequence[Line]]]]) -> Figure:
-    """A panel per network; each cell (name and its lines of 1-based epoch and error) is named where its line ends."""
+    """Draw a panel per network; each cell (name, lines of 1-based epoch and error) is named where its line ends."""
     with styled():
         room = _longest([name for cells in panels.values() for name, _ in cells])
         width = _LEFT + _PLOT + room
@@ -128,7 +128,7 @@ def draw(panels: Mapping[str, Sequence[tuple[str, Sequence[Line]]]]) -> Figure:
 
 
 def _longest(names: Sequence[str]) -> float:
-    """The inches that the longest of some names takes beside its panel, the thin line to it included."""
+    """Return the inches that the longest of the names takes beside its panel, the thin line to it included."""
     figure = Figure()
     FigureCanvasAgg(figure)
     extents = [figure.text(0, 0, name, fontsize=_NAME_SIZE).get_window_extent() for name in names]

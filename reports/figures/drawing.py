@@ -77,7 +77,7 @@ class Drawing:
 
     @cached_property
     def svg(self) -> str:
-        """The figure as an SVG document."""
+        """Return the figure as an SVG document."""
         return _bytes(self.figure, "svg").decode()
 
     def inline(self) -> str:
@@ -86,7 +86,7 @@ class Drawing:
 
 
 def _bytes(figure: Figure, format: str) -> bytes:
-    """The encoded figure; equal figures give equal bytes, so no date and no program is written."""
+    """Return the encoded figure; equal figures give equal bytes, so no date and no program is written."""
     options: dict[str, dict[str, Any]] = {
         "pdf": {"metadata": {"CreationDate": None}},
         "svg": {"metadata": {"Date": None}},

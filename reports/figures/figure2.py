@@ -35,12 +35,12 @@ class Point(NamedTuple):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The errors at the lower and the upper end of its bar; the point itself where it has none."""
+        """Return the errors at the lower and the upper end of its bar; the point itself where it has none."""
         return self.error - (self.spread or 0.0), self.error + (self.spread or 0.0)
 
 
 def points(part: Slice) -> list[Point]:
-    """The rows of Table 1 that have both a top-1 error and a time per epoch."""
+    """Return the rows of Table 1 that have both a top-1 error and a time per epoch."""
     found = []
     for network in part.networks:
         for methods in ABLATION:
@@ -66,7 +66,7 @@ def figure2(results: Results) -> list[Drawing]:
 
 
 def front_of(found: Sequence[Point]) -> list[Point]:
-    """The Pareto front by time: the exclusively timed points that no faster one equals in error; empty below two."""
+    """Return the Pareto front by time: exclusively timed points that no faster one equals in error; empty below two."""
     front: list[Point] = []
     for point in sorted(found, key=lambda point: (point.seconds, point.error)):
         if not point.shared and (not front or point.error < front[-1].error):
@@ -79,7 +79,7 @@ def _any_shared(found: Sequence[Point]) -> bool:
 
 
 def plane(found: Sequence[Point]) -> Figure:
-    """The plane of time and error with every point labelled."""
+    """Draw the plane of time and error with every point labelled."""
     with styled():
         figure = Figure(figsize=(7.2, 5.0))
         canvas = FigureCanvasAgg(figure)

@@ -75,7 +75,7 @@ def spread_out(wanted: Sequence[float], step: float, low: float, high: float) ->
 
 
 def nearest(point: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """The point of each box [..., 4] that is nearest to `point`, where a line to its label ends."""
+    """Return the point of each box [..., 4] that is nearest to `point`, where a line to its label ends."""
     return np.stack(
         [np.clip(point[0], boxes[..., 0], boxes[..., 2]), np.clip(point[1], boxes[..., 1], boxes[..., 3])], -1
     )
@@ -111,7 +111,7 @@ def _outside(boxes: np.ndarray, bounds: Sequence[float]) -> np.ndarray:
 
 
 def _crossings(point: np.ndarray, ends: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """How many of the other boxes each line from the point to its end passes."""
+    """Return how many of the other boxes each line from the point to its end passes."""
     steps = np.linspace(0.1, 1, 12)
     along = point + (ends[:, None, :] - point) * steps[None, :, None]
     x, y = along[..., 0][:, :, None], along[..., 1][:, :, None]
@@ -121,7 +121,7 @@ def _crossings(point: np.ndarray, ends: np.ndarray, others: np.ndarray) -> np.nd
 
 
 def _leader_crossings(point: np.ndarray, ends: np.ndarray, others: np.ndarray, other_ends: np.ndarray) -> np.ndarray:
-    """How many other lines each line from the point to its end crosses."""
+    """Return how many other lines each line from the point to its end crosses."""
 
     def side(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
         turns: np.ndarray = (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (

@@ -138,7 +138,7 @@ def assemble(
 
 
 def _unselected(rows: Sequence[Row], selection: Selection) -> str:
-    """What a caption says of trials that are done, but lack the split or the epochs that the rule asks for."""
+    """Return a caption's sentence on done trials that lack the split or the epochs that the rule asks for."""
     entries = [each for row in rows for each in row.entries if each.quantity != "epoch_seconds"]
     # A trial may lack a second network's number, say, and have others: that is not the rule's doing.
     without = {key for each in entries for key, _, state in each.absent if state == "done"}
@@ -156,7 +156,7 @@ def _unselected(rows: Sequence[Row], selection: Selection) -> str:
 
 
 def _embolden(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[list[Row], set[str]]:
-    """The rows with what cannot be told from the best of its group and column in bold, and which tests said so."""
+    """Return the rows with bold for entries that may equal the best of their group and column, and the tests used."""
     marked = [list(row.entries) for row in rows]
     tests: set[str] = set()
     groups: dict[str, list[int]] = {}
@@ -185,7 +185,7 @@ def _candidate(each: Entry) -> Candidate:
 
 
 def count_seeds(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """The rows with their number of seeds, spelled out in each where they differ, and the caption's sentence on it."""
+    """Return the rows with their number of seeds, in the entries if they differ, and the caption's sentence on it."""
     counted = []
     for row in rows:
         found = [(each.n, each.planned, each.diverged) for each in row.entries if each.planned]

@@ -27,7 +27,7 @@ class Slice:
     cells: tuple[Cell, ...] = ()
 
     def find(self, network: str, methods: Iterable[str], accept: Callable[[Cell], bool] | None = None) -> Cell | None:
-        """The cell of a network alone with exactly these methods; whole and plain unless `accept` says otherwise.
+        """Return the cell of a network alone with exactly these methods; whole and plain unless `accept` allows more.
 
         Without `accept`, other hyperparameters than the defaults count only where a grid that asks for the table
         leaves no choice. Of cells that remain, one without idle heads comes first.
@@ -48,7 +48,7 @@ class Slice:
         return min(fitting, key=lambda cell: cell.config.get("heads") != "none", default=None)
 
     def group(self, network: str) -> str:
-        """A network's heading, with the parameters that were counted."""
+        """Return a network's heading, with the parameters that were counted."""
         counts: dict[bool, int] = {}
         for cell in self.cells:
             if cell.network == network and whole(cell) and set(cell.methods).isdisjoint(("dml", "dcm")):
@@ -60,7 +60,7 @@ class Slice:
         return titles.network(network) + (f" ({', '.join(parts)})" if parts else "")
 
     def heads(self, network: str) -> int:
-        """How many heads the whole network carries, as its evaluations or BYOT's blocks tell; 3 where neither does."""
+        """Return how many heads the whole network carries, by its evaluations or BYOT's blocks; 3 without either."""
         cells = [cell for cell in self.cells if cell.network == network and whole(cell)]
         measured = {
             classifier
@@ -74,17 +74,17 @@ class Slice:
 
     @property
     def about(self) -> str:
-        """The setting, as a caption begins."""
+        """Return the setting, as a caption begins."""
         return titles.setting(self.fixed) + "." if self.cells else "No trial of the chosen grids fits this table."
 
 
 def whole(cell: Cell) -> bool:
-    """Whether the network has all its stages."""
+    """Return whether the network has all its stages."""
     return cell.config.get("stages") is None
 
 
 def distinctions(cells: Sequence[Cell], fields: Iterable[str]) -> list[str]:
-    """Those of the fields that tell cells of one network and one combination of methods apart."""
+    """Return the fields that tell cells of one network and one combination of methods apart."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(repr((cell.network, sorted(cell.methods.items()))), []).append(cell)
@@ -96,14 +96,14 @@ def distinctions(cells: Sequence[Cell], fields: Iterable[str]) -> list[str]:
 
 
 def varying(cells: Sequence[Cell]) -> list[str]:
-    """The fields besides network and methods that differ between cells; heads only where methods do not decide them."""
+    """Return fields besides network and methods that differ between cells; heads only if methods leave them open."""
     names = [name for name in (cells[0].config if cells else ()) if name not in ("network", "methods", "heads")]
     differing = [name for name in names if len({repr(cell.config.get(name)) for cell in cells}) > 1]
     return differing + distinctions(cells, ("heads",))
 
 
 def asked_layouts(grid: GridInfo) -> list[str]:
-    """The tables that a grid's report section asks for, by name; the paper's may be given by number."""
+    """Return the tables that a grid's report section asks for, by name; the paper's may be given by number."""
     return [f"table{name}" if str(name).isdigit() else str(name) for name in grid.report.get("tables") or ()]
 
 
@@ -115,7 +115,7 @@ def slices(
     varies: frozenset[str] = VARIES,
     asking: Iterable[str] | None = None,
 ) -> list[Slice]:
-    """The cells that a layout accepts, by setting; the papers' setting first, then in the grids' order.
+    """Return the cells that a layout accepts, by setting; the papers' setting first, then in the grids' order.
 
     Settings and networks are those of the grids that ask for the layout (`asking`, where it is not a table), of all
     where none does. A layout that nothing fits gets one empty slice.

@@ -22,7 +22,7 @@ LOSS_SEEDS = 5
 
 
 def interactions(results: Results) -> list[Table]:
-    """What each method adds alone and together, and what a combination adds beyond the sum of its parts.
+    """Build the table of what methods add alone and together, and what a combination adds beyond the sum of its parts.
 
     A network counts when its baseline, a combination and each of the combination's methods alone are in one setting.
     """
@@ -100,7 +100,7 @@ def _effects(part: Slice, network: str, columns: Sequence[Column]) -> Iterator[R
 def _weighted_sum(
     terms: Sequence[tuple[Cell, int]], column: Column, measured: Mapping[tuple[int, str], Mapping[int, Sample]]
 ) -> Entry:
-    """A weighted sum of cells, seed by seed, with the uncertainty of its mean."""
+    """Return a weighted sum of cells, seed by seed, with the uncertainty of its mean."""
     cells = [measured[id(cell), column.key] for cell, _ in terms]
     weights = [weight for _, weight in terms]
     planned = min(len(cell.trials) for cell, _ in terms)
@@ -130,7 +130,7 @@ def _weighted_sum(
 
 
 def moments(results: Results) -> Iterable[tuple[int, int]]:
-    """The (trial id, epoch) pairs whose losses `losses` asks for."""
+    """Return the (trial id, epoch) pairs whose losses `losses` asks for."""
     for cell in results.cells:
         for trial in _shown(cell):
             yield from dict.fromkeys((trial.id, epoch) for epoch in _epochs(trial))
@@ -146,7 +146,7 @@ def _epochs(trial: Trial) -> list[int]:
 
 
 def losses(results: Results, terms: Mapping[tuple[int, int], Mapping[str, float | None]]) -> list[Table]:
-    """The share of each term in the loss over training; `terms` holds the losses by (trial id, epoch)."""
+    """Build the table of each term's share in the loss over training; `terms` has the losses by (trial id, epoch)."""
     columns = tuple(Column(f"moment{place}", title, "%", "loss", digits=1) for place, title in enumerate(MOMENTS))
     several = {id(cell) for cell in results.cells for trial in _shown(cell) if len(terms.get((trial.id, 0), ())) > 1}
     tables = []

@@ -62,7 +62,7 @@ def _pair(cell: Cell) -> tuple[str, str]:
 
 
 def ood(results: Results) -> list[Table]:
-    """Detection of images from another data set."""
+    """Build the table of the detection of images from another data set."""
     columns = (Column("auroc", "AUROC", "%", "main/ood_auroc", "higher"), TOP1)
     varies = VARIES | {"dataset", "ood_dataset"}
     tables = []
@@ -137,7 +137,7 @@ def fidelity(results: Results) -> list[Table]:
 
 
 def generic(results: Results, grid: GridInfo, shown: Collection[str] = ()) -> Table:
-    """A grid's own table: a row per cell, named by what varies between them, without the trials already `shown`."""
+    """Build a grid's own table: a row per cell, named by varying fields, without the trials already `shown`."""
     mine = [cell for cell in results.cells if grid.name in cell.grids]
     cells = [cell for cell in mine if not any(trial.key in shown for trial in cell.trials)]
     differing = varying(cells)

@@ -24,7 +24,7 @@ SELF_DISTILLATION = [(), ("label_smoothing",), ("cskd",), ("tfkd",), ("pskd",)]
 
 
 def build(results: Results, which: Iterable[int | str] | None = None) -> list[Table]:
-    """The named tables (1 to 4, a name, or grid:NAME), or those that the grids ask for; one per setting found.
+    """Build the named tables (1 to 4, a name, or grid:NAME), or those that the grids ask for; one per setting.
 
     Raises ReportError for an unknown name.
     """
@@ -38,7 +38,7 @@ def build(results: Results, which: Iterable[int | str] | None = None) -> list[Ta
 
 
 def asked(grids: Iterable[GridInfo]) -> list[str]:
-    """The tables that grids ask for; a grid that asks for none gets its own, the ablation one of interactions."""
+    """Build the tables that grids ask for; a grid that asks for none gets its own, the ablation one of interactions."""
     grids = list(grids)
     names = dict.fromkeys(layout_name(name) for grid in grids for name in asked_layouts(grid))
     if not names.keys().isdisjoint(("table1", "tinyimagenet")):
@@ -48,7 +48,7 @@ def asked(grids: Iterable[GridInfo]) -> list[str]:
 
 
 def layout_name(name: int | str) -> str:
-    """The name of a table by its number or name; raises ReportError for an unknown one."""
+    """Return the name of a table by its number or name; raises ReportError for an unknown one."""
     found = f"table{name}" if str(name).isdigit() else str(name)
     if found not in LAYOUTS:
         raise ReportError(f"unknown table {str(name)!r}; allowed: 1, 2, 3, 4, {', '.join(sorted(LAYOUTS))}")
@@ -58,7 +58,7 @@ def layout_name(name: int | str) -> str:
 def of_methods(
     results: Results, layout: str, rows: Sequence[Sequence[str]], asking: Iterable[str] | None = None
 ) -> list[Slice]:
-    """The slices of a layout whose rows are combinations of methods."""
+    """Return the slices of a layout whose rows are combinations of methods."""
     sets = [set(methods) for methods in rows]
     return slices(results, layout, lambda cell: set(cell.methods) in sets and whole(cell), asking=asking)
 
@@ -66,7 +66,7 @@ def of_methods(
 def _by_methods(
     layout: str, title: str, rows: Sequence[Sequence[str]], columns: Sequence[Column], about: Sequence[str] = ()
 ) -> Callable[[Results], list[Table]]:
-    """A layout whose rows are combinations of methods within networks."""
+    """Build a layout whose rows are combinations of methods within networks."""
 
     def tables(results: Results) -> list[Table]:
         built = []
@@ -113,7 +113,7 @@ def _table2(results: Results) -> list[Table]:
 
 
 def _only_blocks_chosen(cell: Cell) -> bool:
-    """Whether a cell is all three methods, with no hyperparameter but BYOT's blocks."""
+    """Return whether a cell has all three methods, with no hyperparameter but BYOT's blocks."""
     given = cell.methods
     return set(given) == set(ALL_THREE) and not given["pskd"] and not given["dmfl"] and set(given["byot"]) <= {"blocks"}
 

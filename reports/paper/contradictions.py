@@ -28,7 +28,7 @@ def contradictions(values: Iterable[Printed]) -> list[Contradiction]:
 
 
 def _identity(each: Printed) -> tuple[str, ...] | None:
-    """What a value measures, the same for every table that prints it: network, methods, blocks, stages, quantity."""
+    """Return the same tuple for every table that prints a value: network, methods, blocks, stages, quantity."""
     network, _, methods = each.row.partition("/")
     blocks, stages, column = "all", "", each.column
     if each.source == "table2" and column == "main":
@@ -121,7 +121,7 @@ def _too_long(values: Sequence[Printed]) -> Iterator[Contradiction]:
 
 
 def contradiction_table(found: Sequence[Contradiction]) -> Table:
-    """The contradictions within the published values, as a table."""
+    """Build the table of the contradictions within the published values."""
     columns = (Column("here", "Here", form="text"), Column("there", "There", form="text"))
     rows = tuple(
         Row("", f"contradiction{place}", (each.what,), (Entry("text", text=each.here), Entry("text", text=each.there)))

@@ -56,7 +56,7 @@ class Printed(NamedTuple):
 
     @property
     def step(self) -> float:
-        """The unit of the last printed digit; a minute where a time has no seconds."""
+        """Return the unit of the last printed digit; a minute where a time has no seconds."""
         if self.column == "train_time":
             return 1.0 if "/" in self.printed else 60.0
         return 10.0 ** -len(self.printed.split()[0].partition(".")[2])
@@ -86,7 +86,7 @@ def ledger() -> tuple[Printed, ...]:
 
 @cache
 def settings() -> dict[str, dict[str, Any]]:
-    """The configuration fields, as far as they are known, behind each source's values."""
+    """Return the configuration fields, as far as they are known, behind each source's values."""
     found: dict[str, dict[str, Any]] = {source: {} for source in SOURCES}
     for line in _read("settings"):
         try:
@@ -103,7 +103,7 @@ def _read(name: str) -> Iterator[dict[str, str]]:
 
 
 def compare(table: Table) -> Table | None:
-    """A table beside the published one: each printed value, ours, the difference and a verdict; None if there is none.
+    """Build a table beside the published one: printed value, ours, difference and verdict; None if there is none.
 
     `match`: ours prints the same. `within noise` and `differs`: by the spread over seeds, by the published spread,
     or for error rates by the binomial noise of the test images. `not comparable`: with the reason as a footnote.
@@ -186,7 +186,7 @@ def _as_printed(printed: Printed) -> str:
 
 
 def judge(printed: Printed, entry: Entry, column: Column, table: Table, deviation: str = "") -> tuple[str, str]:
-    """The verdict on one number and, where it is `not comparable`, why."""
+    """Return the verdict on one number and, where it is `not comparable`, why."""
     if entry.value is None:
         return MISSING, ""
     reason = _incomparable(printed, entry, column, table, deviation)
@@ -225,7 +225,7 @@ def _setting(name: str, each: Any) -> str:
 
 
 def _noise(printed: Printed, entry: Entry, column: Column) -> float | None:
-    """How far two equally good runs may be apart at the 5 % level; None if nothing tells."""
+    """Return how far two equally good runs may be apart at the 5 % level; None without a basis."""
     theirs = printed.std if printed.std is not None and printed.runs >= ENOUGH_SEEDS else None
     ours = entry.spread if entry.n >= ENOUGH_SEEDS else None
     if ours is not None and theirs is not None:

@@ -24,11 +24,11 @@ _NAMED = 12
 
 
 def html(tables: Sequence[Table], drawings: Sequence[Drawing], title: str, subtitle: str) -> str:
-    """The page. Every text is escaped, since names may hold anything; the drawings' SVG is our own."""
+    """Render the page. Every text is escaped, since names may contain anything; the drawings' SVG is our own."""
     figures = [
         {
             "name": each.name,
-            "title": _told_apart(each.title, each.name, "figure2"),
+            "title": _unique_title(each.title, each.name, "figure2"),
             "caption": each.caption,
             "svg": each.inline(),
         }
@@ -51,8 +51,8 @@ def _template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def _told_apart(title: str, name: str, layout: str) -> str:
-    """A title, of a layout's second setting with the grid that its name ends in: two links must not read alike."""
+def _unique_title(title: str, name: str, layout: str) -> str:
+    """Append the grid's name to the title of a layout's second setting: two links must not read alike."""
     own, first = name.removesuffix("-vs-paper"), layout.removesuffix("-vs-paper")
     return f"{title} ({own.removeprefix(f'{first}-')})" if own.startswith(f"{first}-") else title
 
@@ -64,7 +64,7 @@ def _table(table: Table) -> dict[str, Any]:
     ]
     return {
         "id": table.name,
-        "title": _told_apart(heading_of(table), table.name, table.layout),
+        "title": _unique_title(heading_of(table), table.name, table.layout),
         "caption": table.caption,
         "stub": table.label_heads,
         "columns": table.columns,
@@ -99,7 +99,7 @@ def _cell(row: Row, column: Column, entry: Entry) -> dict[str, Any]:
 
 
 def _origin(entry: Entry) -> str:
-    """A tooltip: the value at full length and the trials behind it."""
+    """Return a tooltip: the value at full length and the trials behind it."""
     if not entry.samples or entry.value is None:
         return ""
     named = [

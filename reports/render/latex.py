@@ -19,7 +19,7 @@ KEY_DIGITS = 12
 
 
 def latex(table: Table, grids: Sequence[str] | None = None) -> str:
-    """A `table` environment per page (booktabs, threeparttable), one entry per line.
+    """Render a `table` environment per page (booktabs, threeparttable), one entry per line.
 
     A line ends in a comment that names its place, the number in full precision and the trials behind it, or why there
     is none; the first lines say which `grids` were read (None for all). `verify` reads both.
@@ -36,7 +36,7 @@ def latex(table: Table, grids: Sequence[str] | None = None) -> str:
 
 
 def _pages(table: Table) -> list[list[Row]]:
-    """The rows, page by page."""
+    """Yield the rows, page by page."""
     pages: list[list[Row]] = [[]]
     lines = 0
     for row in table.rows:
@@ -127,7 +127,7 @@ def _stack(lines: Sequence[str], side: str) -> str:
 
 
 def _halves(title: str) -> list[str]:
-    """A heading in two lines of about one length, one if it is short."""
+    """Return a heading in two lines of about one length, one if it is short."""
     words_ = title.split()
     if len(title) <= 8 or len(words_) == 1:
         return [title]
@@ -136,7 +136,7 @@ def _halves(title: str) -> list[str]:
 
 
 def latex_entry(entry: Entry, column: Column, row: Row) -> str:
-    """What LaTeX prints of an entry."""
+    """Return the LaTeX of an entry."""
     said = words(entry, column, row)
     spread = f" $\\pm$ {escape(said.spread)}" if said.spread else ""
     text = escape(said.number) + spread
@@ -183,7 +183,7 @@ def escape(text: str) -> str:
 
 
 def _typesettable(char: str) -> str:
-    """A character, or its code where pdflatex's standard fonts lack it: they have ASCII and accented Latin letters."""
+    """Return a character, or its code where pdflatex's standard fonts lack it: they have ASCII and accented Latin."""
     base = unicodedata.normalize("NFD", char)
     accented = char.isalpha() and ord(char) < 0x17F and base[0].isascii() and len(base) == 2
     return char if accented or (char.isascii() and char.isprintable()) else f"{{[}}U+{ord(char):04X}{{]}}"

@@ -16,7 +16,7 @@ from reports.text import words
 
 
 def markdown(table: Table) -> str:
-    """A heading, the caption, a GitHub-flavoured table with its groups as a first column, and the footnotes."""
+    """Render a heading, the caption, a GitHub-flavoured table with its groups as a first column, and the footnotes."""
     grouped = any(row.group for row in table.rows)
     headings = [
         *([table.group_head] if grouped else []),
@@ -41,7 +41,7 @@ def markdown(table: Table) -> str:
 
 
 def heading_of(table: Table) -> str:
-    """A table's title, with the paper's number where it is one of the paper's."""
+    """Return a table's title, with the paper's number where it is one of the paper's."""
     numbered = re.fullmatch(r"table(\d+)(-vs-paper)?", table.layout)
     return f"Table {numbered[1]}. {table.title}" if numbered else table.title
 
@@ -67,7 +67,7 @@ def _markdown(text: str) -> str:
 
 
 def csv(table: Table) -> str:
-    """A line per row: labels, then each column in full precision.
+    """Render a line per row: labels, then each column in full precision.
 
     Behind a number that trials stand behind follow its spread, n and flags (state, starred, bold, and mixed, where they
     rounded differently); behind a text that has one, its footnote.

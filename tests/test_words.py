@@ -1,0 +1,58 @@
+"""Plain words: a function's docstring begins with a verb, and variables have names that say what they hold."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FIRST_WORDS = {"What", "Whether", "How", "Those", "The", "A", "An", "Its"}
+VAGUE = {"each", "found", "told", "known", "some", "mine", "said", "there"}
+# The reports still have vague names.
+NAMED = ("orchestrator", "trainer")
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def first_words(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, FUNCTIONS) and (text := ast.get_docstring(node)):
+            word = text.split()[0]
+            if word in FIRST_WORDS:
+                yield f"{node.lineno}: the docstring of {node.name} begins with {word}, not with a verb"
+
+
+def vague_names(tree: ast.Module) -> Iterator[str]:
+    """Yield names of variables outside comprehensions, lambdas and loops of one line."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        short = isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda))
+        if isinstance(node, ast.For) and node.body[-1].end_lineno == node.body[0].lineno == node.lineno + 1:
+            waiting.extend(node.body)
+            continue
+        if short:
+            continue
+        name = node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else None
+        name = node.arg if isinstance(node, ast.arg) else name
+        if name in VAGUE:
+            yield f"{getattr(node, 'lineno', 0)}: {name} does not say what it holds"
+        waiting.extend(ast.iter_child_nodes(node))
+
+
+@pytest.mark.parametrize("package", ["orchestrator", "trainer", "reports"])
+def test_docstrings_begin_with_a_verb_and_variables_say_what_they_hold(package: str):
+    wrong = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        names = vague_names(tree) if package in NAMED else ()
+        wrong += [f"{path.relative_to(ROOT)}:{line}" for line in (*first_words(tree), *names)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_check_sees_what_it_is_for():
+    tree = ast.parse('def f(told):\n    """What it is."""\n    found = [each for each in told]\n    return found\n')
+    assert len(list(first_words(tree))) == 1
+    assert sorted(line.split()[1] for line in vague_names(tree)) == ["found", "told"]
