@@ -30,7 +30,8 @@ DESCRIPTION = """\
 Train one configuration and print a line per epoch, or evaluate the networks of a checkpoint.
 
 Neither Ray nor a database takes part. The defaults are the recipe of the CIFAR papers; the same configuration on the
-same machine gives the same numbers. Exit codes: 0 done, 1 the training failed, 2 bad input, 130 interrupted."""
+same machine gives the same numbers. Exit codes: 0 done, 1 the training failed, 2 bad input,
+75 the network or the machine failed (try again), 130 interrupted."""
 
 EXAMPLES = """\
 examples:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -35,6 +36,21 @@ app = typer.Typer(
     75 the machine failed (a full disk, a server that is away, Ray): try again, 130 interrupted.
     """,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"orchestrate {metadata.version('orchestrate-ablations')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def path(text: str | Path) -> Path:

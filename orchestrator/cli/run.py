@@ -75,7 +75,10 @@ def run(
     ] = None,
     dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard.")] = True,
     wait: Annotated[
-        bool, typer.Option(help="Wait for trials that another run on this database has, and take over what it leaves.")
+        bool,
+        typer.Option(
+            help="Wait for trials that another run on this PostgreSQL database has, and take over what it leaves."
+        ),
     ] = True,
     wait_for_nodes: Annotated[
         bool, typer.Option("--wait-for-nodes", help="Start though no node is large enough yet: one will join.")

@@ -126,7 +126,8 @@ def _judge(place: Written, known: Mapping[str, Current]) -> Iterator[Problem]:
     expected = latex_entry(entry, current.column, current.row)
     if trials != place.trials:
         gained, lost = len(trials - place.trials), len(place.trials - trials)
-        what = f"written from {len(place.trials)} trials, the database has {len(trials)} ({gained} new, {lost} gone)"
+        written = f"{len(place.trials)} trial{'' if len(place.trials) == 1 else 's'}"
+        what = f"written from {written}, the database has {len(trials)} ({gained} new, {lost} gone)"
         what = what if place.trials else "written without a number, the database has one"
         what = f"{what}: now {expected}" if trials else "the database has no value for it now"
         yield Problem(place.where, "stale", place.address, what)
