@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.database import progress, queries
 from reports.errors import ReportError
+from reports.titles import LATER
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -168,7 +169,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
     states: dict[int, str] = {}
     for trial in names:
         row = trials[trial]
-        config = {name: each for name, each in row.config.items() if name != "seed"}
+        config = LATER | {name: each for name, each in row.config.items() if name != "seed"}
         identity = repr(sorted(config.items(), key=lambda item: item[0]))
         attempt = attempts.get(trial)
         state, _ = progress.effective_state(row.state, row.driver, living)

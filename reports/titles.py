@@ -55,7 +55,10 @@ RECIPE: dict[str, Any] = {
     "stages": None,
     "epochs": 300,
     "batch_size": 128,
+    "optimizer": "sgd",
     "learning_rate": 0.1,
+    "warmup": 0.0,
+    "schedule": "steps",
     "milestones": None,
     "gamma": 0.1,
     "momentum": 0.9,
@@ -63,6 +66,9 @@ RECIPE: dict[str, Any] = {
     "weight_decay": 5e-4,
     "precision": "bfloat16",
 }
+
+# Fields that configurations have not always had, and what every training did before.
+LATER = {name: RECIPE[name] for name in ("optimizer", "warmup", "schedule")}
 
 _FIELDS = {
     "subset": "{} training images per class",
@@ -76,7 +82,10 @@ _FIELDS = {
     "peer": "with {}",
     "heads": "{} heads",
     "batch_size": "batch size {}",
+    "optimizer": "optimizer {}",
     "learning_rate": "learning rate {}",
+    "warmup": "warmup of {} epochs",
+    "schedule": "{} schedule",
     "milestones": "milestones {}",
     "weight_decay": "weight decay {}",
 }
@@ -116,7 +125,9 @@ def parameters(given: Mapping[str, Any]) -> str:
 
 
 def value(each: Any) -> str:
-    """Return a configuration value as a reader writes it."""
+    """Return a configuration value as a reader writes it; an optimizer or a schedule with its hyperparameters."""
+    if isinstance(each, Mapping):
+        return "+".join(name + parameters(given) for name, given in each.items())
     if isinstance(each, list | tuple):
         return ", ".join(map(value, each))
     if each is None:

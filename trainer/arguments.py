@@ -20,6 +20,7 @@ from trainer.method import METHODS
 from trainer.networks import NETWORKS
 from trainer.paths import PathError, user_path
 from trainer.problems import unknown
+from trainer.recipe import OPTIMIZERS, SCHEDULES
 from trainer.results import ENGINES
 
 USAGE = """\
@@ -46,9 +47,14 @@ GROUPS = {
     "data": ("dataset", "subset", "validation", "normalization", "padding", "padding_mode", "flip", "ood_dataset"),
     "network": ("network", "width", "stages", "heads", "peer"),
     "training": (
-        *("methods", "epochs", "batch_size", "learning_rate", "milestones", "gamma", "momentum", "nesterov"),
-        *("weight_decay", "precision", "seed"),
+        *("methods", "epochs", "batch_size", "optimizer", "momentum", "nesterov", "weight_decay", "learning_rate"),
+        *("warmup", "schedule", "milestones", "gamma", "precision", "seed"),
     ),
+}
+METAVARS = {"methods": "A,B|JSON", "milestones": "N,N", "optimizer": "NAME|JSON", "schedule": "NAME|JSON"}
+PART_EXAMPLES = {
+    "optimizer": """its name, such as adamw, or JSON, such as '{"adamw": {"betas": [0.9, 0.95]}}'""",
+    "schedule": """its name, such as cosine, or JSON, such as '{"cosine": {"final": 0.01}}'""",
 }
 # Fields that may change for the evaluation of a stored network.
 OF_EVALUATION = ("ood_dataset",)
@@ -79,6 +85,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
     options.given = {name: value for name, value in given.items() if value is not None}
     if "methods" in options.given:
         options.given["methods"] = _methods(options.given["methods"])
+    for name in ("optimizer", "schedule"):
+        if options.given.get(name, "").lstrip().startswith("{"):
+            options.given[name] = _json(name, options.given[name], PART_EXAMPLES[name])
     if "milestones" in options.given:
         options.given["milestones"] = [part for part in options.given["milestones"].split(",") if part.strip()]
     if options.evaluate:
@@ -99,13 +108,16 @@ def _methods(text: str) -> Any:
     if not text.lstrip().startswith(("{", "[")):
         named = [name.strip() for name in re.split(r"[,+]", text) if name.strip()]
         return {} if named == ["baseline"] else {name: {} for name in named}
+    return _json(
+        "methods", text, """names, such as pskd,byot, or JSON, such as '{"pskd": {}, "byot": {"blocks": [3]}}'"""
+    )
+
+
+def _json(name: str, text: str, example: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadArguments(
-            f"--methods: is not JSON ({error}); "
-            """give names, such as pskd,byot, or JSON, such as '{"pskd": {}, "byot": {"blocks": [3]}}'"""
-        ) from None
+        raise BadArguments(f"{option(name)}: is not JSON ({error}); give {example}") from None
 
 
 def _path(text: str) -> Path:
@@ -187,8 +199,8 @@ def _parser() -> ArgumentParser:
 
 
 def _metavar(name: str, annotation: Any) -> str:
-    if name in ("methods", "milestones"):
-        return {"methods": "A,B|JSON", "milestones": "N,N"}[name]
+    if name in METAVARS:
+        return METAVARS[name]
     kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
     if all(isinstance(kind, str) for kind in kinds):
         return "|".join(kinds)
@@ -209,8 +221,14 @@ def _catalogue() -> str:
     ]
     lines.append("methods, with the defaults of their hyperparameters:")
     for name, method in sorted(METHODS.items()):
-        settings = ", ".join(
-            f"{field.name} {'auto' if field.default is None else field.default}" for field in fields(method)
-        )
-        lines.append(f"  {name:<16} {method.title:<16} {settings}".rstrip())
+        lines.append(f"  {name:<16} {method.title:<16} {_settings(method)}".rstrip())
+    for title, parts in (("optimizers", OPTIMIZERS), ("schedules", SCHEDULES)):
+        lines.append(f"{title}, likewise:")
+        for name, part in parts.items():
+            fields_read = f"({', '.join(map(option, part.reads))})" if part.reads else ""
+            lines.append(f"  {name:<16} {fields_read or _settings(part)}".rstrip())
     return "\n".join(lines)
+
+
+def _settings(part: type[Any]) -> str:
+    return ", ".join(f"{field.name} {'auto' if field.default is None else field.default}" for field in fields(part))

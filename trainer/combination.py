@@ -1,4 +1,4 @@
-"""The methods of a configuration, checked against themselves and its networks, and kept for the trials that share them.
+"""The parts of a configuration, checked against themselves; methods also against its networks, once for many trials.
 
 Methods travel as canonical JSON: a grid of 100,000 trials has few distinct combinations, and each is checked once.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from trainer.method import METHODS
 from trainer.networks import NETWORKS
 from trainer.objective import Objective, build_methods, method_parameters
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
+from trainer.recipe import Optimizer, Schedule, build_part, named
 
 if TYPE_CHECKING:
     from trainer.method import Requires
@@ -85,22 +87,70 @@ def checked_methods(text: str) -> dict[str, dict[str, Any]]:
         elif not isinstance(parameters, dict):
             invalid.append(((name,), f"{shown(parameters)} is not a mapping of hyperparameters, such as {{}}"))
         else:
-            try:
-                method = build_methods({name: parameters})[0]
-            except ValidationError as error:
-                names = [field.name for field in fields(METHODS[name])]
-                listed = plain_problems(error, f"hyperparameter of {name}", names)
-                invalid += [((name, *path), message) for path, message in listed]
-                continue
-            # pydantic takes true for 1.
-            for parameter, value in parameters.items():
-                if _has_bool(value) and not _has_bool(getattr(method, parameter)):
-                    invalid.append(((name, parameter), f"{shown(value)} is not a number"))
-            checked[name] = method_parameters(method)
+            kept, wrong = _checked(METHODS[name], name, parameters, lambda given: build_methods(given)[0])
+            invalid += [((name, *path), message) for path, message in wrong]
+            checked[name] = kept
     if invalid:
         raise problems(invalid)
     plain: dict[str, dict[str, Any]] = json.loads(json.dumps(checked))
     return plain
+
+
+def _checked(
+    part: type, name: str, given: dict[str, Any], build: Callable[[dict[str, Any]], Any]
+) -> tuple[dict[str, Any], Found]:
+    """Return the hyperparameters of a part that differ from their defaults, and what is wrong with those given."""
+    try:
+        built = build({name: given})
+    except ValidationError as error:
+        return {}, plain_problems(error, f"hyperparameter of {name}", [field.name for field in fields(part)])
+    # pydantic takes true for 1.
+    flags = [key for key, value in given.items() if _has_bool(value) and not _has_bool(getattr(built, key))]
+    return method_parameters(built), [((key,), f"{shown(given[key])} is not a number") for key in flags]
+
+
+def checked_part(kind: str, value: Any, registry: Mapping[str, type[Optimizer | Schedule]]) -> Any:
+    """Return an optimizer or a schedule as a configuration keeps it; raises the `problems` of all that is wrong.
+
+    It is a name, or, where hyperparameters differ from their defaults, a mapping of the name to these.
+    """
+    given = {value: None} if isinstance(value, str) else value
+    if not isinstance(given, dict) or len(given) != 1 or not isinstance(next(iter(given)), str):
+        raise problem(
+            f"{shown(value)} is not one {kind}; give its name ({', '.join(sorted(registry))}), or a mapping of "
+            "the name to its hyperparameters"
+        )
+    ((name, parameters),) = given.items()
+    below = () if isinstance(value, str) else (name,)
+    if name not in registry:
+        raise problem(unknown(kind, name, registry), *below)
+    parameters = {} if parameters is None else parameters
+    if not isinstance(parameters, dict) or not all(isinstance(key, str) for key in parameters):
+        raise problem(f"{shown(parameters)} is not a mapping of hyperparameters, such as {{}}", name)
+    part = registry[name]
+    fields_of_their_own = [key for key in parameters if key in part.reads]
+    if fields_of_their_own:
+        raise problems(
+            [((name, key), f"is a field of its own; write it beside `{kind}`") for key in fields_of_their_own]
+        )
+    parameters = {key: plus_zero(given) for key, given in parameters.items()}
+    kept, wrong = _checked(part, name, parameters, lambda given: build_part(given, registry))
+    if wrong:
+        raise problems([((name, *path), message) for path, message in wrong])
+    return {name: json.loads(json.dumps(kept))} if kept else name
+
+
+def unread(kind: str, value: Any, registry: Mapping[str, type[Optimizer | Schedule]], given: dict[str, Any]) -> Found:
+    """Return what is wrong with fields that were given and that the optimizer or schedule does not read."""
+    part = named(value, registry)
+    invalid: Found = []
+    for field in given:
+        readers = [name for name, other in registry.items() if field in other.reads]
+        if part is not None and readers and part.name not in readers:
+            value = list(given[field]) if isinstance(given[field], tuple) else given[field]
+            message = f"{shown(value)} is not used: the {kind} {part.name} has no {field} (of {', '.join(readers)})"
+            invalid.append(((field,), f"{message}; leave it out"))
+    return invalid
 
 
 def plus_zero(value: Any) -> Any:

@@ -18,11 +18,13 @@ from pydantic_core import PydanticCustomError
 from trainer.combination import (
     canonical,
     checked_methods,
+    checked_part,
     copied,
     merged_requires,
     plus_zero,
     resolved_methods,
     settled_heads,
+    unread,
 )
 from trainer.datasets import (
     DATASETS,
@@ -34,6 +36,7 @@ from trainer.datasets import (
 from trainer.networks import NETWORKS, head_count
 from trainer.objective import build_methods
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
+from trainer.recipe import OPTIMIZERS, SCHEDULES, build_part, named
 
 if TYPE_CHECKING:
     from trainer.method import Method, Requires
@@ -81,18 +84,37 @@ class TrainConfig(BaseModel):
 
     epochs: int = Field(300, ge=1, le=1_000_000, description="times that every training image is seen")
     batch_size: int = Field(128, ge=1, le=1_000_000, description="images per step")
-    learning_rate: float = Field(0.1, gt=0, allow_inf_nan=False, description="in the first epoch")
+    optimizer: str | dict[str, dict[str, Any]] = Field(
+        "sgd", description="what updates the weights, sgd or adamw, with hyperparameters"
+    )
+    learning_rate: float = Field(
+        0.1, gt=0, allow_inf_nan=False, description="its highest value; by default 0.001 for adamw"
+    )
+    warmup: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="epochs, or part of one, in which the rate rises step by step"
+    )
+    schedule: str | dict[str, dict[str, Any]] = Field(
+        "steps", description="how the rate falls: steps (at milestones), cosine or linear (step by step to the end)"
+    )
     milestones: tuple[int, ...] | None = Field(
         None, description="epochs after which the rate falls; by default 1/2 and 3/4 of them"
     )
     gamma: float = Field(0.1, gt=0, allow_inf_nan=False, description="factor on the learning rate at each milestone")
     momentum: float = Field(0.9, ge=0, lt=1, description="of stochastic gradient descent")
     nesterov: bool = Field(True, description="Nesterov's momentum")
-    weight_decay: float = Field(5e-4, ge=0, allow_inf_nan=False, description="on every parameter")
+    weight_decay: float = Field(
+        5e-4, ge=0, allow_inf_nan=False, description="on every parameter; by default 0.01 for adamw"
+    )
     precision: Literal["bfloat16", "float32", "float64"] = Field(
         "bfloat16", description="of the networks' arithmetic; losses and metrics are float32 at least"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="decides the initial weights, the order and the augmentation")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_optimizer(cls, values: Any) -> Any:
+        optimizer = named(values.get("optimizer"), OPTIMIZERS) if isinstance(values, dict) else None
+        return {**optimizer.defaults, **values} if optimizer else values
 
     @field_validator("dataset", "ood_dataset")
     @classmethod
@@ -117,7 +139,7 @@ class TrainConfig(BaseModel):
 
     @field_validator(
         *("subset", "validation", "padding", "width", "stages", "epochs", "batch_size"),
-        *("learning_rate", "gamma", "momentum", "weight_decay", "seed"),
+        *("learning_rate", "warmup", "gamma", "momentum", "weight_decay", "seed"),
         mode="before",
     )
     @classmethod
@@ -135,6 +157,16 @@ class TrainConfig(BaseModel):
                 f"{shown(methods)} is not a mapping of methods to their hyperparameters, such as {{pskd: {{}}}}"
             )
         return copied(checked_methods(canonical(methods)))
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _known_optimizer(cls, optimizer: Any) -> Any:
+        return checked_part("optimizer", optimizer, OPTIMIZERS)
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _known_schedule(cls, schedule: Any) -> Any:
+        return checked_part("schedule", schedule, SCHEDULES)
 
     @field_validator("milestones")
     @classmethod
@@ -168,6 +200,12 @@ class TrainConfig(BaseModel):
             settled["flip"] = None
         if self.normalization == "imagenet" and (dataset.mean, dataset.std) == (IMAGENET_MEAN, IMAGENET_STD):
             settled["normalization"] = "dataset"
+        given = {name: value for name, value in self.__dict__.items() if value != _DEFAULTS[name]}
+        wrong += unread("optimizer", self.optimizer, OPTIMIZERS, given)
+        wrong += unread("schedule", self.schedule, SCHEDULES, given)
+        if self.warmup >= self.epochs:
+            few = f"{self.warmup:g} leaves none of the {self.epochs:,} epochs for training at the full rate"
+            wrong.append((("warmup",), few))
         if self.milestones is not None and self.milestones == self.settled_milestones(None):
             settled["milestones"] = None
         images, most = dataset.train_images, dataset.largest_class
@@ -212,10 +250,16 @@ class TrainConfig(BaseModel):
             return milestones
         return tuple(sorted({self.epochs // 2, self.epochs * 3 // 4} - {0}))
 
-    def learning_rate_at(self, epoch: int) -> float:
-        """Return the learning rate of one epoch (0-based)."""
-        passed = sum(epoch >= milestone for milestone in self.settled_milestones(self.milestones))
-        return self.learning_rate * self.gamma**passed
+    def learning_rates(self, epoch: int, steps: int) -> list[float]:
+        """Return the learning rates of the steps of one epoch (0-based).
+
+        In the warmup the rate rises on a straight line from 0, which no step has, and its last step has the full rate.
+        """
+        schedule = build_part(self.schedule, SCHEDULES)
+        rates = [self.learning_rate * schedule.factor(self, epoch + step / steps) for step in range(steps)]
+        if epoch < self.warmup:
+            rates = [rate * min(1.0, (epoch + step / steps) / self.warmup) for step, rate in enumerate(rates, start=1)]
+        return rates
 
     def build_methods(self) -> list[Method]:
         """Return the methods of this run, fresh, without state."""
@@ -225,13 +269,14 @@ class TrainConfig(BaseModel):
 
     def science(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as plain JSON values: the identity before hashing."""
-        by_default = "none"
+        optimizer = named(self.optimizer, OPTIMIZERS)
+        defaults = {**_DEFAULTS, "heads": "none", **(optimizer.defaults if optimizer else {})}
         if self.heads != "none":
-            by_default = settled_heads(self.network, self.peer, "auto", canonical(self.methods))
+            defaults["heads"] = settled_heads(self.network, self.peer, "auto", canonical(self.methods))
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in self.__dict__.items()
-            if value != (by_default if name == "heads" else _DEFAULTS[name])
+            if value != defaults[name]
         }
 
     def key(self) -> str:

@@ -27,6 +27,8 @@ _SENTENCES = {
     "tuple_type": "{value} is not a list",
     "list_type": "{value} is not a list",
     "dict_type": "{value} is not a mapping",
+    "missing": "{value} is too short",
+    "too_long": "{value} is too long; it may have {max_length}",
     "too_short": "{value} is too short; it needs {min_length} or more",
     "greater_than": "{value} is too small; it must be more than {gt}",
     "greater_than_equal": "{value} is too small; it must be {ge} or more",

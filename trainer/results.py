@@ -44,7 +44,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One trained and evaluated epoch (0-based).
+    """One trained and evaluated epoch (0-based); `learning_rate` is that of its last step.
 
     The three clocks are seconds, read after the device has finished: `train_seconds` holds the steps,
     `data_seconds` what was spent preparing the order and augmentation of the epoch, `eval_seconds` all

@@ -11,6 +11,7 @@ from torch import nn
 from trainer.config import TrainConfig
 from trainer.networks import build_network
 from trainer.objective import Objective
+from trainer.recipe import OPTIMIZERS, build_part
 from trainer.results import EpochResult
 from trainer.step import hold_rate
 
@@ -36,14 +37,7 @@ def build_optimizer(config: TrainConfig, networks: nn.ModuleList) -> torch.optim
     On a GPU the learning rate is a float32 number on the device, so that every engine computes the same bits. In
     float64 it stays a float, as on a CPU: nothing is replayed then.
     """
-    optimizer = torch.optim.SGD(
-        networks.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.nesterov and config.momentum > 0,
-        fused=True,
-    )
+    optimizer = build_part(config.optimizer, OPTIMIZERS).build(config, networks.parameters())
     if next(networks.parameters()).device.type == "cuda" and config.precision != "float64":
         hold_rate(optimizer)
     return optimizer

@@ -155,7 +155,8 @@ class Replayed:
         if self.replay is None:
             self.held = Batch._make(value.clone() if isinstance(value, Tensor) else value for value in batch)
             try:
-                self.replay = self.record(partial(self.step, self.held))
+                with recordable(self.step.optimizer):
+                    self.replay = self.record(partial(self.step, self.held))
             except RuntimeError as error:
                 # Nothing was executed while it was recorded. To end a recording that was spoilt is an error of its own.
                 cause = error.__context__ or error
@@ -233,6 +234,23 @@ def hold_rate(optimizer: torch.optim.Optimizer) -> None:
     for group in optimizer.param_groups:
         if not isinstance(group["lr"], Tensor):
             group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=group["params"][0].device)
+
+
+@contextmanager
+def recordable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Have PyTorch record the steps of a fused optimizer in this context.
+
+    Its count of steps is on the device, recorded or not, and its numbers are the same. PyTorch asks all the same for an
+    option that says so, and warns of the option outside a recording.
+    """
+    groups = [group for group in optimizer.param_groups if group.get("fused") and group.get("capturable") is False]
+    for group in groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group in groups:
+            group["capturable"] = False
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -144,8 +144,6 @@ class Training:
         config, device = self.config, self.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        rate = config.learning_rate_at(epoch)
-        set_rate(self.optimizer, rate)
         # Random numbers in a network (dropout) depend on the seed and the epoch alone; every rank draws others.
         torch.manual_seed(derived_seed(config.seed, "epoch", epoch) + rank())
         for method in self.objective.methods:
@@ -162,7 +160,7 @@ class Training:
         evaluated_at = time.perf_counter()
         result = EpochResult(
             epoch=epoch,
-            learning_rate=rate,
+            learning_rate=config.learning_rates(epoch, len(self.loader))[-1],
             train_seconds=trained_at - started - data_seconds,
             eval_seconds=evaluated_at - trained_at,
             data_seconds=data_seconds,
@@ -189,6 +187,7 @@ class Training:
             plain = Step(self.config, self.networks, self.objective, self.optimizer)
             self.step = build_step(plain, self.chosen, in_memory=self.in_memory)
         step, images, steps = self.step, 0, 0
+        rates = self.config.learning_rates(epoch, len(loader))
         with step.stream():
             step.tally.start()
             asked = time.perf_counter()
@@ -201,6 +200,8 @@ class Training:
                     data_seconds += time.perf_counter() - asked
                 if batch is None:
                     break
+                if steps == 0 or rates[steps] != rates[steps - 1]:
+                    set_rate(self.optimizer, rates[steps])
                 step(batch)
                 images += batch.images
                 steps += 1

@@ -25,7 +25,7 @@ def trial_names(configs: dict[str, TrainConfig], axes: Collection[str]) -> list[
     """
     always = {"network", "peer", "methods", "seed"}
     fields = [name for name in TrainConfig.model_fields if name in axes and name not in always]
-    fields = [name for name in fields if len({getattr(config, name) for config in configs.values()}) > 1]
+    fields = [name for name in fields if len({repr(getattr(config, name)) for config in configs.values()}) > 1]
     start: dict[tuple[str, str | None, str], str] = {}
     names = []
     for config in configs.values():
@@ -59,9 +59,11 @@ def _parameters(values: dict[str, Any]) -> str:
 
 
 def _field(name: str, value: Any) -> str:
-    """Return `/stages3` or `/dataset=folder-pets`; nothing for a field with its default of None."""
+    """Return `/stages3`, `/dataset=folder-pets` or `/optimizer=adamw[0.9,0.95]`; nothing for a default of None."""
     if value is None:
         return ""
+    if isinstance(value, dict):
+        return f"/{name}=" + "+".join(part + _parameters(values) for part, values in value.items())
     word = isinstance(value, str)
     return f"/{name}{'=' if word else ''}{_UNSAFE_IN_PART.sub('-', value).strip('-') if word else _text(value)}"
 

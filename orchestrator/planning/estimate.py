@@ -88,9 +88,8 @@ def make_estimate(work: Sequence[Work], measured: Iterable[Measured], slots: int
 
 def _levels(config: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return keys of the groups that share a trial's speed: its cell, its network on the same data, its setting."""
-    cell = json.dumps(
-        {name: value for name, value in config.items() if name not in ("seed", "epochs", "milestones")}, sort_keys=True
-    )
+    timeless = ("seed", "epochs", "learning_rate", "warmup", "schedule", "milestones", "gamma", "weight_decay")
+    cell = json.dumps({name: value for name, value in config.items() if name not in timeless}, sort_keys=True)
     data = json.dumps(
         [config.get(name) for name in ("network", "peer", "width", "stages", "dataset", "subset", "precision")]
     )

@@ -273,7 +273,8 @@ def test_an_empty_database_exports_headings(tmp_path):
 def test_the_columns_of_trials_are_those_of_a_configuration():
     kinds = {"boolean": "boolean", "integer": "Int64", "number": "float64"}
     for name, field in TrainConfig.model_json_schema()["properties"].items():
-        (kind,) = {each["type"] for each in field.get("anyOf", [field])} - {"null"}
+        # An optimizer or a schedule with hyperparameters is JSON text where its name alone is text.
+        (kind,) = {each["type"] for each in field.get("anyOf", [field])} - {"null", "object"} or {"object"}
         assert TRIALS[name] == kinds.get(kind, "str"), name
     assert [*TRIALS] == ["key", "state", "finished", *TrainConfig.model_fields]
 
@@ -283,6 +284,7 @@ def test_exported_columns_have_the_same_types_whatever_is_in_them(tmp_path):
     everything = {
         **{"dataset": "cifar100", "subset": 100, "validation": 500, "normalization": "imagenet", "flip": False},
         **{"ood_dataset": "svhn", "network": "resnet18", "peer": "resnet34", "stages": 3, "milestones": [1, 4]},
+        **{"optimizer": {"adamw": {"betas": [0.9, 0.95]}}, "warmup": 2},
     }
     settings = {
         "empty": [],
@@ -314,6 +316,8 @@ def test_exported_columns_have_the_same_types_whatever_is_in_them(tmp_path):
     assert schemas["empty"] == schemas["bare"] == schemas["full"]
     bare, full = frames["bare", "trials"], frames["full", "trials"]
     assert bare["subset"].isna().all() and str(bare["subset"].dtype) == "Int64" == str(full["subset"].dtype)
+    assert (bare["optimizer"].item(), bare["schedule"].item(), bare["warmup"].item()) == ("sgd", "steps", 0.0)
+    assert full[["optimizer", "warmup"]].iloc[0].tolist() == ['{"adamw": {"betas": [0.9, 0.95]}}', 2.0]
     assert full[["subset", "stages", "flip", "milestones"]].iloc[0].tolist() == [100, 3, False, "[1, 4]"]
 
 

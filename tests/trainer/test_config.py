@@ -1,6 +1,7 @@
 """The configuration: one canonical form and key for everything that means the same, and plain words for mistakes."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,10 @@ CHANGED = {
     "methods": {"methods": {"pskd": {}}},
     "epochs": {"epochs": 10},
     "batch_size": {"batch_size": 64},
+    "optimizer": {"optimizer": "adamw"},
     "learning_rate": {"learning_rate": 0.05},
+    "warmup": {"warmup": 5},
+    "schedule": {"schedule": "cosine"},
     "milestones": {"milestones": [100, 200]},
     "gamma": {"gamma": 0.2},
     "momentum": {"momentum": 0.8},
@@ -65,6 +69,8 @@ CONFIGS = st.fixed_dictionaries(
         "epochs": st.integers(1, 400),
         "learning_rate": st.floats(1e-6, 10),
         "weight_decay": st.sampled_from([0, 0.0, -0.0, 5e-4]),
+        "optimizer": st.sampled_from(["sgd", "adamw", {"adamw": {"betas": [0.9, 0.95]}}, {"adamw": {"eps": 1e-8}}]),
+        "warmup": st.sampled_from([0, -0.0, 0.5]),
         "milestones": st.none() | st.lists(st.integers(1, 300), unique=True).map(sorted),
         "flip": st.sampled_from([None, True, False]),
         "seed": st.integers(0, 2**63 - 1),
@@ -131,6 +137,12 @@ def test_a_hyperparameter_at_its_default_leaves_the_key():
         ({"weight_decay": -0.0}, {"weight_decay": 0}),
         ({"methods": {"byot": {"feature_weight": -0.0}}}, {"methods": {"byot": {"feature_weight": 0}}}),
         ({"learning_rate": 1}, {"learning_rate": 1.0}),
+        ({"optimizer": {"sgd": {}}, "schedule": {"steps": None}, "warmup": -0.0}, {}),
+        ({"optimizer": {"adamw": {"betas": [0.9, 0.999], "eps": "1e-8"}}}, {"optimizer": "adamw"}),
+        ({"optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.01}, {"optimizer": "adamw"}),
+        ({"optimizer": "adamw", "momentum": 0.9, "nesterov": True}, {"optimizer": "adamw"}),
+        ({"schedule": {"cosine": {"final": -0.0}}}, {"schedule": "cosine"}),
+        ({"schedule": "linear", "milestones": None, "gamma": 0.1}, {"schedule": "linear"}),
         ({"heads": "none"}, {}),
         ({"heads": "native"}, {"heads": "bottleneck"}),
         ({"heads": "native", "methods": {"byot": {}}}, {"methods": {"byot": {}}}),
@@ -175,13 +187,51 @@ def test_words_of_older_yaml_mean_what_they_say(value):
     assert TrainConfig(nesterov=value).nesterov is False
 
 
-def test_learning_rate_follows_the_milestones():
+def rates(config: TrainConfig, steps: int) -> list[float]:
+    return [rate for epoch in range(config.epochs) for rate in config.learning_rates(epoch, steps)]
+
+
+def test_the_learning_rate_follows_the_milestones():
     config = TrainConfig(epochs=300)
-    assert [config.learning_rate_at(epoch) for epoch in (0, 149, 150, 224, 225, 299)] == pytest.approx(
-        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
-    )
+    assert [config.learning_rates(epoch, 2) for epoch in (0, 149, 150, 224, 225, 299)] == [
+        *([0.1, 0.1], [0.1, 0.1], [0.1 * 0.1] * 2, [0.1 * 0.1] * 2, [0.1 * 0.1**2] * 2, [0.1 * 0.1**2] * 2)
+    ]
     assert TrainConfig(epochs=1).settled_milestones(None) == ()
-    assert TrainConfig(epochs=1, milestones=[]).learning_rate_at(0) == 0.1
+    assert TrainConfig(epochs=1, milestones=[]).learning_rates(0, 1) == [0.1]
+
+
+def test_the_learning_rate_falls_along_a_cosine_or_a_line_to_its_final_value():
+    fields = {"epochs": 2, "learning_rate": 0.8}
+    half, quarter = 0.4, 0.8 * (1 + math.sqrt(0.5)) / 2
+    assert rates(TrainConfig(schedule="cosine", **fields), 2) == pytest.approx([0.8, quarter, half, 0.8 - quarter])
+    assert rates(TrainConfig(schedule="linear", **fields), 2) == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    linear = TrainConfig(schedule={"linear": {"final": 0.5}}, **fields)
+    assert rates(linear, 4) == pytest.approx([0.8 - 0.05 * step for step in range(8)])
+    assert rates(TrainConfig(schedule={"cosine": {"final": 1}}, **fields), 3) == pytest.approx([0.8] * 6)
+
+
+@pytest.mark.parametrize(
+    "fields, expected",
+    [
+        ({"schedule": "linear"}, [0.2, 0.4, 0.6, 0.6, 0.4, 0.2]),
+        ({"schedule": {"linear": {"final": 1}}}, [0.2, 0.4, 0.6, 0.6, 0.6, 0.6]),
+        # Milestones count from the beginning, not from the end of the warmup.
+        ({"milestones": [1, 2], "gamma": 0.5}, [0.2, 0.4, 0.3, 0.3, 0.15, 0.15]),
+        ({"schedule": "linear", "warmup": 0}, [0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
+        ({"warmup": 0.25, "milestones": []}, [0.6] * 6),
+    ],
+)
+def test_the_learning_rate_rises_step_by_step_in_the_warmup(fields, expected):
+    config = TrainConfig(**{"epochs": 3, "learning_rate": 0.6, "warmup": 1.5} | fields)
+    assert rates(config, 2) == pytest.approx(expected)
+
+
+def test_the_defaults_of_a_rate_and_a_decay_are_those_of_the_optimizer():
+    adamw = TrainConfig(optimizer="adamw")
+    assert (adamw.learning_rate, adamw.weight_decay, adamw.science()) == (1e-3, 1e-2, {"optimizer": "adamw"})
+    given = TrainConfig(optimizer={"adamw": {"betas": [0.9, 0.95]}}, learning_rate=0.1, weight_decay=5e-4)
+    assert given.science().keys() == {"optimizer", "learning_rate", "weight_decay"}
+    assert TrainConfig(**given.science()) == given
 
 
 @pytest.mark.parametrize(
@@ -221,6 +271,26 @@ def test_learning_rate_follows_the_milestones():
         ({"methods": {"byot": {"blocks": []}}}, "methods.byot.blocks", ["[] is too short"]),
         ({"methods": {"byot": {"blocks": [4]}}}, "methods.byot", ["no block 4", "1 to 3"]),
         ({"methods": {"dmfl": {"variant": "relased"}}}, "methods.dmfl.variant", ["did you mean 'released'"]),
+        ({"optimizer": "AdamW"}, "optimizer", ["unknown optimizer 'AdamW'", "did you mean 'adamw'", "adamw, sgd"]),
+        ({"optimizer": None}, "optimizer", ["null is not one optimizer", "adamw, sgd"]),
+        ({"optimizer": {"sgd": {}, "adamw": {}}}, "optimizer", ["is not one optimizer"]),
+        ({"optimizer": {"lion": {}}}, "optimizer.lion", ["unknown optimizer 'lion'"]),
+        ({"optimizer": {"adamw": 3}}, "optimizer.adamw", ["3 is not a mapping of hyperparameters"]),
+        ({"optimizer": {"adamw": {"beta": 1}}}, "optimizer.adamw.beta", ["hyperparameter of adamw", "mean 'betas'"]),
+        ({"optimizer": {"adamw": {"betas": [0.9, 1]}}}, "optimizer.adamw.betas.1", ["1 is too large"]),
+        ({"optimizer": {"adamw": {"betas": [0.9]}}}, "optimizer.adamw.betas.1", ["[0.9] is too short"]),
+        ({"optimizer": {"adamw": {"betas": [0, 0, 0]}}}, "optimizer.adamw.betas", ["[0, 0, 0] is too long", "have 2"]),
+        ({"optimizer": {"adamw": {"eps": True}}}, "optimizer.adamw.eps", ["true is not a number"]),
+        ({"optimizer": {"sgd": {"momentum": 0.8}}}, "optimizer.sgd.momentum", ["write it beside `optimizer`"]),
+        ({"optimizer": "adamw", "momentum": 0.8}, "momentum", ["0.8 is not used", "adamw has no momentum", "of sgd"]),
+        ({"optimizer": "adamw", "nesterov": False}, "nesterov", ["false is not used", "adamw has no nesterov"]),
+        ({"schedule": "cosin"}, "schedule", ["unknown schedule 'cosin'", "did you mean 'cosine'"]),
+        ({"schedule": {"cosine": {"final": 2}}}, "schedule.cosine.final", ["2 is too large"]),
+        ({"schedule": "cosine", "milestones": [150, 225]}, "milestones", ["not used", "cosine has no milestones"]),
+        ({"schedule": "linear", "gamma": 0.2}, "gamma", ["0.2 is not used", "of steps"]),
+        ({"warmup": -1}, "warmup", ["-1 is too small"]),
+        ({"warmup": True}, "warmup", ["true is not a number"]),
+        ({"warmup": 10, "epochs": 10}, "warmup", ["10 leaves none of the 10 epochs"]),
         ({"lr": 0.1}, "lr", ["'lr'", "did you mean 'learning_rate'"]),
         ({"epoch": 1}, "epoch", ["did you mean 'epochs'"]),
         ({"stages": 5}, "stages", ["resnet18 has 2 to 4 stages, not 5"]),

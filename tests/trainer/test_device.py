@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,8 +28,9 @@ from trainer.data import epoch_loader, load_splits
 from trainer.device import prepare_device, without_search
 from trainer.networks import NETWORKS
 from trainer.objective import Objective
+from trainer.recipe import OPTIMIZERS
 from trainer.state import build_networks, build_optimizer, teacher_config
-from trainer.step import Step
+from trainer.step import Step, set_rate
 from trainer.train import train
 
 
@@ -157,6 +159,22 @@ def test_a_step_on_a_gpu_mixes_no_devices_and_never_waits(network: str, methods:
         assert (traffic.uploads, traffic.waits) == before
         step.tally.read(64)
         assert traffic.waits == before[1] + 1
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_rate_for_every_step_reaches_a_gpu_without_waiting(optimizer: str):
+    config = TrainConfig(dataset="synthetic", width=4, optimizer=optimizer, schedule="cosine", warmup=1.5)
+    networks = build_networks(config, 100, torch.device("cpu"))
+    with fake_gpu() as traffic:
+        (group,) = build_optimizer(config, on_fake_gpu(networks)).param_groups
+        rate, before = group["lr"], (traffic.blocking, traffic.waits)
+        for value in config.learning_rates(1, 3):
+            set_rate(SimpleNamespace(param_groups=[group]), value)
+        assert (traffic.blocking, traffic.waits) == before
+        # A recorded step reads the rate where it was.
+        assert group["lr"] is rate and rate.device == GPU
+        # PyTorch keeps the count of steps of a fused optimizer on the device.
+        assert group["fused"]
 
 
 def test_the_rate_of_float64_is_not_rounded_to_float32():

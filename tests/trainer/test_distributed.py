@@ -153,6 +153,8 @@ def test_every_method_gives_what_one_process_gives(data_root: Path, tmp_path: Pa
     configs = [uneven(methods=methods) for methods in (*COMBINATIONS, *UNREAD_HEADS)]
     # Heads that nothing trains at all.
     configs.append(uneven(heads="bottleneck"))
+    recipe = {"optimizer": "adamw", "schedule": "cosine", "warmup": 1.2}
+    configs.append(uneven(methods={"pskd": {}}, learning_rate=0.001, **recipe))
     configs.append(uneven(methods={"pskd": {}, "byot": {}}, validation=6, ood_dataset="folder:other"))
     one = all_trained(configs, data_root)
     first, second = in_processes(2, tmp_path / "two", all_trained, configs, data_root)

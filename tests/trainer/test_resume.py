@@ -45,6 +45,26 @@ def test_one_epoch_and_sigkill_and_one_epoch_are_two_epochs(
     assert len(resumed["results"]) == 2
 
 
+RECIPES = [
+    {"optimizer": "adamw", "schedule": "cosine", "warmup": 1.5},
+    {"optimizer": {"adamw": {"betas": [0.8, 0.95]}}, "schedule": "steps", "milestones": [1]},
+    {"optimizer": "adamw", "schedule": {"linear": {"final": 0.2}}},
+    {"schedule": "cosine"},
+    {"schedule": "linear", "warmup": 0.5},
+    {"schedule": "steps", "warmup": 1.5},
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(map(str, recipe.values())))
+def test_every_recipe_goes_on_where_it_was_killed(recipe: dict[str, Any], data_root: Path, tmp_path: Path) -> None:
+    config = small(methods={"pskd": {}}, **recipe)
+    assert in_a_process(train_until_reported, config, tmp_path / "resumed.pt", data_root) == -signal.SIGKILL
+    resumed = trained(config, tmp_path / "resumed.pt", data_root)
+    assert_same(resumed, trained(config, tmp_path / "straight.pt", data_root))
+    reported = [result["learning_rate"] for result in resumed["results"]]
+    assert reported == [config.learning_rates(epoch, 2)[-1] for epoch in range(2)]
+
+
 def train_until_call(
     config: TrainConfig, checkpoint: Path, data_root: Path, target: str, number: int, after: bool
 ) -> None:

@@ -18,7 +18,7 @@ from trainer.config import TrainConfig
 from trainer.method import METHODS, Batch, Method
 from trainer.results import COMPILED, LAUNCHED, REPLAYED
 from trainer.state import build_networks, checkpoint_state, load_state, teacher_config
-from trainer.step import Replayed, Step, choose_engine, hold_rate, set_rate
+from trainer.step import Replayed, Step, choose_engine, hold_rate
 from trainer.train import Diverged, Training
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
@@ -46,7 +46,6 @@ def epochs(training: Training, loader: Any = None) -> list[dict[str, float]]:
     """Train all epochs; return the losses of each."""
     losses = []
     for epoch in range(training.config.epochs):
-        set_rate(training.optimizer, training.config.learning_rate_at(epoch))
         for method in training.objective.methods:
             method.start_epoch(epoch, training.config.epochs)
         losses.append(training.train_epoch(loader or training.loader, epoch)[0])
@@ -75,6 +74,39 @@ def test_replaying_gives_the_bits_of_launching(methods: dict[str, Any]):
     assert epochs(launched) == epochs(replayed)
     assert replayed.step.replay is not None
     assert_same(learned(launched), learned(replayed))
+
+
+RECIPES: list[dict[str, Any]] = [
+    {"optimizer": "sgd", "schedule": "cosine", "milestones": None, "warmup": 1.2},
+    {"optimizer": "sgd", "schedule": {"linear": {"final": 0.5}}, "milestones": None},
+    {"optimizer": {"adamw": {"betas": [0.8, 0.9]}}, "schedule": "cosine", "milestones": None},
+    {"optimizer": "adamw", "schedule": "steps", "warmup": 1.2},
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(map(str, recipe.values())))
+def test_replaying_gives_the_bits_of_launching_with_every_recipe(recipe: dict[str, Any]):
+    config = config_of({}, **recipe)
+    launched, replayed = (ready(config, replayed=replayed) for replayed in (False, True))
+    assert epochs(launched) == epochs(replayed)
+    assert replayed.step.replay is not None
+    assert_same(learned(launched), learned(replayed))
+    # A recorded step would go on with the rate of its recording, if it did not read it from the device.
+    assert float(replayed.optimizer.param_groups[0]["lr"]) == pytest.approx(config.learning_rates(1, 7)[-1])
+
+
+def test_a_fused_optimizer_lets_itself_be_recorded_only_while_it_is():
+    seen = []
+    training = ready(config_of({}, optimizer="adamw"), replayed=True)
+    (group,) = training.optimizer.param_groups
+
+    def record(work):
+        seen.append(group["capturable"])
+        return tape.record(work)
+
+    training.step.record = record
+    epochs(training)
+    assert (seen, group["capturable"]) == ([True], False)
 
 
 @dataclass
@@ -110,6 +142,9 @@ class Poisoned:
     loader: Any
     step: int
     poisoned: int = 1
+
+    def __len__(self) -> int:
+        return len(self.loader)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         for number, batch in enumerate(self.loader.epoch(epoch), start=1):

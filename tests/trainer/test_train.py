@@ -86,6 +86,36 @@ def test_training_is_stochastic_gradient_descent_by_the_recipe(
         torch.testing.assert_close(state["networks"][name], weights, rtol=1e-9, atol=1e-12)
 
 
+def test_adamw_decays_the_weights_apart_from_the_gradient_at_the_rate_of_the_step(
+    data_root: Path, tmp_path: Path
+) -> None:
+    fields = {"optimizer": {"adamw": {"betas": [0.8, 0.9], "eps": 1e-6}}, "learning_rate": 0.02, "weight_decay": 0.3}
+    config = small(**fields, schedule="linear", warmup=0.5, precision="float64", seed=3)
+    state = trained(config, tmp_path / "run.pt", data_root)
+
+    networks = build_networks(config, CLASSES, CPU)
+    loss_of = Objective(config.build_methods(), CLASSES)
+    loader = epoch_loader(load_splits(config, data_root), config, CPU, class_pairs=False)
+    mean, square = ([torch.zeros_like(weights) for weights in networks.parameters()] for _ in range(2))
+    # Two epochs of two steps: the full rate with the last step of the warmup, then down to 0 in the three steps left.
+    for step, rate in enumerate([0.02, 0.02, 0.02 * 2 / 3, 0.02 / 3]):
+        networks.train()
+        if step % 2 == 0:
+            batches = loader.epoch(step // 2)
+        terms, _ = loss_of(networks, next(batches))
+        networks.zero_grad()
+        sum(terms.values()).backward()
+        with torch.no_grad():
+            for weights, m, v in zip(networks.parameters(), mean, square, strict=True):
+                m.mul_(0.8).add_(0.2 * weights.grad)
+                v.mul_(0.9).add_(0.1 * weights.grad**2)
+                weights -= rate * 0.3 * weights
+                weights -= rate * (m / (1 - 0.8 ** (step + 1))) / ((v / (1 - 0.9 ** (step + 1))).sqrt() + 1e-6)
+    for name, weights in networks.state_dict().items():
+        torch.testing.assert_close(state["networks"][name], weights, rtol=1e-9, atol=1e-12)
+    assert [result["learning_rate"] for result in state["results"]] == pytest.approx([0.02, 0.02 / 3])
+
+
 @pytest.mark.parametrize("methods", [{}, THREE_METHODS | {"dml": {}}], ids=title)
 @pytest.mark.parametrize("precision", ["bfloat16", "float32", "float64"])
 def test_every_precision_learns(precision: str, methods: dict[str, Any], data_root: Path, tmp_path: Path) -> None:

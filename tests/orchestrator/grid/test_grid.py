@@ -359,3 +359,17 @@ def test_defaults_of_resources_and_report():
 @pytest.mark.parametrize("selection", ["best_test", "best_val", "last", "mean_last_5"])
 def test_selection_rules(selection):
     assert load({"report": {"selection": selection}}).report["selection"] == selection
+
+
+def test_optimizers_and_schedules_are_axes_with_readable_names():
+    grid = {
+        "optimizer": ["sgd", "adamw", {"adamw": {"betas": [0.9, 0.95]}}],
+        "schedule": ["cosine", {"linear": {"final": 0.01}}],
+    }
+    loaded = load({"fixed": {"epochs": 9, "warmup": 1}, "grid": grid})
+    assert [trial.name for trial in loaded.trials] == [
+        f"resnet18/baseline/optimizer={optimizer}/schedule={schedule}/seed0"
+        for optimizer in ("sgd", "adamw", "adamw[0.9,0.95]")
+        for schedule in ("cosine", "linear[final=0.01]")
+    ]
+    assert [trial.config.learning_rate for trial in loaded.trials] == [0.1, 0.1, 1e-3, 1e-3, 1e-3, 1e-3]
