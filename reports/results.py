@@ -169,7 +169,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
     states: dict[int, str] = {}
     for trial in names:
         row = trials[trial]
-        config = LATER | {name: each for name, each in row.config.items() if name != "seed"}
+        config = {name: each for name, each in (row.config | LATER | row.config).items() if name != "seed"}
         identity = repr(sorted(config.items(), key=lambda item: item[0]))
         attempt = attempts.get(trial)
         state, _ = progress.effective_state(row.state, row.driver, living)

@@ -183,8 +183,8 @@ FOREIGN: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"another configuration \(learning_rate: 0.2 there, 0.1 here, seed: 1 there, 0 here\)",
     ),
     "a configuration of another version": (
-        lambda path: save(path, 7, config=CONFIG.model_dump(mode="json") | {"warmup": 5}),
-        "its configuration is not valid in this version .*'warmup'",
+        lambda path: save(path, 7, config=CONFIG.model_dump(mode="json") | {"label_noise": 5}),
+        "its configuration is not valid in this version .*'label_noise'",
     ),
 }
 DAMAGED: dict[str, Callable[[Path], Any]] = {
