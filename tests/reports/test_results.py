@@ -6,7 +6,7 @@ from collections import defaultdict
 from statistics import fmean, median
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, select, update
 
 from orchestrator.database import open_database
 from orchestrator.database.models import Attempt, Epoch, Evaluation, Trial
@@ -139,6 +139,20 @@ def test_trials_that_differ_in_the_seed_alone_are_one_cell(database):
     # The first row of Table 3 is the last of Table 1: one cell of two grids.
     shared = [cell for cell in results.cells if {"table1", "table3"} <= set(cell.grids)]
     assert [set(cell.methods) for cell in shared] == [{"pskd", "byot", "dmfl"}]
+
+
+def test_a_configuration_from_before_a_field_shares_the_cell_of_one_that_leaves_it_out(tmp_path):
+    with open_database(tmp_path / "old.db", create=True) as database, database.engine.begin() as connection:
+        filler = Filler(connection)
+        filler.grid("g", {}, [(f"t{seed}", configuration(seed=seed), {}) for seed in range(2)])
+        filler.write()
+        old = connection.execute(select(Trial.id, Trial.config)).first()
+        config = {name: value for name, value in old.config.items() if name not in ("optimizer", "schedule", "warmup")}
+        connection.execute(update(Trial).where(Trial.id == old.id).values(config=config))
+    with open_database(tmp_path / "old.db", readonly=True) as database:
+        (cell,) = load(database).cells
+    assert [trial.seed for trial in cell.trials] == [0, 1]
+    assert (cell.config["optimizer"], cell.config["schedule"], cell.config["warmup"]) == ("sgd", "steps", 0.0)
 
 
 def test_states_tell_divergence_from_other_failures(database):
