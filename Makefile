@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOWER := .venv-lower
 WORKERS ?= 2
+# The seed of the tests' order, `last`, or `default` for a new one.
+ORDER ?= default
 
 .PHONY: demo test coverage test-slow test-gpu test-lower lint bench chaos clean
 
@@ -16,7 +18,7 @@ demo: $(INSTALLED)
 
 # A file at a time in two processes, each of whose computations has a processor to itself; `make test WORKERS=0` for one.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(MORE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --randomly-seed=$(ORDER) $(MORE)
 
 # `make test` with a count of the statements that its own processes run: those of subprocesses and of Ray's workers are
 # not counted, so that a program that is only ever started shows as not covered.
@@ -24,7 +26,7 @@ coverage:
 	$(MAKE) test MORE='--cov --cov-report=term:skip-covered'
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --randomly-seed=$(ORDER)
 
 # Needs a GPU; without one, every test says so and is skipped.
 test-gpu: $(INSTALLED)

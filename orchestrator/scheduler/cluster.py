@@ -175,6 +175,12 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     import ray
     from ray import tune  # noqa: F401  (creates Tune's loggers)
     from ray._private.parameter import RayParams
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    # Ray's core reads the environment once, and a notebook may have imported Ray before. (In this order: a thread of
+    # Ray that looks for the token after the reset has to find the new mode.)
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
     # The default port is fixed: beside another Ray on the machine the dashboard would open no log.
     with_free_port = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)

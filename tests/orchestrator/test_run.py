@@ -35,6 +35,10 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.ray
 def test_a_grid_is_trained_without_a_word(grid: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    # As in a notebook that uses Ray for something else too: its core has read the environment.
+    import ray
+
+    ray.is_initialized()
     heard: list[tuple[str, ...]] = []
     observer = Observer(
         planned=lambda plan: heard.append(("planned", plan.summary())),

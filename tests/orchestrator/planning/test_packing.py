@@ -55,8 +55,8 @@ def test_half_of_a_gpu_runs_two_at_once(workplace: Workplace):
 def test_auto_packs_as_the_canaries_suggest(workplace: Workplace):
     # A canary that found a small trial on a large GPU.
     edit(workplace, "planning/canary.py", "LEAST_IMAGES = 200_000", "LEAST_IMAGES = 1")
-    found = 'found.to_dict() | {"reserved_memory_bytes": 2**30, "launch_share": 0.9}'
-    edit(workplace, "worker/attempt.py", "found.to_dict()", found)
+    measured = 'measured.to_dict() | {"reserved_memory_bytes": 2**30, "launch_share": 0.9}'
+    edit(workplace, "worker/attempt.py", "measured.to_dict()", measured)
     grid = workplace.grid("auto", {"seed": [0, 1]}, epochs=10_000, resources={"gpu": 1, "cpu": 1})
     process = workplace.start("run", grid, "--pack", "auto")
     with ended(process):
