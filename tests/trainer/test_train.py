@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,6 @@ from tests.trainer.training import (
     title,
     trained,
 )
-from trainer import objective
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, load_splits
 from trainer.data.splits import DataError
@@ -390,7 +390,9 @@ def use_method(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Method
     def use(build: Callable[[], Method]) -> None:
         monkeypatch.setattr(TrainConfig, "build_methods", lambda config: [build()])
 
-    monkeypatch.setattr(objective, "METHODS", {})
+    # The real ones are registered first, or they would be forgotten with these.
+    import_module("trainer.methods")
+    monkeypatch.setattr("trainer.method.METHODS", {})
     return use
 
 
