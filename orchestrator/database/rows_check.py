@@ -96,8 +96,10 @@ def _broken(raw: sqlite3.Connection, table: Table) -> list[Broken]:
         verdicts = rest[len(names) :]
         column = next(name for name, right in zip(kinds, verdicts, strict=True) if not right)
         where = " AND ".join(f"{name} IS ?" for name in names)
-        (value,) = raw.execute(f"SELECT {column} FROM main.{table.name} WHERE {where}", rest[: len(names)]).fetchone()
-        broken.append(Broken(table.name, label, column, _shown(value), number if isinstance(number, int) else -1))
+        row = raw.execute(f"SELECT {column} FROM main.{table.name} WHERE {where}", rest[: len(names)]).fetchone()
+        # The names above may come from an index that is damaged, and then they lead to no row.
+        value = _shown(row[0]) if row else "(its index and its table differ)"
+        broken.append(Broken(table.name, label, column, value, number if isinstance(number, int) else -1))
     return broken
 
 

@@ -28,7 +28,7 @@ def place() -> Iterator[Workplace]:
         launch = folder.code / "orchestrator/run.py"
         text = launch.read_text()
         # A test has no time to wait for a connection that may come back.
-        for name, seconds in (("LOOK", "0.5"), ("GRACE", "1.0")):
+        for name, seconds in (("POLL", "0.5"), ("GRACE", "1.0")):
             text, count = re.subn(rf"^{name}_SECONDS = .*$", f"{name}_SECONDS = {seconds}", text, flags=re.MULTILINE)
             assert count == 1
         launch.write_text(text)
