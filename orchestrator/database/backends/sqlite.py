@@ -103,6 +103,17 @@ def check_file(path: Path, *, create: bool, readonly: bool) -> None:
         )
 
 
+def _configure(connection: sqlite3.Connection, *, readonly: bool) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+        # Safe against killed processes; a power cut may lose the last commits. Durable writes ask for FULL.
+        connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    if readonly:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA cache_size = -65536")
+
+
 def sqlite_engine(path: Path, *, readonly: bool) -> Engine:
     """Return an engine on an existing file, or for a writer on a new one.
 
@@ -124,14 +135,14 @@ def sqlite_engine(path: Path, *, readonly: bool) -> Engine:
             check_same_thread=False,
             cached_statements=256,
         )
-        connection.execute("PRAGMA foreign_keys = ON")
-        if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
-            # Safe against killed processes; a power cut may lose the last commits. Durable writes ask for FULL.
-            connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA temp_store = MEMORY")
-        if readonly:
-            connection.execute("PRAGMA query_only = ON")
-            connection.execute("PRAGMA cache_size = -65536")
+        try:
+            _configure(connection, readonly=readonly)
+        except UnicodeDecodeError as error:
+            connection.close()
+            # Damage in the schema: Python cannot read the message in which SQLite quotes it.
+            damaged = sqlite3.DatabaseError(str(error))
+            damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damaged from error
         return connection
 
     # A reader reconnects each time: whether a log can be used depends on the other processes.
