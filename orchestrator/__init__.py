@@ -1,7 +1,8 @@
 """Turn an ablation grid into trials on Ray, and keep what they show in a results database."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trainer.lazy import on_first_use
 
 if TYPE_CHECKING:
     from orchestrator.database import open_database
@@ -26,8 +27,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_HOMES[name]), name)
+    __getattr__ = on_first_use(__name__, _HOMES)

@@ -138,13 +138,13 @@ def run_grid(
         ownerless_since: float | None = None
         while True:
             # Count the other drivers' trials before planning, so that a trial they finish in between appears as done.
-            others = _others(database, grid, driver)
+            by_driver = _others(database, grid, driver)
             plan = plan_of(grid, database)
             wanted = [entry.trial for entry in plan.pending if entry.trial.key not in tried]
             claimed = database.claim([trial.key for trial in wanted], driver) if wanted else set()
-            if set(others) != announced:
-                announced, shared = set(others), True
-                observer.note(_elsewhere(database, others, wait))
+            if set(by_driver) != announced:
+                announced, shared = set(by_driver), True
+                observer.note(_elsewhere(database, by_driver, wait))
             if claimed:
                 trials = [trial for trial in wanted if trial.key in claimed]
                 with _watched(database, driver, grid.name, trials, plan, observer) as listener:
@@ -153,7 +153,7 @@ def run_grid(
                     run_trials(database, trials, settings, listener)
                 tried |= claimed
                 continue
-            left = len(wanted) + others.total()
+            left = len(wanted) + by_driver.total()
             if not left or not wait:
                 break
             if not wanted:

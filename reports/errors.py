@@ -13,9 +13,9 @@ class ReportError(ValueError):
     exit_code = 2
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> ReportError:
+def unknown(kind: str, name: str, names: Iterable[str]) -> ReportError:
     """Return the error of a name that nothing has, with the names that are near, or else those that there are."""
-    known = list(known)
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else f" (there are: {', '.join(known[:20]) or 'none'})"
+    allowed = list(names)
+    near = get_close_matches(name, allowed, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else f" (there are: {', '.join(allowed[:20]) or 'none'})"
     return ReportError(f"there is no {kind} {name!r}{hint}")

@@ -92,8 +92,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
         options.given["milestones"] = [part for part in options.given["milestones"].split(",") if part.strip()]
     if options.evaluate:
         useless = [option(name) for name in options.given if name not in OF_EVALUATION]
-        others = ("checkpoint", "checkpoint_seconds", "config")
-        useless += [option(name) for name in others if getattr(options, name) is not None]
+        of_training = ("checkpoint", "checkpoint_seconds", "config")
+        useless += [option(name) for name in of_training if getattr(options, name) is not None]
         if useless:
             raise BadArguments(
                 f"--evaluate takes the configuration from its checkpoint; leave out {', '.join(useless)}"

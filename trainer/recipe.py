@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +26,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(ABC):
     """A way to update parameters, as a dataclass of hyperparameters. Subclasses name themselves and register.
 
     `reads` names the fields of a configuration that no optimizer reads unless it lists them. `defaults` holds the
@@ -40,12 +41,12 @@ class Optimizer:
     def __init_subclass__(cls) -> None:
         OPTIMIZERS[cls.name] = cls
 
+    @abstractmethod
     def build(self, config: TrainConfig, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
         """Build the optimizer of these parameters.
 
         Its state and its count of steps are to be on the device of the parameters, where a recorded step changes them.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class AdamW(Optimizer):
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(ABC):
     """A course of the learning rate, as a dataclass of hyperparameters. Subclasses name themselves and register.
 
     `reads` names the fields of a configuration that no schedule reads unless it lists them.
@@ -110,9 +111,9 @@ class Schedule:
     def __init_subclass__(cls) -> None:
         SCHEDULES[cls.name] = cls
 
+    @abstractmethod
     def factor(self, config: TrainConfig, epochs: float) -> float:
         """Return the factor on the learning rate after so many epochs (a fraction within an epoch), without warmup."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

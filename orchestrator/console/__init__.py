@@ -1,7 +1,8 @@
 """Screens: grids, plans and runs on the terminal or as a page."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trainer.lazy import on_first_use
 
 if TYPE_CHECKING:
     from orchestrator.console.doctor import check_machine, check_resume
@@ -27,22 +28,18 @@ __all__ = [
 
 # Imported on first use, so that the command line starts at once.
 _HOMES = {
-    "PageError": "watch",
-    "check_machine": "doctor",
-    "check_resume": "doctor",
-    "print_plan": "plan_view",
-    "print_status": "status",
-    "print_triage": "triage",
-    "run_display": "run_view",
-    "status_of": "status",
-    "terminal": "run_view",
-    "triage_of": "triage",
-    "watch_grids": "watch",
+    "PageError": ".watch",
+    "check_machine": ".doctor",
+    "check_resume": ".doctor",
+    "print_plan": ".plan_view",
+    "print_status": ".status",
+    "print_triage": ".triage",
+    "run_display": ".run_view",
+    "status_of": ".status",
+    "terminal": ".run_view",
+    "triage_of": ".triage",
+    "watch_grids": ".watch",
 }
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    __getattr__ = on_first_use(__name__, _HOMES)

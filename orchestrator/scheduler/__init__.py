@@ -1,7 +1,8 @@
 """Run trials on Ray: the cluster, Ray Tune, and the record of what happens."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trainer.lazy import on_first_use
 
 if TYPE_CHECKING:
     from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address
@@ -33,26 +34,22 @@ __all__ = [
 
 # Imported on first use, so that the command line starts without Ray.
 _HOMES = {
-    "Batch": "observer",
-    "CircuitOpen": "recorder",
-    "Interrupted": "signals",
-    "Observer": "observer",
-    "RayAway": "addresses",
-    "RunOptions": "options",
-    "SchedulerError": "addresses",
-    "Tracker": "trackers",
-    "TrackerError": "trackers",
-    "check_trackers": "trackers",
-    "cluster_address": "addresses",
-    "make_ready": "preflight",
-    "run_trials": "trials",
-    "time_trials": "trials",
-    "without_checkpoint": "preflight",
+    "Batch": ".observer",
+    "CircuitOpen": ".recorder",
+    "Interrupted": ".signals",
+    "Observer": ".observer",
+    "RayAway": ".addresses",
+    "RunOptions": ".options",
+    "SchedulerError": ".addresses",
+    "Tracker": ".trackers",
+    "TrackerError": ".trackers",
+    "check_trackers": ".trackers",
+    "cluster_address": ".addresses",
+    "make_ready": ".preflight",
+    "run_trials": ".trials",
+    "time_trials": ".trials",
+    "without_checkpoint": ".preflight",
 }
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    __getattr__ = on_first_use(__name__, _HOMES)

@@ -11,7 +11,7 @@ from orchestrator.storage import absolute, joined
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how the trials of `grid` run; no option changes what they compute.
+    """Options of running the trials of `grid`; none changes what the trials compute.
 
     `data_root` and `checkpoints` are paths or URLs. `environment` is the launch's provenance; `checkpoint_seconds` the
     least time between two checkpoints of a trial (None: see `trainer.train.train`); `stall_seconds` the silence after

@@ -33,23 +33,15 @@ from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.recorder import Recorder, Summary, retry_at_once
 from orchestrator.scheduler.signals import Interrupted, stop_signal
 from orchestrator.scheduler.trackers import tracker_callbacks
+from orchestrator.scheduler.trainable import trainable
 from orchestrator.storage import absolute
-from orchestrator.worker import Job, run_job
-from trainer.results import EpochResult
+from orchestrator.worker import Job
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
     from orchestrator.grid import Resources, Trial
 
 __all__ = ["run_trials", "time_trials"]
-
-# Metrics that every worker exports as ray_trial_<name>{trial="..."}.
-GAUGES = {
-    "epoch": "epochs trained",
-    "top1_error_percent": "top-1 error of the first network on the test split",
-    "seconds_per_epoch": "training, data and evaluation of the last epoch",
-    "images_per_second": "training images per second in the last epoch",
-}
 
 INFRASTRUCTURE_RETRIES = 3
 # Trials with fewer images than this in all their epochs (seconds of work) share processes: a process of its own costs a
@@ -249,7 +241,7 @@ def _run_shape(
     # With several processes, the trial's own process only watches them and needs nothing for itself.
     bundles = [{}, *[bundle] * shape.processes] if shape.processes > 1 else [bundle]
 
-    class Trial(wrap_function(_trainable, name="trial")):  # type: ignore[misc]
+    class Trial(wrap_function(trainable, name="trial")):  # type: ignore[misc]
         """A Tune trainable that shows the trial's name in Ray's dashboard."""
 
         def __repr__(self) -> str:
@@ -298,39 +290,6 @@ def _settle(recorder: Recorder) -> None:
         recorder.observer.tick()
         if number := stop_signal():
             raise Interrupted(number)
-
-
-def _trainable(config: dict[str, Any]) -> None:
-    from ray import tune
-    from ray.util.metrics import Gauge
-
-    job = Job(**json.loads(config["job"]))
-    gauges = {name: Gauge(f"trial_{name}", description, tag_keys=("trial",)) for name, description in GAUGES.items()}
-
-    def report(message: dict[str, Any]) -> None:
-        if message["kind"] == "epoch":
-            for name, value in _measures(EpochResult.from_dict(message["result"])).items():
-                gauges[name].set(value, tags={"trial": job.name})
-        tune.report(message)
-
-    if job.processes > 1 and not job.canary:
-        from orchestrator.worker.ranks import run_gang
-
-        run_gang(job, report)
-    else:
-        run_job(job, report)
-
-
-def _measures(result: EpochResult) -> dict[str, float]:
-    """Return the values of an epoch for Ray's metrics, by the names of `GAUGES`."""
-    training = result.train_seconds + result.data_seconds
-    main = [row for row in result.evaluations if row.classifier == "main" and row.split == "test"]
-    return {
-        "epoch": result.epoch + 1,
-        "top1_error_percent": main[0].metrics.top1_error,
-        "seconds_per_epoch": training + result.eval_seconds,
-        "images_per_second": result.images / training,
-    }
 
 
 def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, timed: int | None) -> Job:

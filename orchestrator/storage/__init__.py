@@ -1,7 +1,8 @@
 """Storage of checkpoints and data: local files and object stores."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trainer.lazy import on_first_use
 
 if TYPE_CHECKING:
     from orchestrator.storage.staging import local_checkpoint, local_data, missing_data, node_folder
@@ -23,22 +24,18 @@ __all__ = [
 
 # Imported on first use, so that the command line starts at once.
 _HOMES = {
-    "StorageAway": "store",
-    "StorageError": "store",
-    "Store": "store",
-    "absolute": "store",
-    "check_writable": "store",
-    "is_url": "store",
-    "joined": "store",
-    "local_checkpoint": "staging",
-    "local_data": "staging",
-    "missing_data": "staging",
-    "node_folder": "staging",
+    "StorageAway": ".store",
+    "StorageError": ".store",
+    "Store": ".store",
+    "absolute": ".store",
+    "check_writable": ".store",
+    "is_url": ".store",
+    "joined": ".store",
+    "local_checkpoint": ".staging",
+    "local_data": ".staging",
+    "missing_data": ".staging",
+    "node_folder": ".staging",
 }
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    __getattr__ = on_first_use(__name__, _HOMES)

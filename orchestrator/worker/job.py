@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to run one trial; plain values, because it travels between machines.
+    """A trial as a worker gets it, in plain values, because a job travels between machines.
 
     A timing pass has no checkpoint, stops after `warm_up` + `timed` epochs and reports the last `timed` of them. A
     canary is a rehearsal: `checkpoint` is the file in whose folder it writes its own. `cpus` and `gpus` are those of

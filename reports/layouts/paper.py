@@ -168,8 +168,8 @@ def _table4(results: Results) -> list[Table]:
     for part in slices(results, "table4", accept):
         lines = []
         for network in part.networks:
-            found = {_stages(cell) for cell in part.cells if cell.network == network}
-            for number in sorted(found | {4, 3, 2}, reverse=True):
+            stages = {_stages(cell) for cell in part.cells if cell.network == network}
+            for number in sorted(stages | {4, 3, 2}, reverse=True):
                 cell = part.find(network, ALL_THREE, partial(_has_stages, number))
                 lines.append(Line(titles.network(network), f"{network}/stages{number}", (str(number),), cell))
         ending = "The network ends after block N; BYOT teaches the deepest head alone, that of block N - 1."

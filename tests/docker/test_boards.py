@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 from ruamel.yaml import YAML
 
-from orchestrator.scheduler.trials import GAUGES
+from orchestrator.scheduler.trainable import GAUGES
 from tests.orchestrator.runs import ended, wait_for, workplace
 
 FOLDER = Path(__file__).parents[2] / "docker"

@@ -1,7 +1,8 @@
 """Data sets: downloaded, read, augmented and given out in batches."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trainer.lazy import on_first_use
 
 if TYPE_CHECKING:
     from trainer.data.download import alone, file_problem, prepare, what_is_missing
@@ -28,25 +29,21 @@ __all__ = [
 
 # Imported on first use, so that a grid is checked without torch.
 _HOMES = {
-    "EvaluationSet": "splits",
-    "EvaluationSets": "splits",
-    "ImageFiles": "reading",
-    "Images": "reading",
-    "Splits": "splits",
-    "alone": "download",
-    "epoch_loader": "splits",
-    "evaluation_sets": "splits",
-    "file_problem": "download",
-    "list_folder": "folders",
-    "load_splits": "splits",
-    "prepare": "download",
-    "read_dataset": "reading",
-    "what_is_missing": "download",
+    "EvaluationSet": ".splits",
+    "EvaluationSets": ".splits",
+    "ImageFiles": ".reading",
+    "Images": ".reading",
+    "Splits": ".splits",
+    "alone": ".download",
+    "epoch_loader": ".splits",
+    "evaluation_sets": ".splits",
+    "file_problem": ".download",
+    "list_folder": ".folders",
+    "load_splits": ".splits",
+    "prepare": ".download",
+    "read_dataset": ".reading",
+    "what_is_missing": ".download",
 }
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    __getattr__ = on_first_use(__name__, _HOMES)

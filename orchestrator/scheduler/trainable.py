@@ -1,0 +1,51 @@
+"""Run a trial where Tune has placed it: the function that Ray's workers execute."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from orchestrator.worker import Job, run_job
+from trainer.results import EpochResult
+
+# Metrics that every worker exports as ray_trial_<name>{trial="..."}.
+GAUGES = {
+    "epoch": "epochs trained",
+    "top1_error_percent": "top-1 error of the first network on the test split",
+    "seconds_per_epoch": "training, data and evaluation of the last epoch",
+    "images_per_second": "training images per second in the last epoch",
+}
+
+
+def trainable(config: dict[str, Any]) -> None:
+    """Run the job of a Tune trial, and report its messages to Tune and its measures to Ray's metrics."""
+    from ray import tune
+    from ray.util.metrics import Gauge
+
+    job = Job(**json.loads(config["job"]))
+    gauges = {name: Gauge(f"trial_{name}", description, tag_keys=("trial",)) for name, description in GAUGES.items()}
+
+    def report(message: dict[str, Any]) -> None:
+        if message["kind"] == "epoch":
+            for name, value in _measures(EpochResult.from_dict(message["result"])).items():
+                gauges[name].set(value, tags={"trial": job.name})
+        tune.report(message)
+
+    if job.processes > 1 and not job.canary:
+        from orchestrator.worker.ranks import run_gang
+
+        run_gang(job, report)
+    else:
+        run_job(job, report)
+
+
+def _measures(result: EpochResult) -> dict[str, float]:
+    """Return the values of an epoch for Ray's metrics, by the names of `GAUGES`."""
+    training = result.train_seconds + result.data_seconds
+    main = [row for row in result.evaluations if row.classifier == "main" and row.split == "test"]
+    return {
+        "epoch": result.epoch + 1,
+        "top1_error_percent": main[0].metrics.top1_error,
+        "seconds_per_epoch": training + result.eval_seconds,
+        "images_per_second": result.images / training,
+    }
