@@ -1,8 +1,7 @@
 """Turn an ablation grid into trials on Ray, and keep what they show in a results database."""
 
-from typing import TYPE_CHECKING
-
-from trainer.lazy import on_first_use
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.database import open_database
@@ -27,4 +26,8 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-    __getattr__ = on_first_use(__name__, _HOMES)
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
