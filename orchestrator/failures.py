@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import OrchestrateError
-from trainer.errors import PeerLost, TrainerError
+from trainer.errors import RankLost, TrainerError
 
 INFRASTRUCTURE, OUT_OF_MEMORY, DIVERGED, DATA, CODE = "infrastructure", "out_of_memory", "diverged", "data", "code"
 
@@ -113,7 +113,7 @@ def failure_of(error: BaseException, gpu: str = "") -> Failure:
     trace = "".join(traceback.format_exception(error))
     # A broken GPU fails wherever the program happens to be.
     cause = (faulty,) if faulty else (fingerprint(type(error).__name__, place, message),)
-    follows = isinstance(error, PeerLost) or _LOST_RANK.search(first) is not None
+    follows = isinstance(error, RankLost) or _LOST_RANK.search(first) is not None
     return Failure(kind, f"{message}\n{trace}", _digest((kind, *cause)), follows)
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from trainer.arguments import option, parse_arguments
 from trainer.config import TrainConfig, config_problems
-from trainer.errors import Diverged, PeerLost, TrainerError
+from trainer.errors import Diverged, RankLost, TrainerError
 from trainer.results import EpochResult, Evaluation
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -191,7 +191,7 @@ def _foreseen() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except PeerLost:
+    except RankLost:
         raise _Stop("another process of this training has ended; what it says is the reason", FAILED) from None
     except Diverged as error:
         raise _Stop(f"{error}: it diverged; a lower --learning-rate may help", FAILED) from None

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trainer.errors import PeerLost
+from trainer.errors import RankLost
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -142,7 +142,7 @@ def broadcast_state(state: dict[str, Any] | None, device: torch.device) -> dict[
 
 @contextmanager
 def watching_ranks() -> Iterator[None]:
-    """Raise PeerLost in the place of the many errors of a broken connection to another rank.
+    """Raise RankLost in the place of the many errors of a broken connection to another rank.
 
     Over gloo the connection breaks at once. NCCL may wait instead: the program that starts the ranks has to end them
     together. Most errors of NCCL have other causes (an interface, shared memory, a driver), so that their message is
@@ -155,7 +155,7 @@ def watching_ranks() -> Iterator[None]:
             raise
         first = str(error).splitlines()[0]
         if _tells_of_a_loss(error):
-            raise PeerLost(f"another process of this training has ended ({first})") from error
+            raise RankLost(f"another process of this training has ended ({first})") from error
         if "NCCL" in str(error):
             # NCCL's message has the cause in its later lines.
             error.add_note("NCCL_DEBUG=INFO in the environment has NCCL say more")

@@ -25,7 +25,7 @@ class Diverged(TrainerError):
     failure = "diverged"
 
 
-class PeerLost(TrainerError, ConnectionError):
+class RankLost(TrainerError, ConnectionError):
     """Another process that trains the same network has ended; why is for that one to say."""
 
     exit_code = 1

@@ -65,6 +65,11 @@ class EpochResult:
     peak_memory_bytes: int | None = None
     restored: bool = False
 
+    @property
+    def seconds(self) -> float:
+        """Return the seconds of the epoch in all: training, data and evaluation."""
+        return self.train_seconds + self.eval_seconds + self.data_seconds
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts, as JSON and checkpoints hold them."""
         return asdict(self)

@@ -91,7 +91,7 @@ def train(
         DataError: the data set is missing or damaged.
         CheckpointError: the checkpoint belongs to another configuration, a newer program, or is none.
         OSError: the checkpoint cannot be read or written.
-        PeerLost: another process that trains the same networks has ended.
+        RankLost: another process that trains the same networks has ended.
     """
     place = prepare_device(device, deterministic=deterministic)
     run = _Run(place, data_root, checkpoint, checkpoint_seconds, stop_after, engine, report_engine)

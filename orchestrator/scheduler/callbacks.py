@@ -10,11 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator.failures import Failure, infrastructure_failure
+from orchestrator.failures import infrastructure_failure
 from orchestrator.scheduler.cluster import Cluster, RayEnded
 from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.recorder import Recorder, retry_at_once
 from orchestrator.scheduler.signals import Interrupted, stop_signal
+from orchestrator.worker.messages import Done, EngineChanged, EpochDone, Failed, Started, TeacherEpoch, from_values
 
 # Least stall timeout in seconds until a trial's first epoch is over: imports, data and compilation are slow.
 START_SECONDS = 900.0
@@ -60,26 +61,25 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
         ) -> None:
             with self.guarded():
-                key, kind = _key(trial), result.get("kind")
+                key, message = _key(trial), from_values(result)
                 self.heard[key] = time.monotonic()
-                if kind in ("epoch", "teacher"):
+                if isinstance(message, EpochDone | TeacherEpoch):
                     self.starting.discard(key)
-                if kind == "started":
-                    recorder.started(key, result)
-                elif kind == "engine":
-                    recorder.engine(key, result["engine"])
-                elif kind == "epoch":
-                    recorder.epoch(key, result)
-                elif kind == "failed":
-                    failure = Failure(result["error_class"], result["text"], result["fingerprint"])
-                    recorder.failing(key, failure, by_worker=True)
-                    if not retry_at_once(failure):
+                if isinstance(message, Started):
+                    recorder.started(key, message)
+                elif isinstance(message, EngineChanged):
+                    recorder.engine(key, message.engine)
+                elif isinstance(message, EpochDone):
+                    recorder.epoch(key, message)
+                elif isinstance(message, Failed):
+                    recorder.failing(key, message.failure, by_worker=True)
+                    if not retry_at_once(message.failure):
                         # Its process ends now; Tune must not retry the trial.
                         trial.max_failures = 0
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
             with self.guarded():
-                if (trial.last_result or {}).get("kind") == "done":
+                if (trial.last_result or {}).get("kind") == Done.__name__:
                     recorder.done(_key(trial))
 
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:

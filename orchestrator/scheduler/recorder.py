@@ -14,8 +14,8 @@ from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infras
 from orchestrator.scheduler.journal import Journal
 from orchestrator.scheduler.observer import Observer
 from orchestrator.text import counted
-from orchestrator.timing import Timing, label
-from trainer.results import EpochResult
+from orchestrator.timing import label
+from orchestrator.worker.messages import EpochDone, Started
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -140,30 +140,27 @@ class Recorder:
             self.journal.write("lock check", self.database.check_lock)
             self.last_lock_check = time.monotonic()
 
-    def started(self, key: str, message: Mapping[str, Any]) -> None:
+    def started(self, key: str, message: Started) -> None:
         """Record that a worker has begun with a trial."""
         self.reasons.pop(key, None)
         self.explained.discard(key)
-        where = {name: message[name] for name in ("host", "device", "device_uuid", "pid", "log")}
-        environment = {**self.environment, **message["environment"]}
-        device = message.get("device_id") or message["device_uuid"] or message["device"]
-        # PIDs of all ranks on this host.
-        pids = frozenset(message.get("pids", [message["pid"]]))
-        attempt = self.running[key] = Attempt(message["host"], device, pids, message["began"])
-        attempt.hear(message["began"])
+        where = {name: getattr(message, name) for name in ("host", "device", "device_uuid", "pid", "log")}
+        environment = {**self.environment, **message.environment}
+        attempt = Attempt(message.host, message.device_id, frozenset(message.pids), message.began)
+        self.running[key] = attempt
+        attempt.hear(message.began)
         self._start(attempt, key, environment, where)
-        self.observer.started(self.trials[key].name, message["host"], message["device"])
+        self.observer.started(self.trials[key].name, message.host, message.device)
 
-    def epoch(self, key: str, message: Mapping[str, Any]) -> None:
+    def epoch(self, key: str, message: EpochDone) -> None:
         """Record an epoch that a worker has finished."""
-        attempt = self.running[key]
-        result = EpochResult.from_dict(message["result"])
-        neighbours = self._neighbours(attempt, message["began"], message["ended"])
+        attempt, result = self.running[key], message.result
+        neighbours = self._neighbours(attempt, message.began, message.ended)
         on_device = [other for other in neighbours if other.device == attempt.device]
         co_located, on_host = ({pid for other in group for pid in other.pids} for group in (on_device, neighbours))
-        quality = label(Timing(**message["timing"]), co_located, shared=bool(on_device), host_pids=on_host)
+        quality = label(message.timing, co_located, shared=bool(on_device), host_pids=on_host)
         attempt.epochs = max(attempt.epochs, result.epoch + 1)
-        attempt.hear(message["ended"])
+        attempt.hear(message.ended)
         at = _now()
         self.journal.write("epoch", lambda: self.database.record_epoch(attempt.row, result, quality, at=at))
         self.observer.epoch(self.trials[key].name, result, quality)

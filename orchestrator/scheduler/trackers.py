@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 from orchestrator.errors import OrchestrateError
 from orchestrator.scheduler.observer import Observer
 from orchestrator.scheduler.options import RunOptions
+from orchestrator.worker.messages import EpochDone, from_values
+from trainer.results import EpochResult
 
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
 
@@ -34,17 +37,19 @@ def check_trackers(names: Iterable[str]) -> None:
             )
 
 
-def flat_metrics(result: dict[str, Any]) -> dict[str, float]:
-    """Return an epoch's finite numbers (`EpochResult` as a dict) by name: `loss/cross_entropy`, `test/main/nll`.
+def flat_metrics(result: EpochResult) -> dict[str, float]:
+    """Return an epoch's finite numbers by name: `loss/cross_entropy`, `test/main/nll`.
 
     The second of two networks has its number in the name: `test/1/main/nll`.
     """
-    numbers = {name: result[name] for name in ("learning_rate", "train_seconds", "eval_seconds", "data_seconds")}
-    numbers |= {f"loss/{name}": value for name, value in result["losses"].items()}
-    for evaluation in result["evaluations"]:
-        network = f"{evaluation['network']}/" if evaluation["network"] else ""
-        place = f"{evaluation['split']}/{network}{evaluation['classifier']}"
-        metrics = evaluation["metrics"] | {"ood_auroc": evaluation["ood_auroc"]}
+    numbers = {
+        name: getattr(result, name) for name in ("learning_rate", "train_seconds", "eval_seconds", "data_seconds")
+    }
+    numbers |= {f"loss/{name}": value for name, value in result.losses.items()}
+    for evaluation in result.evaluations:
+        network = f"{evaluation.network}/" if evaluation.network else ""
+        place = f"{evaluation.split}/{network}{evaluation.classifier}"
+        metrics = asdict(evaluation.metrics) | {"ood_auroc": evaluation.ood_auroc}
         numbers |= {f"{place}/{name}": value for name, value in metrics.items()}
     return {name: float(value) for name, value in numbers.items() if value is not None and math.isfinite(value)}
 
@@ -99,9 +104,10 @@ def tracker_callbacks(options: RunOptions, observer: Observer) -> list[Any]:
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
         ) -> None:
-            if result.get("kind") == "epoch" and not result["result"]["restored"]:
-                step = result["result"]["epoch"] + 1
-                metrics = flat_metrics(result["result"])
+            message = from_values(result)
+            if isinstance(message, EpochDone) and not message.result.restored:
+                step = message.result.epoch + 1
+                metrics = flat_metrics(message.result)
                 self.forward("log_trial_result", step, trial, {"training_iteration": step, **metrics})
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:

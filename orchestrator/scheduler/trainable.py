@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from orchestrator.worker import Job, run_job
+from orchestrator.worker.messages import EpochDone, Message, to_values
 from trainer.results import EpochResult
 
 # Metrics that every worker exports as ray_trial_<name>{trial="..."}.
@@ -25,27 +26,26 @@ def trainable(config: dict[str, Any]) -> None:
     job = Job(**json.loads(config["job"]))
     gauges = {name: Gauge(f"trial_{name}", description, tag_keys=("trial",)) for name, description in GAUGES.items()}
 
-    def report(message: dict[str, Any]) -> None:
-        if message["kind"] == "epoch":
-            for name, value in _measures(EpochResult.from_dict(message["result"])).items():
+    def report(message: Message) -> None:
+        if isinstance(message, EpochDone):
+            for name, value in _measures(message.result).items():
                 gauges[name].set(value, tags={"trial": job.name})
-        tune.report(message)
+        tune.report(to_values(message))
 
     if job.processes > 1 and not job.canary:
-        from orchestrator.worker.ranks import run_gang
+        from orchestrator.worker.ranks import run_ranks
 
-        run_gang(job, report)
+        run_ranks(job, report)
     else:
         run_job(job, report)
 
 
 def _measures(result: EpochResult) -> dict[str, float]:
     """Return the values of an epoch for Ray's metrics, by the names of `GAUGES`."""
-    training = result.train_seconds + result.data_seconds
     main = [row for row in result.evaluations if row.classifier == "main" and row.split == "test"]
     return {
         "epoch": result.epoch + 1,
         "top1_error_percent": main[0].metrics.top1_error,
-        "seconds_per_epoch": training + result.eval_seconds,
-        "images_per_second": result.images / training,
+        "seconds_per_epoch": result.seconds,
+        "images_per_second": result.images / (result.train_seconds + result.data_seconds),
     }

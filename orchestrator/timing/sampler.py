@@ -125,10 +125,10 @@ def label(
     return _quality(timing.detail, frozenset(co_located_pids), shared, frozenset(host_pids))
 
 
-def worst(timings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the timing, of several processes', that spoils a time the most (see `label`), as plain values."""
+def worst(timings: Sequence[Timing]) -> Timing:
+    """Return the timing, of several ranks', that spoils a time the most (see `label`)."""
     order = (FOREIGN_LOAD, THROTTLED, PACKED, UNKNOWN, EXCLUSIVE)
-    return min(timings, key=lambda timing: order.index(timing["quality"]))
+    return min(timings, key=lambda timing: order.index(timing.quality))
 
 
 def device_facts(device: str, *, uuid: str | None = None, nvml: Any = None, root: Path = Path("/")) -> dict[str, Any]:

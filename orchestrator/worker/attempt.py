@@ -10,9 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
 from functools import cache
-from typing import Any
 
 import psutil
 
@@ -20,72 +18,84 @@ from orchestrator.failures import Failure, failure_of
 from orchestrator.provenance import code_digest, package_versions
 from orchestrator.storage import local_checkpoint, local_data, node_folder
 from orchestrator.worker.gpu_names import gpu_name, gpu_uuid
-from orchestrator.worker.job import Job, Member
+from orchestrator.worker.job import Job, Rank
+from orchestrator.worker.messages import (
+    DataProgress,
+    Done,
+    EngineChanged,
+    EpochDone,
+    Failed,
+    Message,
+    Started,
+    TeacherEpoch,
+)
 from orchestrator.worker.trial_log import logged_to, new_log
 from trainer.results import EpochResult
 
 log = logging.getLogger("trainer")
 
+Report = Callable[[Message], None]
 
-def run_job(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
-    """Run one trial and report `started`, an `epoch` message each, then `done` or `failed`.
+
+def run_job(job: Job, report: Report) -> None:
+    """Run one trial and report `Started`, an `EpochDone` per epoch, then `Done` or `Failed`.
 
     Raises RuntimeError after a failure was reported, so that its process is not used for another trial.
     """
     conclude(attempt(job, report), report)
 
 
-def conclude(failure: Failure | None, report: Callable[[dict[str, Any]], None]) -> None:
+def conclude(failure: Failure | None, report: Report) -> None:
     """Report how a trial ended; raises as `run_job`."""
     if failure is None:
-        report({"kind": "done"})
+        report(Done())
         return
-    report({"kind": "failed", **failure.to_dict()})
+    report(Failed(failure))
     # Not the original exception: to read it the driver would have to import its module, and would fail with more than
     # this trial where it cannot.
     raise RuntimeError(failure.message)
 
 
-def attempt(job: Job, report: Callable[[dict[str, Any]], None], member: Member | None = None) -> Failure | None:
+def attempt(job: Job, report: Report, rank: Rank | None = None) -> Failure | None:
     """Train or rehearse in this process, alone or as one of several, and report; the failure if there was one."""
     failure = None
     try:
-        if member is None:
+        if rank is None:
             log_path = new_log(job.log_folder, job.name, job.key)
-            member = Member(0, "cuda:0" if job.gpus > 0 else "cpu", (), log_path, lambda device: nullcontext())
-        with logged_to(member.log_path):
+            rank = Rank(0, "cuda:0" if job.gpus > 0 else "cpu", (), log_path, lambda device: nullcontext())
+        with logged_to(rank.log_path):
             try:
                 if job.engine == "compiled":
                     _keep_compiled(job)
-                (_rehearse if job.canary else _train)(job, report, member)
+                (_rehearse if job.canary else _train)(job, report, rank)
             except Exception as error:
-                log.error("%s\n%s", job.name, failure_of(error, gpu_name(member.device)).text)
+                log.error("%s\n%s", job.name, failure_of(error, gpu_name(rank.device)).text)
                 raise
     except Exception as error:
-        failure = failure_of(error, gpu_name(member.device) if member else "")
+        failure = failure_of(error, gpu_name(rank.device) if rank else "")
     _clean_up(failed=failure is not None)
     return failure
 
 
-def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -> None:
+def _train(job: Job, report: Report, rank: Rank) -> None:
     from orchestrator.timing import DeviceSampler
     from trainer.config import TrainConfig
     from trainer.train import train
 
-    started = _start(job, member)
+    started = _start(job, rank)
     report(started)
     config = TrainConfig(**job.config)
     data_root = local_data(config, job.data_root, _progress(report))
 
     with (
-        member.together(member.device),
+        rank.process_group(rank.device),
         # Of several processes the first one alone reads and writes it.
-        local_checkpoint(job.checkpoint if member.number == 0 else None) as (checkpoint, put_back),
+        local_checkpoint(job.checkpoint if rank.number == 0 else None) as (checkpoint, put_back),
         DeviceSampler(
-            member.device,
-            uuid=gpu_uuid(member.device),
-            cpus=job.cpus * (1 + len(member.companions)),
-            own_pids=lambda: _with_children(member.companions),
+            rank.device,
+            uuid=gpu_uuid(rank.device),
+            cpus=job.cpus * (1 + len(rank.other_pids)),
+            own_pids=lambda: _with_children(rank.other_pids),
         ) as sampler,
     ):
         began = time.monotonic()
@@ -98,22 +108,13 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
                 began = ended
                 return
             errors = {e.classifier: round(e.metrics.top1_error, 2) for e in result.evaluations if e.split == "test"}
-            seconds = result.train_seconds + result.eval_seconds + result.data_seconds
             # The same mark as in the trainer's own command.
             mark = "  (from the checkpoint)" if result.restored else ""
             place = f"{result.epoch + 1}/{config.epochs}"
-            log.info("epoch %s: %.2f s, top-1 error %s%s", place, seconds, errors, mark)
+            log.info("epoch %s: %.2f s, top-1 error %s%s", place, result.seconds, errors, mark)
             # Upload first: an epoch that was reported is never trained again.
             put_back()
-            report(
-                {
-                    "kind": "epoch",
-                    "result": result.to_dict(),
-                    "timing": asdict(timing),
-                    "began": began,
-                    "ended": ended,
-                }
-            )
+            report(EpochDone(result, timing, began, ended))
             # The time between two epochs (checkpoint, report) is not part of an epoch.
             sampler.mark()
             began = time.monotonic()
@@ -123,19 +124,19 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
             log.info("teacher: epoch %d/%d", result.epoch + 1, config.epochs)
             put_back()
             # The driver takes a silent trial for a hung one.
-            report({"kind": "teacher"})
+            report(TeacherEpoch())
             sampler.mark()
             began = time.monotonic()
 
         def on_engine(engine: str) -> None:
             # Rarely differs from the engine reported at the start: recording a step failed.
-            if engine != started["environment"]["engine"]:
-                report({"kind": "engine", "engine": engine})
+            if engine != started.environment["engine"]:
+                report(EngineChanged(engine))
 
         train(
             config,
             on_epoch,
-            device=member.device,
+            device=rank.device,
             data_root=data_root,
             checkpoint=checkpoint,
             checkpoint_seconds=job.checkpoint_seconds,
@@ -148,11 +149,11 @@ def _train(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -
         put_back()
 
 
-def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member) -> None:
+def _rehearse(job: Job, report: Report, rank: Rank) -> None:
     from trainer.canary import rehearse
     from trainer.config import TrainConfig
 
-    started = _start(job, member)
+    started = _start(job, rank)
     # Of several processes, what one of them has to do.
     share = -(-job.config["batch_size"] // job.processes)
     config = TrainConfig(**{**job.config, "batch_size": share})
@@ -160,15 +161,15 @@ def _rehearse(job: Job, report: Callable[[dict[str, Any]], None], member: Member
         with local_checkpoint(job.checkpoint) as (checkpoint, _):
             measured = rehearse(
                 config,
-                device=member.device,
+                device=rank.device,
                 data_root=local_data(config, job.data_root, _progress(report)),
-                folder=checkpoint.parent if checkpoint else member.log_path.parent,
+                folder=checkpoint.parent if checkpoint else rank.log_path.parent,
                 # That of the trials, of which each may run in several processes.
-                engine=started["environment"]["engine"],
+                engine=started.environment["engine"],
                 deterministic=job.deterministic,
-                report_engine=lambda engine: started["environment"].update(engine=engine),
+                report_engine=lambda engine: started.environment.update(engine=engine),
             )
-        started["environment"]["canary"] = measured.to_dict()
+        started.environment["canary"] = measured.to_dict()
         log.info("canary: %s", measured)
     finally:
         # Only now, because an attempt keeps the facts of its start.
@@ -198,13 +199,13 @@ def _keep_compiled(job: Job) -> None:
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = str(max(1, int(job.cpus)))
 
 
-def _start(job: Job, member: Member) -> dict[str, Any]:
+def _start(job: Job, rank: Rank) -> Started:
     """Return the message with the place where the trial runs."""
     import torch
 
     from orchestrator.timing import device_facts
 
-    device = member.device
+    device = rank.device
     torch.set_num_threads(max(1, int(job.cpus)))
     facts = device_facts(device, uuid=gpu_uuid(device))
     digest = code_digest()
@@ -220,26 +221,26 @@ def _start(job: Job, member: Member) -> dict[str, Any]:
     if environment["code_changed"]:
         log.warning("the trainer's code has changed since the launch: this trial runs code %s", digest[:12])
     log.info("%s: key %s on %s %s", job.name, job.key, socket.gethostname(), device)
-    return {
-        "kind": "started",
-        "host": socket.gethostname(),
-        "device": f"{device} ({facts['name']})" if facts.get("name") else device,
-        "device_uuid": facts.get("uuid"),
+    return Started(
+        host=socket.gethostname(),
+        device=f"{device} ({facts['name']})" if facts.get("name") else device,
+        device_uuid=facts.get("uuid"),
         # Without a UUID the GPUs of a host would all be cuda:0, and trials on different ones would seem to share one.
-        "device_id": facts.get("uuid") or (gpu_name(device) or device),
-        "pid": os.getpid(),
-        "log": str(member.log_path),
-        "began": time.monotonic(),
-        "environment": environment,
-    }
+        device_id=facts.get("uuid") or gpu_name(device) or device,
+        pid=os.getpid(),
+        pids=(os.getpid(),),
+        log=str(rank.log_path),
+        began=time.monotonic(),
+        environment=environment,
+    )
 
 
-def _progress(report: Callable[[dict[str, Any]], None]) -> Callable[[str], None]:
+def _progress(report: Report) -> Callable[[str], None]:
     """Return the progress function of downloads; its reports keep the driver from taking the trial for a hung one."""
 
     def say(line: str) -> None:
         log.info("%s", line)
-        report({"kind": "data"})
+        report(DataProgress())
 
     return say
 

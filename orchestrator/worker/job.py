@@ -37,14 +37,14 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Member:
-    """A process's place among those that train a trial together, see `orchestrator.worker.ranks`.
+class Rank:
+    """One rank of a trial's processes, see `orchestrator.worker.ranks`.
 
-    `companions` are the pids of the others on its host; `together(device)` is the context in which they train.
+    `other_pids` are those of the other ranks on its host; `process_group(device)` is the context in which it trains.
     """
 
     number: int
     device: str
-    companions: tuple[int, ...]
+    other_pids: tuple[int, ...]
     log_path: Path
-    together: Callable[[str], AbstractContextManager[None]]
+    process_group: Callable[[str], AbstractContextManager[None]]

@@ -1,7 +1,7 @@
 """One trial in several processes: Ray actors in the trial's placement group, watched by the trial's own process.
 
-The trial's process trains nothing. It hears all the others, ends them together when one fails, and says why: those
-that wait for a lost one in a collective operation could not.
+The trial's process trains nothing. It merges the ranks' messages and kills all ranks when one fails, because ranks
+that are blocked in a collective operation cannot report.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from orchestrator.failures import Failure, failure_of, infrastructure_failure, process_ended
 from orchestrator.timing import worst
 from orchestrator.worker.attempt import attempt, conclude
-from orchestrator.worker.job import Job, Member
+from orchestrator.worker.job import Job, Rank
+from orchestrator.worker.messages import Done, EpochDone, Failed, Message, Started
 from orchestrator.worker.trial_log import new_log
 
-# Seconds to wait, after a rank has lost another one, for that one's own reason or its death.
+# Seconds to wait, after a rank has lost another one, for the reason or the death of the lost rank.
 REASON_SECONDS = 10.0
-
-Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Place:
     gpus: tuple[str, ...]
 
 
-def run_gang(job: Job, report: Callable[[Message], None]) -> None:
+def run_ranks(job: Job, report: Callable[[Message], None]) -> None:
     """Run one trial in `job.processes` processes; reports and raises as `orchestrator.worker.attempt.run_job`."""
     group = get_current_placement_group()
     assert group is not None
@@ -97,67 +96,60 @@ def _watched(job: Job, actors: Sequence[Any], report: Callable[[Message], None])
             if number in concluded:
                 continue
             lost = f"process {number} of the trial's {len(actors)} ended without a word, its training unfinished"
-            message = {"failure": infrastructure_failure(lost)}
+            message = Failed(infrastructure_failure(lost))
         except RayError as error:
             del streams[stream]
-            message = {"failure": process_ended(str(error), f"process {number} of the trial's {len(actors)}")}
-        if "kind" not in message:
+            message = Failed(process_ended(str(error), f"process {number} of the trial's {len(actors)}"))
+        if isinstance(message, Done):
             concluded.add(number)
-        if "finished" in message:
-            continue
-        if "failure" not in message:
+        elif not isinstance(message, Failed):
             merged.hear(number, message)
-        elif not message["failure"].lost_rank:
-            failure: Failure = message["failure"]
-            return failure
+        elif not message.failure.lost_rank:
+            return message.failure
         else:
-            failures.append(message["failure"])
+            concluded.add(number)
+            failures.append(message.failure)
             deadline = deadline or time.monotonic() + REASON_SECONDS
     return failures[0] if failures else None
 
 
 class _Merged:
-    """Makes one message of what all processes say of a start or an epoch; of the rest it passes on the first's."""
+    """Merges the ranks' messages of a start or an epoch into one; of all other messages it passes on rank 0's."""
 
     def __init__(self, count: int, report: Callable[[Message], None]) -> None:
         self.count, self.report = count, report
-        self.waiting: dict[tuple[str, int], dict[int, Message]] = {}
+        self.waiting: dict[int | None, dict[int, Message]] = {}
 
     def hear(self, number: int, message: Message) -> None:
-        """Take what a process says; report it when all have."""
-        kind = message["kind"]
-        if kind not in ("started", "epoch"):
+        """Take a rank's message; report it when all ranks have sent theirs."""
+        if not isinstance(message, Started | EpochDone):
             if number == 0:
                 self.report(message)
             return
-        about = (kind, message["result"]["epoch"] if kind == "epoch" else 0)
-        heard = self.waiting.setdefault(about, {})
-        heard[number] = message
-        if len(heard) == self.count:
+        about = message.result.epoch if isinstance(message, EpochDone) else None
+        received = self.waiting.setdefault(about, {})
+        received[number] = message
+        if len(received) == self.count:
             del self.waiting[about]
-            in_order = [heard[other] for other in range(self.count)]
-            self.report((_started if kind == "started" else _epoch)(in_order))
+            in_order: list[Any] = [received[number] for number in range(self.count)]
+            self.report(_started(in_order) if about is None else _epoch(in_order))
 
 
-def _started(messages: Sequence[Message]) -> Message:
+def _started(messages: Sequence[Started]) -> Started:
     """Return rank 0's message, with the places of all ranks in the attempt's environment."""
     named = ("host", "device", "device_uuid", "pid")
-    processes = [{name: message[name] for name in named} for message in messages]
-    first = messages[0]
-    return {
-        **first,
-        "pids": [message["pid"] for message in messages if message["host"] == first["host"]],
-        "environment": {
-            **first["environment"],
-            "processes": processes,
-            "code_changed": any(message["environment"]["code_changed"] for message in messages),
-        },
+    environment = {
+        **messages[0].environment,
+        "processes": [{name: getattr(message, name) for name in named} for message in messages],
+        "code_changed": any(message.environment["code_changed"] for message in messages),
     }
+    pids = tuple(message.pid for message in messages if message.host == messages[0].host)
+    return replace(messages[0], pids=pids, environment=environment)
 
 
-def _epoch(messages: Sequence[Message]) -> Message:
+def _epoch(messages: Sequence[EpochDone]) -> EpochDone:
     """Return rank 0's message, whose seconds include waiting for the others, with the worst timing of all ranks."""
-    return {**messages[0], "timing": worst([message["timing"] for message in messages])}
+    return replace(messages[0], timing=worst([message.timing for message in messages]))
 
 
 def _device(own: Place, places: Sequence[Place]) -> tuple[str, str]:
@@ -208,33 +200,33 @@ class _Process:
         return address, port
 
     def run(self, places: Sequence[Place], meeting: tuple[str, int], log_path: Path) -> Iterator[Message]:
-        """Train; yields what there is to be told, and at last that it has `finished` or the `failure`."""
+        """Train; yields the messages of the training, then `Done` or `Failed`."""
         own = places[self.number]
         device, visible = _device(own, places)
         if visible:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
-        member = Member(
+        rank = Rank(
             number=self.number,
             device=device,
-            companions=tuple(place.pid for place in places if place.host == own.host and place.pid != own.pid),
+            other_pids=tuple(place.pid for place in places if place.host == own.host and place.pid != own.pid),
             log_path=log_path if self.number == 0 else log_path.with_suffix(f".process{self.number}.log"),
-            together=partial(self._together, meeting),
+            process_group=partial(self._process_group, meeting),
         )
         messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
 
         def train() -> None:
             try:
-                failure = attempt(self.job, messages.put, member)
+                failure = attempt(self.job, messages.put, rank)
             except BaseException as error:
                 failure = failure_of(error)
-            messages.put({"failure": failure} if failure else {"finished": True})
+            messages.put(Failed(failure) if failure else Done())
             messages.put(None)
 
         threading.Thread(target=train, daemon=True).start()
         while (message := messages.get()) is not None:
             yield message
 
-    def _together(self, meeting: tuple[str, int], device: str) -> Any:
+    def _process_group(self, meeting: tuple[str, int], device: str) -> Any:
         import torch
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 

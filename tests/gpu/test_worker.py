@@ -15,6 +15,7 @@ import torch
 from orchestrator.provenance import code_digest
 from orchestrator.timing import DeviceSampler, device_facts
 from orchestrator.worker import Job, run_job
+from orchestrator.worker.messages import Done, EpochDone, Started
 from tests.gpu.configs import config_of
 
 
@@ -35,31 +36,31 @@ def job(folder: Path, **fields: Any) -> Job:
     return Job(**defaults | fields)
 
 
-def messages(job: Job) -> list[dict[str, Any]]:
-    heard: list[dict[str, Any]] = []
+def messages(job: Job) -> list[Any]:
+    heard: list[Any] = []
     run_job(job, heard.append)
     return heard
 
 
 def test_a_trial_says_where_it_runs_and_how_its_times_are_to_be_read(cuda: str, tmp_path: Path):
     started, *epochs, done = messages(job(tmp_path))
-    assert started["kind"] == "started"
-    assert started["device"].startswith("cuda:0 (")
-    assert started["device_uuid"].startswith(("GPU-", "MIG-"))
-    assert started["pid"] == os.getpid()
-    assert [message["kind"] for message in epochs] == ["epoch", "epoch"]
-    assert done["kind"] == "done"
+    assert isinstance(started, Started)
+    assert started.device.startswith("cuda:0 (")
+    assert started.device_uuid.startswith(("GPU-", "MIG-"))
+    assert started.pid == os.getpid()
+    assert [type(message) for message in epochs] == [EpochDone, EpochDone]
+    assert isinstance(done, Done)
     for message in epochs:
-        detail = message["timing"]["detail"]
-        assert detail["uuid"] == started["device_uuid"]
+        detail = message.timing.detail
+        assert detail["uuid"] == started.device_uuid
         assert detail["samples"] >= 1
-        assert message["timing"]["quality"] in ("exclusive", "unknown", "foreign load", "throttled")
+        assert message.timing.quality in ("exclusive", "unknown", "foreign load", "throttled")
 
 
 def test_a_canary_measures_memory_and_time(cuda: str, tmp_path: Path):
     (started, done) = messages(job(tmp_path, canary=True))
-    canary = started["environment"]["canary"]
-    assert done["kind"] == "done"
+    canary = started.environment["canary"]
+    assert isinstance(done, Done)
     assert canary["seconds_per_epoch"] > 0
     assert 0 <= canary["launch_share"] <= 1
     assert 0 < canary["peak_memory_bytes"] <= canary["reserved_memory_bytes"]

@@ -82,12 +82,12 @@ def test_the_errors_of_a_package_have_one_base_with_an_exit_code() -> None:
     # Leaving Ray Tune's `fit` is no error; the other two are foreseen ends as well as what they were before.
     assert errors == {
         ("trainer", "TrainerError"),
-        *(("trainer", name) for name in ("PathError", "PeerLost")),
+        *(("trainer", name) for name in ("PathError", "RankLost")),
         ("orchestrator", "OrchestrateError"),
         ("orchestrator", "Abandoned"),
         ("reports", "ReportError"),
     }
-    assert all("TrainerError" in bases["trainer", name] for name in ("PathError", "PeerLost"))
+    assert all("TrainerError" in bases["trainer", name] for name in ("PathError", "RankLost"))
     for base in (TrainerError, OrchestrateError, ReportError):
         assert exit_codes.of(base("said")) == 2
     assert exit_codes.of(ValueError("a bug")) is None

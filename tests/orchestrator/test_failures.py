@@ -12,7 +12,7 @@ from orchestrator.failures import failure_of, fingerprint, infrastructure_failur
 from orchestrator.storage import StorageAway
 from trainer.checkpoint import CheckpointError
 from trainer.datasets import DataAway, DataError
-from trainer.errors import Diverged, PeerLost
+from trainer.errors import Diverged, RankLost
 from trainer.paths import PathError
 
 
@@ -33,7 +33,7 @@ Foreign.__name__ = "DataError"
         (DataError("cifar100: missing"), "data"),
         (CheckpointError("run.pt: cut off"), "code"),
         (StorageAway("s3://b/k: no answer"), "infrastructure"),
-        (PeerLost("another process of this training has ended"), "infrastructure"),
+        (RankLost("another process of this training has ended"), "infrastructure"),
         (Foreign("the index of a column"), "code"),
         (DataAway("cifar100: could not be downloaded"), "infrastructure"),
         (PathError("/tmp/orchestrate-0 belongs to another user; set ORCHESTRATE_CACHE on this node"), "infrastructure"),

@@ -28,7 +28,7 @@ from tests.trainer.training import COMBINATIONS, assert_same, content, forking, 
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, load_splits
 from trainer.datasets import DATASETS
-from trainer.distributed import PeerLost, all_gather, broadcast_state, process_group, rank, shard
+from trainer.distributed import RankLost, all_gather, broadcast_state, process_group, rank, shard
 from trainer.method import Batch, Output
 from trainer.objective import Objective
 from trainer.results import EpochResult
@@ -351,7 +351,7 @@ def left_alone(config: TrainConfig, folder: Path, data_root: Path) -> str:
             torch.save("", folder / "1.pt")
             os._exit(0)
 
-    with pytest.raises(PeerLost) as raised:
+    with pytest.raises(RankLost) as raised:
         train(config, report, data_root=data_root)
     torch.save(str(raised.value), folder / "0.pt")
     os._exit(0)

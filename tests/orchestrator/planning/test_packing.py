@@ -20,7 +20,7 @@ def workplace(workplace: Workplace) -> Workplace:
     edit(workplace, "scheduler/cluster.py", '"include_dashboard": options.dashboard', '"include_dashboard": False')
     edit(workplace, "scheduler/cluster.py", '"num_cpus": processors()', '"num_cpus": 64, "num_gpus": 1')
     shutil.copy(Path(__file__).parents[1] / "fake_gpu.py", workplace.code / "orchestrator")
-    first = "    failure = None\n    try:\n        if member is None:"
+    first = "    failure = None\n    try:\n        if rank is None:"
     fake = "    from orchestrator.fake_gpu import train_on_the_cpu_instead\n\n    train_on_the_cpu_instead()\n"
     edit(workplace, "worker/attempt.py", first, fake + first)
     return workplace

@@ -17,6 +17,8 @@ from orchestrator.scheduler import CircuitOpen, Observer, RunOptions, journal
 from orchestrator.scheduler import trials as scheduler
 from orchestrator.scheduler.cluster import Cluster, RayEnded
 from orchestrator.scheduler.recorder import Recorder, Summary
+from orchestrator.timing import Timing
+from orchestrator.worker.messages import EpochDone, Started
 from trainer.config import TrainConfig
 from trainer.results import EpochResult
 
@@ -61,14 +63,13 @@ def recorder(notes):
     )
 
 
-def started(device="cpu", began=0.0, pid=1):
-    where = {"host": "h", "device": device, "device_uuid": None, "pid": pid, "log": "l"}
-    return {**where, "began": began, "environment": {"x": 1}}
+def started(device="cpu", began=0.0, pid=1, device_id=None):
+    return Started("h", device, None, device_id or device, pid, (pid,), "l", began, {"x": 1})
 
 
 def epoch(number, began, ended, quality="exclusive"):
     result = EpochResult(number, 0.1, 1.0, 0.5, 0.0, 10, {"cross_entropy": 1.0})
-    return {"result": result.to_dict(), "timing": {"quality": quality, "detail": QUIET}, "began": began, "ended": ended}
+    return EpochDone(result, Timing(quality, QUIET), began, ended)
 
 
 def test_a_trial_alone_is_exclusive_and_done(recorder, notes):
@@ -108,8 +109,8 @@ def test_another_device_is_no_neighbour(recorder, notes):
 
 
 def test_gpus_without_uuids_are_still_different_ones(recorder, notes):
-    recorder.started("a", started("cuda:0", began=0) | {"device_id": "GPU 0 on h"})
-    recorder.started("b", started("cuda:0", began=0, pid=2) | {"device_id": "GPU 1 on h"})
+    recorder.started("a", started("cuda:0", began=0, device_id="GPU 0 on h"))
+    recorder.started("b", started("cuda:0", began=0, pid=2, device_id="GPU 1 on h"))
     recorder.epoch("a", epoch(0, 0, 10))
     assert notes.epochs[0][2] == "exclusive"
 

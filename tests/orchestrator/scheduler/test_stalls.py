@@ -9,6 +9,12 @@ from typing import Any
 import pytest
 
 from orchestrator.scheduler import callbacks
+from orchestrator.timing import Timing
+from orchestrator.worker.messages import DataProgress, EpochDone, Message, Started, TeacherEpoch, to_values
+from tests.orchestrator.databases.samples import result
+
+STARTED = Started("h", "cpu", None, "cpu", 1, (1,), "l", 0.0, {})
+EPOCH = EpochDone(result(0), Timing("exclusive", {}), 0.0, 1.0)
 
 
 class Recorder:
@@ -25,17 +31,17 @@ class Recorder:
 
 
 @pytest.mark.parametrize(
-    ("said", "silence", "reason"),
+    ("messages", "silence", "reason"),
     [
         ([], 100, None),
-        (["started", "data"], 800, None),
-        (["started"], 901, "for 900 s while it started, so it was killed"),
-        (["started", "epoch"], 9, None),
-        (["started", "epoch"], 11, "for 10 s, so it was killed"),
-        (["started", "teacher"], 11, "for 10 s, so it was killed"),
+        ([STARTED, DataProgress()], 800, None),
+        ([STARTED], 901, "for 900 s while it started, so it was killed"),
+        ([STARTED, EPOCH], 9, None),
+        ([STARTED, EPOCH], 11, "for 10 s, so it was killed"),
+        ([STARTED, TeacherEpoch()], 11, "for 10 s, so it was killed"),
     ],
 )
-def test_starting_is_no_silence(said: list[str], silence: float, reason: str | None, monkeypatch) -> None:
+def test_starting_is_no_silence(messages: list[Message], silence: float, reason: str | None, monkeypatch) -> None:
     killed: list[Any] = []
     monkeypatch.setattr("ray.kill", killed.append)
     clock = SimpleNamespace(now=1000.0)
@@ -47,8 +53,8 @@ def test_starting_is_no_silence(said: list[str], silence: float, reason: str | N
         config={"job": json.dumps({"key": "k"})}, status="RUNNING", temporary_state=SimpleNamespace(ray_actor="actor")
     )
     callback.on_trial_start(0, [trial], trial)
-    for kind in said:
-        callback.on_trial_result(0, [trial], trial, {"kind": kind})
+    for message in messages:
+        callback.on_trial_result(0, [trial], trial, to_values(message))
     clock.now += silence
     callback.kill_stalled([trial])
     assert killed == (["actor"] if reason else [])

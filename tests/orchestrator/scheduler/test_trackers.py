@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.orchestrator.runs import Workplace
 
 
 def test_an_epoch_as_flat_numbers():
-    found = flat_metrics(result(3, error=20.0, losses={"cross_entropy": 1.5, "byot/kl": math.nan}).to_dict())
+    found = flat_metrics(result(3, error=20.0, losses={"cross_entropy": 1.5, "byot/kl": math.nan}))
     assert found["learning_rate"] == 0.1
     assert found["loss/cross_entropy"] == 1.5
     assert (found["test/main/top1_error"], found["test/head1/top1_error"]) == (20.0, 20.5)
@@ -23,9 +24,9 @@ def test_an_epoch_as_flat_numbers():
 
 
 def test_the_second_network_has_a_name_of_its_own():
-    values = result(0).to_dict()
-    values["evaluations"].append({**values["evaluations"][0], "network": 1})
-    assert {"test/main/nll", "test/1/main/nll"} <= flat_metrics(values).keys()
+    one = result(0)
+    both = replace(one, evaluations=[*one.evaluations, replace(one.evaluations[0], network=1)])
+    assert {"test/main/nll", "test/1/main/nll"} <= flat_metrics(both).keys()
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -20,6 +20,7 @@ from orchestrator.provenance import code_digest
 from orchestrator.worker import Job, run_job
 from orchestrator.worker.attempt import attempt
 from orchestrator.worker.gpu_names import gpu_name
+from orchestrator.worker.messages import Done, EngineChanged, EpochDone, Message, Started
 from tests.orchestrator.fake_gpu import GPU, MIG, FakeCuda, FakeNvml
 from tests.orchestrator.runs import Workplace
 from trainer.canary import Rehearsal
@@ -63,8 +64,8 @@ class BrokenCuda:
 def test_a_failure_keeps_its_reason_whatever_cuda_says_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cuda = BrokenCuda(monkeypatch)
 
-    def breaks(message: dict[str, Any]) -> None:
-        if message["kind"] == "epoch":
+    def breaks(message: Message) -> None:
+        if isinstance(message, EpochDone):
             raise ValueError("the program's own mistake")
 
     failure = attempt(small_job(tmp_path), breaks)
@@ -89,15 +90,15 @@ def test_a_clock_that_is_set_meanwhile_moves_no_epoch(tmp_path: Path, monkeypatc
     monkeypatch.setattr("orchestrator.worker.attempt._freeze_gc", lambda: None)
     wall = (1e9 - 3600.0 * looks for looks in count())
     monkeypatch.setattr(time, "time", lambda: next(wall))
-    told: list[dict[str, Any]] = []
+    told: list[Any] = []
     before = time.monotonic()
     assert attempt(small_job(tmp_path, epochs=2), told.append) is None
     after = time.monotonic()
-    (started,) = [message for message in told if message["kind"] == "started"]
-    epochs = [message for message in told if message["kind"] == "epoch"]
-    instants = [started["began"], *(instant for message in epochs for instant in (message["began"], message["ended"]))]
+    (started,) = [message for message in told if isinstance(message, Started)]
+    epochs = [message for message in told if isinstance(message, EpochDone)]
+    instants = [started.began, *(instant for message in epochs for instant in (message.began, message.ended))]
     assert [before, *instants, after] == sorted([before, *instants, after])
-    assert all(message["timing"]["detail"]["seconds"] > 0 for message in epochs)
+    assert all(message.timing.detail["seconds"] > 0 for message in epochs)
 
 
 @pytest.mark.parametrize("canary", [False, True])
@@ -118,7 +119,7 @@ def test_the_engine_reaches_the_trainer_and_the_attempt(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("trainer.train.train", call)
     monkeypatch.setattr("trainer.canary.rehearse", call)
-    told: list[dict[str, Any]] = []
+    told: list[Any] = []
     for manner in ({}, {"engine": "compiled", "deterministic": True, "cpus": 3}):
         assert attempt(small_job(tmp_path, canary=canary, **manner), told.append) is None
     assert asked == [
@@ -127,7 +128,7 @@ def test_the_engine_reaches_the_trainer_and_the_attempt(tmp_path: Path, monkeypa
         {"engine": "compiled", "deterministic": True},
     ]
     assert compilers == [(None, None), (str(tmp_path / "cache/inductor"), "3")]
-    environments = [message["environment"] for message in told if message["kind"] == "started"]
+    environments = [message.environment for message in told if isinstance(message, Started)]
     recorded = [(environment["engine"], environment["deterministic"]) for environment in environments]
     # The engine that is used, not the one that was asked for.
     assert recorded == [("launched", False), ("compiled", True)]
@@ -143,13 +144,13 @@ def test_the_attempt_keeps_the_engine_that_ran(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("trainer.canary.STEPS", 5)
     job = small_job(tmp_path, canary=canary)
     job = replace(job, config=job.config | {"batch_size": 32})
-    told: list[dict[str, Any]] = []
+    told: list[Any] = []
     run_job(job, told.append)
-    kinds = ["started", "done"] if canary else ["started", "engine", "epoch", "done"]
-    assert [message["kind"] for message in told] == kinds
-    environment = told[0]["environment"]
+    kinds = [Started, Done] if canary else [Started, EngineChanged, EpochDone, Done]
+    assert [type(message) for message in told] == kinds
+    environment = told[0].environment
     assert (environment["engine_asked"], environment["engine"]) == ("auto", "launched" if canary else "replayed")
-    assert canary or told[1]["engine"] == "launched"
+    assert canary or told[1].engine == "launched"
     (log,) = (tmp_path / "logs").rglob("*.log")
     assert "steps are launched, not replayed: recording one failed (" in log.read_text()
 
@@ -188,12 +189,12 @@ def test_what_a_trial_on_a_gpu_does_before_its_first_kernel(
 
     for module in ("trainer.train", "trainer.canary"):
         monkeypatch.setattr(f"{module}.build_networks", build)
-    told: list[dict[str, Any]] = []
+    told: list[Any] = []
     failure = attempt(small_job(tmp_path, gpus=1, checkpoint=None, canary=canary), told.append)
     assert failure and failure.message.startswith("FirstKernel"), failure
     (started,) = told
-    assert (started["device"], started["device_uuid"]) == ("cuda:0 (NVIDIA H200)", GPU)
-    assert started["environment"]["device"]["driver"] == "580.65.06"
+    assert (started.device, started.device_uuid) == ("cuda:0 (NVIDIA H200)", GPU)
+    assert started.environment["device"]["driver"] == "580.65.06"
 
 
 @pytest.mark.parametrize("mute", [False, True])
@@ -214,8 +215,8 @@ def test_the_log_of_a_resumed_trial_marks_the_epochs_of_its_checkpoint(tmp_path:
     monkeypatch.setattr("orchestrator.worker.attempt._freeze_gc", lambda: None)
     job = small_job(tmp_path, epochs=2)
 
-    def stops(message: dict[str, Any]) -> None:
-        if message["kind"] == "epoch":
+    def stops(message: Message) -> None:
+        if isinstance(message, EpochDone):
             raise RuntimeError("stopped after the first epoch")
 
     def epochs() -> list[list[str]]:

@@ -17,12 +17,15 @@ from orchestrator.failures import Failure, failure_of
 from orchestrator.grid import Resources
 from orchestrator.scheduler import SchedulerError
 from orchestrator.scheduler.cluster import Cluster
+from orchestrator.timing import Timing
 from orchestrator.worker import Job, ranks
 from orchestrator.worker.attempt import attempt
+from orchestrator.worker.messages import Done, EpochDone, Failed, TeacherEpoch
+from tests.orchestrator.databases.samples import result
 from tests.orchestrator.runs import Workplace, ended, wait_for, workplace
 from trainer.canary import Rehearsal
 from trainer.config import TrainConfig
-from trainer.distributed import PeerLost
+from trainer.distributed import RankLost
 
 MORE = ", NCCL version 2.21.5\nncclRemoteError: A call failed possibly due to a network error."
 TWO = {"gpu": 0, "cpu": 1, "processes": 2}
@@ -166,16 +169,16 @@ def test_a_canary_rehearses_what_one_process_has_to_do(tmp_path: Path, monkeypat
     monkeypatch.setattr("trainer.canary.rehearse", rehearse)
     config = TrainConfig(dataset="digits", batch_size=250).model_dump(mode="json")
     job = Job("key", "grid/name", config, 1, 0, str(tmp_path), None, 0, str(tmp_path), "", canary=True, processes=4)
-    told: list[dict[str, Any]] = []
+    told: list[Any] = []
     assert attempt(job, told.append) is None
     assert [config.batch_size for config in rehearsed] == [63]
-    assert told[-1]["environment"]["canary"]["parameters"] == 1
+    assert told[-1].environment["canary"]["parameters"] == 1
 
 
 @pytest.mark.parametrize(
     ("error", "follows"),
     [
-        (PeerLost("another process of this training has ended"), True),
+        (RankLost("another process of this training has ended"), True),
         (
             RuntimeError(f"NCCL error in: NCCLUtils.hpp:268, remote process exited or there was a network error{MORE}"),
             True,
@@ -225,11 +228,11 @@ def test_a_stream_that_ends_without_a_word_is_a_failure(monkeypatch: pytest.Monk
         monkeypatch.setattr(Remote, "remote", lambda self, *_: streams.messages[self.number], raising=False)
         return streams.failure()
 
-    assert ends([{"finished": True}], [{"finished": True}]) is None
-    lost = ends([{"finished": True}], [])
+    assert ends([Done()], [Done()]) is None
+    lost = ends([Done()], [])
     assert lost and lost.error_class == "infrastructure"
     assert lost.message == "process 1 of the trial's 2 ended without a word, its training unfinished"
-    told = ends([{"failure": failure_of(PeerLost("gone"))}], [{"failure": failure_of(ValueError("no"))}])
+    told = ends([Failed(failure_of(RankLost("gone")))], [Failed(failure_of(ValueError("no")))])
     assert told and told.message == "ValueError: no"
 
 
@@ -241,22 +244,22 @@ def test_whatever_ends_a_rank_is_told(monkeypatch: pytest.MonkeyPatch, error: Ba
     monkeypatch.setattr(ranks, "attempt", attempt)
     rank = ranks._Process(SimpleNamespace(name="t"), 0)
     (message,) = rank.run([ranks.Place("a", "127.0.0.1", 1, ())], ("127.0.0.1", 1), Path("log"))
-    assert message["failure"].message.startswith(type(error).__name__)
+    assert message.failure.message.startswith(type(error).__name__)
 
 
 def test_an_epoch_is_reported_when_all_have_told_it_and_its_time_is_as_bad_as_the_worst() -> None:
-    told: list[dict[str, Any]] = []
+    told: list[Any] = []
     merged = ranks._Merged(2, told.append)
 
-    def epoch(number: int, quality: str) -> dict[str, Any]:
-        return {"kind": "epoch", "result": {"epoch": number}, "timing": {"quality": quality, "detail": {}}}
+    def epoch(number: int, quality: str) -> EpochDone:
+        return EpochDone(result(number), Timing(quality, {}), 0.0, 1.0)
 
     merged.hear(1, epoch(0, "exclusive"))
-    merged.hear(1, {"kind": "teacher"})
+    merged.hear(1, TeacherEpoch())
     merged.hear(1, epoch(1, "foreign load"))
     assert told == []
     merged.hear(0, epoch(0, "throttled"))
-    merged.hear(0, {"kind": "teacher"})
+    merged.hear(0, TeacherEpoch())
     merged.hear(0, epoch(1, "exclusive"))
-    assert [message["kind"] for message in told] == ["epoch", "teacher", "epoch"]
-    assert [told[0]["timing"]["quality"], told[2]["timing"]["quality"]] == ["throttled", "foreign load"]
+    assert [type(message) for message in told] == [EpochDone, TeacherEpoch, EpochDone]
+    assert [told[0].timing.quality, told[2].timing.quality] == ["throttled", "foreign load"]
