@@ -5,10 +5,11 @@ Nothing here prints: an `Observer` hears what there is to say.
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +58,13 @@ def run_options(
     data_root: str | Path = "data",
     address: str | None = None,
     checkpoints: str | Path | None = None,
+    given: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> RunOptions:
-    """Say where and how to run; checkpoints and logs lie beside the database file unless a place is given."""
+    """Say where and how to run; checkpoints and logs lie beside the database file unless a place is given.
+
+    `given` are the settings of the grid (`--set`), which another run of its file needs as well.
+    """
     from orchestrator.provenance import code_provenance
     from orchestrator.scheduler import RunOptions, cluster_address
     from orchestrator.storage import absolute
@@ -69,7 +74,9 @@ def run_options(
     on_server = "://" in str(db)
     beside = Path("results.db") if on_server else Path(db)
     # Options that another run needs to find the same data from any folder; see `orchestrator.console.triage.rerun`.
-    places = {"--data-root": absolute(data_root), "--address": address}
+    places: dict[str, Any] = {"--data-root": absolute(data_root), "--address": address}
+    if given:
+        places["--set"] = [f"{name}={json.dumps(value)}" for name, value in given.items()]
     folder = checkpoints or beside.with_name(f"{beside.stem}-checkpoints")
     if checkpoints or on_server:
         places["--checkpoints"] = absolute(folder)
@@ -100,15 +107,18 @@ def run_grid(
     address: str | None = None,
     checkpoints: str | Path | None = None,
     retry_failed: bool = False,
+    order: str | None = None,
     wait: bool = True,
     **options: Any,
 ) -> Outcome:
     """Train every trial of a grid, or of a grid's file, that is not done yet and that no other driver has.
 
     `db` is an SQLite file or a PostgreSQL URL, `data_root` and `checkpoints` are folders or URLs, `address` is that of
-    a Ray cluster (None: a private Ray on this machine). With `wait`, the others' trials are waited for, and taken over
-    when their driver gives them back or dies. `options` are further fields of `orchestrator.scheduler.RunOptions`.
-    Nothing is printed; `observer` hears what happens. A failed trial is counted in the outcome and raises nothing.
+    a Ray cluster (None: a private Ray on this machine). `order` is `depth` or `breadth`, by default the grid's: the
+    order of the file, or the first seed of every cell first, then the second. With `wait`, the others' trials are
+    waited for, and taken over when their driver gives them back or dies. `options` are further fields of
+    `orchestrator.scheduler.RunOptions`. Nothing is printed; `observer` hears what happens. A failed trial is counted in
+    the outcome and raises nothing.
 
     Raises as `orchestrator.scheduler.trials.run_trials`; Busy; GridError, StorageError, DataError and TrackerError
     before Ray starts.
@@ -120,7 +130,8 @@ def run_grid(
     check_trackers(options.get("trackers", ()))
     if isinstance(grid, (str, Path)):
         grid = load_grid(grid)
-    settings = run_options(grid.name, db, data_root, address, checkpoints, **options)
+    settings = run_options(grid.name, db, data_root, address, checkpoints, grid.settings, **options)
+    rank = _ranks(grid, order or grid.order)
     with driven(db, grid.name, observer, create=True) as (database, driver):
         database.release_stale()
         save_grid(database, grid, observer)
@@ -141,6 +152,7 @@ def run_grid(
             by_driver = _others(database, grid, driver)
             plan = plan_of(grid, database)
             wanted = [entry.trial for entry in plan.pending if entry.trial.key not in tried]
+            wanted.sort(key=lambda trial: rank[trial.key])
             claimed = database.claim([trial.key for trial in wanted], driver) if wanted else set()
             if set(by_driver) != announced:
                 announced, shared = set(by_driver), True
@@ -240,7 +252,7 @@ def time_grid(
     observer = observer or Observer()
     if isinstance(grid, (str, Path)):
         grid = load_grid(grid)
-    settings = run_options(grid.name, db, data_root, address)
+    settings = run_options(grid.name, db, data_root, address, given=grid.settings)
     with driven(db, grid.name, observer, create=True) as (database, _):
         database.release_stale()
         save_grid(database, grid, observer)
@@ -289,9 +301,26 @@ def save_grid(database: Database, grid: Grid, observer: Observer) -> None:
     database.save_grid(grid.name, absolute(grid.source), grid.text, grid.report, trials)
 
 
+def _cell(trial: Trial) -> str:
+    """Return what the trials of one configuration with several seeds have in common."""
+    return trial.config.model_copy(update={"seed": 0}).key()
+
+
+def _ranks(grid: Grid, order: str) -> dict[str, tuple[int, int]]:
+    """Return by key when a trial's turn is: by the file's order, or by the place of its seed in its cell first."""
+    if order not in ("depth", "breadth"):
+        raise ValueError(f"order={order!r} is neither 'depth' nor 'breadth'")
+    ranks, seeds = {}, Counter[str]()
+    for place, trial in enumerate(grid.trials):
+        cell = _cell(trial) if order == "breadth" else ""
+        ranks[trial.key] = (seeds[cell], place)
+        seeds[cell] += order == "breadth"
+    return ranks
+
+
 def _one_seed_each(grid: Grid) -> list[Trial]:
     """Return one trial of each configuration, of any seed, in random order: a drifting clock then favours none."""
     first: dict[str, Trial] = {}
     for trial in grid.trials:
-        first.setdefault(trial.config.model_copy(update={"seed": 0}).key(), trial)
+        first.setdefault(_cell(trial), trial)
     return random.sample(list(first.values()), len(first))

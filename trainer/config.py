@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
@@ -144,9 +145,11 @@ class TrainConfig(BaseModel):
     )
     @classmethod
     def _number(cls, value: Any) -> Any:
-        # pydantic accepts true as 1.
+        # pydantic accepts true as 1, and compares limits with what is not a number.
         if isinstance(value, bool):
             raise problem(f"{shown(value)} is not a number")
+        if isinstance(value, float | str) and _not_finite(value):
+            raise problem(f"{shown(value)} is not a finite number")
         return plus_zero(value)
 
     @field_validator("methods", mode="before")
@@ -219,7 +222,7 @@ class TrainConfig(BaseModel):
         try:
             settled["heads"] = heads = settled_heads(self.network, self.peer, self.heads, methods)
             count = head_count(self.network, self.stages or spec.stages, None if heads == "none" else heads)
-            if methods != "{}" and not wrong:
+            if methods != "{}" and not any(path == ("stages",) for path, _ in wrong):
                 settled["methods"] = copied(resolved_methods(methods, count))
         except PydanticCustomError as error:
             wrong += (error.context or {})["problems"]
@@ -285,6 +288,13 @@ class TrainConfig(BaseModel):
         A field added later with a default leaves every earlier key as it was.
         """
         return hashlib.sha256(canonical({"version": CONFIG_VERSION, **self.science()}).encode()).hexdigest()
+
+
+def _not_finite(value: float | str) -> bool:
+    try:
+        return not math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 _DEFAULTS: dict[str, Any] = {

@@ -104,6 +104,15 @@ Address = Annotated[
         metavar="ADDRESS", envvar="RAY_ADDRESS", help="A Ray cluster (`auto`, host:port); a private Ray without."
     ),
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Give a field this value (YAML) instead of the file's; may be repeated.",
+        show_default=False,
+    ),
+]
 GridNames = Annotated[
     list[str] | None,
     typer.Option("--grid", metavar="NAME", help="Only this grid; may be repeated.", show_default=False),

@@ -15,6 +15,7 @@ from orchestrator.cli.app import (
     DatabaseOption,
     DataRoot,
     GridFile,
+    Settings,
     app,
     errors,
     existing,
@@ -34,6 +35,14 @@ def run(
     db: DatabaseOption = "results.db",
     data_root: DataRoot = "data",
     address: Address = None,
+    settings: Settings = None,
+    order: Annotated[
+        Literal["depth", "breadth"] | None,
+        typer.Option(
+            help="Train in the file's order (depth), or the first seed of every row first (breadth).",
+            show_default="what the grid file says",
+        ),
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try the grid's failed trials again.")] = False,
     checkpoints: Annotated[
         str | None,
@@ -92,16 +101,18 @@ def run(
     """
     with errors():
         from orchestrator.console import terminal
+        from orchestrator.grid import load_grid, parse_settings
         from orchestrator.run import run_grid
 
         outcome = run_grid(
-            grid,
+            load_grid(grid, parse_settings(settings or ())),
             db,
             data_root,
             observer=terminal(),
             address=address,
             checkpoints=checkpoints,
             retry_failed=retry_failed,
+            order=order,
             wait=wait,
             checkpoint_seconds=checkpoint_seconds,
             stall_seconds=stall_seconds,
@@ -123,17 +134,18 @@ def run(
 def plan(
     grid: GridFile,
     db: DatabaseOption = "results.db",
+    settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """List the trials of a grid and why each would run: new, interrupted, failed, or done already."""
     with errors():
         from orchestrator.console import print_plan
-        from orchestrator.grid import load_grid
+        from orchestrator.grid import load_grid, parse_settings
         from orchestrator.planning import with_devices
         from orchestrator.run import leaving, plan_of
         from orchestrator.timing import gpus_here
 
-        loaded = load_grid(grid)
+        loaded = load_grid(grid, parse_settings(settings or ()))
         with existing(db) as database:
             if line := leaving(database, loaded):
                 typer.echo(f"note: {line}", err=True)
@@ -157,6 +169,7 @@ def time_command(
     db: DatabaseOption = "results.db",
     data_root: DataRoot = "data",
     address: Address = None,
+    settings: Settings = None,
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Epochs to measure.")] = 3,
     warm_up: Annotated[int, typer.Option(min=0, metavar="N", help="Epochs to train before measuring.")] = 1,
 ) -> None:
@@ -167,9 +180,11 @@ def time_command(
     """
     with errors():
         from orchestrator.console import terminal
+        from orchestrator.grid import load_grid, parse_settings
         from orchestrator.run import time_grid
 
-        outcome = time_grid(grid, db, data_root, observer=terminal(), address=address, warm_up=warm_up, epochs=epochs)
+        loaded = load_grid(grid, parse_settings(settings or ()))
+        outcome = time_grid(loaded, db, data_root, observer=terminal(), address=address, warm_up=warm_up, epochs=epochs)
         raise typer.Exit(SOME_FAILED if outcome.failed else DONE)
 
 

@@ -92,7 +92,12 @@ def rerun(source: str, environment: Mapping[str, Any], options: Sequence[str]) -
         "--address": os.environ.get("RAY_ADDRESS"),
     }
     places = environment.get("places", {}).items()
-    elsewhere = [(option, _from_here(place)) for option, place in places if place and place != here.get(option)]
+    elsewhere = [
+        (option, _from_here(place))
+        for option, value in places
+        for place in (value if isinstance(value, list) else [value])
+        if place and place != here.get(option)
+    ]
     places = [word for pair in elsewhere for word in pair]
     return shlex.join(["orchestrate", "run", _from_here(source), *options, *places])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,8 +21,8 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
-from orchestrator.grid.problems import GridError, Place, Problem, joined
-from trainer.problems import shown, unknown
+from orchestrator.grid.problems import GridError, Place, Problem
+from trainer.problems import shown
 
 # Far above any real grid, and small enough to be read at once.
 MAX_BYTES = 256 * 1024
@@ -38,6 +37,23 @@ _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 # Without .inf and .nan: no field accepts them, and as strings they appear in the message.
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+
+# Templates of shells, Hydra, Jinja, Helm and CI services.
+_TEMPLATE = re.compile(r"\$\{|\$\(|\{\{|\{%")
+TEMPLATE = (
+    "variables and templates are not filled in: write the value itself, or give it on the command line: "
+    "--set FIELD=VALUE"
+)
+TARGET = (
+    "nothing is built from `_target_`: name a network, a data set or a method, with its hyperparameters as a mapping"
+)
+# What a parser's context says is open.
+_OPENED = {
+    "while parsing a flow sequence": "the [",
+    "while parsing a flow mapping": "the {",
+    "while scanning a quoted scalar": "the quote",
+}
 
 
 @dataclass(eq=False, slots=True)
@@ -64,18 +80,20 @@ class Node:
         return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
 
 
-def read_document(path: Path) -> tuple[Node, str]:
-    """Return the tree of a YAML file, and its text.
+def compose(file: str, text: str) -> tuple[Node, list[Problem]]:
+    """Return the tree of a YAML text, and the problems of its values and keys (tags, templates, keys that repeat).
 
     Anchors and aliases are followed; tags are refused, so that only plain values of the core schema remain.
 
-    Raises GridError: the file cannot be read, is too large, too deep, or is not one YAML document of unique keys.
+    Raises GridError: the text is no YAML, is empty, too deep, or expands to too much.
     """
-    text = _read(path)
-    return _Composer(str(path), text).compose(), text
+    composer = _Composer(file, text)
+    return composer.compose(), composer.problems
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a grid file; raises GridError where it cannot be read, is too large, or is no text."""
+
     def refuse(message: str, line: int | None = None) -> GridError:
         return GridError([Problem(str(path), line, None, "", message)])
 
@@ -123,19 +141,25 @@ class _Composer:
         self.problems: list[Problem] = []
 
     def compose(self) -> Node:
-        """Return the tree; raises GridError with the first mistake of syntax, or with all others."""
+        """Return the tree; raises GridError with the first mistake of syntax."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 root = self._document()
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            if mark and mark.line >= self.lines:
-                # The end of the file shows nothing; an incomplete value is reported where it began.
+            unclosed = _OPENED.get(error.context) if error.context_mark else None
+            seen = mark.line + 1 if mark else self.line
+            if mark and (unclosed or mark.line >= self.lines):
+                # The parser sees a missing bracket only in a later line. The end of the file shows nothing; an
+                # incomplete value is reported where it began.
                 mark = error.context_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (self.line, 1)
             line = min(line, self.lines)
             what = ", ".join(part for part in (error.context, error.problem) if part)
+            if unclosed:
+                where = "the end of the file" if seen > self.lines else "this line" if seen == line else f"line {seen}"
+                what = f"{unclosed} opened here is not closed, or something is missing in it, before {where}: {what}"
             if "'\\t'" in what:
                 what += "; indent with spaces, not with tabs"
             for end in (r"'\x00'", "'<stream end>'", "unexpected end of stream"):
@@ -145,8 +169,6 @@ class _Composer:
             # Parser errors without a position, and other exceptions of the parser on odd input.
             what = str(error).split("\n")[0] or type(error).__name__
             raise self._stop(self.line, 1, f"is not YAML: {what}") from None
-        if self.problems:
-            raise GridError(self.problems)
         return root
 
     def _document(self) -> Node:
@@ -158,7 +180,9 @@ class _Composer:
                 root = self._node(event)
         if (root is None or root.value is None) and not self.problems:
             raise self._stop(1, 1, "is empty; a grid file needs a name and a grid")
-        return root or Node(None, 1, 1)
+        if root is None or root.value is None:
+            raise GridError(self.problems)
+        return root
 
     def _next(self) -> Any:
         event = next(self.events, None)
@@ -175,7 +199,9 @@ class _Composer:
                 raise self._stop(line, column, f"*{event.anchor} {what}")
             return node
         if event.ctag is not None:
-            self._note(line, column, f"the tag {shown(str(event.tag))} is not allowed; write a plain value")
+            name = str(event.tag)
+            cure = "files are not included: write the values here" if "include" in name else "write a plain value"
+            self._note(line, column, f"the tag {shown(name)} is not allowed; {cure}")
         if event.anchor is not None:
             self.anchors[event.anchor] = None
         if isinstance(event, ScalarEvent):
@@ -217,6 +243,8 @@ class _Composer:
             first = node.places[key.value][0]
             self._note(key.line, key.column, f"the key {shown(key.value)} stands twice; first in line {first}")
         else:
+            if key.value == "_target_":
+                self._note(key.line, key.column, TARGET)
             entries[key.value] = child
             node.places[key.value] = (key.line, key.column)
 
@@ -234,7 +262,9 @@ class _Composer:
                 if math.isfinite(value):
                     return value
                 self._note(line, column, f"{text} is too large for a number")
-        if not text.isprintable():
+        if _TEMPLATE.search(text):
+            self._note(line, column, f"{shown(text)}: {TEMPLATE}")
+        elif not text.isprintable():
             odd = next(character for character in text if not character.isprintable())
             self._note(line, column, f"{shown(text)} holds the unprintable character U+{ord(odd):04X}")
         return text
@@ -249,63 +279,3 @@ class _Composer:
 
 def _place(event: Any) -> Place:
     return event.start_mark.line + 1, event.start_mark.column + 1
-
-
-# YAML 1.2 has no merge keys, though many readers accept them.
-MERGE = "merge keys (<<: *name) are not supported; write the keys out, or give a whole section as *name"
-
-# Templates of shells, Hydra, Jinja, Helm and CI services.
-_TEMPLATE = re.compile(r"\$\{|\$\(|\{\{|\{%")
-
-
-class Reader:
-    """Takes a tree apart and collects its problems, so that all are reported at once."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.problems: list[Problem] = []
-
-    def note(self, place: Place, key: str, message: str) -> None:
-        """Record a problem."""
-        if _TEMPLATE.search(message):
-            message += "; variables and templates are not filled in: write the value itself"
-        self.problems.append(Problem(self.file, *place, key, message))
-
-    def mapping(
-        self,
-        node: Node | None,
-        key: str,
-        allowed: Iterable[str],
-        kind: str = "key",
-        elsewhere: Mapping[str, str] | None = None,
-    ) -> dict[str, Node]:
-        """Return the entries of a mapping under its allowed keys; nothing for a missing or empty one.
-
-        `elsewhere` gives, for keys that are allowed in another section, the name of that section.
-        """
-        if node is None or node.value is None:
-            return {}
-        if not isinstance(node.value, dict):
-            self.note(node.place, key, f"{shown(node.plain())} is not a mapping of keys to values")
-            return {}
-        allowed = list(allowed)
-        for name in node.value:
-            if name in allowed:
-                continue
-            if name == "<<":
-                what = MERGE
-            elif elsewhere and name in elsewhere:
-                what = f"belongs under {elsewhere[name]}"
-            else:
-                what = unknown(kind, name, allowed)
-            self.note(node.places[name], joined(key, name), what)
-        return {name: child for name, child in node.value.items() if name in allowed}
-
-    def items(self, node: Node | None, key: str) -> list[Node]:
-        """Return the items of a list; nothing for a missing or empty one."""
-        if node is None or node.value is None:
-            return []
-        if not isinstance(node.value, list):
-            self.note(node.place, key, f"{shown(node.plain())} is not a list")
-            return []
-        return node.value

@@ -5,23 +5,24 @@ from __future__ import annotations
 import gc
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.grid.document import Node, Reader, read_document
+from orchestrator.grid.document import Node, compose, read_text
 from orchestrator.grid.expansion import expand
-from orchestrator.grid.fields import ELSEWHERE, REPORT, RESOURCES
+from orchestrator.grid.fields import ELSEWHERE, ORDERS, REPORT, RESOURCES, SECTIONS, SET_AS, SET_ELSEWHERE
 from orchestrator.grid.names import trial_names
 from orchestrator.grid.problems import GridError, Problem
+from orchestrator.grid.reader import Reader
+from orchestrator.grid.settings import Span, with_settings
 from orchestrator.grid.trial import Grid, Resources, Trial
 from trainer.config import TrainConfig
 from trainer.networks import NETWORKS
 from trainer.problems import shown, unknown
 
-SECTIONS = ("name", "fixed", "grid", "exclude", "resources", "report")
 # The main paper's tables by number, the other sources' by name.
 TABLES = (1, 2, 3, 4, "tinyimagenet", "pskd", "dcm", "ood", "fidelity", "interactions")
 FIGURES = (2,)
@@ -36,31 +37,73 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MEAN_LAST = re.compile(r"mean_last_[1-9][0-9]{0,5}")
 
 
-def load_grid(path: str | Path) -> Grid:
+def load_grid(path: str | Path, settings: Mapping[str, Any] | None = None) -> Grid:
     """Read a grid file and build every trial.
+
+    `settings` replace values of the file, by field, as `--set FIELD=VALUE` does: they are written into the grid's text,
+    as its section `set`, so that the text alone makes the same trials.
 
     Raises GridError: with every problem of the file, each with its line.
     """
     source = Path(path)
-    root, text = read_document(source)
-    reader = Reader(str(source))
+    text, span = read_text(source), None
+    if settings:
+        text, span = with_settings(str(source), text, settings)
+    try:
+        with _without_collector():
+            return _load(source, text, settings or {})
+    except GridError as error:
+        raise GridError([_of_option(problem, span) for problem in error.problems]) from None
+
+
+def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
+    root, problems = compose(str(source), text)
+    reader = Reader(str(source), problems)
     if not isinstance(root.value, dict):
         what = f"is {shown(root.plain())}, not a mapping with a name and a grid"
-        raise GridError([Problem(str(source), *root.place, "", what)])
-    with _without_collector():
-        fields = dict.fromkeys(TrainConfig.model_fields, "`fixed`, or under `grid` with a list of values")
-        sections = reader.mapping(root, "", SECTIONS, elsewhere=fields | ELSEWHERE)
-        configs, axes = expand(reader, sections, root)
-        name = _name(reader, root, sections.get("name"))
-        report = _report(reader, sections.get("report"))
-        shared, per_network = _resources(reader, sections.get("resources"), configs)
-        if reader.problems:
-            raise GridError(reader.problems)
-        trials = [
-            Trial(key, trial_name, config, _largest(config, shared, per_network) if per_network else shared)
-            for (key, config), trial_name in zip(configs.items(), trial_names(configs, axes), strict=True)
-        ]
-    return Grid(name, source, text, trials, report)
+        raise GridError([*problems, Problem(str(source), *root.place, "", what)])
+    sections = reader.mapping(root, "", SECTIONS, elsewhere=ELSEWHERE)
+    # What an unknown section means to give is unknown.
+    invalid = set(TrainConfig.model_fields) if len(reader.problems) > len(problems) else set()
+    fields = _settle(reader, sections)
+    configs, axes = expand(reader, sections, root, fields, invalid)
+    name = _name(reader, root, sections.get("name"))
+    order = _order(reader, sections.get("order"))
+    report = _report(reader, sections.get("report"))
+    shared, per_network = _resources(reader, sections.get("resources"), configs)
+    if reader.problems:
+        raise GridError(reader.problems)
+    trials = [
+        Trial(key, trial_name, config, _largest(config, shared, per_network) if per_network else shared)
+        for (key, config), trial_name in zip(configs.items(), trial_names(configs, axes), strict=True)
+    ]
+    return Grid(name, source, text, trials, report, order, settings)
+
+
+def _settle(reader: Reader, sections: dict[str, Node]) -> dict[str, Node]:
+    """Put what the section `set` gives of other sections into them, and return the fields of trials that it gives."""
+    node = sections.get("set")
+    entries = reader.mapping(node, "set", [*TrainConfig.model_fields, *SET_ELSEWHERE], "field", SET_AS)
+    fields = {}
+    for name, child in entries.items():
+        section, _, key = name.partition(".")
+        if name in TrainConfig.model_fields:
+            fields[name] = child
+        elif not key:
+            sections[name] = child
+        else:
+            old = sections.get(section, Node({}, *child.place))
+            own = old.value if isinstance(old.value, dict) else {}
+            places = old.places | {key: child.place}
+            sections[section] = replace(old, value={**own, key: child}, places=places)
+    return fields
+
+
+def _of_option(problem: Problem, span: Span | None) -> Problem:
+    """Return a problem of a setting as one of the command line, which stands in no line of the file."""
+    if span is None or problem.line is None or not span.covers((problem.line, problem.column or 1)):
+        return problem
+    return replace(problem, line=None, column=None, key=f"--set {problem.key.removeprefix('set.')}")
 
 
 def placed(trials: Iterable[Trial], gpus: bool) -> list[Trial]:
@@ -95,8 +138,16 @@ def _name(reader: Reader, root: Node, node: Node | None) -> str:
     return str(name)
 
 
+def _order(reader: Reader, node: Node | None) -> str:
+    if node is None:
+        return ORDERS[0]
+    if node.value not in ORDERS:
+        reader.note(node.place, "order", unknown("order", node.plain(), ORDERS))
+    return str(node.value)
+
+
 def _report(reader: Reader, node: Node | None) -> dict[str, Any]:
-    entries = reader.mapping(node, "report", REPORT)
+    entries = reader.mapping(node, "report", REPORT, elsewhere=ELSEWHERE)
     report: dict[str, Any] = {"tables": [], "figures": [], "selection": "best_test"}
     for key, allowed in (("tables", TABLES), ("figures", FIGURES)):
         for item in reader.items(entries.get(key), f"report.{key}"):
@@ -119,14 +170,16 @@ def _resources(
     reader: Reader, node: Node | None, configs: dict[str, TrainConfig]
 ) -> tuple[Resources, dict[str, Resources]]:
     """Return the resources of every trial, and those of single networks that differ."""
-    entries = reader.mapping(node, "resources", RESOURCES)
+    entries = reader.mapping(node, "resources", RESOURCES, elsewhere=ELSEWHERE)
     shared = _amounts(reader, entries, "resources", Resources())
     trained = {name for config in configs.values() for name in (config.network, config.peer)}
     per_network = {}
     listed = entries.get("per_network")
-    for name, child in reader.mapping(listed, "resources.per_network", NETWORKS, "network").items():
+    for name, child in reader.mapping(listed, "resources.per_network", NETWORKS, "network", ELSEWHERE).items():
         key = f"resources.per_network.{name}"
-        per_network[name] = _amounts(reader, reader.mapping(child, key, RESOURCES[:-1]), key, shared)
+        per_network[name] = _amounts(
+            reader, reader.mapping(child, key, RESOURCES[:-1], elsewhere=ELSEWHERE), key, shared
+        )
         if listed is not None and not reader.problems and name not in trained:
             reader.note(listed.places[name], key, "no trial of this grid trains this network")
     return shared, per_network

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Grid:
-    """A named list of trials, in the order of the file, and its reports."""
+    """A named list of trials, in the order of the file, and its reports.
+
+    `order` is that of training: `depth` as in the file, or `breadth`. `settings` are those of `--set`; `text` has them.
+    """
 
     name: str
     source: Path
     text: str
     trials: list[Trial]
     report: dict[str, Any]
+    order: str = "depth"
+    settings: Mapping[str, Any] = field(default_factory=dict)

@@ -92,3 +92,24 @@ def test_a_mistake_is_raised(grid: Path, tmp_path: Path, capfd: pytest.CaptureFi
         run_grid(grid, "r.db")
     assert not Path("r.db").exists()
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_first_seed_of_every_cell_comes_first_where_breadth_is_asked_for(grid: Path) -> None:
+    grid.write_text(json.dumps(GRID | {"grid": {"methods": [{}, "pskd"], "seed": [3, 1]}}))
+    heard: list[list[str]] = []
+
+    def order_of(path: Path, **options: Any) -> list[str]:
+        with patch("orchestrator.scheduler.trials.run_trials", lambda _, trials, *__: heard.append(trials)):
+            run_grid(load_grid(path), "r.db", **options)
+        return [f"{'+'.join(trial.config.methods)}{trial.config.seed}" for trial in heard[-1]]
+
+    depth, breadth = ["3", "1", "pskd3", "pskd1"], ["3", "pskd3", "1", "pskd1"]
+    assert order_of(grid) == depth
+    assert order_of(grid, order="breadth") == breadth
+    grid.write_text(json.dumps(json.loads(grid.read_text()) | {"order": "breadth"}))
+    assert order_of(grid) == breadth and order_of(grid, order="depth") == depth
+    # The place of a trial in its grid, and so in the tables, stays the file's.
+    with open_database("r.db", readonly=True) as database:
+        assert [name for _, name in database.grid_keys("small")] == [trial.name for trial in load_grid(grid).trials]
+    with pytest.raises(ValueError, match="neither 'depth' nor 'breadth'"):
+        run_grid(grid, "r.db", order="wide")

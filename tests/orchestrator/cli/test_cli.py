@@ -600,3 +600,26 @@ def test_a_read_only_folder_of_checkpoints_is_refused(public_folder: Path, monke
         f"error: {public_folder}/c/c cannot be written: {public_folder}/c is read-only for this user; "
         "choose another with --checkpoints\n"
     )
+
+
+# Settings
+
+
+def test_plan_and_run_take_settings_and_the_database_keeps_them(here: Path):
+    shown = json.loads(
+        orchestrate("plan", "first.yaml", "--json", "--set", "seed=[4, 5, 6]", "--set", "epochs=1").stdout
+    )
+    assert [trial["config"].get("seed") for trial in shown["trials"]] == [4, 5, 6] * 2
+    assert {trial["config"]["epochs"] for trial in shown["trials"]} == {1}
+    assert "--set sead: unknown field 'sead'; did you mean 'seed'?" in refused("plan", "first.yaml", "--set", "sead=1")
+    for command in ("run", "time"):
+        assert "--set x: is not FIELD=VALUE" in refused(command, "first.yaml", "--set", "x")
+    with patch("orchestrator.scheduler.trials.run_trials"), patch("orchestrator.run.make_ready"):
+        orchestrate("run", "first.yaml", "--set", "seed=9", "--set", "name=nine")
+    with sqlite3.connect("results.db") as rows:
+        ((name, text),) = rows.execute("SELECT name, text FROM grids").fetchall()
+    rows.close()
+    assert name == "nine"
+    (here / "stored.yaml").write_text(text)
+    with open_database("results.db", readonly=True) as database:
+        assert [key for key, _ in database.grid_keys("nine")] == [t.key for t in load_grid("stored.yaml").trials]

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.console import print_triage, triage_of
 from orchestrator.console.triage import EXCERPT_LINES, rerun
 from orchestrator.database import open_database
-from orchestrator.grid import load_grid
+from orchestrator.grid import load_grid, parse_settings
 from orchestrator.run import run_options, save_grid
 from orchestrator.scheduler import Observer
 from tests.orchestrator.databases.samples import config, start
@@ -119,3 +119,16 @@ def test_what_was_run_in_one_folder_is_found_from_another(folder: Path, monkeypa
     assert "--checkpoints" not in run_options("g", "k.db", "data", None).environment["places"]
     on_server = run_options("g", "postgresql://server/x", "data", None).environment["places"]
     assert on_server["--checkpoints"] == str(folder / "grids/results-checkpoints")
+
+
+def test_settings_of_a_run_are_in_the_command_that_runs_it_again(folder: Path):
+    Path("k.yaml").write_text("name: k\nfixed: {dataset: digits}\n")
+    grid = load_grid("k.yaml", {"seed": [1, 2], "resources.gpu": 0, "name": "other"})
+    environment = run_options(grid.name, "k.db", given=grid.settings).environment
+    command = rerun("k.yaml", environment, [])
+    assert shlex.split(command) == [
+        *("orchestrate", "run", "k.yaml", "--set", "seed=[1, 2]", "--set", "resources.gpu=0"),
+        *("--set", 'name="other"'),
+    ]
+    settings = parse_settings(shlex.split(command)[4::2])
+    assert [t.key for t in load_grid("k.yaml", settings).trials] == [t.key for t in grid.trials]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.grid import GridError
-from orchestrator.grid.document import read_document
+from orchestrator.grid.document import compose
 from tests.orchestrator.grid_files import SHIPPED, load
 from tests.orchestrator.grid_mutants import SEEDS, mutant
 from trainer.config import TrainConfig
@@ -85,7 +85,7 @@ def structural_mutant(value, generator: random.Random):
 @pytest.mark.parametrize("seed", range(8))
 def test_mutants_of_the_content_load_or_are_refused(seed: int):
     generator = random.Random(seed)
-    contents = [read_document(path)[0].plain() for path in SHIPPED]
+    contents = [compose(str(path), path.read_text())[0].plain() for path in SHIPPED]
     loaded = 0
     for _ in range(250):
         content = generator.choice(contents)
