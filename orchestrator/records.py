@@ -21,6 +21,21 @@ class GridRow:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """Extent of a grid: the number of its `trials`, and the `keys` of those that no other grid and no driver has.
+
+    The other counts are of these. `places` are their folders of checkpoints (None: beside the database) by host.
+    """
+
+    trials: int
+    keys: tuple[str, ...]
+    attempts: int
+    epochs: int
+    evaluations: int
+    places: tuple[tuple[str | None, str | None], ...]
+
+
+@dataclass(frozen=True)
 class TrialState:
     """Progress of a trial.
 

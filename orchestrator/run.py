@@ -72,12 +72,12 @@ def run_options(
     address = cluster_address(address)
     # Beside the database file, so that one who finds, moves or removes the file has both.
     on_server = "://" in str(db)
-    beside = Path("results.db") if on_server else Path(db)
+    beside = _beside(db)
     # Options that another run needs to find the same data from any folder; see `orchestrator.console.triage.rerun`.
     places: dict[str, Any] = {"--data-root": absolute(data_root), "--address": address}
     if given:
         places["--set"] = [f"{name}={json.dumps(value)}" for name, value in given.items()]
-    folder = checkpoints or beside.with_name(f"{beside.stem}-checkpoints")
+    folder = checkpoints or checkpoints_beside(db)
     if checkpoints or on_server:
         places["--checkpoints"] = absolute(folder)
     return RunOptions(
@@ -89,6 +89,15 @@ def run_options(
         address=address,
         **more,
     )
+
+
+def _beside(db: str | Path) -> Path:
+    return Path("results.db") if "://" in str(db) else Path(db)
+
+
+def checkpoints_beside(db: str | Path) -> Path:
+    """Return the folder of the checkpoints where none was given."""
+    return _beside(db).with_name(f"{_beside(db).stem}-checkpoints")
 
 
 def plan_of(grid: Grid, database: Database | None) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -59,6 +60,49 @@ def backup(
             copied = database.back_up(file)
         held = ", ".join(counted(count, name) for name, count in copied.counts.items())
         typer.echo(f"{database.where} was copied to {copied.path}: {size(copied.size)}, {held}; the copy was checked")
+
+
+@app.command(
+    short_help="Remove a grid from the database, after a backup.",
+    epilog="Example: `orchestrate forget quickstart --trials`",
+)
+def forget(
+    grid: Annotated[str, typer.Argument(metavar="NAME", help="The grid's name, as `status` shows it.")],
+    trials: Annotated[
+        bool, typer.Option("--trials", help="Remove as well its trials that no other grid has, with their results.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    db: DatabaseOption = "results.db",
+) -> None:
+    """Remove a grid from the database: its name, its file's text and its list of trials, so that no table has it.
+
+    Its trials and their results stay, for other grids and for a later run of the same file, unless `--trials` is given;
+    a trial that another grid has stays anyway. With the trials go their checkpoints, as far as they are here;
+    logs stay. The database is copied first. A grid that is running is refused.
+    """
+    with errors():
+        from orchestrator.console import terminal
+        from orchestrator.database import DatabaseError
+        from orchestrator.forgetting import backup_name, checkpoints_of, outline
+        from orchestrator.run import driven
+
+        with driven(db, grid, terminal(), create=False) as (database, _):
+            database.release_stale()
+            extent = database.extent(grid)
+            checkpoints, notes = checkpoints_of(database, extent) if trials else ([], [])
+            for line in (*outline(grid, extent, checkpoints, trials=trials), *notes):
+                typer.echo(line)
+            if not yes:
+                if not sys.stdin.isatty():
+                    raise DatabaseError("nothing was removed: nobody can be asked here; give --yes")
+                if not typer.confirm("Remove this?"):
+                    typer.echo("nothing was removed")
+                    raise typer.Exit(DONE)
+            copied = database.back_up(backup_name(database, grid))
+            database.forget(grid, trials=trials)
+            for line in (line for leftovers in checkpoints for line in leftovers.remove()):
+                typer.echo(f"warning: {line}", err=True)
+            typer.echo(f"{grid} is removed from {database.where}; the database of before is {copied.path}")
 
 
 def _damaged(database: Database, problems: list[str]) -> DatabaseError:

@@ -4,7 +4,7 @@ from orchestrator.database.driver import driver_lock
 from orchestrator.database.errors import Busy, DatabaseAway, DatabaseError, Holder
 from orchestrator.database.open import open_database
 from orchestrator.database.store import Database
-from orchestrator.records import AttemptRow, Driver, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
+from orchestrator.records import AttemptRow, Driver, Extent, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
 
 __all__ = [
     "AttemptRow",
@@ -13,6 +13,7 @@ __all__ = [
     "DatabaseAway",
     "DatabaseError",
     "Driver",
+    "Extent",
     "FailureRow",
     "GridRow",
     "Holder",

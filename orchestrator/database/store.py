@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, select
 
-from orchestrator.database import attempts, grids, progress
+from orchestrator.database import attempts, forgetting, grids, progress
 from orchestrator.database.backends.postgresql import holder_of
 from orchestrator.database.backends.sqlite import synchronous
 from orchestrator.database.errors import DatabaseError, Holder, described
 from orchestrator.database.lock import living_drivers
 from orchestrator.database.patience import patience, persist
-from orchestrator.records import AttemptRow, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
+from orchestrator.records import AttemptRow, Extent, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
 
 if TYPE_CHECKING:
     from orchestrator.database.backends.postgresql import LockedSession
@@ -97,6 +97,14 @@ class Database:
         """
         grids.check(self.where, name, trials)
         self._write(lambda connection: grids.save(connection, name, source, text, report, trials))
+
+    def extent(self, grid: str) -> Extent:
+        """Return what a grid has, and what of it no other grid has; raises DatabaseError for an unknown grid."""
+        return self._read(lambda connection: forgetting.extent(connection, self.where, grid))
+
+    def forget(self, grid: str, *, trials: bool = False) -> None:
+        """Remove a grid; with `trials`, also the trials that no other grid has, with everything recorded of them."""
+        self._write(lambda connection: forgetting.forget(connection, grid, trials), durable=True)
 
     def grids(self) -> list[GridRow]:
         """Return all grids by name."""

@@ -5,15 +5,18 @@ from typing import TYPE_CHECKING
 from trainer.lazy import on_first_use
 
 if TYPE_CHECKING:
+    from orchestrator.storage.leftovers import Leftovers, find_leftovers
     from orchestrator.storage.staging import local_checkpoint, local_data, missing_data, node_folder
     from orchestrator.storage.store import StorageAway, StorageError, Store, absolute, check_writable, is_url, joined
 
 __all__ = [
+    "Leftovers",
     "StorageAway",
     "StorageError",
     "Store",
     "absolute",
     "check_writable",
+    "find_leftovers",
     "is_url",
     "joined",
     "local_checkpoint",
@@ -24,6 +27,7 @@ __all__ = [
 
 # Imported on first use, so that the command line starts at once.
 _HOMES = {
+    "Leftovers": ".leftovers",
     "StorageAway": ".store",
     "StorageError": ".store",
     "Store": ".store",
@@ -31,6 +35,7 @@ _HOMES = {
     "check_writable": ".store",
     "is_url": ".store",
     "joined": ".store",
+    "find_leftovers": ".leftovers",
     "local_checkpoint": ".staging",
     "local_data": ".staging",
     "missing_data": ".staging",

@@ -51,7 +51,7 @@ READERS = {
     "verify": ["paper.tex"],
     "export": ["--out", "exported"],
 }
-DRIVERS = {"run": ["first.yaml"], "time": ["first.yaml"], "migrate": []}
+DRIVERS = {"run": ["first.yaml"], "time": ["first.yaml"], "migrate": [], "forget": ["first"]}
 
 
 @pytest.fixture(autouse=True)
