@@ -1,4 +1,4 @@
-"""`make bench`: every speed that the README promises, as one table and one JSON file; `gpu`: those of a GPU.
+"""`make bench`: every speed that docs/how-fast.md promises, as one table and one JSON file; `gpu`: those of a GPU.
 
 Figures are medians of interleaved rounds; nothing here is a test, because machines differ.
 """
