@@ -4,6 +4,20 @@ The package knows nothing of grids, Ray or SQL. Importing it, its configuration,
 result types does not import torch, so that a grid can be checked in milliseconds.
 """
 
-from trainer.errors import TrainerError
+from typing import TYPE_CHECKING
 
-__all__ = ["TrainerError"]
+from trainer.errors import TrainerError
+from trainer.lazy import on_first_use
+
+if TYPE_CHECKING:
+    from trainer.method import Batch, Method, Output, Requires
+    from trainer.parts import dataset, metric, network
+
+__all__ = ["Batch", "Method", "Output", "Requires", "TrainerError", "dataset", "metric", "network"]
+
+if not TYPE_CHECKING:
+    __getattr__ = on_first_use(
+        __name__,
+        {name: "trainer.method" for name in ("Batch", "Method", "Output", "Requires")}
+        | {name: "trainer.parts" for name in ("dataset", "metric", "network")},
+    )

@@ -16,8 +16,7 @@ from typing import Any, NoReturn, get_args
 from trainer.config import TrainConfig
 from trainer.datasets import DATASETS, FOLDER_PREFIX
 from trainer.errors import TrainerError
-from trainer.method import METHODS
-from trainer.networks import NETWORKS
+from trainer.parts import METHODS, NETWORKS
 from trainer.paths import PathError, user_path
 from trainer.problems import unknown
 from trainer.recipe import OPTIMIZERS, SCHEDULES
@@ -209,8 +208,6 @@ def _metavar(name: str, annotation: Any) -> str:
 
 def _catalogue() -> str:
     """Return the names that the options accept."""
-    import trainer.methods  # noqa: F401  (fills the registry)
-
     names = {
         "data sets": (*DATASETS, f"{FOLDER_PREFIX}NAME (a folder of images below the data root)"),
         "networks": NETWORKS,
@@ -221,7 +218,7 @@ def _catalogue() -> str:
     ]
     lines.append("methods, with the defaults of their hyperparameters:")
     for name, method in sorted(METHODS.items()):
-        lines.append(f"  {name:<16} {method.title:<16} {_settings(method)}".rstrip())
+        lines.append(f"  {name:<16} {method.title:<16} {_settings(method.make)}".rstrip())
     for title, parts in (("optimizers", OPTIMIZERS), ("schedules", SCHEDULES)):
         lines.append(f"{title}, likewise:")
         for name, part in parts.items():
@@ -230,5 +227,5 @@ def _catalogue() -> str:
     return "\n".join(lines)
 
 
-def _settings(part: type[Any]) -> str:
+def _settings(part: Any) -> str:
     return ", ".join(f"{field.name} {'auto' if field.default is None else field.default}" for field in fields(part))

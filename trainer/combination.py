@@ -9,14 +9,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from trainer.method import METHODS
-from trainer.networks import NETWORKS
 from trainer.objective import Objective, build_methods, method_parameters
+from trainer.parts import METHODS, NETWORKS, remembered
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
 from trainer.recipe import Optimizer, Schedule, build_part, named
 
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr).encode
 
 
-@lru_cache(maxsize=4096)
+@remembered
 def settled_heads(network: str, peer: str | None, heads: str, methods: str) -> str:
     """Return the kind of heads that every network of a run carries, `none` for none; `methods` as canonical JSON."""
     built = build_methods(json.loads(methods))
@@ -41,18 +39,19 @@ def settled_heads(network: str, peer: str | None, heads: str, methods: str) -> s
             )
         return "none"
     by_default = heads in ("auto", "native")
-    kind = next(iter(NETWORKS[network].heads), None) if by_default else heads
+    kind = next(iter(NETWORKS[network].facts.heads), None) if by_default else heads
     for name in (network, peer or network):
-        allowed = NETWORKS[name].heads
+        allowed = NETWORKS[name].facts.heads
         if kind not in allowed:
-            able = ", ".join(other for other, spec in NETWORKS.items() if (kind in spec.heads if kind else spec.heads))
+            carrying = {other: part.facts.heads for other, part in NETWORKS.items()}
+            able = ", ".join(other for other, kinds in carrying.items() if (kind in kinds if kind else kinds))
             asked = f" ({', '.join(needing)} trains them)" if needing else ""
             raise problem(
                 f"{name} cannot carry {repr(kind) if kind else 'auxiliary'} heads{asked}; it can carry: "
                 f"{', '.join(allowed) or 'none'} (networks that can: {able or 'none'})",
                 ("network" if name == network else "peer") if by_default else "heads",
             )
-        if comparing and kind not in NETWORKS[name].comparable_heads:
+        if comparing and kind not in NETWORKS[name].facts.comparable_heads:
             raise problem(
                 f"the {kind!r} heads of {name} have features of another length than its own, and "
                 f"{' and '.join(comparing)} compares them; use another network",
@@ -71,11 +70,9 @@ def _no_method(name: str) -> str:
     return unknown("method", name, [*METHODS, "baseline"])
 
 
-@lru_cache(maxsize=4096)
+@remembered
 def checked_methods(text: str) -> dict[str, dict[str, Any]]:
     """Return methods with the hyperparameters that differ from their defaults; raises the `problems` of all at once."""
-    import trainer.methods  # noqa: F401  (fills the registry)
-
     checked: dict[str, dict[str, Any]] = {}
     invalid: Found = []
     for name, given in sorted(json.loads(text).items()):
@@ -87,7 +84,7 @@ def checked_methods(text: str) -> dict[str, dict[str, Any]]:
         elif not isinstance(parameters, dict):
             invalid.append(((name,), f"{shown(parameters)} is not a mapping of hyperparameters, such as {{}}"))
         else:
-            kept, wrong = _checked(METHODS[name], name, parameters, lambda given: build_methods(given)[0])
+            kept, wrong = _checked(METHODS[name].make, name, parameters, lambda given: build_methods(given)[0])
             invalid += [((name, *path), message) for path, message in wrong]
             checked[name] = kept
     if invalid:
@@ -97,7 +94,7 @@ def checked_methods(text: str) -> dict[str, dict[str, Any]]:
 
 
 def _checked(
-    part: type, name: str, given: dict[str, Any], build: Callable[[dict[str, Any]], Any]
+    part: Any, name: str, given: dict[str, Any], build: Callable[[dict[str, Any]], Any]
 ) -> tuple[dict[str, Any], Found]:
     """Return the hyperparameters of a part that differ from their defaults, and what is wrong with those given."""
     try:
@@ -162,7 +159,7 @@ def _has_bool(value: Any) -> bool:
     return any(map(_has_bool, value)) if isinstance(value, (list, tuple)) else isinstance(value, bool)
 
 
-@lru_cache(maxsize=4096)
+@remembered
 def resolved_methods(text: str, num_heads: int) -> dict[str, dict[str, Any]]:
     """Return methods as they are on networks with `num_heads` heads; raises the `problem` of one that does not fit."""
     resolved: dict[str, dict[str, Any]] = {}
@@ -175,7 +172,7 @@ def resolved_methods(text: str, num_heads: int) -> dict[str, dict[str, Any]]:
     return plain
 
 
-@lru_cache(maxsize=4096)
+@remembered
 def merged_requires(text: str) -> Requires:
     """Return what methods need of a run, merged."""
     return Objective(build_methods(json.loads(text)), 1).requires

@@ -34,8 +34,9 @@ from trainer.datasets import (
     IMAGENET_STD,
     dataset_spec,
 )
-from trainer.networks import NETWORKS, head_count
+from trainer.networks import head_count
 from trainer.objective import build_methods
+from trainer.parts import NETWORKS
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
 from trainer.recipe import OPTIMIZERS, SCHEDULES, build_part, named
 
@@ -180,14 +181,14 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
-        spec, dataset = NETWORKS[self.network], dataset_spec(self.dataset)
+        spec, dataset = NETWORKS[self.network].facts, dataset_spec(self.dataset)
         methods = canonical(self.methods)
         requires = merged_requires(methods)
         wrong: Found = []
         settled: dict[str, Any] = {}
 
         for name in (self.network, self.peer or self.network)[: requires.networks]:
-            least, all_stages = NETWORKS[name].min_stages, NETWORKS[name].stages
+            least, all_stages = NETWORKS[name].facts.min_stages, NETWORKS[name].facts.stages
             if self.stages is not None and not least <= self.stages <= all_stages:
                 allowed = f"{least} to {all_stages}" if least < all_stages else f"only {all_stages}"
                 wrong.append((("stages",), f"{name} has {allowed} stages, not {self.stages}"))
@@ -266,7 +267,7 @@ class TrainConfig(BaseModel):
 
     def build_methods(self) -> list[Method]:
         """Return the methods of this run, fresh, without state."""
-        stages = self.stages or NETWORKS[self.network].stages
+        stages = self.stages or NETWORKS[self.network].facts.stages
         heads = head_count(self.network, stages, self.head_kind)
         return [method.resolve(heads) for method in build_methods(self.methods)]
 

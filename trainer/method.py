@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import ConfigDict
 
+from trainer.parts import register_method
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -68,22 +70,22 @@ class Requires:
         )
 
 
-METHODS: dict[str, type[Method]] = {}
-
-
 @dataclass
 class Method:
     """A way to train, as a dataclass of hyperparameters. Subclasses name themselves and register.
+
+    A new `version` says that the same hyperparameters now train otherwise: trials with it are new ones.
 
     State other than hyperparameters is created in `setup` and travels through `state_dict`.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    version: ClassVar[int] = 1
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=False)
 
     def __init_subclass__(cls) -> None:
-        METHODS[cls.name] = cls
+        register_method(cls)
 
     @property
     def requires(self) -> Requires:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from trainer.losses import cross_entropy, log_softmax, one_hot
-from trainer.method import METHODS, Batch, Method, Output, Requires, summed
+from trainer.method import Batch, Method, Output, Requires, summed
+from trainer.parts import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,14 +32,12 @@ def build_methods(parameters: Mapping[str, Mapping[str, Any]]) -> list[Method]:
 
     Raises KeyError for an unknown name and pydantic's ValidationError for a wrong hyperparameter.
     """
-    import trainer.methods  # noqa: F401  (fills the registry)
-
-    return [_adapter(name).validate_python(dict(parameters[name])) for name in sorted(parameters)]
+    return [_adapter(METHODS[name].make).validate_python(dict(parameters[name])) for name in sorted(parameters)]
 
 
 @cache
-def _adapter(name: str) -> TypeAdapter[Method]:
-    return TypeAdapter(METHODS[name])
+def _adapter(method: Any) -> TypeAdapter[Method]:
+    return TypeAdapter(method)
 
 
 def method_parameters(method: Method) -> dict[str, Any]:

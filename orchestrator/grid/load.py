@@ -20,7 +20,7 @@ from orchestrator.grid.reader import Reader
 from orchestrator.grid.settings import Span, with_settings
 from orchestrator.grid.trial import Grid, Resources, Trial
 from trainer.config import TrainConfig
-from trainer.networks import NETWORKS
+from trainer.parts import NETWORKS
 from trainer.problems import shown, unknown
 
 # The main paper's tables by number, the other sources' by name.

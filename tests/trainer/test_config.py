@@ -11,8 +11,7 @@ from pydantic import ValidationError
 
 from trainer import config as module
 from trainer.config import TrainConfig, config_problems
-from trainer.method import METHODS
-from trainer.networks import NETWORKS
+from trainer.parts import METHODS, NETWORKS
 
 KNOWN = json.loads((Path(__file__).parent / "known_keys.json").read_text())
 

@@ -26,8 +26,8 @@ from trainer.canary import rehearse
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, load_splits
 from trainer.device import prepare_device, without_search
-from trainer.networks import NETWORKS
 from trainer.objective import Objective
+from trainer.parts import NETWORKS
 from trainer.recipe import OPTIMIZERS
 from trainer.state import build_networks, build_optimizer, teacher_config
 from trainer.step import Step, set_rate

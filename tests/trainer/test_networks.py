@@ -10,11 +10,12 @@ from torch.nn.functional import interpolate
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.networks import NETWORKS, build_network, head_count
+from trainer.networks import build_network, head_count
 from trainer.networks.heads import AttentionGate
 from trainer.networks.network import pool
 from trainer.networks.preact_resnet import PreActivationBlock
 from trainer.networks.pyramidnet import PyramidBottleneck
+from trainer.parts import NETWORKS
 
 # name, heads, stages, parameters, forward GFLOPs (2 x MAC) where published. The ResNet-18 figures of fewer stages
 # come from released code that has one more head (3 MFLOPs), within the tolerance of half a percent.
@@ -41,7 +42,7 @@ PUBLISHED = [
     ("mobilenet", "dcm", 3, 11_431_276, None),
 ]
 IMAGENET = "imagenet_resnet152"
-EVERY_KIND = [(name, heads) for name, spec in NETWORKS.items() for heads in (None, *spec.heads)]
+EVERY_KIND = [(name, heads) for name, part in NETWORKS.items() for heads in (None, *part.facts.heads)]
 WITH_HEADS = [(name, heads) for name, heads in EVERY_KIND if heads]
 FAMILIES = [
     (name, heads) for name in ("resnet18", "resnet50", "resnext50_32x4d") for heads in ("bottleneck", "attention")
@@ -152,7 +153,7 @@ def test_every_parameter_trains_in_one_step(name, heads, size):
     network = build(name, heads=heads).to(memory_format=torch.channels_last)
     inputs = images(2, size).contiguous(memory_format=torch.channels_last)
     output = network(inputs)
-    assert len(output.head_logits) == len(output.head_features) == head_count(name, NETWORKS[name].stages, heads)
+    assert len(output.head_logits) == len(output.head_features) == head_count(name, NETWORKS[name].facts.stages, heads)
     # Squares, because a batch norm that is not followed by an activation leaves a sum constant.
     loss = sum(value.square().sum() for value in everything(output))
     loss.backward()
@@ -218,13 +219,13 @@ def test_comparable_heads_have_features_of_the_deepest_size(name, heads):
     with torch.no_grad():
         output = network(images())
     equal = all(features.shape == output.features.shape for features in output.head_features)
-    assert equal == (heads in NETWORKS[name].comparable_heads)
+    assert equal == (heads in NETWORKS[name].facts.comparable_heads)
 
 
 def test_first_kind_of_heads_is_the_networks_own():
-    assert NETWORKS["resnet50"].heads[0] == "bottleneck"
-    assert NETWORKS["resnext50_32x4d"].heads[0] == "attention"
-    assert NETWORKS["wrn28_10"].heads == NETWORKS["mobilenet"].heads == ("dcm",)
+    assert NETWORKS["resnet50"].facts.heads[0] == "bottleneck"
+    assert NETWORKS["resnext50_32x4d"].facts.heads[0] == "attention"
+    assert NETWORKS["wrn28_10"].facts.heads == NETWORKS["mobilenet"].facts.heads == ("dcm",)
 
 
 @pytest.mark.parametrize(("name", "heads"), EVERY_KIND)

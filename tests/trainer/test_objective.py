@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-import trainer.methods  # noqa: F401  (fills the registry)
 from tests.trainer.toy import CLASSES, RefuseWaiting, ToyNetwork, toy_batch, toy_labels, toy_objective, train_step
-from trainer.method import METHODS, Method, Output, Requires
+from trainer.method import Method, Output, Requires
 from trainer.objective import Objective, build_methods, method_parameters
+from trainer.parts import METHODS
 
 # Every method as it is by default, and what hyperparameters switch to.
 VARIANTS = [
@@ -25,7 +25,7 @@ VARIANTS = [
     {"tfkd": {"variant": "virtual"}},
 ]
 RELEASED_DMFL = {"dmfl": {"variant": "released"}}
-ADDING_TERMS = [given for given in VARIANTS if METHODS[next(iter(given))].losses is not Method.losses]
+ADDING_TERMS = [given for given in VARIANTS if METHODS[next(iter(given))].make.losses is not Method.losses]
 PAIRS = [pair for pair in itertools.combinations(ADDING_TERMS, 2) if pair[0].keys() != pair[1].keys()]
 
 
@@ -86,7 +86,7 @@ def test_terms_are_named_after_their_method(methods):
 
 
 @pytest.mark.parametrize(
-    "methods", [given for given in VARIANTS if METHODS[next(iter(given))]().requires.networks == 1], ids=title
+    "methods", [given for given in VARIANTS if METHODS[next(iter(given))].make().requires.networks == 1], ids=title
 )
 def test_two_networks_have_the_sum_of_their_terms(methods):
     objective, networks = toy_objective(methods, networks=2)
@@ -157,8 +157,8 @@ def test_hyperparameters_round_trip(methods):
     (method,) = build_methods(methods)
     name = next(iter(methods))
     assert build_methods({name: method_parameters(method)}) == [method]
-    assert method_parameters(METHODS[name]()) == {}
-    assert all(field.default == getattr(METHODS[name](), field.name) for field in fields(method))
+    assert method_parameters(METHODS[name].make()) == {}
+    assert all(field.default == getattr(METHODS[name].make(), field.name) for field in fields(method))
 
 
 class InDouble(nn.Module):
@@ -250,14 +250,14 @@ def test_heads_are_run_only_where_a_method_needs_them():
 
 def test_each_method_says_what_it_is():
     for name, method in METHODS.items():
-        assert method.name == name and method.title
-        assert "Source: " in inspect.getdoc(method)
+        assert method.name == method.make.name == name and method.title == method.make.title
+        assert "Source: " in inspect.getdoc(method.make)
 
 
 def test_nothing_here_imports_torch():
     code = (
-        "import sys, trainer.config, trainer.losses, trainer.methods, trainer.objective as o;"
-        "o.build_methods({name: {} for name in o.METHODS}); assert len(o.METHODS) == 8;"
+        "import sys, trainer.config, trainer.losses, trainer.objective as o, trainer.parts as p;"
+        "o.build_methods({name: {} for name in p.METHODS}); assert len(p.METHODS) == 8;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

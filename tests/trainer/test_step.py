@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-import trainer.methods  # noqa: F401  (fills the registry)
 from tests.trainer import tape
 from tests.trainer.training import COMBINATIONS, assert_same, title
 from trainer.config import TrainConfig
-from trainer.method import METHODS, Batch, Method
+from trainer.method import Batch, Method
+from trainer.parts import METHODS
 from trainer.results import COMPILED, LAUNCHED, REPLAYED
 from trainer.state import build_networks, checkpoint_state, load_state, teacher_config
 from trainer.step import Replayed, Step, choose_engine, hold_rate
@@ -126,13 +126,14 @@ class Rebinding(Method):
         self.count = self.count + 1
 
 
-del METHODS["rebinding"]
+REBINDING = METHODS.remove("rebinding")
 
 
-def test_a_method_that_rebinds_its_state_is_found_out(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(METHODS, "rebinding", Rebinding)
-    launched, replayed = (ready(config_of({"rebinding": {}}), replayed=replayed) for replayed in (False, True))
-    assert epochs(launched) != epochs(replayed)
+def test_a_method_that_rebinds_its_state_is_found_out():
+    with METHODS.apart():
+        METHODS.add(REBINDING)
+        launched, replayed = (ready(config_of({"rebinding": {}}), replayed=replayed) for replayed in (False, True))
+        assert epochs(launched) != epochs(replayed)
 
 
 @dataclass

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +30,7 @@ from trainer.data.splits import DataError
 from trainer.method import Method
 from trainer.metrics import compute_metrics, ood_auroc
 from trainer.objective import Objective
+from trainer.parts import METHODS
 from trainer.results import EpochResult
 from trainer.state import build_networks
 from trainer.train import Diverged, train
@@ -384,16 +384,14 @@ def test_a_teacher_can_diverge(data_root: Path) -> None:
 
 
 @pytest.fixture
-def use_method(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Method]], None]:
+def use_method(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], Method]], None]]:
     """Train with a method that is not in the registry."""
 
     def use(build: Callable[[], Method]) -> None:
         monkeypatch.setattr(TrainConfig, "build_methods", lambda config: [build()])
 
-    # The real ones are registered first, or they would be forgotten with these.
-    import_module("trainer.methods")
-    monkeypatch.setattr("trainer.method.METHODS", {})
-    return use
+    with METHODS.apart():
+        yield use
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -22,7 +22,7 @@ from orchestrator.console.doctor import COMBINATIONS, SMALL, difference
 from orchestrator.console.machine import Finding
 from trainer.checkpoint import save_checkpoint
 from trainer.config import TrainConfig
-from trainer.method import METHODS
+from trainer.parts import METHODS
 
 
 def test_resuming_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,8 +33,6 @@ def test_resuming_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_method_is_resumed() -> None:
-    import trainer.methods  # noqa: F401  (registers them)
-
     names = {name for combination in COMBINATIONS for name in combination.split(",") if name}
     assert names == set(METHODS)
     three = {frozenset(c.split(",")) - {""} for c in COMBINATIONS if set(c.split(",")) <= {"", "byot", "dmfl", "pskd"}}

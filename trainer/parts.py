@@ -1,0 +1,334 @@
+"""Register the parts of a training by name: methods, networks, data sets and metrics, built in or of one's own.
+
+No torch and no pydantic here: a file of parts imports this through `from trainer import ...`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from importlib import import_module
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+from trainer.datasets import DatasetSpec
+from trainer.errors import FailureClass, TrainerError
+from trainer.sources import source_digest, source_files
+
+if TYPE_CHECKING:
+    from trainer.method import Method
+
+Facts = TypeVar("Facts")
+Made = TypeVar("Made", bound=Callable[..., Any])
+
+# The arguments that a network may take beside `num_classes`; what it does not take cannot be configured.
+NETWORK_ARGUMENTS = ("width", "stages", "heads")
+
+
+class PartError(TrainerError):
+    """A part that cannot be registered or loaded; the message says where, why, and what to do."""
+
+    failure: ClassVar[FailureClass] = "code"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Part(Generic[Facts]):
+    """A registered part: what makes it, and what is known of it before it is made.
+
+    `make` is the class of a method, and the function of every other kind. `file` and `line` are where it was
+    registered; a part without a line is a module as a whole.
+    """
+
+    kind: str
+    name: str
+    title: str
+    version: int
+    facts: Facts
+    make: Callable[..., Any]
+    file: Path
+    line: int | None = None
+
+    @property
+    def source(self) -> str:
+        """Return the file and the line where the part was registered."""
+        return str(self.file) if self.line is None else f"{self.file}:{self.line}"
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """Return the files that the part consists of, its own first; none for code that is in no file."""
+        return source_files(self.file) if self.file.suffix == ".py" and self.file.is_file() else ()
+
+    @cached_property
+    def digest(self) -> str:
+        """Return the sha256 over the syntax trees of its files, without docstrings."""
+        return source_digest(self.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts of its kind as plain values; none for a method."""
+        facts: Any = self.facts
+        return {} if facts is None else asdict(facts)
+
+
+class Registry(Mapping[str, Part[Facts]]):
+    """The parts of one kind by name; the module `home` registers those that are built in, on first use."""
+
+    def __init__(self, kind: str, home: str) -> None:
+        self.kind = kind
+        self._home: str | None = home
+        self._parts: dict[str, Part[Facts]] = {}
+
+    def add(self, part: Part[Facts]) -> None:
+        """Register a part; the same one from the same place again takes the place of the first.
+
+        Raises PartError for a bad name or version, and where another part has the name.
+        """
+        self._fill()
+        if not isinstance(part.name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", part.name):
+            raise PartError(
+                f"{part.source}: {part.name!r} cannot be the name of a {self.kind}: a name begins with a letter and "
+                "consists of letters, digits, '_', '-' and '.'"
+            )
+        if part.name == "baseline" and self.kind == "method":
+            raise PartError(f"{part.source}: 'baseline' is training without any method; choose another name")
+        if isinstance(part.version, bool) or not isinstance(part.version, int) or part.version < 1:
+            raise PartError(f"{part.source}: the version of {part.name} is {part.version!r}; it must be 1, 2, 3 ...")
+        taken = self._parts.get(part.name)
+        if taken is not None and taken.source != part.source:
+            raise PartError(
+                f"two {self.kind}s are named {part.name!r}: one in {taken.source}, one in {part.source}; "
+                "give one of them another name"
+            )
+        self._parts[part.name] = part
+        _forget()
+
+    def remove(self, name: str) -> Part[Facts]:
+        """Take a part out of the registry and return it."""
+        part = self._parts.pop(name)
+        _forget()
+        return part
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Restore the registry at the end: for parts that are tried out."""
+        self._fill()
+        before = dict(self._parts)
+        try:
+            yield
+        finally:
+            self._parts = before
+            _forget()
+
+    def _fill(self) -> None:
+        home, self._home = self._home, None
+        if home is not None:
+            import_module(home)
+
+    def __getitem__(self, name: str) -> Part[Facts]:
+        self._fill()
+        return self._parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._fill()
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        self._fill()
+        return len(self._parts)
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """Limits of a network's configuration.
+
+    `takes` lists the arguments that can be configured, of `NETWORK_ARGUMENTS`. `heads` lists the kinds of auxiliary
+    heads it can carry, its own kind first; `stages` is its number of backbone stages, `min_stages` the least number
+    that it can be cut down to. Methods that compare the features of heads with the network's own work with
+    `comparable_heads` alone. `features` says whether its output is an `Output` with features [B, D], which some
+    methods read; a network that does not gives logits alone.
+    """
+
+    takes: tuple[str, ...] = NETWORK_ARGUMENTS
+    heads: tuple[str, ...] = ()
+    comparable_heads: tuple[str, ...] = ()
+    stages: int = 1
+    min_stages: int = 1
+    features: bool = False
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """Facts about a metric: which `direction` is better, and the `digits` after the point and the `unit` in print."""
+
+    direction: Literal["lower", "higher"]
+    digits: int = 2
+    unit: str = ""
+
+
+METHODS: Registry[None] = Registry("method", "trainer.methods")
+NETWORKS: Registry[NetworkFacts] = Registry("network", "trainer.networks")
+DATASETS: Registry[DatasetSpec] = Registry("data set", "trainer.datasets")
+METRICS: Registry[MetricFacts] = Registry("metric", "trainer.parts")
+REGISTRIES: tuple[Registry[Any], ...] = (METHODS, NETWORKS, DATASETS, METRICS)
+
+
+def register_method(cls: type[Method]) -> None:
+    """Register a subclass of `Method` that has a name."""
+    if not hasattr(cls, "name"):
+        return
+    file, line = _place_of_class(cls)
+    METHODS.add(
+        Part(
+            kind="method",
+            name=cls.name,
+            title=cls.__dict__.get("title", cls.name),
+            version=cls.__dict__.get("version", 1),
+            facts=None,
+            make=cls,
+            file=file,
+            line=line,
+        )
+    )
+
+
+def network(
+    name: str,
+    *,
+    title: str | None = None,
+    version: int = 1,
+    heads: tuple[str, ...] = (),
+    comparable_heads: tuple[str, ...] | None = None,
+    stages: int = 1,
+    min_stages: int | None = None,
+    features: bool = False,
+) -> Callable[[Made], Made]:
+    """Register a function that builds a network: any module from images [B, 3, H, W] to logits [B, K].
+
+    The function gets `num_classes`, and those of `width`, `stages` and `heads` that it takes. A network with `heads`
+    or `features` gives an `Output`; with heads, its `forward` takes `heads`, a bool. The other arguments are those of
+    `NetworkFacts`; by default all heads are comparable, and a network cannot be cut.
+    """
+
+    def register(build: Made) -> Made:
+        facts = NetworkFacts(
+            takes=_arguments(build, name),
+            heads=tuple(heads),
+            comparable_heads=tuple(heads if comparable_heads is None else comparable_heads),
+            stages=stages,
+            min_stages=stages if min_stages is None else min_stages,
+            features=features or bool(heads),
+        )
+        return _added(NETWORKS, build, name, title, version, facts)
+
+    return register
+
+
+def dataset(name: str, *, title: str | None = None, version: int = 1, **facts: Any) -> Callable[[Made], Made]:
+    """Register a function that reads a data set: from the data root to its training and its test images.
+
+    Each of the two is a pair of pixels, uint8 [N, H, W, 3], and labels, int64 [N]. The other arguments are those of
+    `DatasetSpec`.
+
+    Raises PartError for another argument.
+    """
+
+    def register(read: Made) -> Made:
+        try:
+            spec = DatasetSpec(**facts)
+        except TypeError as error:
+            reason = str(error).removeprefix("DatasetSpec.__init__() ")
+            raise PartError(f"{_where(read)}: the data set {name!r} {reason}") from None
+        return _added(DATASETS, read, name, title, version, spec)
+
+    return register
+
+
+def metric(
+    name: str,
+    *,
+    direction: Literal["lower", "higher"],
+    title: str | None = None,
+    digits: int = 2,
+    unit: str = "",
+    version: int = 1,
+) -> Callable[[Made], Made]:
+    """Register a function that measures a classifier: probabilities [N, K] and labels [N] to a number.
+
+    Both are on the CPU, float64 and int64. The other arguments are those of `MetricFacts`.
+
+    Raises PartError for another direction.
+    """
+
+    def register(measure: Made) -> Made:
+        if direction not in ("lower", "higher"):
+            wrong = f"the direction of {name!r} is {direction!r}; give 'lower' or 'higher', whichever is better"
+            raise PartError(f"{_where(measure)}: {wrong}")
+        return _added(METRICS, measure, name, title, version, MetricFacts(direction, digits, unit))
+
+    return register
+
+
+def _added(registry: Registry[Facts], function: Made, name: str, title: str | None, version: int, facts: Facts) -> Made:
+    """Register a function and return it."""
+    code = function.__code__
+    registry.add(
+        Part(
+            kind=registry.kind,
+            name=name,
+            title=name if title is None else title,
+            version=version,
+            facts=facts,
+            make=function,
+            file=Path(code.co_filename),
+            line=code.co_firstlineno,
+        )
+    )
+    return function
+
+
+def _where(function: Callable[..., Any]) -> str:
+    return f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+
+
+def _arguments(build: Callable[..., Any], name: str) -> tuple[str, ...]:
+    """Return those of `NETWORK_ARGUMENTS` that a function takes; raises PartError for one that it cannot get."""
+    parameters = signature(build).parameters
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return NETWORK_ARGUMENTS
+    if "num_classes" not in parameters:
+        raise PartError(f"{_where(build)}: the network {name!r} takes no num_classes, the number of its outputs")
+    for parameter in parameters.values():
+        if parameter.default is Parameter.empty and parameter.name not in ("num_classes", *NETWORK_ARGUMENTS):
+            raise PartError(
+                f"{_where(build)}: the network {name!r} takes {parameter.name!r}, which nothing gives: a network gets "
+                f"num_classes, {', '.join(NETWORK_ARGUMENTS)}; give it a default"
+            )
+    return tuple(argument for argument in NETWORK_ARGUMENTS if argument in parameters)
+
+
+def _place_of_class(cls: type) -> tuple[Path, int | None]:
+    """Return the file of the class statement that is being run, and its line."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") != cls.__module__:
+        frame = frame.f_back
+    return Path(frame.f_code.co_filename), frame.f_lineno
+
+
+_memories: list[Callable[[], None]] = []
+Remembered = TypeVar("Remembered", bound=Callable[..., Any])
+
+
+def remembered(function: Remembered) -> Remembered:
+    """Remember the results of a function (up to 4,096 of them) until a part is registered or removed."""
+    cached = lru_cache(maxsize=4096)(function)
+    _memories.append(cached.cache_clear)
+    return cached  # type: ignore[return-value]
+
+
+def _forget() -> None:
+    for clear in _memories:
+        clear()
