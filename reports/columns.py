@@ -11,7 +11,7 @@ class Column:
     """A column: what it measures and how it is printed.
 
     `quantity` is `seconds`, `epoch_seconds`, or [network:]classifier/metric such as `main/top1_error`; `form` is
-    number, signed, minutes (min / sec) or text.
+    number, signed, minutes (min / sec) or text. `group` is the heading that it shares with the columns beside it.
     """
 
     key: str
@@ -21,10 +21,13 @@ class Column:
     direction: Literal["lower", "higher"] | None = None
     digits: int = 2
     form: Literal["number", "signed", "minutes", "text"] = "number"
+    group: str = ""
 
     @property
     def heading(self) -> str:
-        return f"{self.title} ({self.unit})" if self.unit else self.title
+        """Return the heading in one line: that of the columns it belongs to, the title, the unit."""
+        title = ": ".join(filter(None, (self.group, self.title)))
+        return f"{title} ({self.unit})" if self.unit else title
 
 
 TOP1 = Column("top1", "Top-1 error", "%", "main/top1_error", "lower")
@@ -34,6 +37,8 @@ ECE = Column("ece", "ECE", "%", "main/ece", "lower")
 AURC = Column("aurc", "AURC", "\u00d710³", "main/aurc", "lower")
 TRAINING = Column("train_time", "Train time", "min / sec", "seconds", "lower", form="minutes")
 EPOCH = Column("epoch_time", "Time per epoch", "s", "epoch_seconds", "lower")
+AUROC = Column("auroc", "AUROC", "%", "main/ood_auroc", "higher")
+ACCURACY = Column("accuracy", "Top-1 accuracy", "%", "main/accuracy", "higher")
 QUALITY = (TOP1, TOP5, NLL, ECE, AURC)
 ABOUT_TRAINING = (
     "Train time: training, evaluation and data seconds of every epoch to the end of the selected one, pauses left out."
@@ -42,3 +47,5 @@ ABOUT_EPOCH = (
     "Time per epoch: median of a timing pass or, without one, mean of the exclusive epochs after the first; where no "
     "epoch was exclusive, mean of all."
 )
+# The columns that a declared table names.
+COLUMNS = {column.key: column for column in (*QUALITY, AUROC, ACCURACY, TRAINING, EPOCH)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -10,12 +10,12 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from orchestrator.database import queries
+from orchestrator.tables.schema import TableSpec
 from reports.columns import Column
 from reports.errors import ReportError, unknown
-from reports.layouts.cells import asked_layouts
-from reports.layouts.interactions import losses, moments
-from reports.layouts.other import generic
-from reports.layouts.paper import asked, build
+from reports.layouts.declared import build_declared
+from reports.layouts.interactions import interactions, losses, moments
+from reports.layouts.shipped import SHIPPED, Asked, asked, declared, own_table, shipped
 from reports.paper.contradictions import contradiction_table, contradictions
 from reports.paper.published import compare, ledger
 from reports.render import plain
@@ -31,7 +31,6 @@ FORMATS = ("md", "tex", "html", "csv", "json")
 # In a report's folder: the names of all files that reports have written there.
 CONTENTS = ".orchestrate-report"
 Named = TypeVar("Named", "Table", "Drawing")
-_STATES = ("done", "running", "pending", "failed", "diverged")
 
 
 class Gathered(NamedTuple):
@@ -56,11 +55,13 @@ def write_report(
     selection: str | None = None,
     vs_paper: bool = False,
     grids: Sequence[str] | None = None,
+    tables: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
     """Write a file per table and format (table1.md, table1.tex, ...), report.html, and the figures; return the paths.
 
     `formats` are among `FORMATS`, all of them when None; figures (PDF, SVG, PNG) come with md, tex and html.
-    `selection` replaces what the grids say. `vs_paper` adds the comparison with the published values.
+    `selection` replaces what the grids say. `vs_paper` adds the comparison with the published values. `tables` are
+    declared ones over all the grids, beside those that the grids ask for.
 
     Raises ReportError for an unknown format, grid or rule, for grids that disagree about a table's rule, and for a
     folder that cannot be written.
@@ -73,7 +74,7 @@ def write_report(
     if draws:
         # matplotlib takes a second to load, which the database can use: it works outside of Python's lock.
         Thread(target=import_module, args=("reports.figures.figure2",)).start()
-    gathered = gather(database, grids=grids, selection=selection, vs_paper=vs_paper)
+    gathered = gather(database, grids=grids, selection=selection, vs_paper=vs_paper, tables=tables)
     drawings = _drawings(database, gathered.results) if draws else []
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -103,42 +104,100 @@ def _contents(out: Path) -> set[Path]:
 
 
 def gather(
-    database: Database, *, grids: Sequence[str] | None = None, selection: str | None = None, vs_paper: bool = False
+    database: Database,
+    *,
+    grids: Sequence[str] | None = None,
+    selection: str | None = None,
+    vs_paper: bool = False,
+    tables: Sequence[Mapping[str, Any]] = (),
+    also: Iterable[str] = (),
 ) -> Gathered:
-    """Every table of a report; names are unique, a second setting's has the setting in its name."""
+    """Return every table of a report; names are unique, a second setting's has the setting in its name.
+
+    `tables` are declared ones beside those of the grids; `also` names shipped ones that no grid has to ask for.
+    """
+    more = [declared(table) for table in tables]
     reports = grid_reports(database, grids)
-    rules: dict[str, str] = {}
-    said_by: dict[str, str] = {}
-    for name, report in reports.items():
-        rule = _rule(report, selection)
-        for layout in asked([GridInfo(name, report, {})]):
-            if rules.setdefault(layout, rule) != rule:
-                raise ReportError(
-                    f"grids {said_by[layout]} ({rules[layout]}) and {name} ({rule}) select differently, and one table "
-                    f"({layout}) must not mix rules; give --selection, or one --grid at a time"
-                )
-            said_by.setdefault(layout, name)
-    by_rule: dict[str, list[str]] = {}
-    for layout, rule in rules.items():
-        by_rule.setdefault(rule, []).append(layout)
-    loaded = {rule: load(database, grids, rule) for rule in by_rule or {selection or "best_test": []}}
+    infos = [GridInfo(name, report, {}) for name, report in reports.items()]
+    wanted = asked(infos, more)
+    for name in also:
+        layout = next((each for each in SHIPPED if f"{name}-".startswith(f"{each}-")), None)
+        if layout is not None:
+            wanted.setdefault(layout, Asked(shipped(layout), ()))
+    rules = {
+        name: _one_rule(name, one.grids or tuple(reports), reports, selection)
+        for name, one in wanted.items()
+        # No epoch is selected for losses.
+        if not (one.table and one.table.source == "losses")
+    }
+    loaded = {rule: load(database, grids, rule) for rule in dict.fromkeys(rules.values()) or [selection or "best_test"]}
     first = next(iter(loaded.values()))
-    built = [table for rule, layouts in by_rule.items() for table in build(loaded[rule], layouts)]
-    built = [table for table in built if table.rows or table.layout != "interactions"]
+    terms: dict[tuple[int, int], Mapping[str, Any]] = {}
+    if any(one.table and one.table.source == "losses" for one in wanted.values()):
+        with database.reading() as connection:
+            terms = {(row.trial_id, row.epoch): row.losses for row in queries.losses(connection, moments(first))}
+    built: list[Table] = []
+    for name, one in wanted.items():
+        results = loaded[rules[name]] if name in rules else first
+        if one.table is not None:
+            built += build(results, one.table, one.grids, terms)
+        else:
+            built += [table for grid in results.grids if grid.name in one.grids for table in own(results, grid)]
     shown = {key for table in built for key in _trials(table)}
-    built += [
-        table
-        for grid in first.grids
-        if asked_layouts(grid)
-        if (table := generic(loaded[_rule(grid.report, selection)], grid, shown)).rows
-    ]
-    with database.reading() as connection:
-        terms = {(row.trial_id, row.epoch): row.losses for row in queries.losses(connection, moments(first))}
-    built += losses(first, terms)
+    for grid in first.grids:
+        if grid.report.get("tables"):
+            # A table that is asked for hides no trials: those it has no room for get one of their own.
+            built += own(_load_once(loaded, database, grids, _rule(grid.report, selection)), grid, shown)
     if vs_paper:
         built += [compared for table in built if (compared := compare(table)) is not None]
         built.append(contradiction_table(contradictions(ledger())))
-    return Gathered(first, _uniquely_named([overview(first), *built]))
+    return Gathered(first, _uniquely_named([*build(first, shipped("overview")), *built]))
+
+
+def _load_once(loaded: dict[str, Results], database: Database, grids: Sequence[str] | None, rule: str) -> Results:
+    """Return the results under a rule, loaded before or now."""
+    if rule not in loaded:
+        loaded[rule] = load(database, grids, rule)
+    return loaded[rule]
+
+
+def _one_rule(name: str, asking: Sequence[str], reports: Mapping[str, Mapping[str, Any]], selection: str | None) -> str:
+    """Return the rule of a table; raises ReportError where the grids that ask for it disagree."""
+    rules = {grid: _rule(reports[grid], selection) for grid in asking}
+    first = next(iter(asking), None)
+    for grid, rule in rules.items():
+        if first is not None and rule != rules[first]:
+            raise ReportError(
+                f"grids {first} ({rules[first]}) and {grid} ({rule}) select differently, and one table ({name}) must "
+                "not mix rules; give --selection, or one --grid at a time"
+            )
+    return rules[first] if first is not None else selection or "best_test"
+
+
+def build(
+    results: Results,
+    table: TableSpec,
+    asking: Iterable[str] = (),
+    terms: Mapping[tuple[int, int], Mapping[str, Any]] | None = None,
+) -> list[Table]:
+    """Build the tables of one declaration: several where it gives one per setting. `terms` are losses by epoch."""
+    if table.source == "interactions":
+        return interactions(results, table, asking)
+    if table.source == "losses":
+        return losses(results, table, terms or {}, asking)
+    if table.source == "grids":
+        return [progress(results, table)]
+    return build_declared(results, table, asking)
+
+
+def own(results: Results, grid: GridInfo, shown: Collection[str] = ()) -> list[Table]:
+    """Build a grid's own table of the trials that are not `shown` elsewhere; none where all of them are."""
+    mine = [cell for cell in results.cells if grid.name in cell.grids]
+    cells = [cell for cell in mine if not any(trial.key in shown for trial in cell.trials)]
+    if not cells and mine:
+        return []
+    part = ", what no other table shows" if len(cells) < len(mine) else ""
+    return build_declared(replace(results, cells=tuple(cells)), own_table(grid, cells, part), [grid.name])
 
 
 def _rule(report: Mapping[str, Any], selection: str | None) -> str:
@@ -152,16 +211,17 @@ def _trials(table: Table) -> set[str]:
     return with_number | {key for each in entries for key, _, _ in each.absent}
 
 
-def overview(results: Results) -> Table:
-    """Return the progress of every grid."""
-    columns = [Column("trials", "Trials", digits=0), *(Column(state, state.title(), digits=0) for state in _STATES)]
+def progress(results: Results, table: TableSpec) -> Table:
+    """Build a table of the grids, with their trials counted by state."""
+    columns = [Column(spec.name, spec.title or spec.metric.title(), digits=0) for spec in table.columns]
     rows = []
     for grid in results.grids:
-        counts = [sum(grid.states.values()), *(grid.states.get(state, 0) for state in _STATES)]
-        entries = tuple(Entry("done", float(count), text=f"{count:,}" if count else "0") for count in counts)
+        counts = {"trials": sum(grid.states.values()), **grid.states}
+        numbers = [counts.get(spec.metric, 0) for spec in table.columns]
+        entries = tuple(Entry("done", float(count), text=f"{count:,}") for count in numbers)
         rows.append(Row("", grid.name, (grid.name,), entries))
     caption = "Trials of each grid by state." if rows else "No grid has been run into this database yet."
-    return Table("overview", "overview", "Progress", caption, ("Grid",), tuple(columns), tuple(rows))
+    return Table(table.name, table.name, table.title, caption, table.stub or ("Grid",), tuple(columns), tuple(rows))
 
 
 def _uniquely_named(several: Iterable[Named]) -> list[Named]:

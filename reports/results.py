@@ -73,7 +73,8 @@ class Trial:
 
     `state` is pending, running, done, failed or diverged. Measurements, by (network, classifier), and times are
     there for done trials only. `training` is the time to the end of the selected epoch, `epoch` that of one epoch.
-    `compiled` is the share of its epochs that were trained with compiled networks, which round differently.
+    `compiled` is the share of its epochs that were trained with compiled networks, which round differently. `pair` are
+    values of other fields that a table averages beside the seed.
     """
 
     id: int
@@ -87,6 +88,7 @@ class Trial:
     training: Seconds | None = None
     epoch: Seconds | None = None
     compiled: float = 0.0
+    pair: str = ""
 
 
 @dataclass(frozen=True)

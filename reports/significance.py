@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 LEVEL = 0.05
 # Fewer seeds than this estimate no spread worth testing with.
@@ -81,9 +82,12 @@ def half_width(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What competes for the best place of a column: a value per seed; `images` of the test set for an error rate."""
+    """What competes for the best place of a column: a value per seed, or per what else pairs them.
 
-    values: Mapping[int, float]
+    `images` are those of the test set, for an error rate.
+    """
+
+    values: Mapping[Any, float]
     images: int | None = None
 
     @property

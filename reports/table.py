@@ -14,6 +14,7 @@ class Sample(NamedTuple):
     """One trial's share in an entry; `epoch` is the (last) selected one, from 1, `images` the size of the test set.
 
     `compiled` is the share of its epochs that were trained with compiled networks; 0 for a time, which has no rounding.
+    `pair` are the values of the fields, beside the seed, that pair it with samples of other cells.
     """
 
     key: str
@@ -24,6 +25,7 @@ class Sample(NamedTuple):
     images: int | None
     exclusive: bool = True
     compiled: float = 0.0
+    pair: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,6 +63,18 @@ def watch(
         watch_grids(db, grid, every=every, once=once, html=html)
 
 
+TableFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--table",
+        metavar="FILE",
+        parser=path,
+        help="A declared table (YAML), over all the grids that are read; may be repeated.",
+        show_default="those of the grid files",
+    ),
+]
+
+
 @app.command(
     short_help="Write the tables and figures.",
     epilog="Example: `orchestrate report --format tex --out tables --vs-paper`",
@@ -82,6 +94,7 @@ def report(
     grid: GridNames = None,
     selection: SelectionRule = None,
     vs_paper: Annotated[bool, typer.Option("--vs-paper", help="Compare every number with the published one.")] = False,
+    table: TableFiles = None,
 ) -> None:
     """Write the tables and the figure from the database: Markdown, LaTeX, one HTML page, CSV, JSON, PDF, SVG, PNG.
 
@@ -91,10 +104,15 @@ def report(
         from orchestrator.text import counted
         from reports import earlier_files, write_report
 
+        options: dict[str, Any] = {
+            "formats": formats or None,
+            "grids": grid,
+            "selection": selection,
+            "vs_paper": vs_paper,
+            "tables": _declared(table),
+        }
         with opened(db, numbers=True) as database:
-            written = write_report(
-                database, out, formats=formats or None, grids=grid, selection=selection, vs_paper=vs_paper
-            )
+            written = write_report(database, out, **options)
             typer.echo(f"wrote {counted(len(written), 'file')} to {out}/")
             for file in written:
                 typer.echo(f"  {file}")
@@ -130,6 +148,7 @@ def explain(
     db: DatabaseOption = "results.db",
     grid: GridNames = None,
     selection: SelectionRule = None,
+    table: TableFiles = None,
 ) -> None:
     """Say where a printed number comes from: grids, selection rule, trials, seeds, epoch, commit, device and log.
 
@@ -138,8 +157,9 @@ def explain(
     with errors():
         from reports import explain as explain_cell
 
+        tables = _declared(table)
         with opened(db, numbers=True) as database:
-            typer.echo(explain_cell(database, cell, grids=grid, selection=selection))
+            typer.echo(explain_cell(database, cell, grids=grid, selection=selection, tables=tables))
 
 
 @app.command(
@@ -151,6 +171,7 @@ def verify(
         Path, typer.Argument(metavar="FILE", parser=path, help="A LaTeX file that holds or includes our tables.")
     ],
     db: DatabaseOption = "results.db",
+    table: TableFiles = None,
 ) -> None:
     """Recompute every number of ours in a LaTeX file and in the files that it reads, and fail on one that is stale,
     edited, contradictory or in a row of another name, and on a command that reads a file and cannot be followed.
@@ -163,8 +184,9 @@ def verify(
         from orchestrator.text import counted
         from reports import verify as verify_paper
 
+        tables = _declared(table)
         with opened(db, numbers=True) as database:
-            outcome = verify_paper(database, paper)
+            outcome = verify_paper(database, paper, tables=tables)
             for line in (*outcome.problems, *outcome.notes):
                 typer.echo(str(line), err=True)
             what = f"{counted(outcome.numbers, 'number')} in {counted(outcome.files, 'file')}"
@@ -192,6 +214,15 @@ def export(
         with opened(db, numbers=True) as database:
             for file in export_data(database, out, format):
                 typer.echo(str(file))
+
+
+def _declared(files: list[Path] | None) -> list[dict[str, Any]]:
+    """Return the tables in files of their own; raises GridError with all the problems of all of them."""
+    if not files:
+        return []
+    from orchestrator.grid.report import load_tables
+
+    return load_tables(files)
 
 
 def _database_option(db: str, database: Database) -> list[str]:

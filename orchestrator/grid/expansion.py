@@ -27,7 +27,7 @@ Cell = tuple[tuple[Choice, ...], ...]
 
 def expand(
     reader: Reader, sections: dict[str, Node], root: Node, settings: dict[str, Node], invalid: set[str]
-) -> tuple[dict[str, TrainConfig], set[str]]:
+) -> tuple[dict[str, TrainConfig], list[str]]:
     """Return the configurations of a grid file by key, in the order of the file, and the fields that are axes in it.
 
     `settings` are the fields of the section `set`, `invalid` those that the file means to give, and fails to. Blocks of
@@ -61,7 +61,7 @@ def expand(
                     reader.note(rule.place, rule.key, "matches no trial of this grid; correct it or leave it out")
             if not configs and not reader.problems:
                 reader.note(sections["exclude"].place, "exclude", "leaves no trial")
-    return configs, {name for block in blocks for axis in block.axes for name in axis.fields}
+    return configs, list(dict.fromkeys(name for block in blocks for axis in block.axes for name in axis.fields))
 
 
 def _related(invalid: set[str]) -> set[str]:

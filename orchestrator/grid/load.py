@@ -13,20 +13,16 @@ from typing import Any
 
 from orchestrator.grid.document import Node, compose, read_text
 from orchestrator.grid.expansion import expand
-from orchestrator.grid.fields import ELSEWHERE, ORDERS, REPORT, RESOURCES, SECTIONS, SET_AS, SET_ELSEWHERE
+from orchestrator.grid.fields import ELSEWHERE, ORDERS, RESOURCES, SECTIONS, SET_AS, SET_ELSEWHERE
 from orchestrator.grid.names import trial_names
 from orchestrator.grid.problems import GridError, Problem
 from orchestrator.grid.reader import Reader
+from orchestrator.grid.report import read_report
 from orchestrator.grid.settings import Span, with_settings
 from orchestrator.grid.trial import Grid, Resources, Trial
 from trainer.config import TrainConfig
 from trainer.parts import NETWORKS
 from trainer.problems import shown, unknown
-
-# The main paper's tables by number, the other sources' by name.
-TABLES = (1, 2, 3, 4, "tinyimagenet", "pskd", "dcm", "ood", "fidelity", "interactions")
-FIGURES = (2,)
-SELECTIONS = ("best_test", "best_val", "last")
 
 # Ways to run a trial's steps. See `trainer.train.train`.
 ENGINES = ("auto", "launched", "replayed", "compiled")
@@ -34,7 +30,6 @@ ENGINES = ("auto", "launched", "replayed", "compiled")
 MAX_AMOUNT = 4096
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_MEAN_LAST = re.compile(r"mean_last_[1-9][0-9]{0,5}")
 
 
 def load_grid(path: str | Path, settings: Mapping[str, Any] | None = None) -> Grid:
@@ -69,7 +64,7 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
     configs, axes = expand(reader, sections, root, fields, invalid)
     name = _name(reader, root, sections.get("name"))
     order = _order(reader, sections.get("order"))
-    report = _report(reader, sections.get("report"))
+    report = read_report(reader, sections.get("report"), configs.values(), axes)
     shared, per_network = _resources(reader, sections.get("resources"), configs)
     if reader.problems:
         raise GridError(reader.problems)
@@ -144,26 +139,6 @@ def _order(reader: Reader, node: Node | None) -> str:
     if node.value not in ORDERS:
         reader.note(node.place, "order", unknown("order", node.plain(), ORDERS))
     return str(node.value)
-
-
-def _report(reader: Reader, node: Node | None) -> dict[str, Any]:
-    entries = reader.mapping(node, "report", REPORT, elsewhere=ELSEWHERE)
-    report: dict[str, Any] = {"tables": [], "figures": [], "selection": "best_test"}
-    for key, allowed in (("tables", TABLES), ("figures", FIGURES)):
-        for item in reader.items(entries.get(key), f"report.{key}"):
-            if type(item.value) not in (int, str) or item.value not in allowed:
-                what = f"{shown(item.plain())} is not one of them (allowed: {', '.join(map(str, allowed))})"
-                reader.note(item.place, f"report.{key}", what)
-            elif item.value in report[key]:
-                reader.note(item.place, f"report.{key}", f"{item.value} is listed twice")
-            else:
-                report[key].append(item.value)
-    if (selection := entries.get("selection")) is not None:
-        report["selection"] = selection.plain()
-        if report["selection"] not in SELECTIONS and not _MEAN_LAST.fullmatch(str(selection.value)):
-            what = unknown("selection", selection.plain(), [*SELECTIONS, "mean_last_K"], "; K is a number of epochs")
-            reader.note(selection.place, "report.selection", what)
-    return report
 
 
 def _resources(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.database import queries
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def explain(
-    database: Database, address: str, *, grids: Sequence[str] | None = None, selection: str | None = None
+    database: Database,
+    address: str,
+    *,
+    grids: Sequence[str] | None = None,
+    selection: str | None = None,
+    tables: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Everything about one number, named table:row/column as in `table1:resnet18/pskd/top1`: grids, selection rule,
     trials, seeds, epochs, attempts, devices, commits and logs.
@@ -30,7 +35,8 @@ def explain(
         raise ReportError(
             f"{address!r} does not name a number; write table:row/column, as in table1:resnet18/pskd/top1"
         )
-    gathered = gather(database, grids=grids, selection=selection, vs_paper=name.endswith("-vs-paper"))
+    vs_paper = name.endswith("-vs-paper")
+    gathered = gather(database, grids=grids, selection=selection, vs_paper=vs_paper, tables=tables, also=[name])
     table = gathered.table(name)
     places = {f"{row.key}/{column.key}": (row, column, each) for row, column, each in entries_of(table)}
     found = {_any_order(known): known for known in places}.get(_any_order(place))

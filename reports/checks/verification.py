@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import combinations, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reports.checks.manuscript import Header, Line, Manuscript, Tabular, Written, read
 from reports.columns import Column
@@ -61,7 +61,7 @@ Choice = tuple[tuple[str, ...] | None, str]  # grids and rule
 Known = Mapping[Choice, Mapping[str, Current]]
 
 
-def verify(database: Database, tex: Path) -> Verdict:
+def verify(database: Database, tex: Path, *, tables: Sequence[Mapping[str, Any]] = ()) -> Verdict:
     """Everything that is wrong with our tables in a LaTeX file and the files it includes; no problem if all is current.
 
     stale: the database says otherwise now. edited: the text is not what its comment or the database says.
@@ -81,7 +81,7 @@ def verify(database: Database, tex: Path) -> Verdict:
     if not paper.headers and not paper.places:
         empty = Problem(str(tex), "empty", "no table", "the file holds no number written by `orchestrate report`")
         return Verdict(missing or [empty], [], 0, 0)
-    now = _current(database, paper)
+    now = _current(database, paper, tables)
     places = [problem for place in paper.places for problem in _judge(place, now[_choice(place)])]
     rows = [problem for tabular in paper.tabulars for problem in (*_rows(tabular, paper, now), *_shuffled(tabular))]
     notes = [note for header in paper.headers for note in _notes(header, paper, now[_choice(header)])]
@@ -97,16 +97,20 @@ def _choice(written: Written | Header) -> Choice:
     return written.grids, written.rule or "best_test"
 
 
-def _current(database: Database, paper: Manuscript) -> Known:
+def _current(database: Database, paper: Manuscript, declared: Sequence[Mapping[str, Any]]) -> Known:
     """Return the database's entries by address, for every choice of grids and rule that the file was written with."""
     found: dict[Choice, dict[str, Current]] = {}
     everything: list[Written | Header] = [*paper.headers, *paper.places]
+    # Also tables that no grid asks for any more: their numbers are as current as ever.
+    names = [written.address.partition(":")[0] for written in paper.places]
+    names += [header.table for header in paper.headers]
     for written in everything:
         grids, rule = _choice(written)
         if (grids, rule) in found:
             continue
         try:
-            tables = gather(database, grids=grids, selection=rule, vs_paper=True).tables
+            options: dict[str, Any] = {"grids": grids, "selection": rule, "vs_paper": True}
+            tables = gather(database, tables=declared, also=names, **options).tables
         except ReportError as error:
             raise ReportError(f"{written.where}: {error}") from error
         found[grids, rule] = {

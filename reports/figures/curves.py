@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from reports import titles
 from reports.figures.drawing import COLOURS, Drawing, styled
 from reports.figures.labels import spread_out
-from reports.layouts.cells import VARIES, by_paper, varying
+from reports.layouts.cells import VARIES, varying
 from reports.results import Cell, GridInfo, Results, Trial
 
 # What fits into a figure: networks, cells of each, seeds of each. A sample of a larger grid would show nothing.
@@ -87,7 +87,7 @@ def _panels(results: Results, grid: GridInfo) -> dict[str, list[tuple[Cell, list
             begun[index] = (cell, trials)
     if sum(len(trials) for _, trials in begun.values()) > MOST_TRIALS:
         return {}
-    networks = by_paper(dict.fromkeys(cell.network for cell, _ in begun.values()))[:PANELS]
+    networks = list(dict.fromkeys(cell.network for cell, _ in begun.values()))[:PANELS]
     return {
         network: [(cell, trials[:SEEDS]) for cell, trials in begun.values() if cell.network == network][:CELLS]
         for network in networks

@@ -15,11 +15,16 @@ from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter
 from reports import titles
 from reports.figures.drawing import COLOURS, INK, Drawing, styled
 from reports.figures.labels import nearest, place
-from reports.layouts.assemble import entry
-from reports.layouts.cells import Slice
-from reports.layouts.paper import ABLATION, of_methods
+from reports.layouts.declared import build_declared
+from reports.layouts.shipped import shipped
 from reports.results import Results
+from reports.table import Table
 
+# The rows of Table 1, a marker for each.
+ABLATION = (
+    *((), ("byot",), ("dmfl",), ("pskd",), ("pskd", "byot"), ("pskd", "dmfl"), ("dmfl", "byot")),
+    ("pskd", "byot", "dmfl"),
+)
 MARKERS = ("o", "s", "^", "D", "P", "X", "v", "*")
 
 
@@ -39,29 +44,31 @@ class Point(NamedTuple):
         return self.error - (self.spread or 0.0), self.error + (self.spread or 0.0)
 
 
-def points(part: Slice) -> list[Point]:
+def points(table: Table) -> list[Point]:
     """Return the rows of Table 1 that have both a top-1 error and a time per epoch."""
-    found = []
-    for network in part.networks:
-        for methods in ABLATION:
-            cell = part.find(network, methods)
-            error, seconds = entry(cell, "main/top1_error"), entry(cell, "epoch_seconds")
-            if error.value is not None and seconds.value is not None and math.isfinite(error.value):
-                found.append(Point(network, methods, seconds.value, error.value, error.spread, seconds.star))
-    return found
+    keys = [column.key for column in table.columns]
+    points = []
+    for row in table.rows:
+        network, _, methods = row.key.partition("/")
+        chosen = next(names for names in ABLATION if titles.methods_key(titles.plain(names)) == methods)
+        error, seconds = row.entries[keys.index("top1")], row.entries[keys.index("epoch_time")]
+        if error.value is not None and seconds.value is not None and math.isfinite(error.value):
+            points.append(Point(network, chosen, seconds.value, error.value, error.spread, seconds.star))
+    return points
 
 
 def figure2(results: Results) -> list[Drawing]:
     """Top-1 error against time per epoch, one figure per setting that has points."""
     drawings = []
     asking = [grid.name for grid in results.grids if 2 in (grid.report.get("figures") or ())]
-    for part in of_methods(results, "figure2", ABLATION, asking):
-        found = points(part)
+    rows = shipped("table1").model_copy(update={"name": "figure2"})
+    for table in build_declared(results, rows, asking):
+        found = points(table)
         if found:
             hollow = " Hollow: the device was shared during some of the epochs timed." if _any_shared(found) else ""
             front = " Pareto front: no exclusively timed point is both faster and better." if front_of(found) else ""
-            caption = f"{part.about}{hollow}{front} {results.selection.sentence}"
-            drawings.append(Drawing(part.name, "Figure 2. Top-1 error against time per epoch", caption, plane(found)))
+            caption = f"{titles.setting(table.fixed)}.{hollow}{front} {results.selection.sentence}"
+            drawings.append(Drawing(table.name, "Figure 2. Top-1 error against time per epoch", caption, plane(found)))
     return drawings
 
 

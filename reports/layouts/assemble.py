@@ -1,143 +1,21 @@
-"""Assemble tables: look up the numbers, find what is bold, write the caption's rules."""
+"""Find what is bold in the rows of a table, and word the rules of its caption."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from reports.columns import Column
-from reports.layouts.cells import Slice
-from reports.results import Cell, Selection, Trial
-from reports.significance import ENOUGH_SEEDS, Candidate, best_set, mean_of, spread_of
-from reports.table import Entry, Row, Sample, Table, add_note, mark_mixed
-
-ERROR_RATES = ("top1_error", "top5_error", "accuracy")
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row before its numbers are looked up: the cell behind it, or another cell for some of its columns.
-
-    `deviation` says where its configuration is not what the labels promise; it becomes a footnote, as `note` does.
-    """
-
-    group: str
-    key: str
-    labels: tuple[str, ...]
-    cell: Cell | None
-    others: Mapping[str, tuple[Cell | None, str]] = field(default_factory=dict)
-    note: str = ""
-    deviation: str = ""
-
+from reports.layouts.entries import candidate
+from reports.results import Selection
+from reports.significance import ENOUGH_SEEDS, Candidate, best_set
+from reports.table import Entry, Row
 
 TIME_NOTE = "another process shared the device (or may have) in some of the epochs that this time counts"
 
 
-def sample(trial: Trial, quantity: str) -> Sample | None:
-    """One trial's value of a quantity, None where it has none."""
-    if quantity in ("seconds", "epoch_seconds"):
-        clock = trial.training if quantity == "seconds" else trial.epoch
-        if clock is None:
-            return None
-        measured = trial.measurements.get((0, "main"))
-        epoch = measured.epoch + 1 if measured and quantity == "seconds" else None
-        return Sample(trial.key, trial.name, trial.seed, epoch, clock.value, None, clock.exclusive)
-    place, metric = quantity.split("/")
-    network, _, classifier = place.rpartition(":")
-    measured = trial.measurements.get((int(network or 0), classifier))
-    if measured is None:
-        return None
-    value = measured.metrics["top1_error" if metric == "accuracy" else metric]
-    if value is None:
-        return None
-    images = measured.images if metric in ERROR_RATES else None
-    value = 100 - value if metric == "accuracy" else value
-    epoch = measured.epoch + 1
-    return Sample(trial.key, trial.name, trial.seed, epoch, value, images, compiled=trial.compiled)
-
-
-def entry(cell: Cell | None, quantity: str) -> Entry:
-    """Mean and sample standard deviation over the seeds of a cell that are there."""
-    if cell is None:
-        return Entry(quantity=quantity)
-    trials = cell.trials
-    if quantity == "epoch_seconds":
-        # A timing pass measures one seed of a cell; what the others took in company is not averaged with it.
-        trials = tuple(trial for trial in trials if trial.epoch and trial.epoch.timing_pass) or trials
-    planned = len(trials)
-    samples = tuple(found for trial in trials if (found := sample(trial, quantity)) is not None)
-    states = Counter(trial.state for trial in trials)
-    diverged = states["diverged"] + sum(math.isnan(each.value) for each in samples)
-    samples = tuple(each for each in samples if not math.isnan(each.value))
-    there = {each.key for each in samples}
-    absent = tuple((trial.key, trial.name, trial.state) for trial in trials if trial.key not in there)
-    if not samples:
-        state = next((name for name in ("running", "diverged", "failed") if states[name]), "missing")
-        state = "diverged" if diverged and state == "missing" else state
-        return Entry(state, planned=planned, diverged=diverged, absent=absent, quantity=quantity)
-    values = [each.value for each in samples]
-    finite = all(map(math.isfinite, values))
-    return Entry(
-        "done" if len(samples) == planned else "partial",
-        mean_of(values) if finite else math.inf,
-        spread_of(values) if finite else None,
-        len(samples),
-        planned,
-        diverged,
-        star=not all(each.exclusive for each in samples),
-        samples=samples,
-        absent=absent,
-        quantity=quantity,
-    )
-
-
-def assemble(
-    part: Slice,
-    layout: str,
-    title: str,
-    columns: Sequence[Column],
-    lines: Sequence[Line],
-    *,
-    selection: Selection,
-    stub: Sequence[str] = ("Method",),
-    group_head: str = "Network",
-    about: Sequence[str] = (),
-    footnotes: Sequence[tuple[str, str]] = (),
-) -> Table:
-    """Look up every number of a table, find what is bold in each group, and write the caption's rules."""
-    notes = list(footnotes)
-    rows = []
-    for line in lines:
-        said = "; ".join(filter(None, (line.note, line.deviation)))
-        mark = add_note(notes, said) if said else ""
-        entries = []
-        for column in columns:
-            cell, quantity = line.others.get(column.key, (line.cell, column.quantity))
-            entries.append(entry(cell, quantity))
-        rows.append(Row(line.group, line.key, line.labels, tuple(entries), mark, line.deviation))
-    rows, tests = _embolden(mark_mixed(rows, notes), columns)
-    rows, seeds = count_seeds(rows)
-    if any(each.star for row in rows for each in row.entries):
-        notes.insert(0, ("*", TIME_NOTE + "; never bold"))
-    caption = [part.about, *about, seeds, selection.sentence, _unselected(rows, selection), _bold_sentence(rows, tests)]
-    return Table(
-        part.name,
-        layout,
-        title,
-        " ".join(filter(None, caption)),
-        tuple(stub),
-        tuple(columns),
-        tuple(rows),
-        tuple(notes),
-        selection,
-        part.fixed,
-        group_head,
-    )
-
-
-def _unselected(rows: Sequence[Row], selection: Selection) -> str:
+def unselected(rows: Sequence[Row], selection: Selection) -> str:
     """Return a caption's sentence on done trials that lack the split or the epochs that the rule asks for."""
     entries = [each for row in rows for each in row.entries if each.quantity != "epoch_seconds"]
     # A trial may lack a second network's number, say, and have others: that is not the rule's doing.
@@ -155,36 +33,64 @@ def _unselected(rows: Sequence[Row], selection: Selection) -> str:
     return f"{trials} {lacking} and so no number under this rule."
 
 
-def _embolden(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[list[Row], set[str]]:
-    """Return the rows with bold for entries that may equal the best of their group and column, and the tests used."""
+def embolden(
+    rows: Sequence[Row], columns: Sequence[Column], rule: str = "noise", within: str = "column"
+) -> tuple[list[Row], set[str]]:
+    """Return the rows with their best entries in bold, and the tests used.
+
+    By rule `noise` these are all that may equal the best of their group and column, by rule `best` what prints the best
+    mean; `within` row, they compete with the entries of one metric in their row.
+    """
+    if rule == "none":
+        return list(rows), set()
     marked = [list(row.entries) for row in rows]
     tests: set[str] = set()
-    groups: dict[str, list[int]] = {}
-    for index, row in enumerate(rows):
-        groups.setdefault(row.group, []).append(index)
-    for place, column in enumerate(columns):
-        if column.direction is None:
-            continue
-        for members in groups.values():
-            able = [index for index in members if _competes(marked[index][place])]
-            candidates = [_candidate(marked[index][place]) for index in able]
-            for winner in best_set(candidates, column.direction == "lower", column.digits):
-                index = able[winner]
-                marked[index][place] = replace(marked[index][place], bold=True)
-                tests.add("paired" if marked[index][place].n >= ENOUGH_SEEDS else "binomial")
+    for places in _competitions(rows, columns, within):
+        column = columns[places[0][1]]
+        able = [(row, place) for row, place in places if _competes(marked[row][place])]
+        candidates = [candidate(marked[row][place]) for row, place in able]
+        lower = column.direction == "lower"
+        winners = best_set(candidates, lower, column.digits) if rule == "noise" else _best(candidates, lower, column)
+        for winner in winners:
+            row, place = able[winner]
+            marked[row][place] = replace(marked[row][place], bold=True)
+            tests.add("none" if rule == "best" else "paired" if marked[row][place].n >= ENOUGH_SEEDS else "binomial")
     return [replace(row, entries=tuple(entries)) for row, entries in zip(rows, marked, strict=True)], tests
+
+
+def _competitions(rows: Sequence[Row], columns: Sequence[Column], within: str) -> Iterator[list[tuple[int, int]]]:
+    """Yield the places (row, column) that compete with one another."""
+    together: dict[tuple[object, ...], list[tuple[int, int]]] = {}
+    for place, column in enumerate(columns):
+        for index, row in enumerate(rows):
+            if column.direction is not None:
+                key = (index, column.quantity) if within == "row" else (place, row.group)
+                together.setdefault(key, []).append((index, place))
+    yield from together.values()
+
+
+def _best(candidates: Sequence[Candidate], lower: bool, column: Column) -> set[int]:
+    """Return the candidates that print the best mean, of two or more."""
+    if len(candidates) < 2:
+        return set()
+    means = [candidate.mean for candidate in candidates]
+    best = f"{min(means) if lower else max(means):.{column.digits}f}"
+    return {place for place, mean in enumerate(means) if f"{mean:.{column.digits}f}" == best}
 
 
 def _competes(each: Entry) -> bool:
     return each.value is not None and math.isfinite(each.value) and not each.star
 
 
-def _candidate(each: Entry) -> Candidate:
-    images = [found.images for found in each.samples if found.images]
-    return Candidate({found.seed: found.value for found in each.samples}, min(images) if images else None)
+SHOWN = {
+    "mean_std": "Mean ± sample standard deviation over seeds.",
+    "mean_ci95": "Mean ± half the 95 % confidence interval over seeds.",
+    "median_iqr": "Median ± interquartile range over seeds.",
+    "each": "The value of every seed, in the order of seeds.",
+}
 
 
-def count_seeds(rows: Sequence[Row]) -> tuple[list[Row], str]:
+def count_seeds(rows: Sequence[Row], show: str = "mean_std") -> tuple[list[Row], str]:
     """Return the rows with their number of seeds, in the entries if they differ, and the caption's sentence on it."""
     counted = []
     for row in rows:
@@ -195,7 +101,7 @@ def count_seeds(rows: Sequence[Row]) -> tuple[list[Row], str]:
     plans = {row.planned for row in counted if row.planned}
     if not plans:
         return [replace(row, seeds="") for row in counted], ""
-    sentence = "One seed." if plans == {1} else "Mean ± sample standard deviation over seeds."
+    sentence = "One seed." if plans == {1} else SHOWN[show]
     complete = all(row.n == row.planned for row in counted)
     if len(plans) == 1 and (complete or plans == {1}):
         counted = [replace(row, seeds="") for row in counted]
@@ -205,9 +111,13 @@ def count_seeds(rows: Sequence[Row]) -> tuple[list[Row], str]:
     return counted, sentence
 
 
-def _bold_sentence(rows: Sequence[Row], tests: set[str]) -> str:
+def bold_sentence(rows: Sequence[Row], tests: set[str], within: str = "column") -> str:
+    """Return a caption's sentence on what is bold, by the tests that were used."""
     if not tests:
         return ""
+    place = "group" if within == "column" else "row"
+    if tests == {"none"}:
+        return f"Bold: the best of its {place}, without a test."
     images = {found.images for row in rows for each in row.entries for found in each.samples if found.images}
     size = f"{min(images):,}" if len(images) == 1 else "the"
     means = {
@@ -215,4 +125,4 @@ def _bold_sentence(rows: Sequence[Row], tests: set[str]) -> str:
         "binomial": f"the binomial noise of {size} test images (fewer than {ENOUGH_SEEDS} seeds: error rates only)",
     }
     tested = " or ".join(means[test] for test in ("paired", "binomial") if test in tests)
-    return f"Bold: cannot be told from the best of its group by {tested}; two-sided, 5 % level, each pair on its own."
+    return f"Bold: cannot be told from the best of its {place} by {tested}; two-sided, 5 % level, each pair on its own."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reports import titles
-from reports.results import Cell, GridInfo, Results
+from reports.results import Cell, Results
 
 # What may differ between the rows of one table; everything else is its setting.
 VARIES = frozenset({"network", "peer", "methods", "heads", "stages"})
@@ -47,8 +47,8 @@ class Slice:
             fitting = plain or (asked if len({repr(cell.methods) for cell in asked}) == 1 else [])
         return min(fitting, key=lambda cell: cell.config.get("heads") != "none", default=None)
 
-    def group(self, network: str) -> str:
-        """Return a network's heading, with the parameters that were counted."""
+    def group(self, network: str, name: str | None = None) -> str:
+        """Return a network's heading, by its title or another `name`, with the parameters that were counted."""
         counts: dict[bool, int] = {}
         for cell in self.cells:
             if cell.network == network and whole(cell) and set(cell.methods).isdisjoint(("dml", "dcm")):
@@ -57,7 +57,7 @@ class Slice:
                         counts[cell.config.get("heads") != "none"] = trial.parameters
         parts = [f"{titles.count(counts[False])} parameters"] if False in counts else []
         parts += [f"{titles.count(counts[True])}{'' if parts else ' parameters'} with heads"] if True in counts else []
-        return titles.network(network) + (f" ({', '.join(parts)})" if parts else "")
+        return (name or titles.network(network)) + (f" ({', '.join(parts)})" if parts else "")
 
     def heads(self, network: str) -> int:
         """Return how many heads the whole network carries, by its evaluations or BYOT's blocks; 3 without either."""
@@ -102,26 +102,20 @@ def varying(cells: Sequence[Cell]) -> list[str]:
     return differing + distinctions(cells, ("heads",))
 
 
-def asked_layouts(grid: GridInfo) -> list[str]:
-    """Return the tables that a grid's report section asks for, by name; the paper's may be given by number."""
-    return [f"table{name}" if str(name).isdigit() else str(name) for name in grid.report.get("tables") or ()]
-
-
 def slices(
     results: Results,
     layout: str,
     accept: Callable[[Cell], bool],
     *,
     varies: frozenset[str] = VARIES,
-    asking: Iterable[str] | None = None,
+    asking: Iterable[str] = (),
+    order: Sequence[str] = (),
 ) -> list[Slice]:
     """Return the cells that a layout accepts, by setting; the papers' setting first, then in the grids' order.
 
-    Settings and networks are those of the grids that ask for the layout (`asking`, where it is not a table), of all
-    where none does. A layout that nothing fits gets one empty slice.
+    Settings and networks are those of the grids that ask for the layout (`asking`), of all where none does; networks in
+    `order`, others as they come. A layout that nothing fits gets one empty slice.
     """
-    if asking is None:
-        asking = (grid.name for grid in results.grids if layout in asked_layouts(grid))
     asking = frozenset(asking)
     found: dict[str, tuple[dict[str, Any], dict[str, None], list[Cell]]] = {}
     for cell in filter(accept, results.cells):
@@ -138,15 +132,9 @@ def slices(
         Slice(
             layout if place == 0 else f"{layout}-{titles.slug(owner)}",
             fixed,
-            by_paper(networks),
+            tuple(sorted(networks, key=lambda name: order.index(name) if name in order else len(order))),
             asking,
             tuple(cells),
         )
         for place, (owner, (fixed, networks, cells)) in enumerate(zip(owners, asked, strict=True))
     ] or [Slice(layout)]
-
-
-def by_paper(networks: Iterable[str]) -> tuple[str, ...]:
-    """Networks in the order in which the papers list them, others as they come."""
-    known = list(titles.NETWORKS)
-    return tuple(sorted(networks, key=lambda name: known.index(name) if name in known else len(known)))

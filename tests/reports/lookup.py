@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from reports import report
+from reports.layouts.shipped import Asked, asked, layout_name, shipped
+from reports.results import Results
 from reports.table import Table
 from reports.text import words
 
@@ -27,3 +31,16 @@ def entry(table: Table, place: str) -> Any:
     key, _, column = place.rpartition("/")
     (row,) = [row for row in table.rows if row.key == key]
     return row.entries[[header.key for header in table.columns].index(column)]
+
+
+def build(results: Results, which: Iterable[int | str] | None = None) -> list[Table]:
+    """Build the shipped tables of these numbers or names, or all that the grids ask for."""
+    wanted = asked(results.grids)
+    if which is not None:
+        wanted = {name: wanted.get(name, Asked(shipped(name), ())) for name in map(layout_name, which)}
+    built = []
+    for one in wanted.values():
+        own = [grid for grid in results.grids if one.table is None and grid.name in one.grids]
+        built += report.build(results, one.table, one.grids) if one.table else []
+        built += [table for grid in own for table in report.own(results, grid)]
+    return built

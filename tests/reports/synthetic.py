@@ -245,7 +245,8 @@ def fill(filler: Filler) -> None:
     one[3][2].update(state="running", epochs=4)
     one[4][2].update(quality="packed")
     one[6][2].update(state="pending")
-    filler.grid("table1", {"tables": [1, 2], "figures": [2], "selection": "best_test"}, many + one)
+    asked = {"tables": [1, 2, "interactions", "losses"], "figures": [2], "selection": "best_test"}
+    filler.grid("table1", asked, many + one)
     blocks = [{"pskd": {}, "dmfl": {}, "byot": {"blocks": list(range(first, 4))}} for first in (1, 2, 3)]
     filler.grid(
         "table3",

@@ -32,7 +32,11 @@ def filling(engines: Sequence[Sequence[str | None]]):
     """
 
     def fill(filler: Filler) -> None:
-        filler.grid("table1", {"tables": [1]}, trials(ablation(range(len(engines)), network="resnet18"), timed=True))
+        filler.grid(
+            "table1",
+            {"tables": [1, "interactions"]},
+            trials(ablation(range(len(engines)), network="resnet18"), timed=True),
+        )
         for first in [row for row in filler.rows[Attempt] if row["purpose"] == "train"]:
             # Eight rows of the table, and their seeds side by side.
             names = engines[(first["trial_id"] - 1) % len(engines)]

@@ -31,7 +31,9 @@ def small(tmp_path_factory):
 
     def filling(filler):
         filler.grid(
-            "quickstart", {"tables": [1, 2], "figures": [2], "selection": "best_test"}, trials(config, epochs=5)
+            "quickstart",
+            {"tables": [1, 2, "interactions", "losses"], "figures": [2], "selection": "best_test"},
+            trials(config, epochs=5),
         )
 
     with make_database(tmp_path_factory.mktemp("small") / "results.db", filling) as database:
@@ -124,7 +126,7 @@ def test_a_grid_that_has_not_begun_gives_a_page(tmp_path):
 
 def test_grids_that_disagree_about_a_tables_rule_are_refused(tmp_path):
     def filling(filler):
-        filler.grid("one", {"tables": [1], "selection": "best_test"}, trials(ablation([0])))
+        filler.grid("one", {"tables": [1, "interactions"], "selection": "best_test"}, trials(ablation([0])))
         filler.grid("two", {"tables": [1], "selection": "last"}, trials(ablation([1])))
         filler.grid("three", {"tables": [3], "selection": "mean_last_2"}, trials(ablation([2])))
 

@@ -133,7 +133,7 @@ def test_settings_reach_the_name_the_order_the_resources_and_the_report(tmp_path
     grid = set_in(tmp_path, text, "name=y", "order=breadth", "resources.gpu=0", "report.selection=last")
     assert (grid.name, grid.order) == ("y", "breadth")
     assert (grid.trials[0].resources.gpu, grid.trials[0].resources.cpu) == (0, 2)
-    assert grid.report == {"tables": [1], "figures": [], "selection": "last"}
+    assert grid.report == {"tables": [1], "figures": [], "selection": "last", "axes": []}
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,12 @@ def test_the_quickstart_holds_all_four_tables():
     assert [trial.config.stages for trial in grid.trials[7:]] == [None, None, None, 3, 2]
     assert {trial.config.heads for trial in grid.trials} == {"bottleneck"}
     assert {trial.resources for trial in grid.trials} == {Resources(gpu=0, cpu=1)}
-    assert grid.report == {"tables": [1, 2, 3, 4], "figures": [2], "selection": "best_test"}
+    assert grid.report == {
+        "tables": [1, 2, 3, 4, "interactions", "losses"],
+        "figures": [2],
+        "selection": "best_test",
+        "axes": ["methods", "stages"],
+    }
 
 
 def test_the_paper_s_grid_has_the_paper_s_recipe():
@@ -353,7 +358,7 @@ def test_how_steps_are_run_is_no_part_of_what_a_trial_is():
 def test_defaults_of_resources_and_report():
     grid = load({})
     assert grid.trials[0].resources == Resources(gpu=None, cpu=1, engine="auto", deterministic=False)
-    assert grid.report == {"tables": [], "figures": [], "selection": "best_test"}
+    assert grid.report == {"tables": [], "figures": [], "selection": "best_test", "axes": []}
 
 
 @pytest.mark.parametrize("selection", ["best_test", "best_val", "last", "mean_last_5"])

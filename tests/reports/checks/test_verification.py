@@ -389,7 +389,7 @@ def test_a_report_on_some_grids_is_verified_on_those(paper):
 def test_tables_without_a_rule_are_verified_though_grids_disagree(tmp_path):
     def filling(filler):
         for place, rule in enumerate(("best_test", "last")):
-            filler.grid(f"g{place}", {"tables": [1], "selection": rule}, trials(ablation([place])))
+            filler.grid(f"g{place}", {"tables": [1, "losses"], "selection": rule}, trials(ablation([place])))
 
     with make_database(tmp_path / "results.db", filling) as database:
         write_tables(database, tmp_path / "tables", selection="last")

@@ -18,9 +18,8 @@ from reports import titles
 from reports.figures import curves as curves_module
 from reports.figures.curves import curves, draw, shown_trials, stride
 from reports.figures.drawing import COLOURS, INK, Drawing
-from reports.figures.figure2 import Point, figure2, front_of, plane
+from reports.figures.figure2 import ABLATION, Point, figure2, front_of, plane
 from reports.figures.labels import place, spread_out
-from reports.layouts.paper import ABLATION
 from reports.paper.published import ledger
 from reports.results import load
 from tests.reports.synthetic import ablation, make_database, trials

@@ -10,9 +10,10 @@ from scipy import stats
 
 from orchestrator.database import queries
 from orchestrator.database.models import Epoch
-from reports.layouts.interactions import MOMENTS, interactions, losses, moments
+from reports.layouts.interactions import MOMENTS, losses, moments
+from reports.layouts.shipped import shipped
 from reports.results import load
-from tests.reports.lookup import entry
+from tests.reports.lookup import build, entry
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 
 
@@ -30,7 +31,7 @@ def errors(results, *methods):
 
 
 def test_the_triple_is_compared_with_the_sum_of_single_gains(results):
-    (table,) = interactions(results)
+    (table,) = build(results, ["interactions"])
     base, pskd, byot, dmfl = (errors(results, *methods) for methods in ((), ("pskd",), ("byot",), ("dmfl",)))
     triple = errors(results, "pskd", "byot", "dmfl")
     beyond = [
@@ -57,7 +58,7 @@ def test_the_triple_is_compared_with_the_sum_of_single_gains(results):
 
 
 def test_pairs_are_compared_as_well(results):
-    (table,) = interactions(results)
+    (table,) = build(results, ["interactions"])
     rows = [row.labels[0] for row in table.rows]
     assert rows[:3] == ["PS-KD", "BYOT", "DMFL"]
     assert [row for row in rows if row.endswith("beyond the sum")] == [
@@ -72,7 +73,7 @@ def test_only_seeds_that_all_of_its_trials_share_count(tmp_path):
         filler.grid("g", {}, trials(configs))
 
     with make_database(tmp_path / "results.db", filling) as database:
-        (table,) = interactions(load(database))
+        (table,) = build(load(database), ["interactions"])
     found = entry(table, "resnet18/pskd+byot-beyond/top1")
     assert found.n == 2
     assert {each.seed for each in found.samples} == {1, 2}
@@ -85,7 +86,7 @@ def test_nothing_is_said_without_a_baseline_or_a_combination(tmp_path):
         with make_database(
             tmp_path / f"{place}.db", lambda filler, configs=configs: filler.grid("g", {}, trials(configs))
         ) as database:
-            assert interactions(load(database)) == []
+            assert build(load(database), ["interactions"]) == []
 
 
 def test_shares_of_the_loss_add_up_at_every_moment(tmp_path):
@@ -95,7 +96,7 @@ def test_shares_of_the_loss_add_up_at_every_moment(tmp_path):
         with database.engine.connect() as connection:
             rows = {(row.trial_id, row.epoch): row.losses for row in queries.losses(connection, moments(results))}
     assert sorted(epoch for _, epoch in rows) == [0, 0, 2, 2, 4, 4, 6, 6, 8, 8]
-    (table,) = losses(results, rows)
+    (table,) = losses(results, shipped("losses"), rows)
     # A loss of a single term has no shares.
     assert [row.labels for row in table.rows] == [
         ("DMFL+BYOT", "cross_entropy"),
@@ -118,5 +119,5 @@ def test_a_loss_that_was_not_finite_counts_as_nothing(tmp_path):
         results = load(database)
         with database.engine.connect() as connection:
             rows = {(row.trial_id, row.epoch): row.losses for row in queries.losses(connection, moments(results))}
-    (table,) = losses(results, rows)
+    (table,) = losses(results, shipped("losses"), rows)
     assert [row.entries[0].value for row in table.rows] == [100.0, 0.0]

@@ -7,13 +7,13 @@ from statistics import fmean, stdev
 import pytest
 
 from orchestrator.database.models import Evaluation
-from orchestrator.grid.load import TABLES
+from orchestrator.grid.report import TABLES
 from reports import ReportError
-from reports.layouts.paper import LAYOUTS, build, layout_name
+from reports.layouts.shipped import SHIPPED, layout_name, shipped
 from reports.report import gather
 from reports.results import load
 from reports.text import words
-from tests.reports.lookup import entry, one, said
+from tests.reports.lookup import build, entry, one, said
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 
 PAPER_ORDER = ["baseline", "BYOT", "DMFL", "PS-KD", "PS-KD+BYOT", "PS-KD+DMFL", "DMFL+BYOT", "PS-KD+BYOT+DMFL"]
@@ -25,7 +25,8 @@ def tables(database):
 
 
 def test_every_table_that_a_grid_may_ask_for_exists():
-    assert {layout_name(name) for name in TABLES} == set(LAYOUTS)
+    assert [layout_name(name) for name in TABLES] == list(SHIPPED)
+    assert [shipped(name).name for name in SHIPPED] == list(SHIPPED)
 
 
 def test_unknown_tables_are_refused(database):

@@ -10,13 +10,12 @@ import pytest
 
 from reports import titles
 from reports.columns import EPOCH, NLL, TOP1, TRAINING
-from reports.layouts.paper import build
 from reports.paper.contradictions import contradictions
 from reports.paper.published import SOURCES, VERDICTS, Printed, compare, judge, ledger, settings
 from reports.report import gather
 from reports.results import Selection, load
 from reports.table import Entry, Row, Sample, Table
-from tests.reports.lookup import one
+from tests.reports.lookup import build, one
 from tests.reports.synthetic import ablation, make_database, trials
 
 

@@ -1,0 +1,363 @@
+"""Define what a declared table may say; a grid file, a file of its own and the shipped layouts all say it this way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from trainer.problems import Found, plain_problems, problem, shown, unknown
+
+# Rows that are computed rather than matched.
+SOURCES = ("grids", "interactions", "losses")
+# Columns that are computed from others or stand for several.
+COUNTS = ("trials", "done", "running", "pending", "failed", "diverged")
+COLUMNS = ("top1", "top5", "nll", "ece", "aurc", "auroc", "accuracy", "train_time", "epoch_time")
+SPECIAL = ("classifiers", "moments", *COUNTS)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,109}")
+_KEY = re.compile(r"[A-Za-z0-9_.,:=+()\[\]-]{1,120}")
+# Names of files that a report writes itself.
+RESERVED = ("report", "numbers", "overview")
+
+Fields = tuple[str, ...]
+Match = dict[str, Any]
+
+
+def _fields(value: Any) -> Any:
+    """Return a field or a list of fields as a list."""
+    return [value] if isinstance(value, str) else [] if value is None else value
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ColumnSpec(_Strict):
+    """A column: a metric of the main classifier of the first network, unless its options say otherwise."""
+
+    metric: str
+    key: str | None = None
+    title: str | None = None
+    unit: str | None = None
+    digits: int | None = Field(default=None, ge=0, le=12)
+    network: int = Field(default=0, ge=0, le=1)
+    classifier: str = "main"
+    better: Literal["lower", "higher"] | None = None
+    minus: Any = None
+    p: Any = None
+    mean: bool = False
+
+    @field_validator("key")
+    @classmethod
+    def _address(cls, key: str | None) -> str | None:
+        return _address(key)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ColumnSpec:
+        kinds = [name for name in ("minus", "p", "mean") if name in self.model_fields_set and getattr(self, name)]
+        if len(kinds) > 1:
+            raise problem(f"has both {kinds[0]} and {kinds[1]}; write two columns", kinds[1])
+        return self
+
+    @property
+    def name(self) -> str:
+        """Return the column's part of an address."""
+        kind = "-minus" if self.minus is not None else "-p" if self.p is not None else "-mean" if self.mean else ""
+        other = "" if self.classifier == "main" else f"-{self.classifier}"
+        return self.key or f"{self.metric}{'-net2' if self.network else ''}{other}{kind}"
+
+
+class RowSpec(_Strict):
+    """A row of an explicit list: the fields that it has, or several such choices of which the first with trials counts.
+
+    `alone` fills the columns of each network from the cell of that network trained alone.
+    """
+
+    choices: tuple[Match, ...]
+    notes: tuple[str, ...] = ()
+    key: str | None = None
+    label: tuple[str, ...] = ()
+    alone: bool = False
+
+    @field_validator("key")
+    @classmethod
+    def _address(cls, key: str | None) -> str | None:
+        return _address(key)
+
+    @property
+    def shared(self) -> Match:
+        """Return the fields that all choices give one value: the row's name, where it has no `key` or `label`."""
+        first, *others = self.choices
+        return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _texts(cls, label: Any) -> Any:
+        return tuple(map(str, label)) if isinstance(label, list | tuple) else (str(label),)
+
+
+class GroupSpec(_Strict):
+    """Row groups: the fields that make one, and how its heading and its part of an address are put together.
+
+    In `label` and `key`, `{field}` is its value, `{a|b}` the first that is set, and a part in brackets goes where its
+    field is not set. `having` names the cells that open a group.
+    """
+
+    fields: Fields = Field(min_length=1)
+    label: str | None = None
+    key: str | None = None
+    head: str | None = None
+    parameters: bool = False
+    having: Match = Field(default_factory=dict)
+
+    _listed = field_validator("fields", mode="before")(_fields)
+
+
+class BoldSpec(_Strict):
+    """What is bold: all that the noise does not tell from the best, the best alone, or nothing; within what."""
+
+    rule: Literal["noise", "best", "none"] = "noise"
+    within: Literal["column", "row"] = "column"
+
+
+class TableSpec(_Strict):
+    """A declared table, in its full form: every short form that a file may use has become this one."""
+
+    name: str
+    title: str = ""
+    about: str = ""
+    grids: Literal["own", "all"] = "own"
+    per: Literal["setting"] | None = None
+    where: Match = Field(default_factory=dict)
+    prefer: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    groups: GroupSpec | None = None
+    rows: Fields | tuple[RowSpec, ...] = ()
+    source: Literal["grids", "interactions", "losses"] | None = None
+    stub: tuple[str, ...] = ()
+    across: str | None = None
+    columns: tuple[ColumnSpec, ...] = Field(min_length=1)
+    over: Fields = ("seed",)
+    order: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    names: dict[str, str] = Field(default_factory=dict)
+    show: Literal["mean_std", "mean_ci95", "median_iqr", "each"] = "mean_std"
+    bold: BoldSpec = Field(default_factory=BoldSpec)
+    reference: str | None = None
+    missing: Literal["dash", "drop", "error"] = "dash"
+    notes: Literal["full", "short", "none"] = "short"
+
+    _listed = field_validator("over", mode="before")(_fields)
+
+    @field_validator("name")
+    @classmethod
+    def _file_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise problem(f"{shown(name)} cannot name a table: letters, digits, dashes and underscores, at most 110")
+        return name
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _texts(cls, names: Any) -> Any:
+        return {str(name): str(text) for name, text in names.items()} if isinstance(names, dict) else names
+
+    @field_validator("order", "prefer", mode="before")
+    @classmethod
+    def _lists(cls, order: Any) -> Any:
+        if not isinstance(order, dict):
+            return order
+        return {name: tuple(each) if isinstance(each, list | tuple) else (each,) for name, each in order.items()}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TableSpec:
+        keys = [column.name for column in self.columns]
+        twice = [key for place, key in enumerate(keys) if key in keys[:place]]
+        if twice:
+            raise problem(f"{twice[0]} stands twice; give one of them another key", "columns")
+        for place, column in enumerate(self.columns):
+            if column.mean and not self.across:
+                raise problem("mean averages over `across`, which is not given", "columns", str(place), "mean")
+        if self.stub and self.row_fields and len(self.stub) != len(self.row_fields):
+            raise problem(f"has {len(self.stub)} headings for {len(self.row_fields)} fields", "stub")
+        if self.across in self.row_fields or (self.groups and self.across in self.groups.fields):
+            raise problem(f"{self.across} is in rows or groups as well; leave one out", "across")
+        return self
+
+    @property
+    def explicit(self) -> tuple[RowSpec, ...]:
+        """Return the rows of an explicit list; none where rows are fields."""
+        return tuple(row for row in self.rows if isinstance(row, RowSpec))
+
+    @property
+    def row_fields(self) -> tuple[str, ...]:
+        """Return the fields whose values are the rows; none for an explicit list."""
+        return tuple(row for row in self.rows if isinstance(row, str))
+
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """Return the fields that groups, rows and `across` have a place for."""
+        explicit = [name for row in self.explicit for choice in row.choices for name in choice]
+        across = [self.across] if self.across else []
+        return tuple(dict.fromkeys([*self.group_fields, *self.row_fields, *explicit, *across]))
+
+    @property
+    def places_seeds(self) -> bool:
+        """Return whether seeds stand in the table themselves and are not averaged."""
+        return "seed" in (*self.placed, *self.where)
+
+    @property
+    def group_fields(self) -> tuple[str, ...]:
+        """Return the fields that make a group."""
+        return self.groups.fields if self.groups else ()
+
+
+def _address(key: str | None) -> str | None:
+    if key is not None and not _KEY.fullmatch(key):
+        raise problem(f"{shown(key)} cannot be part of an address: no spaces, slashes, braces or percent signs")
+    return key
+
+
+def parse_table(
+    written: Mapping[str, Any], fields: Iterable[str] | None = None, metrics: Iterable[str] = ()
+) -> tuple[TableSpec | None, Found]:
+    """Return a table from its YAML, with every problem: the path of the key and a sentence.
+
+    `fields` are those of a configuration (None for a table that was checked before), `metrics` the names of users' own
+    metrics. The table is None if there is any problem.
+    """
+    wrong: Found = []
+    whole = dict(written)
+    columns = whole.get("columns")
+    metrics = [*COLUMNS, *SPECIAL, *metrics]
+    if "columns" in whole:
+        whole["columns"] = _columns(columns, metrics, wrong)
+    else:
+        wrong.append((("columns",), "is missing; list the metrics, such as [top1, ece]"))
+    if isinstance(whole.get("groups"), str | list):
+        whole["groups"] = {"fields": whole["groups"]}
+    if isinstance(whole.get("bold"), str):
+        whole["bold"] = {"rule": whole["bold"]}
+    if isinstance(whole.get("bold"), dict) and "correction" in whole["bold"]:
+        what = "is not there yet: every pair is tested on its own, and the caption says so; leave it out"
+        wrong.append((("bold", "correction"), what))
+        whole["bold"] = {name: each for name, each in whole["bold"].items() if name != "correction"}
+    if isinstance(whole.get("stub"), str):
+        whole["stub"] = [whole["stub"]]
+    whole.pop("source", None)
+    _rows(whole, wrong)
+    wrong += _unknown_fields(whole, list(fields)) if fields is not None else []
+    try:
+        table = TableSpec(**whole)
+    except ValidationError as error:
+        names = [name for name in TableSpec.model_fields if name != "source"]
+        for path, what in plain_problems(error, "key", names):
+            # The path of a union names its member as well.
+            inner = tuple(part for part in path if not part.startswith(("tuple[", "function-", "constrained-")))
+            if not any(inner[: len(known)] == known for known, _ in wrong):
+                wrong.append((inner, what))
+        return None, wrong
+    except TypeError:
+        return None, [*wrong, ((), "has a key that is no text")]
+    return (None if wrong else table), wrong
+
+
+def _columns(written: Any, metrics: list[str], wrong: Found) -> list[Any]:
+    if not isinstance(written, list) or not written:
+        wrong.append((("columns",), f"{shown(written)} is not a list of metrics, such as [top1, ece]"))
+        return [{"metric": "top1"}]
+    columns = []
+    for place, column in enumerate(written):
+        path = ("columns", str(place))
+        options: Any = {}
+        if isinstance(column, dict) and len(column) == 1:
+            [(column, options)] = column.items()
+            options = {} if options is None else options
+        if not isinstance(column, str) or not isinstance(options, dict):
+            what = f"{shown(column)} is not a column; write a metric, or {{top1: {{digits: 1}}}}"
+            wrong.append((path, what))
+            continue
+        if column not in metrics:
+            wrong.append((path, unknown("metric", column, metrics)))
+            continue
+        try:
+            columns.append(ColumnSpec(metric=column, **options))
+        except ValidationError as error:
+            names = [name for name in ColumnSpec.model_fields if name != "metric"]
+            wrong += [((*path, column, *below), what) for below, what in plain_problems(error, "option", names)]
+        except TypeError:
+            wrong.append((path, f"{shown(options)} are not the options of a column"))
+    return columns or [{"metric": "top1"}]
+
+
+def _rows(whole: dict[str, Any], wrong: Found) -> None:
+    """Bring the rows into their full form: fields, an explicit list, or a source."""
+    rows = whole.get("rows")
+    if isinstance(rows, str):
+        rows = [rows]
+    if rows is None:
+        wrong.append((("rows",), "is missing; give a field, a list of fields, or a list of rows"))
+        rows = []
+    elif not isinstance(rows, list) or not rows:
+        wrong.append((("rows",), f"{shown(rows)} is not a field, a list of fields, or a list of rows"))
+        rows = []
+    if len(rows) == 1 and rows[0] in SOURCES:
+        whole["source"], rows = rows[0], []
+    kinds = {type(row) for row in rows}
+    if kinds and kinds not in ({str}, {dict}):
+        wrong.append(
+            (("rows",), "mixes fields and rows; write either names of fields, or rows such as {methods: pskd}")
+        )
+        rows = []
+    if kinds == {dict}:
+        rows = [_row(row, place, wrong) for place, row in enumerate(rows)]
+    whole["rows"] = tuple(rows)
+
+
+def _row(row: dict[str, Any], place: int, wrong: Found) -> RowSpec:
+    path = ("rows", str(place))
+    own = {name: row[name] for name in ("key", "label", "alone") if row.get(name) is not None}
+    shared = {name: each for name, each in row.items() if name not in ("key", "label", "alone", "first", "note")}
+    alternatives = row.get("first", [{}])
+    if not isinstance(alternatives, list) or not all(isinstance(each, dict) for each in alternatives):
+        wrong.append(((*path, "first"), f"{shown(alternatives)} is not a list of choices, such as [{{heads: none}}]"))
+        alternatives = [{}]
+    choices, notes = [], []
+    for alternative in alternatives:
+        choice = shared | alternative
+        notes.append(str(choice.pop("note", None) or row.get("note") or ""))
+        choices.append(choice)
+    if not all(choices):
+        wrong.append((path, "names no field; write what its trials have, such as {methods: pskd}"))
+    try:
+        return RowSpec(choices=tuple(choices), notes=tuple(notes), **own)
+    except ValidationError as error:
+        wrong += [((*path, *below), what) for below, what in plain_problems(error, "key", RowSpec.model_fields)]
+        return RowSpec(choices=tuple(choices))
+
+
+def _unknown_fields(whole: Mapping[str, Any], allowed: list[str]) -> Found:
+    """Return the names that are no field of a configuration, wherever a table names one."""
+    named: list[tuple[tuple[str, ...], Any]] = []
+    for key in ("where", "order", "prefer"):
+        if isinstance(fields := whole.get(key), dict):
+            named += [((key, str(name)), name) for name in fields]
+    groups = whole.get("groups")
+    for key, listed in (
+        ("groups", groups.get("fields") if isinstance(groups, dict) else None),
+        ("over", whole.get("over")),
+    ):
+        named += [((key,), name) for name in (listed if isinstance(listed, list) else [listed]) if name is not None]
+    named += [(("across",), whole["across"])] if whole.get("across") is not None else []
+    for place, row in enumerate(whole["rows"]):
+        if isinstance(row, RowSpec):
+            named += [(("rows", str(place), name), name) for choice in row.choices for name in choice]
+        else:
+            named.append((("rows",), row))
+    wrong: Found = []
+    for path, name in named:
+        base, dot, _ = str(name).partition(".")
+        if base not in allowed:
+            wrong.append((path, unknown("field", base, allowed)))
+        elif dot and base not in ("methods", "optimizer", "schedule"):
+            wrong.append((path, f"{base} has no parts; only methods, optimizer and schedule have (methods.pskd.alpha)"))
+    return list(dict.fromkeys(wrong))

@@ -1,0 +1,429 @@
+"""Build tables from their declarations: the cells that stand in them, their numbers, their captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.tables.fields import comparable, in_words, matches, value_of
+from orchestrator.tables.placement import Line, Spot, place, reference_of
+from orchestrator.tables.schema import ColumnSpec, RowSpec, TableSpec
+from reports import titles
+from reports.columns import ABOUT_EPOCH, ABOUT_TRAINING, COLUMNS, Column
+from reports.errors import ReportError
+from reports.layouts.assemble import TIME_NOTE, bold_sentence, count_seeds, embolden, unselected
+from reports.layouts.cells import Slice, slices
+from reports.layouts.entries import entry, p_value, weighted_sum
+from reports.layouts.wording import filled, head_of, key_of, text_of
+from reports.results import Cell, Results
+from reports.table import Entry, Row, Table, add_note, mark_mixed
+from reports.text import number
+
+_EACH = ", "
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A column before its numbers are looked up; `across` is the place of its value of `across`, None for a mean."""
+
+    column: Column
+    spec: ColumnSpec
+    across: int | None
+
+
+def build_declared(results: Results, table: TableSpec, asking: Iterable[str] | None = None) -> list[Table]:
+    """Build a declared table from the cells that the grids that ask for it have; one per setting where it says so.
+
+    Raises ReportError where the cells leave the declaration open.
+    """
+    asking = frozenset(asking or ())
+    cells = [cell for cell in results.cells if table.grids == "all" or not asking or asking.intersection(cell.grids)]
+    if table.places_seeds:
+        cells = [_of_seed(cell, place) for cell in cells for place in range(len(cell.trials))]
+    parts = _parts(replace(results, cells=tuple(cells)), table, asking)
+    return [_Building(results, table, part).build() for part in parts]
+
+
+def _of_seed(cell: Cell, place: int) -> Cell:
+    trial = cell.trials[place]
+    return Cell({**cell.config, "seed": trial.seed}, cell.grids, (trial,))
+
+
+def _parts(results: Results, table: TableSpec, asking: frozenset[str]) -> list[Slice]:
+    """Return the cells of each table that a declaration gives: by setting, or all that it has room for."""
+
+    def accept(cell: Cell) -> bool:
+        having = all(matches(name, wanted, value_of(cell.config, name)) for name, wanted in table.where.items())
+        return having and (not table.explicit or any(_fits(table, row, cell) for row in table.explicit))
+
+    if table.per == "setting":
+        order = table.order.get("network", ())
+        return slices(results, table.name, accept, varies=_varying_fields(table), asking=asking, order=order)
+    cells = tuple(filter(accept, results.cells))
+    if not cells:
+        _refuse(table, place(table, [cell.config for cell in results.cells]).problems)
+    names = [name for name in (cells[0].config if cells else ()) if name not in table.placed]
+    values = {name: [value_of(cell.config, name, table.placed) for cell in cells] for name in names}
+    fixed = {name: several[0] for name, several in values.items() if len(set(map(comparable, several))) == 1}
+    return [Slice(table.name, fixed, grids=asking, cells=cells)]
+
+
+def _refuse(table: TableSpec, problems: Iterable[tuple[Sequence[str], str]]) -> None:
+    """Raise ReportError with all that the cells of a table leave open; a table per setting leaves nothing open."""
+    if problems and table.per is None:
+        raise ReportError("\n".join(f"table {table.name}: {'.'.join(path)}: {what}" for path, what in problems))
+
+
+def _fits(table: TableSpec, row: RowSpec, cell: Cell) -> bool:
+    return any(
+        all(matches(name, wanted, value_of(cell.config, name, table.placed)) for name, wanted in choice.items())
+        for choice in row.choices
+    )
+
+
+def _varying_fields(table: TableSpec) -> frozenset[str]:
+    names = (*table.placed, *table.where, *table.prefer, *table.over)
+    return frozenset(name.partition(".")[0] for name in names) | {"heads"}
+
+
+class _Building:
+    """The building of one table from the cells of one setting."""
+
+    def __init__(self, results: Results, table: TableSpec, part: Slice) -> None:
+        self.results, self.table, self.part = results, table, part
+        asked = [
+            index for index, cell in enumerate(part.cells) if not part.grids or part.grids.intersection(cell.grids)
+        ]
+        self.placement = place(table, [cell.config for cell in part.cells], asked)
+        _refuse(table, self.placement.problems)
+        self.spots = {
+            self._address(line, across): spot for line in self.placement.lines for across, spot in self._at(line)
+        }
+        self.notes: list[tuple[str, str]] = []
+
+    def _at(self, line: Line) -> Iterator[tuple[Any, Spot]]:
+        return zip(self.placement.across, line.spots, strict=True)
+
+    def _address(self, line: Line, across: Any) -> tuple[str, str, str]:
+        row = str(self.table.explicit.index(line.row)) if line.row else comparable(line.values)
+        return comparable(line.group), row, comparable(across)
+
+    def build(self) -> Table:
+        """Return the table."""
+        table = self.table
+        planned = self._columns()
+        columns = [each.column for each in planned]
+        rows = [row for line in self.placement.lines if (row := self._row(line, planned)) is not None]
+        rows, tests = embolden(mark_mixed(rows, self.notes), columns, table.bold.rule, table.bold.within)
+        rows, seeds = count_seeds(rows, table.show)
+        if any(each.star for row in rows for each in row.entries):
+            self.notes.insert(0, ("*", TIME_NOTE + "; never bold"))
+        keys = [row.key for row in rows]
+        if twice := next((key for place, key in enumerate(keys) if key in keys[:place]), None):
+            raise ReportError(f"table {table.name}: two rows have the address {twice}; give them a `key`")
+        caption = [
+            self._about(),
+            table.about,
+            *self._columns_about(columns),
+            seeds,
+            self.results.selection.sentence,
+            unselected(rows, self.results.selection),
+            bold_sentence(rows, tests, table.bold.within),
+        ]
+        return Table(
+            self.part.name,
+            table.name,
+            table.title or table.name,
+            " ".join(filter(None, caption)),
+            self._stub(),
+            tuple(columns),
+            tuple(rows),
+            tuple(self.notes),
+            self.results.selection,
+            self.part.fixed,
+            self._group_head(),
+        )
+
+    # Columns
+
+    def _columns(self) -> list[Planned]:
+        planned = []
+        spread = [spec for spec in self.table.columns if not spec.mean]
+        for index, value in enumerate(self.placement.across):
+            for spec in spread:
+                if self._refers_to_itself(spec, value):
+                    continue
+                for column in self._expanded(spec):
+                    planned.append(Planned(self._across(column, value), spec, index))
+        planned += [Planned(self._column(spec), spec, None) for spec in self.table.columns if spec.mean]
+        return planned
+
+    def _across(self, column: Column, value: Any) -> Column:
+        name = self.table.across
+        if name is None:
+            return column
+        group = text_of(name, value, self.table.names)
+        return replace(column, key=f"{key_of(name, value)}/{column.key}", group=group)
+
+    def _refers_to_itself(self, spec: ColumnSpec, value: Any) -> bool:
+        """Return whether a column of differences would subtract each of its cells from itself."""
+        wanted = spec.minus if spec.minus is not None else spec.p
+        if wanted is None or self.table.across is None:
+            return False
+        reference = self._reference(spec)
+        return reference == {self.table.across: value}
+
+    def _expanded(self, spec: ColumnSpec) -> list[Column]:
+        """Return the columns that one of a declaration stands for: a column for every classifier, say."""
+        if spec.metric != "classifiers":
+            return [self._column(spec)]
+        heads = max((self.part.heads(network) for network in self.part.networks or self._networks()), default=3)
+        places = {"main": f"{heads + 1}/{heads + 1}"}
+        places |= {f"head{depth}": f"{depth}/{heads + 1}" for depth in range(heads, 0, -1)}
+        places |= {"ensemble": "Ensemble"}
+        return [Column(key, title, "%", f"{key}/accuracy", "higher") for key, title in places.items()]
+
+    def _networks(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(cell.network for cell in self.part.cells))
+
+    def _column(self, spec: ColumnSpec) -> Column:
+        base = COLUMNS[spec.metric]
+        quantity = base.quantity
+        if "/" in quantity:
+            metric = quantity.rpartition("/")[2]
+            quantity = f"{f'{spec.network}:' if spec.network else ''}{spec.classifier}/{metric}"
+        title = spec.title or self.table.names.get(spec.metric) or base.title
+        changes: dict[str, Any] = {"key": spec.name, "title": title, "quantity": quantity}
+        changes |= {"unit": spec.unit} if spec.unit is not None else {}
+        changes |= {"digits": spec.digits} if spec.digits is not None else {}
+        changes |= {"direction": spec.better} if spec.better is not None else {}
+        if spec.title is None and spec.minus is not None:
+            changes |= {"title": f"{title} \u2212 {self._reference_name(spec)}"}
+        if spec.minus is not None:
+            changes |= {"direction": None, "form": "signed" if base.form == "number" else base.form}
+        if spec.p is not None:
+            heading = spec.title or f"{title}: p against {self._reference_name(spec)}"
+            digits = 3 if spec.digits is None else spec.digits
+            changes |= {"title": heading, "unit": "", "direction": None, "form": "number", "digits": digits}
+        if spec.mean:
+            changes |= {"title": spec.title or title, "group": "" if spec.title else "Mean"}
+        return replace(base, **changes)
+
+    def _columns_about(self, columns: Sequence[Column]) -> list[str]:
+        quantities = {column.quantity for column in columns}
+        training = [ABOUT_TRAINING] if "seconds" in quantities else []
+        return training + ([ABOUT_EPOCH] if "epoch_seconds" in quantities else [])
+
+    # What differences refer to
+
+    def _reference(self, spec: ColumnSpec) -> Mapping[str, Any] | RowSpec:
+        wanted = spec.minus if spec.minus is not None else spec.p
+        found = reference_of(self.table, wanted, self.placement)
+        if isinstance(found, str):
+            raise ReportError(f"table {self.table.name}: column {spec.name}: {found}")
+        return found
+
+    def _reference_name(self, spec: ColumnSpec) -> str:
+        found = self._reference(spec)
+        if isinstance(found, RowSpec):
+            return self._row_labels(found)[-1]
+        return ", ".join(text_of(name, value, self.table.names) for name, value in found.items())
+
+    def _referred(self, spec: ColumnSpec, line: Line, across: Any) -> Spot | None:
+        """Return the place that a difference is taken from; None where it is the same place."""
+        reference = self._reference(spec)
+        other = line
+        if isinstance(reference, RowSpec):
+            other = replace(line, row=reference, values=())
+        else:
+            group, values = list(line.group), list(line.values)
+            for name, value in reference.items():
+                if name in self.table.group_fields:
+                    group[self.table.group_fields.index(name)] = value
+                elif name in self.table.row_fields:
+                    values[self.table.row_fields.index(name)] = value
+                else:
+                    across = value
+            other = replace(line, group=tuple(group), values=tuple(values))
+        return self.spots.get(self._address(other, across), Spot())
+
+    # Rows
+
+    def _row(self, line: Line, planned: Sequence[Planned]) -> Row | None:
+        entries = tuple(self._entry(line, each) for each in planned)
+        cells = [index for spot in line.spots for index in spot.cells]
+        if not any(each.planned for each in entries):
+            if self.table.missing == "error":
+                where = "/".join(filter(None, [self._group_key(line.group), self._row_key(line)]))
+                raise ReportError(
+                    f"table {self.table.name}: no trial fits {where}; `missing: dash` lets it stand empty"
+                )
+            if self.table.missing == "drop":
+                return None
+        said = [next((spot.note for spot in line.spots if spot.note), "")]
+        deviation = self._deviation(line, cells)
+        if not cells and self.table.grids == "own" and line.row and not line.row.alone:
+            said.append(f"no trial of the chosen grids is {self._wanted(line)}; add it to a grid file")
+        mark = "; ".join(filter(None, [*said, deviation]))
+        key = "/".join(filter(None, [self._group_key(line.group), self._row_key(line)]))
+        note = add_note(self.notes, mark) if mark else ""
+        return Row(self._group_label(line.group), key, self._labels(line), entries, note, deviation)
+
+    def _wanted(self, line: Line) -> str:
+        """Return what a row without trials asks for, as a grid file says it."""
+        fields = dict(zip(self.table.group_fields, line.group, strict=True)) | (line.row.choices[0] if line.row else {})
+        return "{" + ", ".join(f"{name}: {in_words(value)}" for name, value in fields.items()) + "}"
+
+    def _deviation(self, line: Line, cells: Sequence[int]) -> str:
+        """Return what a row's cell has beyond what its methods' names promise."""
+        if line.row is None or not cells:
+            return ""
+        named = any(isinstance(choice.get("methods"), str) for choice in line.row.choices)
+        value = value_of(self.part.cells[cells[0]].config, "methods", self.table.placed)
+        given = {name: each for name, each in value.items() if each}
+        return f"with {titles.methods(given)}" if named and given else ""
+
+    def _entry(self, line: Line, planned: Planned) -> Entry:
+        spec, quantity, show = planned.spec, planned.column.quantity, self.table.show
+        if planned.across is None:
+            cells = [self._cell(spot) for spot in line.spots]
+            return self._shown(weighted_sum([(cell, 1 / len(cells)) for cell in cells], quantity, show), planned.column)
+        spot = line.spots[planned.across]
+        if line.row is not None and line.row.alone:
+            return entry(self._alone(line, spec.network), quantity.removeprefix("1:"), show)
+        cell = self._cell(spot)
+        if spec.minus is None and spec.p is None:
+            return self._shown(entry(cell, quantity, show), planned.column)
+        other = self._referred(spec, line, self.placement.across[planned.across])
+        if other == spot:
+            return Entry("text", quantity=quantity, text="\u2013")
+        reference = self._cell(other) if other else None
+        if spec.p is not None:
+            return p_value(cell, reference, quantity)
+        found = weighted_sum([(cell, 1), (reference, -1)], quantity, show)
+        return self._shown(replace(found, quantity=f"{quantity}-minus"), planned.column)
+
+    def _shown(self, found: Entry, column: Column) -> Entry:
+        if self.table.show != "each" or len(found.samples) < 2 or found.quantity.endswith("-minus"):
+            return found
+        text = _EACH.join(number(each.value, column) for each in found.samples)
+        return replace(found, spread=None, text=text)
+
+    def _cell(self, spot: Spot) -> Cell | None:
+        cells = [self.part.cells[index] for index in spot.cells]
+        if len(cells) < 2:
+            return cells[0] if cells else None
+        # Averaged over more than seeds: one cell of all their trials, each paired by what it is averaged over.
+        pooled = [name for name in self.table.over if name != "seed"]
+        trials = tuple(
+            replace(trial, pair=comparable([value_of(cell.config, name) for name in pooled]))
+            for cell in cells
+            for trial in cell.trials
+        )
+        return Cell(cells[0].config, tuple(dict.fromkeys(name for cell in cells for name in cell.grids)), trials)
+
+    def _alone(self, line: Line, network: int) -> Cell | None:
+        """Return the cell of one network of a pair trained alone, by the row's own choices."""
+        group = dict(zip(self.table.group_fields, line.group, strict=True))
+        name = str((group.get("peer") if network else None) or group["network"])
+        cells = [index for index, cell in enumerate(self.part.cells) if cell.network == name]
+        configs = [self.part.cells[index].config for index in cells]
+        ungrouped = self.table.model_copy(update={"groups": None, "rows": (line.row,), "having": {}})
+        found = place(ungrouped, configs).lines
+        return self.part.cells[cells[found[0].spots[0].cells[0]]] if found and found[0].spots[0].cells else None
+
+    # Labels and addresses
+
+    def _group_key(self, group: Sequence[Any]) -> str:
+        values = dict(zip(self.table.group_fields, group, strict=True))
+        if self.table.groups and self.table.groups.key:
+            return filled(self.table.groups.key, values, key_of)
+        return "/".join(key_of(name, value) for name, value in values.items())
+
+    def _group_label(self, group: Sequence[Any]) -> str:
+        groups = self.table.groups
+        if groups is None:
+            return ""
+        values = dict(zip(groups.fields, group, strict=True))
+
+        def shown(name: str, value: Any) -> str:
+            if name == "network" and groups.parameters:
+                return self.part.group(value, text_of(name, value, self.table.names))
+            return text_of(name, value, self.table.names)
+
+        if groups.label:
+            return filled(groups.label, values, shown)
+        return ", ".join(shown(name, value) for name, value in values.items())
+
+    def _group_head(self) -> str:
+        groups = self.table.groups
+        if groups is None:
+            return "Network"
+        return groups.head or ", ".join(head_of(name, self.table.names) for name in groups.fields)
+
+    def _row_key(self, line: Line) -> str:
+        if line.row is None:
+            values = zip(self.table.row_fields, line.values, strict=True)
+            return "/".join(key_of(name, value) for name, value in values)
+        if line.row.key:
+            return line.row.key
+        fields = line.row.shared.items()
+        return "/".join(key_of(name, _written(name, value)) for name, value in fields)
+
+    def _labels(self, line: Line) -> tuple[str, ...]:
+        if line.row is not None:
+            return self._row_labels(line.row)
+        values = dict(zip(self.table.row_fields, line.values, strict=True))
+        return tuple(text_of(name, values[name], self.table.names) for name in self._label_fields())
+
+    def _row_labels(self, row: RowSpec) -> tuple[str, ...]:
+        if row.label:
+            return row.label
+        own = self.table.names.get(row.key or "")
+        labels = tuple(text_of(name, _written(name, value), self.table.names) for name, value in row.shared.items())
+        return (own,) if own else labels if len(self.table.stub) == len(labels) else (", ".join(labels),)
+
+    def _label_fields(self) -> list[str]:
+        """Return the row fields with a column of labels: those that vary, and methods; all where `stub` names them."""
+        fields = list(self.table.row_fields)
+        if self.table.stub:
+            return fields
+        lines = [line.values for line in self.placement.lines]
+        varied = [
+            name
+            for place, name in enumerate(fields)
+            if name == "methods" or len({comparable(values[place]) for values in lines}) > 1
+        ]
+        return varied or fields[:1]
+
+    def _stub(self) -> tuple[str, ...]:
+        if self.table.stub:
+            return self.table.stub
+        if not self.table.explicit:
+            return tuple(head_of(name, self.table.names) for name in self._label_fields())
+        first = self.table.explicit[0].shared
+        return (", ".join(head_of(name, self.table.names) for name in first),)
+
+    def _about(self) -> str:
+        """Return the setting, as a caption begins, with what the table has no labels for."""
+        if not self.part.cells:
+            return self.part.about
+        fixed = dict(self.part.fixed)
+        named = [text_of(name, fixed.pop(name), {}) for name in ("network", "methods") if fixed.get(name)]
+        silent: dict[str, Any] = {
+            "methods": {},
+            "heads": fixed.get("heads"),
+            "seed": fixed.get("seed"),
+            "peer": None,
+            "stages": None,
+        }
+        fixed = {name: value for name, value in fixed.items() if name not in silent or value != silent[name]}
+        return ", ".join([titles.setting(fixed), *named]) + "."
+
+
+def _written(name: str, value: Any) -> Any:
+    """Return the value that a row names, as a configuration has it."""
+    if name == "methods" and isinstance(value, str):
+        return {} if value == "baseline" else titles.plain(part.strip() for part in value.split("+"))
+    return value

@@ -1,0 +1,117 @@
+"""Read the tables that ship, the files beside this one, and find which tables the grids of a report ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orchestrator.tables.schema import ColumnSpec, GroupSpec, TableSpec, parse_table
+from reports import titles
+from reports.errors import ReportError
+from reports.layouts.cells import varying
+from reports.results import Cell, GridInfo
+
+# In the order of a report.
+SHIPPED = (
+    *("table1", "table2", "table3", "table4", "tinyimagenet", "pskd", "dcm", "ood", "fidelity"),
+    *("interactions", "losses"),
+)
+_FOLDER = Path(__file__).parent
+
+
+class Asked(NamedTuple):
+    """A table that grids ask for, by name, and those grids. Without a declaration it is a grid's own table."""
+
+    table: TableSpec | None
+    grids: tuple[str, ...]
+
+
+@cache
+def shipped(name: str) -> TableSpec:
+    """Return a table that ships, by its name."""
+    from ruamel.yaml import YAML
+
+    written = YAML(typ="safe", pure=True).load(_FOLDER / f"{name}.yaml")
+    table, problems = parse_table(written)
+    if table is None:
+        raise ReportError(f"{name}.yaml: {problems}")
+    return table
+
+
+def layout_name(name: int | str) -> str:
+    """Return the name of a shipped table by its number or name; raises ReportError for an unknown one."""
+    found = f"table{name}" if str(name).isdigit() else str(name)
+    if found not in SHIPPED:
+        allowed = sorted(set(SHIPPED) - {f"table{number}" for number in (1, 2, 3, 4)})
+        raise ReportError(f"unknown table {str(name)!r}; allowed: 1, 2, 3, 4, {', '.join(allowed)}")
+    return found
+
+
+def declared(written: Mapping[str, Any]) -> TableSpec:
+    """Return a declared table as a database or a program has it; raises ReportError with all its problems."""
+    table, problems = parse_table(written)
+    if table is None:
+        name = written.get("name", "without a name")
+        raise ReportError("\n".join(f"table {name}: {'.'.join(path)}: {what}" for path, what in problems))
+    return table
+
+
+def asked_layouts(grid: GridInfo) -> list[str]:
+    """Return the names of the shipped tables that a grid asks for."""
+    return [layout_name(name) for name in grid.report.get("tables") or () if not isinstance(name, Mapping)]
+
+
+def asked(grids: Iterable[GridInfo], more: Sequence[TableSpec] = ()) -> dict[str, Asked]:
+    """Return the tables that grids ask for, by name: those that ship, those that grids declare, and `more` for all.
+
+    A grid that asks for none is asked for its own table, by the name grid:NAME. Raises ReportError for grids that
+    declare different tables of one name.
+    """
+    grids = list(grids)
+    ordered: dict[str, Asked] = {}
+    for name in SHIPPED:
+        asking = tuple(grid.name for grid in grids if name in asked_layouts(grid))
+        if asking:
+            ordered[name] = Asked(shipped(name), asking)
+    for grid in grids:
+        for written in grid.report.get("tables") or ():
+            if isinstance(written, Mapping):
+                table = declared(written)
+                known = ordered.get(table.name)
+                if known and known.table != table:
+                    raise ReportError(
+                        f"grids {known.grids[0]} and {grid.name} declare different tables named {table.name}; give one "
+                        "of them another name, or one --grid at a time"
+                    )
+                ordered[table.name] = Asked(table, (*(known.grids if known else ()), grid.name))
+    for table in more:
+        ordered[table.name] = Asked(table, tuple(grid.name for grid in grids))
+    for grid in grids:
+        if not grid.report.get("tables"):
+            ordered[f"grid:{grid.name}"] = Asked(None, (grid.name,))
+    return ordered
+
+
+def own_name(grid: str) -> str:
+    """Return the name of a grid's own table."""
+    return f"grid-{titles.slug(grid)}"
+
+
+def own_table(grid: GridInfo, cells: Sequence[Cell], part: str = "") -> TableSpec:
+    """Return the table of a grid that declares none: a row per cell, a column per field that varies in the grid."""
+    axes = [name for name in grid.report.get("axes") or () if name not in ("network", "methods", "seed")]
+    fields = dict.fromkeys(["methods", *axes, *varying(cells)])
+    columns = ["top1", "top5", "nll", "ece", "aurc", "train_time", "epoch_time"]
+    specs = [ColumnSpec(metric=name) for name in columns]
+    if any(network for cell in cells for trial in cell.done for network, _ in trial.measurements):
+        specs.insert(1, ColumnSpec(metric="top1", key="net2_top1", title="Net 2 top-1 error", network=1))
+    return TableSpec(
+        name=own_name(grid.name),
+        title=f"Grid {grid.name}{part}",
+        groups=GroupSpec(fields=("network",)),
+        rows=tuple(fields),
+        columns=tuple(specs),
+        notes="full",
+    )
