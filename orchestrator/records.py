@@ -141,6 +141,23 @@ class MeasuredRow:
     engine: str = "auto"
 
 
+@dataclass(frozen=True)
+class PartRow:
+    """A method, network, data set or metric (`kind`) as an attempt used it.
+
+    `title` is its name in print, `facts` those of its kind: a metric's direction, digits and unit. The digest is that
+    of its source files, empty where it is unknown; `source` is the file and line where it was registered.
+    """
+
+    kind: str
+    name: str
+    version: int
+    title: str
+    facts: dict[str, Any]
+    digest: str
+    source: str
+
+
 # Tells from a driver's token whether that driver lives.
 Living = Callable[[int], bool]
 

@@ -31,7 +31,7 @@ class Evaluation:
 
     `classifier` is `main`, `head1`, `head2`, ... (shallow to deep) or `ensemble`; `split` is `test` or
     `validation`; `ood_auroc` (percent) is there when a second data set was given for out-of-distribution
-    detection.
+    detection; `own_metrics` holds the values of the metrics that the configuration asks for, by name.
     """
 
     network: int
@@ -40,6 +40,7 @@ class Evaluation:
     images: int
     split: str = "test"
     ood_auroc: float | None = None
+    own_metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,17 @@ from orchestrator.database.driver import driver_lock
 from orchestrator.database.errors import Busy, DatabaseAway, DatabaseError, Holder
 from orchestrator.database.open import open_database
 from orchestrator.database.store import Database
-from orchestrator.records import AttemptRow, Driver, Extent, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
+from orchestrator.records import (
+    AttemptRow,
+    Driver,
+    Extent,
+    FailureRow,
+    GridRow,
+    MeasuredRow,
+    PartRow,
+    ProgressRow,
+    TrialState,
+)
 
 __all__ = [
     "AttemptRow",
@@ -18,6 +28,7 @@ __all__ = [
     "GridRow",
     "Holder",
     "MeasuredRow",
+    "PartRow",
     "ProgressRow",
     "TrialState",
     "driver_lock",

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from orchestrator.database.backends.postgresql import holder_of
 from orchestrator.database.errors import Busy, DatabaseError, Holder
 from orchestrator.database.grids import alone
-from orchestrator.database.models import Attempt, Epoch, Evaluation, Trial
+from orchestrator.database.models import Attempt, Epoch, Evaluation, MetricValue, Trial
 from orchestrator.database.values import clean, new_id, now, storable
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ _SUPERSEDE = (
 )
 _INSERT_EPOCH = insert(epochs)
 _INSERT_EVALUATION = insert(evaluations)
+_INSERT_METRIC_VALUE = insert(MetricValue.__table__)
 _SET_PARAMETERS = update(attempts).where(attempts.c.id == bindparam("attempt")).values(parameters=bindparam("count"))
 
 
@@ -160,7 +161,7 @@ def epoch_rows(
             "aurc": metrics.aurc,
             "ood_auroc": evaluation.ood_auroc,
         }
-        for name, value in row.items():
+        for name, value in (row | evaluation.own_metrics).items():
             if value != value:
                 raise DatabaseError(
                     f"{where}: epoch {result.epoch + 1} of attempt {attempt_id} is not recorded, because {name} of "
@@ -212,8 +213,27 @@ def record(
     rows = [{**row, "epoch_id": epoch_id} for row in evaluation_rows]
     if rows:
         connection.execute(_INSERT_EVALUATION, rows)
+    _record_own_metrics(connection, epoch_id, result)
     if result.parameters and place.parameters != result.parameters:
         connection.execute(_SET_PARAMETERS, {"attempt": attempt_id, "count": result.parameters})
+
+
+def _record_own_metrics(connection: Connection, epoch_id: int, result: EpochResult) -> None:
+    """Insert the values of users' own metrics; most trainings have none."""
+    measured = [evaluation for evaluation in result.evaluations if evaluation.own_metrics]
+    if not measured:
+        return
+    place = (evaluations.c.network, evaluations.c.classifier, evaluations.c.split)
+    rows = connection.execute(select(evaluations.c.id, *place).where(evaluations.c.epoch_id == epoch_id))
+    ids = {tuple(rest): evaluation_id for evaluation_id, *rest in rows}
+    connection.execute(
+        _INSERT_METRIC_VALUE,
+        [
+            {"evaluation_id": ids[each.network, each.classifier, each.split], "metric": name, "value": value}
+            for each in measured
+            for name, value in each.own_metrics.items()
+        ],
+    )
 
 
 def attempt_end(

@@ -117,6 +117,35 @@ class Attempt(Base):
     fingerprint: Mapped[str | None] = mapped_column(String(16), index=True, doc="equal for failures with one cause")
     log: Mapped[str | None] = mapped_column(Text, doc="path of the attempt's log on its host")
     parameters: Mapped[int | None] = mapped_column(BigInteger, doc="of all networks trained, heads included")
+    data_sha256: Mapped[str | None] = mapped_column(String(64), doc="fingerprint of the content of its data sets")
+
+
+class Part(Base):
+    """A method, network, data set or metric as a trial used it; `kind` is one of these words.
+
+    The digest is of its source files, and empty where it is unknown: in databases from before parts were recorded.
+    """
+
+    __tablename__ = "parts"
+    __table_args__ = (UniqueConstraint("kind", "name", "version", "digest"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(200))
+    version: Mapped[int]
+    title: Mapped[str] = mapped_column(Text, doc="its name in print")
+    facts: Mapped[dict[str, Any]] = mapped_column(doc="of a metric: direction, digits, unit")
+    digest: Mapped[str] = mapped_column(String(64))
+    source: Mapped[str] = mapped_column(Text, doc="file and line where it was registered")
+
+
+class AttemptPart(Base):
+    """A part that an attempt used."""
+
+    __tablename__ = "attempt_parts"
+
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True)
+    part_id: Mapped[int] = mapped_column(ForeignKey("parts.id"), primary_key=True, index=True)
 
 
 class Epoch(Base):
@@ -176,6 +205,16 @@ class Evaluation(Base):
     ece: Mapped[float]
     aurc: Mapped[float]
     ood_auroc: Mapped[float | None]
+
+
+class MetricValue(Base):
+    """The value of a user's own metric, a finite number; `metric` is its name."""
+
+    __tablename__ = "metric_values"
+
+    evaluation_id: Mapped[int] = mapped_column(ForeignKey("evaluations.id", ondelete="CASCADE"), primary_key=True)
+    metric: Mapped[str] = mapped_column(String(200), primary_key=True)
+    value: Mapped[float]
 
 
 @event.listens_for(Epoch.__table__, "before_create")

@@ -9,18 +9,32 @@ from typing import Any
 
 from sqlalchemy import JSON, DateTime, Engine, Float, Integer, Table, event
 
-from orchestrator.database.models import Attempt, Base, Epoch, Evaluation, Grid, GridTrial, Trial
+from orchestrator.database.models import (
+    Attempt,
+    AttemptPart,
+    Base,
+    Epoch,
+    Evaluation,
+    Grid,
+    GridTrial,
+    MetricValue,
+    Part,
+    Trial,
+)
 
 # With more broken rows than this in a table the file itself is broken.
 MOST = 500
-SMALL: tuple[type[Base], ...] = (Grid, Trial, GridTrial, Attempt)
-LARGE: tuple[type[Base], ...] = (Epoch, Evaluation)
+SMALL: tuple[type[Base], ...] = (Grid, Trial, GridTrial, Attempt, Part, AttemptPart)
+LARGE: tuple[type[Base], ...] = (Epoch, Evaluation, MetricValue)
+
+_OF_TRIALS = ("trials", "grid_trials", "epochs", "evaluations", "metric_values")
 
 # Conditions that readers rely on beyond the type of a column.
 _CONTENT = {
     ("trials", "state"): "IN ('pending', 'running', 'done', 'failed')",
     ("trials", "config"): "-> '$.epochs' > 0 AND json_type({0}, '$.epochs') = 'integer' AND "
-    "json_type({0}, '$.network') = 'text' AND json_type({0}, '$.methods') = 'object'",
+    "json_type({0}, '$.network') = 'text' AND json_type({0}, '$.methods') = 'object' AND "
+    "json_type({0}, '$.seed') = 'integer'",
     ("attempts", "environment"): "IS NOT NULL AND "
     "(purpose != 'canary' OR outcome IS NOT 'done' OR json_type({0}, '$.canary') = 'object')",
 }
@@ -28,7 +42,7 @@ _CONTENT = {
 
 @dataclass(frozen=True)
 class Broken:
-    """A row that cannot be read: its table, its name, the column, and the trial or grid that it belongs to."""
+    """A row that cannot be read: its table, its name, the column, and the trial, grid or part that it belongs to."""
 
     table: str
     row: str
@@ -59,15 +73,19 @@ def broken_rows(engine: Engine, models: Sequence[type[Base]]) -> list[Broken]:
 
 def leave_out(engine: Engine, broken: Sequence[Broken]) -> None:
     """Let every connection of a reader see the tables without the broken rows, and without what belongs to them."""
-    ids = {table: sorted({each.owner for each in broken if each.table == table}) for table in ("grids", "attempts")}
+    ids = {
+        table: sorted({each.owner for each in broken if each.table == table})
+        for table in ("grids", "attempts", "parts")
+    }
     # A trial with a broken epoch is left out whole: its numbers would be wrong.
-    of_trials = {each.owner for each in broken if each.table in ("trials", "grid_trials", "epochs", "evaluations")}
+    of_trials = {each.owner for each in broken if each.table in _OF_TRIALS}
     lists = {name: ", ".join(map(str, numbers)) or "NULL" for name, numbers in {**ids, "trials": of_trials}.items()}
     conditions = {
         "grids": f"id NOT IN ({lists['grids']})",
         "trials": f"id NOT IN ({lists['trials']})",
         "grid_trials": f"trial_id NOT IN ({lists['trials']}) AND grid_id NOT IN ({lists['grids']})",
         "attempts": f"id NOT IN ({lists['attempts']}) AND trial_id NOT IN ({lists['trials']})",
+        "parts": f"id NOT IN ({lists['parts']})",
     }
 
     @event.listens_for(engine, "connect")
@@ -107,8 +125,9 @@ def _right(table: Table, column: Any) -> str:
     """Return the SQL condition that a value fits its column."""
     name = column.name
     if isinstance(column.type, JSON):
-        right = f"typeof({name}) = 'text' AND json_valid({name}) AND json_type({name}) = 'object'"
-        if table.name in ("grids", "trials", "attempts"):
+        # Only CASE promises that what is no JSON is not looked into.
+        right = f"CASE WHEN typeof({name}) = 'text' AND json_valid({name}) THEN json_type({name}) = 'object' ELSE 0 END"
+        if table.name in ("grids", "trials", "attempts", "parts"):
             right += f" AND is_text(CAST({name} AS BLOB))"
     elif isinstance(column.type, DateTime):
         right = f"typeof({name}) = 'text' AND date({name}, '+0 days') = substr({name}, 1, 10) AND {name} >= '0001' "
@@ -119,7 +138,7 @@ def _right(table: Table, column: Any) -> str:
         right = f"typeof({name}) IN ('real', 'integer')"
     else:
         right = f"typeof({name}) = 'text'"
-        if table.name not in ("epochs", "evaluations"):
+        if table.name not in ("epochs", "evaluations", "metric_values"):
             right += f" AND is_text(CAST({name} AS BLOB))"
     for key in column.foreign_keys:
         parent = key.column.table.name
@@ -130,14 +149,19 @@ def _right(table: Table, column: Any) -> str:
 
 
 def _described(table: Table) -> tuple[list[str], str]:
-    """Return the columns that name a row for a person, and the expression for its grid, trial or attempt."""
+    """Return the columns that name a row for a person, and the expression for its grid, trial, attempt or part."""
     if table.name == "grid_trials":
         return ["grid_id", "trial_id"], "trial_id"
     if table.name == "epochs":
         return ["id", "trial_id", "epoch"], "trial_id"
     if table.name == "evaluations":
         return ["id", "epoch_id"], "(SELECT trial_id FROM main.epochs WHERE epochs.id = evaluations.epoch_id)"
-    return ["id", {"grids": "name", "trials": "key", "attempts": "trial_id"}[table.name]], "id"
+    if table.name == "metric_values":
+        trial = "SELECT trial_id FROM main.epochs JOIN main.evaluations ON evaluations.epoch_id = epochs.id"
+        return ["evaluation_id", "metric"], f"({trial} WHERE evaluations.id = metric_values.evaluation_id)"
+    if table.name == "attempt_parts":
+        return ["attempt_id", "part_id"], "attempt_id"
+    return ["id", {"grids": "name", "trials": "key", "attempts": "trial_id", "parts": "name"}[table.name]], "id"
 
 
 def _is_text(value: bytes | None) -> bool:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, select
 
-from orchestrator.database import attempts, forgetting, grids, progress
+from orchestrator.database import attempts, forgetting, grids, parts, progress
 from orchestrator.database.backends.postgresql import holder_of
 from orchestrator.database.backends.sqlite import synchronous
 from orchestrator.database.errors import DatabaseError, Holder, described
 from orchestrator.database.lock import living_drivers
 from orchestrator.database.patience import patience, persist
-from orchestrator.records import AttemptRow, Extent, FailureRow, GridRow, MeasuredRow, ProgressRow, TrialState
+from orchestrator.records import AttemptRow, Extent, FailureRow, GridRow, MeasuredRow, PartRow, ProgressRow, TrialState
 
 if TYPE_CHECKING:
     from orchestrator.database.backends.postgresql import LockedSession
@@ -186,6 +186,15 @@ class Database:
         facts = attempts.attempt_facts(purpose, host, device, device_uuid, pid, environment, log, driver, at)
         return self._write(lambda connection: attempts.start(connection, self.where, key, facts))
 
+    def record_parts(self, given: Iterable[PartRow], attempt_id: int | None = None) -> None:
+        """Store methods, networks, data sets and metrics and, with an attempt, that it uses them.
+
+        A part of one kind, name, version and digest is stored once; a new title, source or fact replaces the old one.
+        """
+        rows = list(given)
+        parts.check(self.where, rows)
+        self._write(lambda connection: parts.record(connection, self.where, rows, attempt_id))
+
     def change_environment(self, attempt_id: int, changes: Mapping[str, Any]) -> None:
         """Change values of an attempt's environment that differ from those at its start."""
         self._write(lambda connection: attempts.change_environment(connection, self.where, attempt_id, changes))
@@ -223,6 +232,10 @@ class Database:
         self._write(lambda connection: attempts.finish(connection, where, attempt_id, end, trial_state), durable=True)
 
     # Queries of the commands
+
+    def parts(self) -> list[PartRow]:
+        """Return the methods, networks, data sets and metrics that were recorded, the newest last."""
+        return self._read(parts.all_parts)
 
     def attempts(self, key: str) -> list[AttemptRow]:
         """Return the attempts of a trial, the newest last; none for an unknown key."""

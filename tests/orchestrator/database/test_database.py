@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from orchestrator.database import Database, DatabaseError, Driver, open_database
-from orchestrator.database.models import Epoch, Evaluation, Trial
+from orchestrator.database import Database, DatabaseError, Driver, PartRow, open_database
+from orchestrator.database.models import Epoch, Evaluation, MetricValue, Trial
 from tests.orchestrator.databases.samples import accepted, count, result, save, start, trials_of
 from trainer.results import Evaluation as Evaluated
 from trainer.results import Metrics
@@ -346,6 +347,60 @@ def test_a_metric_that_is_not_a_number_is_refused(database: Database) -> None:
     with pytest.raises(DatabaseError, match=f"epoch 3 of attempt {attempt} .* nll of head1 on test is NaN"):
         database.record_epoch(attempt, result(2, evaluations=[*result(2).evaluations, bad]), "exclusive")
     assert count(database, "epochs") == 0
+
+
+def own_values(database: Database) -> dict[tuple[int, str, str], float]:
+    """Return every stored own value by epoch, classifier and metric."""
+    query = (
+        select(Epoch.epoch, Evaluation.classifier, MetricValue.metric, MetricValue.value)
+        .join(Evaluation, Evaluation.id == MetricValue.evaluation_id)
+        .join(Epoch, Epoch.id == Evaluation.epoch_id)
+    )
+    with database.engine.connect() as connection:
+        return {(epoch, classifier, metric): value for epoch, classifier, metric, value in connection.execute(query)}
+
+
+def test_own_metrics_come_back_bit_for_bit(database: Database) -> None:
+    (key,) = save(database)
+    attempt = start(database, key)
+    values = {"brier": 0.1 + 0.2, "a b": -1e-300}
+    ordinary = result(0, heads=2)
+    some = [replace(each, own_metrics={"brier": rank / 3}) for rank, each in enumerate(ordinary.evaluations)]
+    database.record_epoch(attempt, replace(ordinary, evaluations=[*some[:2], ordinary.evaluations[2]]), "exclusive")
+    database.record_epoch(attempt, result(1, own=values), "exclusive")
+    database.record_epoch(attempt, result(1, own=values), "exclusive")
+    assert own_values(database) == {
+        (0, "main", "brier"): 0.0,
+        (0, "head1", "brier"): 1 / 3,
+        **{(1, each, name): value for each in ("main", "head1") for name, value in values.items()},
+    }
+    with pytest.raises(DatabaseError, match="because brier of main on test is NaN"):
+        database.record_epoch(attempt, result(2, own={"brier": math.nan}), "exclusive")
+    assert count(database, "epochs") == 2
+
+
+def test_parts_are_stored_once_and_their_titles_follow(database: Database) -> None:
+    first, second = save(database, 2)
+    network = PartRow("network", "tiny", 1, "Tiny", {"stages": 2}, "ab" * 32, "/home/ann/parts.py:9")
+    metric = PartRow("metric", "brier", 1, "Brier score", {"direction": "lower", "digits": 3}, "cd" * 32, "m.py:3")
+    database.record_parts([network, metric])
+    attempt = start(database, first)
+    for _ in range(2):
+        database.record_parts([network, metric], attempt)
+    assert database.parts() == [network, metric]
+    assert (count(database, "parts"), count(database, "attempt_parts")) == (2, 2)
+
+    renamed = replace(network, title="Tiny\0 net", source="/home/bob/parts.py:9")
+    changed, newer = replace(network, digest="ef" * 32), replace(metric, version=2)
+    database.record_parts([renamed, changed, newer], start(database, second))
+    assert database.parts() == [replace(renamed, title="Tiny\\x00 net"), metric, changed, newer]
+    assert count(database, "attempt_parts") == 5
+
+    with pytest.raises(DatabaseError, match="has no attempt 99"):
+        database.record_parts([metric], 99)
+    with pytest.raises(DatabaseError, match="the name of a metric has 201 characters, 200 fit: mmm"):
+        database.record_parts([replace(metric, name="m" * 201)])
+    assert len(database.parts()) == 4
 
 
 def test_an_epoch_is_stored_wholly_or_not_at_all(database: Database) -> None:

@@ -127,6 +127,15 @@ def test_a_trigger_stops_whoever_would_write(copy: Path) -> None:
         ("UPDATE grid_trials SET name = CAST(x'ff61' AS TEXT) WHERE trial_id = 2", "table grid_trials, grid_id 1, "),
         ("UPDATE epochs SET train_seconds = 'long' WHERE trial_id = 2", "train_seconds is long"),
         ("UPDATE evaluations SET top1_error = x'00' WHERE epoch_id = 3", "top1_error is b'\\x00'"),
+        (
+            "INSERT INTO metric_values VALUES (3, 'brier', 'low')",
+            "table metric_values, evaluation_id 3, metric brier: ",
+        ),
+        (
+            "INSERT INTO parts VALUES (99, 'network', 'resnet18', 7, 'R', '[', '', '')",
+            "table parts, id 99, name resnet18: facts is [",
+        ),
+        ("INSERT INTO attempt_parts VALUES (1, 98)", "table attempt_parts, attempt_id 1, part_id 98: part_id is 98"),
     ],
 )
 def test_a_broken_row_is_named_and_hides_no_other(copy: Path, statement: str, said: str) -> None:
@@ -139,7 +148,7 @@ def test_a_broken_row_is_named_and_hides_no_other(copy: Path, statement: str, sa
     assert "wrote" in found.stdout
     table = copy.with_name("out").glob("*.csv")
     assert any("ResNet" in each.read_text() or "resnet18" in each.read_text() for each in table)
-    if "UPDATE e" not in statement:
+    if statement.startswith(("UPDATE trials", "UPDATE grid_trials")):
         found = orchestrate(copy, "status", "--json")
         (grid,) = json.loads(found.stdout)
         assert found.exit_code == 2 and said in found.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -33,8 +35,8 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "2"
-down_revision = "1"
+revision = "3"
+down_revision = "2"
 
 
 def upgrade():
@@ -63,9 +65,9 @@ def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     def release(more: str = "pass") -> None:
         folder = tmp_path / "migrations"
         shutil.copytree(schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "versions" / "0002_next.py").write_text(NEXT.format(more))
+        (folder / "versions" / "0003_next.py").write_text(NEXT.format(more))
         monkeypatch.setattr(schema, "MIGRATIONS", folder)
-        monkeypatch.setattr(schema, "VERSION", 2)
+        monkeypatch.setattr(schema, "VERSION", 3)
 
     return release
 
@@ -159,6 +161,14 @@ def test_an_old_database_is_opened_and_used(version: int, tmp_path: Path) -> Non
         ]
         assert [(row.error, row.count) for row in database.failures()] == [("RuntimeError: 1", 1)]
         assert (count(database, "epochs"), count(database, "evaluations")) == (9, 32)
+        titles = [(part.kind, part.name, part.version, part.title, part.digest) for part in database.parts()]
+        if version == 1:
+            # Known by the configurations, their code is not; what the trials lack (a data set) has no row.
+            assert titles == [("network", "resnet18", 1, "ResNet-18", "")]
+            assert (count(database, "attempt_parts"), count(database, "metric_values")) == (0, 0)
+        else:
+            assert database.parts() == golden.PARTS
+            assert (count(database, "attempt_parts"), count(database, "metric_values")) == (4, 16)
 
         assert database.release_stale() == 0
         assert database.retry(keys) == 1
@@ -174,6 +184,38 @@ def test_an_old_database_is_opened_and_used(version: int, tmp_path: Path) -> Non
         assert database.grids()[0].trials == 7
 
 
+def test_the_second_version_names_the_parts_that_the_first_used(engine: Engine, location: str) -> None:
+    configs = [
+        {"network": "resnet18", "peer": "mobilenet", "methods": {"pskd": {}, "dml": {}}, "dataset": "cifar100"},
+        {"network": "resnet18", "peer": None, "methods": {"gone": {}}, "dataset": "cifar10", "ood_dataset": "svhn"},
+        {"network": "a_removed_one", "methods": []},
+    ]
+
+    def first_version(connection: Connection) -> None:
+        command.upgrade(schema.alembic_config(connection), "1")
+        for number, config in enumerate(configs):
+            values = {"key": str(number), "config": json.dumps(config), "state": "pending", "created": datetime.now()}
+            connection.execute(
+                text(
+                    "INSERT INTO trials (id, key, config, state, created) VALUES (:id, :key, :config, :state, :created)"
+                ),
+                {"id": number + 1, **values},
+            )
+
+    run(engine, first_version)
+    with open_database(location, migrate=True) as database:
+        titles = {(part.kind, part.name, part.title) for part in database.parts()}
+    assert titles == {
+        ("network", "resnet18", "ResNet-18"),
+        ("network", "mobilenet", "MobileNet"),
+        ("method", "pskd", "PS-KD"),
+        ("method", "dml", "DML"),
+        ("data set", "cifar100", "CIFAR-100"),
+        ("data set", "cifar10", "CIFAR-10"),
+        ("data set", "svhn", "SVHN"),
+    }
+
+
 def test_an_older_file_is_migrated_only_when_asked_and_after_a_backup(tmp_path: Path, next_version: Callable) -> None:
     path = tmp_path / "results.db"
     golden.write(path)
@@ -184,18 +226,18 @@ def test_an_older_file_is_migrated_only_when_asked_and_after_a_backup(tmp_path: 
     next_version()
     for options in ({}, {"readonly": True}, {"readonly": True, "migrate": True}, {"create": True}):
         with pytest.raises(
-            DatabaseError, match="is of version 1, and this `orchestrate` needs 2; run `orchestrate migrate --db "
+            DatabaseError, match="is of version 2, and this `orchestrate` needs 3; run `orchestrate migrate --db "
         ):
             open_database(path, **options)
     with open_database(path, migrate=True) as database:
         (copy,) = tmp_path.glob("results.db.backup-*")
-        assert database.migrated == f"{path} was migrated from version 1 to 2; the former is kept as {copy}"
-        assert re.fullmatch(r"results\.db\.backup-1-\d{8}T\d{6}Z", copy.name)
+        assert database.migrated == f"{path} was migrated from version 2 to 3; the former is kept as {copy}"
+        assert re.fullmatch(r"results\.db\.backup-2-\d{8}T\d{6}Z", copy.name)
         with database.engine.connect() as connection:
             assert "note" in {column["name"] for column in inspect(connection).get_columns("trials")}
             assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
             assert connection.exec_driver_sql("SELECT count(*) FROM evaluations").one() == rows
-            assert connection.exec_driver_sql("SELECT version_num FROM orchestrate_version").all() == [("2",)]
+            assert connection.exec_driver_sql("SELECT version_num FROM orchestrate_version").all() == [("3",)]
     with open_database(path, migrate=True) as database:
         assert database.migrated is None
     assert len(list(tmp_path.glob("results.db.backup-*"))) == 1
@@ -225,7 +267,7 @@ def test_the_command_line_migrates_when_asked_to(tmp_path: Path, next_version: C
     assert list(tmp_path.glob("*.backup-*")) == []
     code, text = orchestrate("migrate")
     (copy,) = tmp_path.glob("results.db.backup-*")
-    former = f"{path} was migrated from version 1 to 2; the former is kept as {copy}"
+    former = f"{path} was migrated from version 2 to 3; the former is kept as {copy}"
     assert (code, text.splitlines()) == (0, [former, f"{path} is up to date; its tables, rows and pages were checked"])
     assert orchestrate("migrate") == (0, f"{path} is up to date; its tables, rows and pages were checked\n")
     assert orchestrate("status")[0] == 0
@@ -237,10 +279,10 @@ def test_a_server_database_is_migrated_in_one_transaction(postgresql: Server, ne
     with open_database(url, create=True) as database:
         save(database, 3)
     next_version()
-    with pytest.raises(DatabaseError, match="needs 2; run `orchestrate migrate --db "):
+    with pytest.raises(DatabaseError, match="needs 3; run `orchestrate migrate --db "):
         open_database(url)
     with open_database(url, migrate=True) as database:
-        assert database.migrated.endswith("was migrated from version 1 to 2 in one transaction, without a backup copy")
+        assert database.migrated.endswith("was migrated from version 2 to 3 in one transaction, without a backup copy")
         assert len(database.grid_keys("table1")) == 3
         with driver_lock(database, grid="table1"):
             pass
@@ -250,9 +292,9 @@ def test_a_migration_that_fails_changes_nothing(location: str, next_version: Cal
     with open_database(location, create=True) as database:
         save(database, 3)
     next_version("op.execute('DELETE FROM grid_trials'); op.execute('SELECT nonsense FROM nowhere')")
-    with pytest.raises(DatabaseError, match=r"nowhere.* its migration from version 1 to 2 was undone"):
+    with pytest.raises(DatabaseError, match=r"nowhere.* its migration from version 2 to 3 was undone"):
         open_database(location, migrate=True)
-    schema.VERSION = 1
+    schema.VERSION = 2
     with open_database(location) as database:
         assert len(database.grid_keys("table1")) == 3
         with database.engine.connect() as connection:
@@ -263,9 +305,9 @@ def test_a_migration_that_would_leave_orphans_is_undone(tmp_path: Path, next_ver
     path = tmp_path / "results.db"
     golden.write(path)
     next_version("op.execute('DELETE FROM attempts')")
-    with pytest.raises(DatabaseError, match=r"results.db is unchanged: the migration would leave epochs incomplete"):
+    with pytest.raises(DatabaseError, match=r"results.db is unchanged: the migration would leave \w+ incomplete"):
         open_database(path, migrate=True)
-    schema.VERSION = 1
+    schema.VERSION = 2
     with open_database(path) as database:
         assert len(database.attempts(f"{1:064x}")) == 2
 
@@ -293,14 +335,14 @@ def test_a_backup_that_does_not_fit_stops_the_migration(
     with pytest.raises(DatabaseError, match=r"is unchanged: its backup copy .* could not be written .*No space left"):
         open_database(path, migrate=True)
     assert not list(tmp_path.glob("*backup*"))
-    schema.VERSION = 1
+    schema.VERSION = 2
     open_database(path).close()
 
 
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("2", "is of version 2, and this `orchestrate` knows versions up to 1: a newer release wrote it. Upgrade"),
+        ("3", "is of version 3, and this `orchestrate` knows versions up to 2: a newer release wrote it. Upgrade"),
         ("a1b2c3", "has an unknown version, a1b2c3"),
         (None, "has an unknown version, none"),
     ],

@@ -11,11 +11,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from orchestrator.database import driver_lock, open_database
+from orchestrator.database import PartRow, driver_lock, open_database
 from orchestrator.database.schema import VERSION
 from tests.orchestrator.databases.samples import result, save, start, trials_of
 
 FOLDER = Path(__file__).parent
+PARTS = [
+    PartRow("network", "resnet18", 1, "ResNet-18", {"stages": 4}, "5e" * 32, "trainer/networks/resnet.py:80"),
+    PartRow("metric", "brier", 2, "Brier score", {"direction": "lower", "digits": 3, "unit": ""}, "b1" * 32, "m.py:7"),
+]
 
 
 def write(path: Path) -> None:
@@ -24,8 +28,11 @@ def write(path: Path) -> None:
         done, resumed, failed, interrupted, _ = save(database, 5)
         for key in (done, resumed):
             first = start(database, key)
+            database.record_parts(PARTS, first)
             for epoch in range(2):
-                database.record_epoch(first, result(epoch, error=30.0 - 5 * epoch, heads=3), "exclusive")
+                database.record_epoch(
+                    first, result(epoch, error=30.0 - 5 * epoch, heads=3, own={"brier": 0.25}), "exclusive"
+                )
             if key == resumed:
                 database.finish_attempt(first, "interrupted", trial_state="pending")
                 first = start(database, key)

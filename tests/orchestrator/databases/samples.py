@@ -38,11 +38,22 @@ def start(database: Database, key: str, *, purpose: str = "train", **facts: Any)
     return database.start_attempt(key, purpose=purpose, **{**where, "environment": environment, **facts})
 
 
-def result(epoch: int, *, error: float = 25.0, restored: bool = False, heads: int = 1, **changes: Any) -> EpochResult:
-    """An epoch with the main classifier and some heads, each half a point worse than the one before."""
+def result(
+    epoch: int,
+    *,
+    error: float = 25.0,
+    restored: bool = False,
+    heads: int = 1,
+    own: dict[str, float] | None = None,
+    **changes: Any,
+) -> EpochResult:
+    """An epoch with the main classifier and some heads, each half a point worse than the one before.
+
+    `own` are the values of own metrics, equal for all classifiers.
+    """
     classifiers = ["main", *(f"head{number}" for number in range(1, heads + 1))]
     evaluations = [
-        Evaluation(0, name, Metrics(error + rank / 2, 5.0, 0.9, 3.5, 60.0), images=10_000)
+        Evaluation(0, name, Metrics(error + rank / 2, 5.0, 0.9, 3.5, 60.0), images=10_000, own_metrics=own or {})
         for rank, name in enumerate(classifiers)
     ]
     values = {

@@ -1,0 +1,55 @@
+"""Methods, networks, data sets and metrics as the driver records them: titles, facts, and the digest of their code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, insert, select, update
+
+from orchestrator.database.errors import DatabaseError
+from orchestrator.database.grids import alone
+from orchestrator.database.models import Attempt, AttemptPart, Part
+from orchestrator.database.values import clean, new_id, storable
+from orchestrator.records import PartRow
+
+parts, attempt_parts = Part.__table__, AttemptPart.__table__
+NAME: int = getattr(parts.c.name.type, "length")  # noqa: B009
+
+
+def check(where: str, given: Sequence[PartRow]) -> None:
+    """Raise DatabaseError for a name that does not fit."""
+    for part in given:
+        if len(part.name) > NAME:
+            raise DatabaseError(
+                f"{where}: the name of a {part.kind} has {len(part.name)} characters, {NAME} fit: {part.name[:60]}..."
+            )
+
+
+def record(connection: Connection, where: str, given: Sequence[PartRow], attempt_id: int | None) -> None:
+    """Insert or update parts and, with an attempt, record that it uses them."""
+    # Two drivers that insert one part would disturb each other.
+    alone(connection)
+    if attempt_id is not None and connection.scalar(select(Attempt.id).where(Attempt.id == attempt_id)) is None:
+        raise DatabaseError(f"{where} has no attempt {attempt_id}")
+    linked: set[int] = set()
+    if attempt_id is not None:
+        linked = set(connection.scalars(select(attempt_parts.c.part_id).where(AttemptPart.attempt_id == attempt_id)))
+    for part in given:
+        identity = {"kind": part.kind, "name": part.name, "version": part.version, "digest": part.digest}
+        printed = {"title": clean(part.title), "facts": storable(dict(part.facts)), "source": clean(part.source)}
+        stored = connection.execute(select(parts).filter_by(**identity)).first()
+        if stored is None:
+            part_id = new_id(connection.execute(insert(parts).values(**identity, **printed)))
+        else:
+            part_id = stored.id
+            if any(stored._mapping[name] != value for name, value in printed.items()):
+                connection.execute(update(parts).where(parts.c.id == part_id).values(**printed))
+        if attempt_id is not None and part_id not in linked:
+            connection.execute(insert(attempt_parts).values(attempt_id=attempt_id, part_id=part_id))
+            linked.add(part_id)
+
+
+def all_parts(connection: Connection) -> list[PartRow]:
+    """Return the parts of the database, in the order in which they were first recorded."""
+    rows = connection.execute(select(parts).order_by(parts.c.id))
+    return [PartRow(row.kind, row.name, row.version, row.title, row.facts, row.digest, row.source) for row in rows]
