@@ -1,9 +1,9 @@
-"""The database as tidy files: grids, trials, epochs, losses and evaluations."""
+"""The database as tidy files: grids, trials, attempts, epochs, losses and evaluations."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,17 @@ import pandas as pd
 
 from orchestrator.database import queries
 from reports.errors import ReportError
+from reports.results import chosen_grids
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
 
 FORMATS = ("csv", "parquet")
 _ROWS = 100_000
-_TYPES = {int: "Int64", float: "float64", str: "str", datetime: "datetime64[us]"}
+_TYPES = {int: "Int64", float: "float64", str: "str", bool: "boolean", datetime: "datetime64[us]"}
 # The trials' columns: what a key of `trainer.config.TrainConfig` holds when it is set; mappings and lists are
-# JSON text. A test compares the two; what only another version knows has the type of its values.
+# JSON text, but `methods` reads `byot[blocks=[2, 3]]+pskd`, and `hyperparameters` has them as JSON. A test compares the
+# two; what only another version knows has the type of its values.
 TRIALS = {
     **dict.fromkeys(("key", "state"), "str"),
     "finished": "datetime64[us]",
@@ -42,33 +44,46 @@ TRIALS = {
     "weight_decay": "float64",
     "precision": "str",
     "seed": "Int64",
+    "hyperparameters": "str",
 }
 
 
-def export(database: Database, out: Path, format: str = "csv") -> list[Path]:
-    """Write a file each of grids, trials, accepted epochs, their losses and their evaluations, and return the paths.
+def export(database: Database, out: Path, format: str = "csv", grids: Sequence[str] | None = None) -> list[Path]:
+    """Write a file each of grids, trials, attempts, accepted epochs, losses and evaluations, and return the paths.
 
-    One row per observation, joined by the trial's `key` and the `epoch`, counted from 1; a configuration's fields are
-    columns of the trials, and the grids' file says which trials each has, by name, in its order. Raises ReportError
-    for an unknown format or a folder that cannot be written.
+    One row per observation, joined by the trial's `key`, the `attempt` and the `epoch`, counted from 1; a
+    configuration's fields are columns of the trials, and the grids' file says which trials each has, by name, in its
+    order. With `grids` it is these grids and their trials alone. Raises ReportError for an unknown format or grid and
+    for a folder that cannot be written.
     """
     if format not in FORMATS:
         raise ReportError(f"unknown format {format!r}; allowed: {', '.join(FORMATS)}")
     written = []
     try:
         out.mkdir(parents=True, exist_ok=True)
+        grid_ids = _ids(database, grids)
         for name in queries.export_statements():
             path = out / f"{name}.{format}"
-            _write(path, format, frames(database, name))
+            _write(path, format, frames(database, name, grid_ids))
             written.append(path)
     except OSError as error:
         raise ReportError(f"cannot write to {out}: {error.strerror or error}; choose another folder") from error
     return written
 
 
-def frames(database: Database, name: str) -> Iterator[pd.DataFrame]:
-    """Yield the grids, trials, epochs, losses or evaluations in typed frames of bounded size, one at least."""
-    statement = queries.export_statements()[name]
+def _ids(database: Database, grids: Sequence[str] | None) -> list[int] | None:
+    if grids is None:
+        return None
+    with database.reading() as connection:
+        return [row.id for row in chosen_grids(connection, grids)]
+
+
+def frames(database: Database, name: str, grid_ids: Sequence[int] | None = None) -> Iterator[pd.DataFrame]:
+    """Yield the rows of one relation of the export in typed frames of bounded size, one at least.
+
+    The rows are those of all grids, or of these and their trials.
+    """
+    statement = queries.export_statements(grid_ids)[name]
     types = {column.name: _TYPES.get(column.type.python_type) for column in statement.selected_columns}
     with database.reading() as connection:
         yield from _frames(name, connection.execution_options(stream_results=True).execute(statement), types)
@@ -127,8 +142,20 @@ def _trial(row: Any) -> dict[str, Any]:
     config = {
         name: json.dumps(each, sort_keys=True) if isinstance(each, dict | list) else each
         for name, each in row.config.items()
+        if name != "methods"
     }
+    methods = row.config.get("methods", {})
+    config |= {"methods": _combination(methods), "hyperparameters": json.dumps(methods, sort_keys=True)}
     return {"key": row.key, "state": row.state, "finished": row.finished, **config}
+
+
+def _combination(methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return `byot[blocks=[2, 3]]+pskd`, or `baseline` for no method."""
+    parts = []
+    for name, values in sorted(methods.items()):
+        given = ", ".join(f"{parameter}={json.dumps(value)}" for parameter, value in sorted(values.items()))
+        parts.append(f"{name}[{given}]" if given else name)
+    return "+".join(parts) or "baseline"
 
 
 def _write(path: Path, format: str, frames: Iterator[pd.DataFrame]) -> None:

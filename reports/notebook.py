@@ -22,6 +22,9 @@ from reports.table import Table
 if TYPE_CHECKING:
     from orchestrator.database import Database
 
+# What made a number: the device, the commit (`dirty` with uncommitted changes), and the digest of the trainer's code.
+ORIGIN = ("host", "device", "commit", "dirty", "code_digest")
+
 _TYPES = {int: "Int64", float: "float64", str: "str"}
 
 
@@ -51,27 +54,59 @@ class StoredResults:
     @property
     def grids(self) -> pd.DataFrame:
         """Return a row per trial of a grid: key, grid, position and the trial's name there."""
-        return self._frame("grids")
+        with self.reading() as database:
+            return _frame(database, "grids")
 
     @property
     def trials(self) -> pd.DataFrame:
-        """Return a row per trial: key, state, finished (UTC), and a column per field of its configuration."""
-        return self._frame("trials")
+        """Return a row per trial: key, state, finished (UTC), and a column per field of its configuration.
+
+        `methods` reads `byot+pskd`; the last columns are those of its newest training attempt: `ORIGIN`.
+        """
+        with self.reading() as database:
+            trials, attempts = _frame(database, "trials"), _frame(database, "attempts")
+        newest = attempts[attempts["purpose"] == "train"].drop_duplicates("key", keep="last")
+        return trials.merge(newest[["key", "attempt", *ORIGIN]], on="key", how="left")
+
+    @property
+    def attempts(self) -> pd.DataFrame:
+        """Return a row per attempt of a trial, whatever its purpose: host, device, times (UTC), outcome, code."""
+        with self.reading() as database:
+            return _frame(database, "attempts")
 
     @property
     def epochs(self) -> pd.DataFrame:
-        """Return a row per accepted epoch, with key and epoch (from 1), its learning rate, times and memory."""
-        return self._frame("epochs")
+        """Return a row per accepted epoch, with key and epoch (from 1), its learning rate, times and memory.
+
+        The last columns are the trial's network, methods and seed, and the `ORIGIN` of the attempt that trained it.
+        """
+        with self.reading() as database:
+            epochs = _frame(database, "epochs")
+            trials, attempts = _frame(database, "trials"), _frame(database, "attempts")
+        epochs = epochs.merge(trials[["key", "network", "methods", "seed"]], on="key", how="left")
+        return epochs.merge(attempts[["key", "attempt", *ORIGIN]], on=["key", "attempt"], how="left")
 
     @property
     def losses(self) -> pd.DataFrame:
         """Return a row per loss term of an accepted epoch: key, epoch, term, value."""
-        return self._frame("losses")
+        with self.reading() as database:
+            return _frame(database, "losses")
 
     @property
     def evaluations(self) -> pd.DataFrame:
-        """Return a row per classifier and split of an epoch: key, epoch, network, classifier, split, metrics."""
-        return self._frame("evaluations")
+        """Return a row per classifier and split of an epoch: key, epoch, network, classifier, split, metrics.
+
+        `network` is its number in the trial, from 0. The last columns are the trial's methods and seed, and the
+        `ORIGIN` of the attempt that trained the epoch.
+        """
+        with self.reading() as database:
+            evaluations, epochs = _frame(database, "evaluations"), _frame(database, "epochs")
+            trials, attempts = _frame(database, "trials"), _frame(database, "attempts")
+        origin = epochs[["key", "epoch", "attempt"]].merge(
+            attempts[["key", "attempt", *ORIGIN]], on=["key", "attempt"], how="left"
+        )
+        evaluations = evaluations.merge(trials[["key", "methods", "seed"]], on="key", how="left")
+        return evaluations.merge(origin, on=["key", "epoch"], how="left")
 
     def tables(self, *, selection: str | None = None, grids: Sequence[str] | None = None) -> list[ShownTable]:
         """Return the tables of a report.
@@ -105,9 +140,9 @@ class StoredResults:
                 warnings.warn(line, stacklevel=3 + depth)
             yield database
 
-    def _frame(self, name: str) -> pd.DataFrame:
-        with self.reading(depth=2) as database:
-            return pd.concat(frames(database, name), ignore_index=True)
+
+def _frame(database: Database, name: str) -> pd.DataFrame:
+    return pd.concat(frames(database, name), ignore_index=True)
 
 
 @dataclass(frozen=True, repr=False)

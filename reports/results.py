@@ -133,7 +133,7 @@ class Results:
 def grid_reports(database: Database, names: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Return the report section of the named grids, of all for None; raises ReportError for an unknown name."""
     with database.reading() as connection:
-        return {row.name: row.report or {} for row in _chosen(connection, names)}
+        return {row.name: row.report or {} for row in chosen_grids(connection, names)}
 
 
 def load(database: Database, grids: Sequence[str] | None = None, selection: str = "best_test") -> Results:
@@ -143,7 +143,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
     """
     rule = Selection.parse(selection)
     with database.reading() as connection:
-        chosen = _chosen(connection, grids)
+        chosen = chosen_grids(connection, grids)
         ids = [row.id for row in chosen]
         trials = {row.id: row for row in queries.trials(connection, ids)}
         attempts = queries.last_attempts(connection, ids)
@@ -205,7 +205,8 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
     )
 
 
-def _chosen(connection: queries.Connection, names: Sequence[str] | None) -> list[Any]:
+def chosen_grids(connection: queries.Connection, names: Sequence[str] | None) -> list[Any]:
+    """Return rows (id, name, report) of these grids or of all; raises ReportError for an unknown name."""
     rows = list(queries.grids(connection))
     if names is None:
         return rows

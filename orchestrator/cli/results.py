@@ -206,13 +206,17 @@ def export(
     db: DatabaseOption = "results.db",
     out: Annotated[Path, typer.Option(metavar="DIR", parser=path, help="Folder to write to.")] = Path("export"),
     format: Annotated[str, typer.Option(metavar="FORMAT", help="csv or parquet.")] = "csv",
+    grid: GridNames = None,
 ) -> None:
-    """Write the database as tidy files: trials, epochs, losses and evaluations; the column `epoch` counts from 1."""
+    """Write the database as tidy files: grids, trials, attempts, epochs, losses and evaluations.
+
+    The column `epoch` counts from 1. With `--grid` the files have that grid and its trials alone.
+    """
     with errors():
         from reports import export as export_data
 
         with opened(db, numbers=True) as database:
-            for file in export_data(database, out, format):
+            for file in export_data(database, out, format, grid or None):
                 typer.echo(str(file))
 
 

@@ -269,8 +269,11 @@ def attempts(connection: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:
     ).all()
 
 
-def export_statements() -> dict[str, Select[Any]]:
-    """Return one statement per tidy file: trials of grids by name, trials, accepted epochs, losses, evaluations."""
+def export_statements(grid_ids: Sequence[int] | None = None) -> dict[str, Select[Any]]:
+    """Return one statement per tidy file: trials of grids by name, trials, attempts, epochs, losses, evaluations.
+
+    They are of all grids and trials, or of these grids and their trials; epochs are the accepted ones.
+    """
     evaluations = [column for column in Evaluation.__table__.columns if column.name not in ("id", "epoch_id")]
     epochs = [
         column
@@ -279,14 +282,35 @@ def export_statements() -> dict[str, Select[Any]]:
     ]
     # Stored from 0; files count from 1, as the screen and the logs do.
     counted_epoch = (Epoch.epoch + 1).label("epoch")
-    return {
-        "grids": select(Trial.key, Grid.name.label("grid"), GridTrial.position, GridTrial.name.label("trial"))
-        .join(GridTrial, GridTrial.grid_id == Grid.id)
-        .join(Trial, Trial.id == GridTrial.trial_id)
-        .order_by(Grid.id, GridTrial.position),
+    environment = Attempt.environment
+    grids: Any = (
+        select(Trial.key, Grid.name.label("grid"), GridTrial.position, GridTrial.name.label("trial"))
+        .join(GridTrial, GridTrial.trial_id == Trial.id)
+        .join(Grid, Grid.id == GridTrial.grid_id)
+        .order_by(Grid.id, GridTrial.position)
+    )
+    statements: dict[str, Select[Any]] = {
+        "grids": grids,
         "trials": select(Trial.key, Trial.state, Trial.finished, Trial.config).order_by(Trial.id),
-        "epochs": select(Trial.key, counted_epoch, *epochs)
+        "attempts": select(
+            Trial.key,
+            Attempt.number.label("attempt"),
+            Attempt.purpose,
+            Attempt.host,
+            Attempt.device,
+            Attempt.started,
+            Attempt.ended,
+            Attempt.outcome,
+            Attempt.error_class,
+            environment["commit"].as_string().label("commit"),
+            environment["dirty"].as_boolean().label("dirty"),
+            environment["code_digest"].as_string().label("code_digest"),
+        )
+        .join(Attempt, Attempt.trial_id == Trial.id)
+        .order_by(Attempt.trial_id, Attempt.number),
+        "epochs": select(Trial.key, counted_epoch, Attempt.number.label("attempt"), *epochs)
         .join(Epoch, Epoch.trial_id == Trial.id)
+        .join(Attempt, Attempt.id == Epoch.attempt_id)
         .where(_ACCEPTED)
         .order_by(Epoch.trial_id, Epoch.epoch),
         "losses": select(Trial.key, counted_epoch, Epoch.losses)
@@ -299,6 +323,10 @@ def export_statements() -> dict[str, Select[Any]]:
         .where(_ACCEPTED)
         .order_by(Epoch.trial_id, Epoch.epoch, Evaluation.id),
     }
+    if grid_ids is None:
+        return statements
+    chosen = {name: statement.where(Trial.id.in_(_trials_of(grid_ids))) for name, statement in statements.items()}
+    return chosen | {"grids": grids.where(Grid.id.in_(grid_ids))}
 
 
 def _trials_of(grid_ids: Sequence[int]) -> Select[int]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
 import orchestrator
-from orchestrator.database import Database, DatabaseError
+from orchestrator.database import Database, DatabaseError, open_database
 from reports import ReportError, export, open_results, write_report
 from reports.notebook import StoredResults
+from tests.orchestrator.databases.samples import config, result, start
 from tests.reports.synthetic import make_database
 
 # The made-up grids are unfinished, which opening a copy of them tells.
 pytestmark = pytest.mark.filterwarnings("ignore:.*holds unfinished attempts")
-RELATIONS = ("grids", "trials", "epochs", "losses", "evaluations")
+RELATIONS = ("grids", "trials", "attempts", "epochs", "losses", "evaluations")
+METHODS: list[dict[str, Any]] = [{"byot": {}, "pskd": {}}, {}, {"pskd": {"alpha": 0.7}}]
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +32,36 @@ def results(database: Database) -> StoredResults:
 def test_frames_are_the_exported_files(results: StoredResults, database: Database, tmp_path: Path):
     export(database, tmp_path, "parquet")
     for name in RELATIONS:
-        frame = getattr(results, name)
+        frame, exported = getattr(results, name), pd.read_parquet(tmp_path / f"{name}.parquet")
         assert len(frame) > 1
-        assert_frame_equal(frame, pd.read_parquet(tmp_path / f"{name}.parquet"))
+        # Behind the exported columns are those that other files have.
+        assert_frame_equal(frame[exported.columns.tolist()], exported)
+
+
+def test_frames_say_what_was_trained_and_by_which_code(tmp_path: Path):
+    with open_database(tmp_path / "r.db", create=True) as database:
+        trials = [(f"{i:064x}", config("resnet18", "pskd", i) | {"methods": m}, f"t{i}") for i, m in enumerate(METHODS)]
+        database.save_grid("g", "g.yaml", "", {}, trials)
+        for number, (commit, dirty) in enumerate((("a" * 40, False), ("b" * 40, True))):
+            environment = {"commit": commit, "dirty": dirty, "code_digest": f"{number:064x}"}
+            attempt = start(database, trials[0][0], environment=environment, device=f"cuda:{number} (H200)")
+            database.record_epoch(attempt, result(number), "exclusive")
+        start(database, trials[0][0], purpose="time", environment={"commit": "c"})
+    results = open_results(tmp_path / "r.db")
+    frame = results.trials
+    assert frame["methods"].tolist() == ["byot+pskd", "baseline", "pskd[alpha=0.7]"]
+    assert frame["hyperparameters"].tolist()[2] == '{"pskd": {"alpha": 0.7}}'
+    # The newest training attempt's; a trial that never ran has none.
+    assert frame["commit"].tolist()[:1] == ["b" * 40] and frame["commit"].isna().tolist() == [False, True, True]
+    assert frame["device"].tolist()[0] == "cuda:1 (H200)" and frame["attempt"].tolist()[0] == 2
+    for frame in (results.epochs, results.evaluations):
+        assert frame.groupby("epoch")["commit"].first().tolist() == ["a" * 40, "b" * 40]
+        assert frame.groupby("epoch")["code_digest"].first().tolist() == ["0" * 64, f"{1:064x}"]
+        assert frame.groupby("epoch")["dirty"].first().tolist() == [False, True]
+        assert set(frame["methods"]) == {"byot+pskd"} and set(frame["seed"]) == {0}
+        assert str(frame["dirty"].dtype) == "boolean" and str(frame["attempt"].dtype) == "Int64"
+    assert set(results.epochs["network"]) == {"resnet18"} and set(results.evaluations["network"]) == {0}
+    assert results.attempts["purpose"].tolist() == ["train", "train", "time"]
 
 
 def test_columns_have_types(results: StoredResults):

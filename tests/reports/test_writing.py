@@ -13,10 +13,11 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from pandas.testing import assert_frame_equal
 
 from orchestrator.database.models import Evaluation
 from reports import ReportError, earlier_files, export, write_report
-from reports.exporting import TRIALS, _column
+from reports.exporting import TRIALS, _column, _combination
 from reports.report import CONTENTS, gather
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 from trainer.config import TrainConfig
@@ -242,16 +243,19 @@ def test_export_is_tidy_and_complete(database, tmp_path):
     frames = {}
     for format in ("csv", "parquet"):
         paths = export(database, tmp_path / format, format)
-        names = ("grids", "trials", "epochs", "losses", "evaluations")
+        names = ("grids", "trials", "attempts", "epochs", "losses", "evaluations")
         assert [path.name for path in paths] == [f"{name}.{format}" for name in names]
         read = pd.read_csv if format == "csv" else pd.read_parquet
         frames[format] = {path.stem: read(path) for path in paths}
-    grids, trials_, epochs, losses, evaluations = frames["parquet"].values()
+    grids, trials_, attempts, epochs, losses, evaluations = frames["parquet"].values()
     assert len(trials_) == 77 and {"network", "seed", "methods", "width"} <= set(trials_.columns)
     assert set(grids["key"]) == set(trials_["key"]) and not grids.duplicated(["grid", "trial"]).any()
     assert set(epochs["key"]) <= set(trials_["key"]) and not epochs.duplicated(["key", "epoch"]).any()
     assert not evaluations.duplicated(["key", "epoch", "network", "classifier", "split"]).any()
     assert not losses.duplicated(["key", "epoch", "term"]).any()
+    assert not attempts.duplicated(["key", "attempt"]).any()
+    assert len(epochs.merge(attempts, on=["key", "attempt"])) == len(epochs)
+    assert {"baseline", "byot", "byot+pskd"} < set(trials_["methods"])
     with database.engine.connect() as connection:
         counted = connection.exec_driver_sql("select count(*), sum(top1_error) from evaluations").one()
     assert (len(evaluations), evaluations["top1_error"].sum()) == (counted[0], pytest.approx(counted[1]))
@@ -267,9 +271,9 @@ def test_an_empty_database_exports_headings(tmp_path):
         for format in ("csv", "parquet"):
             paths = export(database, tmp_path, format)
     heads = [next(csv.reader([path.with_suffix(".csv").read_text()])) for path in paths]
-    assert [head[0] for head in heads] == ["key"] * 5
-    assert heads[4][1:5] == ["epoch", "network", "classifier", "split"]
-    assert Evaluation.__tablename__ == paths[4].stem
+    assert [head[0] for head in heads] == ["key"] * 6
+    assert heads[5][1:5] == ["epoch", "network", "classifier", "split"]
+    assert Evaluation.__tablename__ == paths[5].stem
 
 
 def test_the_columns_of_trials_are_those_of_a_configuration():
@@ -278,7 +282,7 @@ def test_the_columns_of_trials_are_those_of_a_configuration():
         # An optimizer or a schedule with hyperparameters is JSON text where its name alone is text.
         (kind,) = {each["type"] for each in field.get("anyOf", [field])} - {"null", "object"} or {"object"}
         assert TRIALS[name] == kinds.get(kind, "str"), name
-    assert [*TRIALS] == ["key", "state", "finished", *TrainConfig.model_fields]
+    assert [*TRIALS] == ["key", "state", "finished", *TrainConfig.model_fields, "hyperparameters"]
 
 
 def test_exported_columns_have_the_same_types_whatever_is_in_them(tmp_path):
@@ -304,7 +308,7 @@ def test_exported_columns_have_the_same_types_whatever_is_in_them(tmp_path):
             for format in ("csv", "parquet"):
                 export(database, tmp_path / name, format)
         files = sorted((tmp_path / name).glob("*.parquet"))
-        assert len(files) == 5
+        assert len(files) == 6
         schemas[name] = {path.stem: pq.read_schema(path).remove_metadata() for path in files}
         for path in files:
             parquet = pd.read_parquet(path)
@@ -321,6 +325,28 @@ def test_exported_columns_have_the_same_types_whatever_is_in_them(tmp_path):
     assert (bare["optimizer"].item(), bare["schedule"].item(), bare["warmup"].item()) == ("sgd", "steps", 0.0)
     assert full[["optimizer", "warmup"]].iloc[0].tolist() == ['{"adamw": {"betas": [0.9, 0.95]}}', 2.0]
     assert full[["subset", "stages", "flip", "milestones"]].iloc[0].tolist() == [100, 3, False, "[1, 4]"]
+
+
+def test_an_export_of_one_grid_holds_its_trials_alone(database, tmp_path):
+    export(database, tmp_path / "all", "parquet")
+    export(database, tmp_path / "one", "parquet", grids=["table3"])
+    whole = {path.stem: pd.read_parquet(path) for path in (tmp_path / "all").glob("*.parquet")}
+    one = {path.stem: pd.read_parquet(path) for path in (tmp_path / "one").glob("*.parquet")}
+    assert set(one["grids"]["grid"]) == {"table3"}
+    keys = set(one["grids"]["key"])
+    assert 0 < len(keys) < len(whole["trials"])
+    for name, frame in whole.items():
+        of_grid = frame[frame["key"].isin(keys) & (frame["grid"].eq("table3") if name == "grids" else True)]
+        assert_frame_equal(one[name], of_grid.reset_index(drop=True))
+    with pytest.raises(ReportError, match=r"the database has no grid 'tabel3'; did you mean 'table3'"):
+        export(database, tmp_path, grids=["tabel3"])
+
+
+def test_methods_are_read_as_they_are_printed():
+    assert _combination({}) == "baseline"
+    assert _combination({"pskd": {}, "byot": {}}) == "byot+pskd"
+    several = {"pskd": {"alpha": 0.7}, "byot": {"temperature": 2, "blocks": [2, 3]}}
+    assert _combination(several) == "byot[blocks=[2, 3], temperature=2]+pskd[alpha=0.7]"
 
 
 def test_a_field_of_another_version_has_the_type_of_its_values():
