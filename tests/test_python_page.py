@@ -34,7 +34,8 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
         exec(compile(example, "docs/python.md", "exec"), names)
         if "outcome" in names:
             assert names["outcome"].failed == 0
-    assert len(names["named"]) == 2 and names["named"]["top1_error"].notna().all()
+    assert names["named"]["methods"].tolist() == ["baseline", "pskd"] and names["named"]["device"].notna().all()
+    assert set(names["best"].index) == {("baseline", 0), ("pskd", 0)} and names["best"].notna().all()
     assert len(names["frame"].dropna(subset="top1")) == 2
     assert names["latex"].count("\\begin{table}") == 1
     # All is done when an observer listens at last.
