@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from trainer.checkpoint import fitting, read_checkpoint, remove_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
@@ -59,6 +58,7 @@ def rehearse(
     engine: str = "auto",
     deterministic: bool = False,
     report_engine: Callable[[str], None] = lambda engine: None,
+    own_metrics: Sequence[str] = (),
 ) -> Rehearsal:
     """Take a few training steps, evaluate some batches, write a checkpoint to `folder`, read it back, remove it.
 
@@ -70,7 +70,7 @@ def rehearse(
     """
     device = prepare_device(device, deterministic=deterministic)
     on_gpu = device.type == "cuda"
-    training = Training(config, device, data_root, engine)
+    training = Training(config, device, data_root, engine, own_metrics)
     needed = training.objective.requires.teacher
     training.set_up(build_networks(teacher_config(config), training.num_classes, device)[0] if needed else None)
     for method in training.objective.methods:
@@ -86,7 +86,7 @@ def rehearse(
     report_engine(training.engine)
     seconds = step_seconds / few.images * len(training.splits.train.labels)
     with eager(training.engine == "compiled"):
-        seconds += _evaluation_seconds(config, training.networks, training.evaluated, device)
+        seconds += _evaluation_seconds(training)
     size = _checkpoint_bytes(training, folder)
     return Rehearsal(
         seconds_per_epoch=seconds,
@@ -131,16 +131,15 @@ class _FewBatches:
         self.launch_seconds = time.perf_counter() - self.began
 
 
-def _evaluation_seconds(
-    config: TrainConfig, networks: nn.ModuleList, sets: EvaluationSets, device: torch.device
-) -> float:
+def _evaluation_seconds(training: Training) -> float:
+    sets, device = training.evaluated, training.device
     few = EvaluationSets._make(each and each.first(EVALUATED_BATCHES * each.batch_size) for each in sets)
     if device.type == "cuda":
         # The first batch of a size loads its kernels.
-        evaluate(config, networks, few, device)
+        evaluate(training.config, training.networks, few, device, training.own_metrics)
     wait_for(device)
     began = time.perf_counter()
-    evaluate(config, networks, few, device)
+    evaluate(training.config, training.networks, few, device, training.own_metrics)
     wait_for(device)
     counts = [sum(each.count for each in splits if each is not None) for splits in (sets, few)]
     return (time.perf_counter() - began) * counts[0] / counts[1]

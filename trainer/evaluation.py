@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from itertools import islice
@@ -14,25 +14,33 @@ from torch import Tensor, nn
 from trainer.config import TrainConfig
 from trainer.data import EvaluationSet, EvaluationSets
 from trainer.device import without_search
-from trainer.distributed import all_gather
+from trainer.distributed import all_gather, rank
 from trainer.method import Output
 from trainer.metrics import auroc_value, metric_values
+from trainer.own_metrics import measure
 from trainer.results import Evaluation, Metrics
 
 METRICS = len(fields(Metrics))
 
 
 def evaluate(
-    config: TrainConfig, networks: nn.ModuleList, sets: EvaluationSets, device: torch.device
+    config: TrainConfig,
+    networks: nn.ModuleList,
+    sets: EvaluationSets,
+    device: torch.device,
+    own_metrics: Sequence[str] = (),
 ) -> list[Evaluation]:
     """Evaluate every classifier of every network, and their ensemble (the mean of their softmax), on every split.
 
     Several processes that train together share the images, and all return the metrics of the whole splits. The device
-    is waited for once, at the end.
+    is waited for once, at the end, but for the user's own metrics: the first process alone measures those.
+
+    Raises MetricError where one of them fails.
     """
     named = {"test": sets.test, "validation": sets.validation}
     places: list[tuple[int, str, str, int]] = []
     rows = []
+    own: list[dict[str, float]] = []
     networks.eval()
     for index, network in enumerate(networks):
         outside = sets.out_of_distribution
@@ -47,13 +55,14 @@ def evaluate(
                     row = torch.cat([row, auroc_value(values.amax(1), unfamiliar[classifier].amax(1))[None]])
                 places.append((index, classifier, split, images.count))
                 rows.append(row)
+                own.append(measure(own_metrics, values, labels) if rank() == 0 else {})
     # In one piece, and read once: the first split's rows may be longer than the others'.
     numbers: Iterator[float] = iter(torch.cat(rows).tolist())
     evaluations = []
-    for (index, classifier, split, count), row in zip(places, rows, strict=True):
+    for (index, classifier, split, count), row, measured in zip(places, rows, own, strict=True):
         metrics = Metrics(*islice(numbers, METRICS))
         auroc = next(numbers) if len(row) > METRICS else None
-        evaluations.append(Evaluation(index, classifier, metrics, count, split, auroc))
+        evaluations.append(Evaluation(index, classifier, metrics, count, split, auroc, measured))
     return evaluations
 
 

@@ -172,7 +172,7 @@ class MetricFacts:
 METHODS: Registry[None] = Registry("method", "trainer.methods")
 NETWORKS: Registry[NetworkFacts] = Registry("network", "trainer.networks")
 DATASETS: Registry[DatasetSpec] = Registry("data set", "trainer.datasets")
-METRICS: Registry[MetricFacts] = Registry("metric", "trainer.parts")
+METRICS: Registry[MetricFacts] = Registry("metric", "trainer.builtin_metrics")
 REGISTRIES: tuple[Registry[Any], ...] = (METHODS, NETWORKS, DATASETS, METRICS)
 
 
@@ -258,7 +258,9 @@ def metric(
 ) -> Callable[[Made], Made]:
     """Register a function that measures a classifier: probabilities [N, K] and labels [N] to a number.
 
-    Both are on the CPU, float64 and int64. The other arguments are those of `MetricFacts`.
+    Both are torch tensors on the CPU, float64 and int64, and the function's own to change; its number is finite, in
+    the `unit`. It is called after each evaluation, once per classifier and split, with all images of the split. The
+    other arguments are those of `MetricFacts`.
 
     Raises PartError for another direction.
     """

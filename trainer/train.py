@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +24,7 @@ from trainer.evaluation import evaluate
 from trainer.memory import keep_freed_memory
 from trainer.method import Batch
 from trainer.objective import Objective
+from trainer.own_metrics import try_out
 from trainer.results import EpochResult
 from trainer.state import build_networks, build_optimizer, checkpoint_state, derived_seed, load_state, teacher_config
 from trainer.step import Replayed, Step, build_step, choose_engine, eager, set_rate
@@ -50,6 +51,7 @@ class _Run:
     stop_after: int | None
     engine: str
     report_engine: Callable[[str], None]
+    own_metrics: tuple[str, ...]
 
 
 def train(
@@ -65,6 +67,7 @@ def train(
     deterministic: bool = False,
     report_engine: Callable[[str], None] = lambda engine: None,
     report_teacher: Report | None = None,
+    own_metrics: Sequence[str] = (),
 ) -> EpochResult:
     """Train one configuration and report every epoch, in order.
 
@@ -82,19 +85,23 @@ def train(
     `report_teacher` is given its epochs. With `stop_after`, training ends after so many epochs of the configuration's
     schedule; without a checkpoint, as in measuring speed, so does the teacher's.
 
-    Within `trainer.distributed.process_group` several processes train the same networks. All call this function and is
-    given every epoch, which differ in what is measured of the process: seconds and memory. The first one alone reads
-    and writes the checkpoint (the others need not name it), and a training may go on with another number of processes.
+    `own_metrics` are names of registered metrics that are measured beside those of every evaluation.
+
+    Within `trainer.distributed.process_group` several processes train the same networks. All call this function and are
+    given every epoch, which differ in what is measured of the process: seconds and memory. The first one alone measures
+    the own metrics, and reads and writes the checkpoint (the others need not name it), and a training may go on with
+    another number of processes.
 
     Raises:
         Diverged: a loss term or the output of a classifier is not finite.
         DataError: the data set is missing or damaged.
         CheckpointError: the checkpoint belongs to another configuration, a newer program, or is none.
+        MetricError: one of the own metrics fails, or gives no finite number; as a rule before the first epoch.
         OSError: the checkpoint cannot be read or written.
         RankLost: another process that trains the same networks has ended.
     """
     place = prepare_device(device, deterministic=deterministic)
-    run = _Run(place, data_root, checkpoint, checkpoint_seconds, stop_after, engine, report_engine)
+    run = _Run(place, data_root, checkpoint, checkpoint_seconds, stop_after, engine, report_engine, tuple(own_metrics))
     if place.type == "cpu":
         keep_freed_memory()
     with watching_ranks():
@@ -107,13 +114,21 @@ class Training:
 
     `teacher`, the network that a method may need, is trained by whoever builds this. `engine` is the one in use.
 
-    Raises DataError when the data set is missing or damaged.
+    Raises DataError when the data set is missing or damaged, MetricError when one of the own metrics fails.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device, data_root: Path, engine: str = "auto") -> None:
-        self.config, self.device = config, device
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        data_root: Path,
+        engine: str = "auto",
+        own_metrics: Sequence[str] = (),
+    ) -> None:
+        self.config, self.device, self.own_metrics = config, device, own_metrics
         self.splits: Splits = load_splits(config, data_root)
         self.num_classes = self.splits.train.num_classes
+        try_out(own_metrics, self.num_classes)
         self.networks = build_networks(config, self.num_classes, device)
         self.parameters = sum(parameter.numel() for parameter in self.networks.parameters())
         self.objective = Objective(config.build_methods(), self.num_classes)
@@ -155,7 +170,7 @@ class Training:
         wait_for(device)
         trained_at = time.perf_counter()
         with eager(self.chosen == "compiled"):
-            evaluations = evaluate(config, self.networks, self.evaluated, device)
+            evaluations = evaluate(config, self.networks, self.evaluated, device, self.own_metrics)
         wait_for(device)
         evaluated_at = time.perf_counter()
         result = EpochResult(
@@ -223,7 +238,7 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
     if saved is not None:
         del saved["config"]
     saved = broadcast_state(saved, run.device)
-    training = Training(config, run.device, run.data_root, run.engine)
+    training = Training(config, run.device, run.data_root, run.engine, run.own_metrics)
     training.set_up(_teacher(training, run, saved is not None, report_teacher))
     results = _restored(training, run, saved)
     del saved
@@ -271,7 +286,7 @@ def _teacher(training: Training, run: _Run, saved: bool, report: Report) -> nn.M
     # Never compiled: a resumed training has its teacher from a checkpoint, as it was written.
     engine = "auto" if run.engine == "compiled" else run.engine
     try:
-        run = replace(run, engine=engine, report_engine=lambda engine: None)
+        run = replace(run, engine=engine, report_engine=lambda engine: None, own_metrics=())
         return _fit(plain, run, report, report)[1][0]
     except Diverged as error:
         raise Diverged(f"the teacher: {error}") from None
