@@ -134,16 +134,24 @@ def run_grid(
     """
     from orchestrator.grid import load_grid
     from orchestrator.scheduler import check_trackers
+    from trainer.plugins import activate
 
     observer = observer or Observer()
     check_trackers(options.get("trackers", ()))
     if isinstance(grid, (str, Path)):
         grid = load_grid(grid)
-    settings = run_options(grid.name, db, data_root, address, checkpoints, grid.settings, **options)
+    # Another grid may have been loaded since.
+    activate(grid.plugins)
+    settings = run_options(
+        grid.name, db, data_root, address, checkpoints, grid.settings, plugins=grid.plugins, **options
+    )
     rank = _ranks(grid, order or grid.order)
     with driven(db, grid.name, observer, create=True) as (database, driver):
         database.release_stale()
         save_grid(database, grid, observer)
+        for plugin in grid.plugins:
+            for note in plugin.notes:
+                observer.warning(f"warning: {note}")
         if retry_failed:
             database.retry([trial.key for trial in grid.trials])
         plan = plan_of(grid, database)
@@ -257,11 +265,13 @@ def time_grid(
     """
     from orchestrator.grid import load_grid
     from orchestrator.text import counted
+    from trainer.plugins import activate
 
     observer = observer or Observer()
     if isinstance(grid, (str, Path)):
         grid = load_grid(grid)
-    settings = run_options(grid.name, db, data_root, address, given=grid.settings)
+    activate(grid.plugins)
+    settings = run_options(grid.name, db, data_root, address, given=grid.settings, plugins=grid.plugins)
     with driven(db, grid.name, observer, create=True) as (database, _):
         database.release_stale()
         save_grid(database, grid, observer)

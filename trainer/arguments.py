@@ -18,6 +18,7 @@ from trainer.datasets import DATASETS, FOLDER_PREFIX
 from trainer.errors import TrainerError
 from trainer.parts import METHODS, NETWORKS
 from trainer.paths import PathError, user_path
+from trainer.plugins import load_plugins
 from trainer.problems import unknown
 from trainer.recipe import OPTIMIZERS, SCHEDULES
 from trainer.results import ENGINES
@@ -73,6 +74,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
 
     Raises BadArguments. Ends the program after `--help`.
     """
+    load_plugins(_plugins(arguments), Path.cwd())
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     for name in rest:
@@ -100,6 +102,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
     if options.checkpoint_seconds is not None and not options.checkpoint:
         raise BadArguments("--checkpoint-seconds: no checkpoint is written without --checkpoint FILE")
     return options
+
+
+def _plugins(arguments: Sequence[str] | None) -> list[str]:
+    """Return the plug-ins, which are loaded before the other options are read: `--help` lists their parts."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--plugin", action="append", default=[])
+    names: list[str] = parser.parse_known_args(arguments)[0].plugin
+    return names
 
 
 def _methods(text: str) -> Any:
@@ -180,6 +190,9 @@ def _parser() -> ArgumentParser:
     run.add_argument("--evaluate", metavar="CHECKPOINT", type=_path, help="train nothing, evaluate these networks")
     run.add_argument(
         "--config", metavar="FILE", type=_path, help="a JSON file with fields of the configuration; options come first"
+    )
+    run.add_argument(
+        "--plugin", metavar="FILE|MODULE", action="append", help="of one's own parts; may be given more than once"
     )
     run.add_argument("--json", action="store_true", help="print an object per epoch, or a list of evaluations")
     run.add_argument("-h", "--help", action="help", help="print this")

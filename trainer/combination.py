@@ -32,6 +32,15 @@ def settled_heads(network: str, peer: str | None, heads: str, methods: str) -> s
     built = build_methods(json.loads(methods))
     needing = [method.name for method in built if method.requires.heads]
     comparing = [method.name for method in built if method.requires.features]
+    for name in dict.fromkeys((network, peer or network)):
+        if comparing and not NETWORKS[name].facts.features:
+            given = f"an Output with features [B, D]{' and those of heads' if needing else ''}"
+            raise problem(
+                f"{name} gives logits alone, and {' and '.join(comparing)} reads features: it would have to return "
+                f"{given} (from trainer import Output) and be registered with "
+                f"{'heads=(KIND,) and stages' if needing else 'features=True'}",
+                "network" if name == network else "peer",
+            )
     if heads == "none" or (heads == "auto" and not needing):
         if needing:
             raise problem(
@@ -46,9 +55,10 @@ def settled_heads(network: str, peer: str | None, heads: str, methods: str) -> s
             carrying = {other: part.facts.heads for other, part in NETWORKS.items()}
             able = ", ".join(other for other, kinds in carrying.items() if (kind in kinds if kind else kinds))
             asked = f" ({', '.join(needing)} trains them)" if needing else ""
+            cure = "" if allowed else "; a network of one's own returns an Output with head_logits for them"
             raise problem(
                 f"{name} cannot carry {repr(kind) if kind else 'auxiliary'} heads{asked}; it can carry: "
-                f"{', '.join(allowed) or 'none'} (networks that can: {able or 'none'})",
+                f"{', '.join(allowed) or 'none'} (networks that can: {able or 'none'}){cure}",
                 ("network" if name == network else "peer") if by_default else "heads",
             )
         if comparing and kind not in NETWORKS[name].facts.comparable_heads:

@@ -35,8 +35,10 @@ from trainer.datasets import (
     dataset_spec,
 )
 from trainer.networks import head_count
+from trainer.networks.library import LIBRARIES
 from trainer.objective import build_methods
-from trainer.parts import NETWORKS
+from trainer.parts import DATASETS as DATA
+from trainer.parts import METHODS, NETWORKS, Part, PartError
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
 from trainer.recipe import OPTIMIZERS, SCHEDULES, build_part, named
 
@@ -135,8 +137,12 @@ class TrainConfig(BaseModel):
     @field_validator("network", "peer")
     @classmethod
     def _known_network(cls, name: str | None) -> str | None:
-        if name is not None and name not in NETWORKS:
-            raise problem(unknown("network", name, NETWORKS))
+        try:
+            if name is not None and name not in NETWORKS:
+                more = f"; or {', '.join(f'{library}:NAME' for library in LIBRARIES)}"
+                raise problem(unknown("network", name, NETWORKS, more))
+        except PartError as error:
+            raise problem(str(error)) from None
         return name
 
     @field_validator(
@@ -189,7 +195,13 @@ class TrainConfig(BaseModel):
 
         for name in (self.network, self.peer or self.network)[: requires.networks]:
             least, all_stages = NETWORKS[name].facts.min_stages, NETWORKS[name].facts.stages
-            if self.stages is not None and not least <= self.stages <= all_stages:
+            takes = NETWORKS[name].facts.takes
+            for argument, standard in (("width", 64), ("stages", None)):
+                if argument not in takes and (value := getattr(self, argument)) != standard:
+                    wrong.append(
+                        ((argument,), f"{name} takes no {argument}, so that {value} is not used; leave it out")
+                    )
+            if "stages" in takes and self.stages is not None and not least <= self.stages <= all_stages:
                 allowed = f"{least} to {all_stages}" if least < all_stages else f"only {all_stages}"
                 wrong.append((("stages",), f"{name} has {allowed} stages, not {self.stages}"))
         if self.stages == spec.stages:
@@ -286,9 +298,18 @@ class TrainConfig(BaseModel):
     def key(self) -> str:
         """Return the identity of a run: sha256 (64 hex digits) of the fields off their defaults, and `CONFIG_VERSION`.
 
-        A field added later with a default leaves every earlier key as it was.
+        A field added later with a default leaves every earlier key as it was. The version of a part counts where the
+        part is used, unless it is 1.
         """
-        return hashlib.sha256(canonical({"version": CONFIG_VERSION, **self.science()}).encode()).hexdigest()
+        versions = {f"{part.kind} {part.name}": part.version for part in self.parts() if part.version != 1}
+        identity = {"version": CONFIG_VERSION, **self.science(), **({"parts": versions} if versions else {})}
+        return hashlib.sha256(canonical(identity).encode()).hexdigest()
+
+    def parts(self) -> list[Part[Any]]:
+        """Return the registered parts that decide what is learned: methods, networks and data sets."""
+        data = [DATA.get(name) for name in dict.fromkeys((self.dataset, self.ood_dataset)) if name]
+        networks = [NETWORKS[name] for name in dict.fromkeys(self.network_names)]
+        return [*(METHODS[name] for name in self.methods), *networks, *(part for part in data if part is not None)]
 
 
 def _not_finite(value: float | str) -> bool:

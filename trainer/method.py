@@ -49,9 +49,9 @@ class Output(NamedTuple):
 class Requires:
     """Requirements of a method; those of several methods are merged with `|`.
 
-    `networks` trained side by side; auxiliary `heads`; heads whose `features` are as long as the network's own;
-    `class_pairs` (a second image of the same class per image); a `teacher` (the same network, trained beforehand
-    without any method).
+    `networks` trained side by side; auxiliary `heads`; `features` of the network, and with
+    heads such as are as long as the network's own; `class_pairs` (a second image of the same class per image); a
+    `teacher` (the same network, trained beforehand without any method).
     """
 
     networks: int = 1

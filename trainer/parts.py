@@ -41,7 +41,8 @@ class Part(Generic[Facts]):
     """A registered part: what makes it, and what is known of it before it is made.
 
     `make` is the class of a method, and the function of every other kind. `file` and `line` are where it was
-    registered; a part without a line is a module as a whole.
+    registered; a part without a line is a module as a whole. `own_files` are the files that it consists of where they
+    are not to be followed.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Part(Generic[Facts]):
     make: Callable[..., Any]
     file: Path
     line: int | None = None
+    own_files: tuple[Path, ...] | None = None
 
     @property
     def source(self) -> str:
@@ -61,6 +63,8 @@ class Part(Generic[Facts]):
     @cached_property
     def files(self) -> tuple[Path, ...]:
         """Return the files that the part consists of, its own first; none for code that is in no file."""
+        if self.own_files is not None:
+            return self.own_files
         return source_files(self.file) if self.file.suffix == ".py" and self.file.is_file() else ()
 
     @cached_property
@@ -81,6 +85,8 @@ class Registry(Mapping[str, Part[Facts]]):
         self.kind = kind
         self._home: str | None = home
         self._parts: dict[str, Part[Facts]] = {}
+        # Makes parts of names that are in no list, and returns None for other names.
+        self.further: Callable[[str], Part[Facts] | None] = lambda name: None
 
     def add(self, part: Part[Facts]) -> None:
         """Register a part; the same one from the same place again takes the place of the first.
@@ -130,7 +136,10 @@ class Registry(Mapping[str, Part[Facts]]):
 
     def __getitem__(self, name: str) -> Part[Facts]:
         self._fill()
-        return self._parts[name]
+        part = self._parts.get(name) or self.further(name)
+        if part is None:
+            raise KeyError(name)
+        return part
 
     def __iter__(self) -> Iterator[str]:
         self._fill()

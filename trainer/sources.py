@@ -22,7 +22,7 @@ def source_files(file: Path) -> tuple[Path, ...]:
     file = file.resolve()
     root = import_root(file)
     own_package = file.relative_to(root).parts[0].removesuffix(".py")
-    installed = any(root == Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib"))
+    alone = installed(root)
     seen: list[Path] = []
     waiting = [file]
     while waiting:
@@ -32,7 +32,7 @@ def source_files(file: Path) -> tuple[Path, ...]:
         seen.append(path)
         for module in _imported(path, root):
             top = module.partition(".")[0]
-            ours = top not in OWN and top not in sys.stdlib_module_names and (not installed or top == own_package)
+            ours = top not in OWN and top not in sys.stdlib_module_names and (not alone or top == own_package)
             waiting += _files_of(module, root) if ours else []
     return (file, *sorted(seen[1:]))
 
@@ -43,6 +43,11 @@ def import_root(file: Path) -> Path:
     while (folder / "__init__.py").is_file():
         folder = folder.parent
     return folder
+
+
+def installed(root: Path) -> bool:
+    """Return whether a folder is that of installed packages."""
+    return any(root == Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib"))
 
 
 def source_digest(files: Iterable[Path], root: Path | None = None) -> str:

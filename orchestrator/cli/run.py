@@ -149,6 +149,8 @@ def plan(
         with existing(db) as database:
             if line := leaving(database, loaded):
                 typer.echo(f"note: {line}", err=True)
+            for note in (note for plugin in loaded.plugins for note in plugin.notes):
+                typer.echo(f"warning: {note}", err=True)
             planned = with_devices(plan_of(loaded, database), gpus_here())
             cost = _forecast(planned, database)
         if as_json:

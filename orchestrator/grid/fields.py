@@ -26,7 +26,7 @@ RELATED = (
     frozenset({"optimizer", "momentum", "nesterov"}),
     frozenset({"schedule", "milestones", "gamma"}),
 )
-SECTIONS = ("name", "fixed", "grid", "exclude", "set", "order", "resources", "report")
+SECTIONS = ("name", "plugins", "fixed", "grid", "exclude", "set", "order", "resources", "report")
 ORDERS = ("depth", "breadth")
 ZIP = "zip"
 # Keys of the sections outside a trial's identity: its resources, with the section of single networks last, and its

@@ -21,7 +21,8 @@ from orchestrator.grid.report import read_report
 from orchestrator.grid.settings import Span, with_settings
 from orchestrator.grid.trial import Grid, Resources, Trial
 from trainer.config import TrainConfig
-from trainer.parts import NETWORKS
+from trainer.parts import NETWORKS, PartError
+from trainer.plugins import Plugin, load_plugins
 from trainer.problems import shown, unknown
 
 # Ways to run a trial's steps. See `trainer.train.train`.
@@ -60,6 +61,7 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
     sections = reader.mapping(root, "", SECTIONS, elsewhere=ELSEWHERE)
     # What an unknown section means to give is unknown.
     invalid = set(TrainConfig.model_fields) if len(reader.problems) > len(problems) else set()
+    plugins = _plugins(reader, sections.get("plugins"), source.parent)
     fields = _settle(reader, sections)
     configs, axes = expand(reader, sections, root, fields, invalid)
     name = _name(reader, root, sections.get("name"))
@@ -72,7 +74,30 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
         Trial(key, trial_name, config, _largest(config, shared, per_network) if per_network else shared)
         for (key, config), trial_name in zip(configs.items(), trial_names(configs, axes), strict=True)
     ]
-    return Grid(name, source, text, trials, report, order, settings)
+    return Grid(name, source, text, trials, report, order, settings, tuple(plugins))
+
+
+def _plugins(reader: Reader, node: Node | None, beside: Path) -> list[Plugin]:
+    """Load the plug-ins of a grid; raises GridError where one fails, because its names are unknown then."""
+    names = {}
+    noted = len(reader.problems)
+    for item in reader.items(node, "plugins"):
+        if isinstance(item.value, str) and item.value.strip():
+            names[item.value] = item.place
+        else:
+            what = f"{shown(item.plain())} is neither a file, such as my_parts.py, nor a module"
+            reader.note(item.place, "plugins", what)
+    if len(reader.problems) == noted:
+        # One more each time, so that the problem of one is at its place; what was run is not run again.
+        for count in range(1, len(names) + 1):
+            try:
+                load_plugins(list(names)[:count], beside)
+            except PartError as error:
+                reader.note(names[list(names)[count - 1]], "plugins", str(error))
+                break
+    if len(reader.problems) > noted:
+        raise GridError(reader.problems)
+    return load_plugins(names, beside)
 
 
 def _settle(reader: Reader, sections: dict[str, Node]) -> dict[str, Node]:
@@ -150,7 +175,8 @@ def _resources(
     trained = {name for config in configs.values() for name in (config.network, config.peer)}
     per_network = {}
     listed = entries.get("per_network")
-    for name, child in reader.mapping(listed, "resources.per_network", NETWORKS, "network", ELSEWHERE).items():
+    allowed = dict.fromkeys([*NETWORKS, *(name for name in trained if name)])
+    for name, child in reader.mapping(listed, "resources.per_network", allowed, "network", ELSEWHERE).items():
         key = f"resources.per_network.{name}"
         per_network[name] = _amounts(
             reader, reader.mapping(child, key, RESOURCES[:-1], elsewhere=ELSEWHERE), key, shared

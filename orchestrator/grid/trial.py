@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import TrainConfig
+from trainer.plugins import Plugin
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Grid:
     """A named list of trials, in the order of the file, and its reports.
 
     `order` is that of training: `depth` as in the file, or `breadth`. `settings` are those of `--set`; `text` has them.
+    `plugins` are the files and modules of its own parts.
     """
 
     name: str
@@ -50,3 +52,4 @@ class Grid:
     report: dict[str, Any]
     order: str = "depth"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    plugins: tuple[Plugin, ...] = ()

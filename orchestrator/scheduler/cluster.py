@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partialmethod
 from pathlib import Path
@@ -25,6 +25,8 @@ from orchestrator.scheduler.private_ray import Guard, have_home, keep_token_priv
 from orchestrator.scheduler.signals import Interrupted, handled_signals, received, remember
 from orchestrator.text import counted
 from orchestrator.timing import device_facts, processors
+from trainer.parts import PartError
+from trainer.plugins import Plugin, stage
 
 if TYPE_CHECKING:
     from orchestrator.grid import Resources, Trial
@@ -130,8 +132,8 @@ def _amounts(cpus: float, gpus: float) -> str:
 
 
 @contextlib.contextmanager
-def _code() -> Iterator[str]:
-    """Yield a folder with a copy of the code as it is now.
+def _code(plugins: Iterable[Plugin]) -> Iterator[str]:
+    """Yield a folder with a copy of the code as it is now, and of the plug-ins as they were loaded.
 
     Workers run the copy: an edit during a long run changes no trial, and the nodes of a cluster need no installation.
     As the workers' working directory it comes before everything else, also before the driver's folder.
@@ -139,6 +141,7 @@ def _code() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="orchestrate-code-") as folder:
         for package in ("trainer", "orchestrator"):
             shutil.copytree(ROOT / package, Path(folder) / package, ignore=shutil.ignore_patterns("__pycache__"))
+        stage(plugins, Path(folder) / "plugins")
         yield folder
 
 
@@ -191,7 +194,7 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     started: list[psutil.Process] = []
     with handled_signals() as numbers, guard or contextlib.nullcontext():
         try:
-            context = _start_ray(address, local)
+            context = _start_ray(address, local, options.plugins)
             # From here on a signal is noted, and handled between two steps. (Ray has installed handlers of its own.)
             for number in numbers:
                 signal.signal(number, remember)
@@ -209,7 +212,7 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
                     process.kill()
 
 
-def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
+def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plugin]) -> Any:
     import ray
 
     environment = {}
@@ -221,7 +224,7 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
             address = _own_ray()
         if address:
             refuse_silent(address)
-        with _code() as code:
+        with _code(plugins) as code:
             return ray.init(
                 address=address or "local",
                 runtime_env={"working_dir": code, **environment},
@@ -234,7 +237,7 @@ def _start_ray(address: str | None, local: dict[str, Any]) -> Any:
     except SystemExit:
         # Ray raises SystemExit on a SIGTERM while it starts.
         raise Interrupted(signal.SIGTERM) from None
-    except SchedulerError:
+    except (SchedulerError, PartError):
         raise
     except Exception as error:
         # A SIGHUP ends Ray's processes as well.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.storage import absolute, joined
+from trainer.plugins import Plugin
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class RunOptions:
     `data_root` and `checkpoints` are paths or URLs. `environment` is the launch's provenance; `checkpoint_seconds` the
     least time between two checkpoints of a trial (None: see `trainer.train.train`); `stall_seconds` the silence after
     which a trial counts as hung (`orchestrator.scheduler.callbacks.START_SECONDS` is the least for a trial that
-    starts). `wait_for_nodes` starts although no node is large enough yet: one may join.
+    starts). `wait_for_nodes` starts although no node is large enough yet: one may join. `plugins` are the grid's.
     """
 
     grid: str
@@ -33,6 +34,7 @@ class RunOptions:
     trackers: tuple[str, ...] = ()
     dashboard: bool = True
     wait_for_nodes: bool = False
+    plugins: tuple[Plugin, ...] = ()
 
     def checkpoint(self, key: str) -> str:
         """Return the path or URL of a trial's checkpoint."""

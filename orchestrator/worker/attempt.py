@@ -15,7 +15,7 @@ from functools import cache
 import psutil
 
 from orchestrator.failures import Failure, failure_of
-from orchestrator.provenance import code_digest, package_versions
+from orchestrator.provenance import ROOT, code_digest, package_versions
 from orchestrator.storage import local_checkpoint, local_data, node_folder
 from orchestrator.worker.gpu_names import gpu_name, gpu_uuid
 from orchestrator.worker.job import Job, Rank
@@ -30,6 +30,7 @@ from orchestrator.worker.messages import (
     TeacherEpoch,
 )
 from orchestrator.worker.trial_log import logged_to, new_log
+from trainer.plugins import Plugin, activate
 from trainer.results import EpochResult
 
 log = logging.getLogger("trainer")
@@ -65,6 +66,7 @@ def attempt(job: Job, report: Report, rank: Rank | None = None) -> Failure | Non
             rank = Rank(0, "cuda:0" if job.gpus > 0 else "cpu", (), log_path, lambda device: nullcontext())
         with logged_to(rank.log_path):
             try:
+                activate(Plugin(**plugin).shipped(ROOT / "plugins") for plugin in job.plugins)
                 if job.engine == "compiled":
                     _keep_compiled(job)
                 (_rehearse if job.canary else _train)(job, report, rank)

@@ -15,7 +15,8 @@ class Job:
 
     A timing pass has no checkpoint, stops after `warm_up` + `timed` epochs and reports the last `timed` of them. A
     canary is a rehearsal: `checkpoint` is the file in whose folder it writes its own. `cpus` and `gpus` are those of
-    each of the `processes`. `engine` and `deterministic` are as in `trainer.train.train`.
+    each of the `processes`. `engine` and `deterministic` are as in `trainer.train.train`. `plugins`
+    are those of the grid (`trainer.plugins.Plugin`), whose files are in the folder `plugins` beside the trainer.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Job:
     processes: int = 1
     engine: str = "auto"
     deterministic: bool = False
+    plugins: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

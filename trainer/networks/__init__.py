@@ -6,9 +6,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.parts import NETWORKS, NetworkFacts, Part
+from trainer.networks.library import library_network
+from trainer.parts import NETWORKS, NetworkFacts, Part, PartError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from trainer.networks.network import Network
 
 
@@ -53,6 +56,9 @@ _register("mobilenet", "mobilenet", "MobileNet", ("dcm",), stages=3)
 _register("imagenet", "imagenet_resnet152", "ResNet-152")
 
 
+NETWORKS.further = library_network
+
+
 def head_count(name: str, stages: int, heads: str | None) -> int:
     """Return the number of auxiliary heads of a network of `stages` stages: one on each stage but the last."""
     return stages - 1 if heads else 0
@@ -60,7 +66,7 @@ def head_count(name: str, stages: int, heads: str | None) -> int:
 
 def build_network(
     name: str, *, num_classes: int, width: int = 64, stages: int | None = None, heads: str | None = None
-) -> Network:
+) -> nn.Module:
     """Build one network with freshly initialised weights.
 
     Args:
@@ -72,6 +78,7 @@ def build_network(
 
     Raises:
         KeyError: the name is not in the catalogue.
+        PartError: what was registered under the name builds no module.
         ValueError: the network cannot carry these heads or be cut to these stages.
     """
     spec = NETWORKS[name].facts
@@ -81,5 +88,18 @@ def build_network(
     if not spec.min_stages <= stages <= spec.stages:
         allowed = f"{spec.min_stages} to {spec.stages}" if spec.min_stages < spec.stages else f"only {spec.stages}"
         raise ValueError(f"{name} has {allowed} stages, not {stages}")
-    network: Network = NETWORKS[name].make(num_classes=num_classes, width=width, stages=stages, heads=heads)
-    return network
+    arguments = {"width": width, "stages": stages, "heads": heads}
+    taken = {argument: value for argument, value in arguments.items() if argument in spec.takes}
+    built = NETWORKS[name].make(num_classes=num_classes, **taken)
+    from torch import nn
+
+    from trainer.networks.network import Network
+
+    if isinstance(built, Network):
+        return built
+    if not isinstance(built, nn.Module):
+        raise PartError(f"{NETWORKS[name].source}: the network {name} is a {type(built).__name__}, not a torch module")
+    from trainer.networks.adapted import Adapted
+
+    count = head_count(name, stages, heads)
+    return Adapted(built, name, num_classes=num_classes, heads=count, features=spec.features)
