@@ -336,8 +336,8 @@ def _reason(error: BaseException, paths: Sequence[Path]) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
     where = f"{files[-1]}:{lines[-1]}" if files else str(paths[0])
-    said = " ".join(str(error).split())[:300]
-    return f"{where}: running it raises {type(error).__name__}{f': {said}' if said else ''}"
+    message = " ".join(str(error).split())[:300]
+    return f"{where}: running it raises {type(error).__name__}{f': {message}' if message else ''}"
 
 
 def _check(parts: Listed) -> None:
