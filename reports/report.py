@@ -20,6 +20,7 @@ from reports.paper.contradictions import contradiction_table, contradictions
 from reports.paper.published import compare, ledger
 from reports.render import plain
 from reports.render.latex import latex
+from reports.render.numbers import numbers
 from reports.results import GridInfo, Results, grid_reports, load
 from reports.table import Entry, Row, Table
 
@@ -271,6 +272,8 @@ def _write(
                 write(f"{table.name}.csv", plain.csv(table))
             elif each == "json":
                 write(f"{table.name}.json", plain.json(table))
+    if "tex" in formats:
+        write("numbers.tex", numbers(gathered.tables, grids))
     for drawing in drawings:
         written += drawing.save(out)
     if "html" in formats:

@@ -22,6 +22,10 @@ _PLACE = re.compile(
     r"% (?P<address>[^\s:]+:[^\s/]+/\S+) = (?P<value>\S+)(?: n=(?P<n>\d+) quantity=(?P<quantity>\S+))?"
     r"(?: selection=(?P<rule>\S+))?(?: trials=(?P<trials>\S+))?\s*$"
 )
+_NUMBERS = re.compile(r"% orchestrate numbers\.tex, grids (?P<grids>.*?)\. \\\\?input")
+_DEFINED = re.compile(r"% orch (?P<address>\S+) selection=(?P<rule>\S+) trials=(?P<trials>\S+)\s*$")
+_TEXT = re.compile(r"\\endcsname\{(.*)\}$")
+_USE = re.compile(r"\\orch\s*\{([^{}]*)\}")
 # Bounded, so that a line without the closing bracket costs no more than its length.
 _ROW_END = re.compile(
     r"\\\\(?:\[[^]]{0,99}\])?|\\(?:toprule|midrule|bottomrule|hline)\b|\\(?:begin|end)\s{0,9}\{[^}]{0,99}\}"
@@ -48,6 +52,16 @@ class Written(NamedTuple):
     value: float | str
     n: int
     quantity: str
+    rule: str | None
+    trials: frozenset[str]
+    grids: tuple[str, ...] | None
+
+
+class Defined(NamedTuple):
+    r"""A number of `numbers.tex`: the text that `\orch` prints for its address, and what its comment says."""
+
+    where: str
+    text: str
     rule: str | None
     trials: frozenset[str]
     grids: tuple[str, ...] | None
@@ -90,7 +104,8 @@ class Tabular(NamedTuple):
 class Manuscript:
     """All of ours in some files; `missing` are the files that a command names in vain, and from where.
 
-    `unclear` are the places (where, what, why) that may bring in text which was not read.
+    `unclear` are the places (where, what, why) that may bring in text which was not read. `defined` are the numbers of
+    `numbers.tex` by address, `used` the addresses (where, address) that sentences and captions name.
     """
 
     headers: list[Header] = field(default_factory=list)
@@ -98,6 +113,8 @@ class Manuscript:
     missing: list[tuple[str, str]] = field(default_factory=list)
     unclear: list[tuple[str, str, str]] = field(default_factory=list)
     files: set[Path] = field(default_factory=set)
+    defined: dict[str, Defined] = field(default_factory=dict)
+    used: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def places(self) -> list[Written]:
@@ -149,6 +166,7 @@ class _File:
         self.path, self.paper, self.folder, self.depth = path, paper, folder, depth
         self.found = paper.found
         self.header: Header | None = None
+        self.grids: tuple[str, ...] | None = None
         self.waiting: Header | None = None
         self.line, self.lines = Line(), list[Line]()
         paper.seen.add(os.path.realpath(path))
@@ -193,6 +211,19 @@ class _File:
         self.paper.reading |= dict.fromkeys(reading, path)
 
     def _read_line(self, where: str, code: str, comment: str) -> None:
+        if numbers := _NUMBERS.match(comment):
+            self.grids = _grids(numbers["grids"])
+        if defined := _DEFINED.match(comment):
+            text = _TEXT.search(code)
+            rule = None if defined["rule"] == "none" else defined["rule"]
+            trials = frozenset(defined["trials"].split(","))
+            known = Defined(where, text[1] if text else "", rule, trials, self.grids)
+            self.found.defined[defined["address"]] = known
+            return
+        uses = [(where, use[1].strip()) for use in _USE.finditer(code)]
+        self.found.used += uses
+        if uses:
+            self.found.files.add(self.path)
         if header := _HEADER.match(comment):
             self._end_tabular()
             rule = None if header["rule"] == "none" else header["rule"]

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
 from itertools import combinations, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reports.checks.manuscript import Header, Line, Manuscript, Tabular, Written, read
+from reports.checks.agreement import Problem, contradictory, digits
+from reports.checks.manuscript import Defined, Header, Line, Manuscript, Tabular, Written, read
+from reports.checks.rounding import is_bold, is_rounded, without_bold
 from reports.columns import Column
 from reports.errors import ReportError
 from reports.render.latex import KEY_DIGITS, escape, latex_entry
+from reports.render.numbers import texts
 from reports.report import gather
 from reports.table import Entry, Row, Table, entries_of
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
-
-_COMPARISON = "-vs-paper"
-
-
-class Problem(NamedTuple):
-    """What is wrong with one number, or one table, of a LaTeX file; or, as a note, what could not be judged."""
-
-    where: str
-    kind: str
-    address: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.kind}: {self.address}: {self.message}"
 
 
 class Verdict(NamedTuple):
@@ -67,32 +57,39 @@ def verify(database: Database, tex: Path, *, tables: Sequence[Mapping[str, Any]]
     stale: the database says otherwise now. edited: the text is not what its comment or the database says.
     mislabelled: a row goes by another name than the database's, or has its columns in another order than those above.
     contradictory: two places print different values for the same trials. incomplete: numbers lost their comment.
-    missing: a file that is included is not there. not followed: a command that may read a file whose name is not plain.
+    unknown: a sentence names a number (orch) that no file defines. missing: a file that is included is not there. not
+    followed: a command that may read a file whose name is not plain.
 
     Checked are the places that carry our comment, those without a number among them, and the labels of their rows.
-    Captions are compared, and a note names one that is not the database's. Headings, footnotes, other text, and rows
-    and columns of the author's own are not checked.
+    Numbers are followed by their address: rows and columns may go, be reordered or turned round, and a number may have
+    fewer decimals, correctly rounded. Captions are compared, and a note names one that is not the database's. Headings,
+    footnotes, other text, and rows and columns of the author's own are not checked.
 
     Raises ReportError for a file that cannot be read, and for grids or rules that the database does not know.
     """
     paper = read(Path(tex))
     missing = [Problem(where, "missing", name, _NOT_FOUND) for where, name in paper.missing]
     missing += [Problem(where, "not followed", what, why) for where, what, why in paper.unclear]
-    if not paper.headers and not paper.places:
+    if not paper.headers and not paper.places and not paper.used:
         empty = Problem(str(tex), "empty", "no table", "the file holds no number written by `orchestrate report`")
         return Verdict(missing or [empty], [], 0, 0)
     now = _current(database, paper, tables)
-    places = [problem for place in paper.places for problem in _judge(place, now[_choice(place)])]
-    rows = [problem for tabular in paper.tabulars for problem in (*_rows(tabular, paper, now), *_shuffled(tabular))]
-    notes = [note for header in paper.headers for note in _notes(header, paper, now[_choice(header)])]
-    numbers = sum(isinstance(place.value, float) for place in paper.places)
-    return Verdict([*missing, *places, *rows, *_contradictory(paper.places)], notes, numbers, len(paper.files))
+    judged = [problem for place in paper.places for problem in _judge(place, now[_choice(place)])]
+    places = [problem for problem in judged if problem.kind != "note"]
+    places += [problem for where, address in paper.used for problem in _sentence(where, address, paper, now)]
+    rows = [
+        problem for tabular in paper.tabulars for problem in (*_rows(tabular, paper, now), *_shuffled(tabular, now))
+    ]
+    notes = [problem for problem in judged if problem.kind == "note"]
+    notes += [note for header in paper.headers for note in _notes(header, paper, now[_choice(header)])]
+    numbers = sum(isinstance(place.value, float) for place in paper.places) + len(paper.used)
+    return Verdict([*missing, *places, *rows, *contradictory(paper.places)], notes, numbers, len(paper.files))
 
 
 _NOT_FOUND = "there is no such file, so nothing in it is checked; write it with `orchestrate report`, or mend the name"
 
 
-def _choice(written: Written | Header) -> Choice:
+def _choice(written: Written | Header | Defined) -> Choice:
     # Tables without a rule are the same under any; grids may disagree about theirs.
     return written.grids, written.rule or "best_test"
 
@@ -100,10 +97,11 @@ def _choice(written: Written | Header) -> Choice:
 def _current(database: Database, paper: Manuscript, declared: Sequence[Mapping[str, Any]]) -> Known:
     """Return the database's entries by address, for every choice of grids and rule that the file was written with."""
     found: dict[Choice, dict[str, Current]] = {}
-    everything: list[Written | Header] = [*paper.headers, *paper.places]
+    everything: list[Written | Header | Defined] = [*paper.headers, *paper.places]
+    everything += [paper.defined[address] for _, address in paper.used if address in paper.defined]
     # Also tables that no grid asks for any more: their numbers are as current as ever.
     names = [written.address.partition(":")[0] for written in paper.places]
-    names += [header.table for header in paper.headers]
+    names += [header.table for header in paper.headers] + [address.partition(":")[0] for _, address in paper.used]
     for written in everything:
         grids, rule = _choice(written)
         if (grids, rule) in found:
@@ -139,10 +137,40 @@ def _judge(place: Written, known: Mapping[str, Current]) -> Iterator[Problem]:
         there = entry.state if entry.value is None else repr(entry.value)
         what = f"its comment says {place.value}, the database {there}"
         yield Problem(place.where, "stale", place.address, what)
-    elif _loosely(place.text) != _loosely(expected):
-        kind = "edited mark" if _digits(expected) and _digits(place.text) == _digits(expected) else "edited"
+    elif _loosely(place.text) == _loosely(expected):
+        return
+    elif _loosely(without_bold(place.text)) == _loosely(without_bold(expected)) or is_rounded(
+        place.text, entry, current.column
+    ):
+        if is_bold(place.text) and not entry.bold:
+            what = f"is bold, and the database has it in plain type: {expected}"
+            yield Problem(place.where, "edited mark", place.address, what)
+        elif entry.bold and not is_bold(place.text):
+            what = f"is not bold any more; the database has {expected}"
+            yield Problem(place.where, "note", place.address, what)
+    else:
+        kind = "edited mark" if digits(expected) and digits(place.text) == digits(expected) else "edited"
         what = f"prints {place.text or 'nothing'}, the database says {expected}"
         yield Problem(place.where, kind, place.address, what)
+
+
+def _sentence(where: str, address: str, paper: Manuscript, now: Known) -> Iterator[Problem]:
+    r"""Say what is wrong with a number that a sentence names by `\orch`."""
+    place, defined = re.sub(r"\.(?:n|spread|delta)$", "", address), paper.defined.get(address)
+    if defined is None:
+        near = get_close_matches(address, paper.defined, n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]}?" if near else "; \\input the numbers.tex that `orchestrate report` writes"
+        yield Problem(where, "unknown", address, f"no file defines this number{hint}")
+        return
+    current = now[_choice(defined)].get(place)
+    expected = texts(current.table, current.row, current.column, current.entry).get(address) if current else None
+    if current is None or expected is None:
+        yield Problem(where, "stale", address, f"prints {defined.text}, the database has no such number any more")
+    elif current.trials != defined.trials or expected != defined.text:
+        what = f"prints {defined.text} (from {defined.where}), the database says {expected}"
+        if expected == defined.text:
+            what = f"prints {defined.text} of {len(defined.trials)} trials, the database has {len(current.trials)}"
+        yield Problem(where, "stale", address, f"{what}; run `orchestrate report` again")
 
 
 def _same(place: Written, entry: Entry) -> bool:
@@ -154,10 +182,6 @@ def _same(place: Written, entry: Entry) -> bool:
 
 def _loosely(text: str) -> str:
     return re.sub(r"\s+", "", text)
-
-
-def _digits(text: str) -> list[str]:
-    return re.findall(r"\d+(?:\.\d+)?|∞", re.sub(r"\\tnote\{[^}]*\}", "", text))
 
 
 def _rows(tabular: Tabular, paper: Manuscript, now: Known) -> Iterator[Problem]:
@@ -172,6 +196,9 @@ def _rows(tabular: Tabular, paper: Manuscript, now: Known) -> Iterator[Problem]:
         behind = {
             _row_of(place.address, known): known[place.address] for place in line.places if place.address in known
         }
+        if _is_turned([_parts(place.address, known.get(place.address)) for place in line.places]):
+            # The heading above names the rows, and is the author's; the order of rows is checked.
+            continue
         for address, current in behind.items():
             yield from _mislabelled(line, address, current)
         bare = (row for row in lost if not line.places and _is_called(line, known[rows[row][0]]))
@@ -179,20 +206,42 @@ def _rows(tabular: Tabular, paper: Manuscript, now: Known) -> Iterator[Problem]:
             yield from _uncommented(line, row, lost.get(row, []), known[rows[row][0]])
 
 
-def _shuffled(tabular: Tabular) -> Iterator[Problem]:
-    """Rows whose columns stand in another order than in a row above, so that one of them is under a wrong heading."""
+def _shuffled(tabular: Tabular, now: Known) -> Iterator[Problem]:
+    """Yield rows whose columns stand in another order than in a row above, so that one is under a wrong heading.
+
+    In a table that was turned round, rows take the part of columns.
+    """
     above: dict[tuple[str, str], str] = {}
     for line in tabular.lines:
-        columns = [re.sub(r":.*/", ":", place.address) for place in line.places]
-        if len(set(columns)) < len(columns):
+        places = [(place, now[_choice(place)].get(place.address)) for place in line.places]
+        names = [_parts(place.address, current) for place, current in places]
+        turned = _is_turned(names)
+        across = [row if turned else column for row, column in names]
+        if len(set(across)) < len(across):
             # Networks side by side: a column comes more than once.
             continue
-        row = line.places[0].address.rpartition("/")[0] if line.places else ""
-        pairs = list(combinations(columns, 2))
+        along = names[0][1 if turned else 0] if names else ""
+        pairs = list(combinations(across, 2))
         for one, two in [pair for pair in pairs if pair[::-1] in above][:1]:
-            what = f"{one.partition(':')[2]} stands before {two.partition(':')[2]}, in {above[two, one]} behind it"
-            yield Problem(line.where, "mislabelled", row, what)
-        above |= {pair: row for pair in pairs if pair[::-1] not in above}
+            what = f"{_last(one)} stands before {_last(two)}, in {above[two, one]} behind it"
+            yield Problem(line.where, "mislabelled", along, what)
+        above |= {pair: along for pair in pairs if pair[::-1] not in above}
+
+
+def _parts(address: str, current: Current | None) -> tuple[str, str]:
+    """Return the row and the column of an address, both with their table."""
+    table, _, place = address.partition(":")
+    row, column = (current.row.key, current.column.key) if current else place.rpartition("/")[::2]
+    return f"{table}:{row}", f"{table}:{column}"
+
+
+def _last(name: str) -> str:
+    return name.partition(":")[2]
+
+
+def _is_turned(names: Sequence[tuple[str, str]]) -> bool:
+    """Return whether a line of a table has several rows of ours and one column: it was turned round."""
+    return len({row for row, _ in names}) > 1 and len({column for _, column in names}) == 1
 
 
 def _places(tabular: Tabular, now: Known) -> dict[str, Current]:
@@ -292,34 +341,3 @@ def _notes(header: Header, paper: Manuscript, known: Mapping[str, Current]) -> I
     if len(numbers) > header.numbers and not there.issuperset(numbers):
         what = f"the database has {len(numbers)} numbers for it now, {header.numbers} when it was written"
         yield Problem(header.where, "note", header.table, what)
-
-
-def _contradictory(places: Iterable[Written]) -> Iterator[Problem]:
-    """Places that print different values of one quantity of the same trials, and tables that mix selection rules."""
-    first: dict[tuple[object, ...], Written] = {}
-    rules: dict[str, Written] = {}
-    for place in places:
-        shown = _digits(place.text)
-        if not shown or not place.trials or place.quantity == "loss" or _COMPARISON in place.address:
-            continue
-        table = place.address.partition(":")[0]
-        other = rules.setdefault(table, place)
-        if other.rule != place.rule:
-            what = f"selects by {place.rule}, {other.address} by {other.rule}; one table must not mix rules"
-            yield Problem(place.where, "contradictory", place.address, what)
-        if place.quantity == "seconds" or table.startswith("interactions"):
-            continue
-        other = first.setdefault((place.trials, place.quantity.replace("accuracy", "top1_error"), place.rule), place)
-        gap = abs(_as_error(place) - _as_error(other))
-        if gap > (_step(place) + _step(other)) / 2 + 1e-9:
-            what = f"prints {shown[0]}, but {other.address} prints {_digits(other.text)[0]} for the same trials"
-            yield Problem(place.where, "contradictory", place.address, what)
-
-
-def _as_error(place: Written) -> float:
-    shown = float(_digits(place.text)[0].replace("∞", "inf"))
-    return 100 - shown if place.quantity.endswith("accuracy") else shown
-
-
-def _step(place: Written) -> float:
-    return 10.0 ** -len(_digits(place.text)[0].partition(".")[2])

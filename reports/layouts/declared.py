@@ -305,6 +305,9 @@ class _Building:
         return self._shown(replace(found, quantity=f"{quantity}-minus"), planned.column)
 
     def _shown(self, found: Entry, column: Column) -> Entry:
+        if self.table.show == "median_iqr":
+            # Another table may print the mean of the same trials.
+            return replace(found, quantity=f"{found.quantity}-median")
         if self.table.show != "each" or len(found.samples) < 2 or found.quantity.endswith("-minus"):
             return found
         text = _EACH.join(number(each.value, column) for each in found.samples)

@@ -47,7 +47,7 @@ def test_a_report_is_one_file_per_table_and_format_and_the_figures(small, tmp_pa
     tables = ["overview", "table1", "table2", "interactions", "losses", "table1-vs-paper", "table2-vs-paper"]
     expected = {f"{name}.{each}" for name in [*tables, "published-doubts"] for each in ("md", "tex", "csv", "json")}
     expected |= {f"{name}.{each}" for name in ("figure2", "curves-quickstart") for each in ("pdf", "svg", "png")}
-    assert {path.name for path in written} == expected | {"report.html"}
+    assert {path.name for path in written} == expected | {"report.html", "numbers.tex"}
     assert sorted([*written, out / CONTENTS]) == sorted(out.iterdir()) and earlier_files(out, written) == []
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 2 and 'id="table1:resnet18/pskd"' in page
