@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # What made a number: the device, the commit (`dirty` with uncommitted changes), and the digest of the trainer's code.
 ORIGIN = ("host", "device", "commit", "dirty", "code_digest")
-
-_TYPES = {int: "Int64", float: "float64", str: "str"}
 
 
 def open_results(db: str | Path = "results.db") -> StoredResults:
@@ -117,16 +115,22 @@ class StoredResults:
         with self.reading() as database:
             return [ShownTable(table, grids) for table in gather(database, grids=grids, selection=selection).tables]
 
-    def table(self, name: int | str, *, selection: str | None = None, grids: Sequence[str] | None = None) -> ShownTable:
-        """Return a table of a report by its number or its name (`table1`, `overview`, ...); see `tables`.
+    def table(
+        self, name: int | str | Mapping[str, Any], *, selection: str | None = None, grids: Sequence[str] | None = None
+    ) -> ShownTable:
+        """Return a table of a report by its number or its name (`table1`, `overview`, ...), or a declared one.
+
+        A declaration is what a grid's YAML would say, as a mapping; see `tables` for the rest.
 
         With `-vs-paper` behind the name, it is the comparison with the published numbers. Raises ReportError, too, for
         a table that the report has not.
         """
-        wanted = f"table{name}" if isinstance(name, int) else name
+        declared = [{"name": "table", **name}] if isinstance(name, Mapping) else []
+        wanted = str(declared[0]["name"]) if declared else f"table{name}" if isinstance(name, int) else str(name)
         with self.reading() as database:
             vs_paper = wanted.endswith("-vs-paper")
-            gathered = gather(database, grids=grids, selection=selection, vs_paper=vs_paper)
+            options: dict[str, Any] = {"grids": grids, "selection": selection, "vs_paper": vs_paper}
+            gathered = gather(database, tables=declared, also=[wanted], **options)
             return ShownTable(gathered.table(wanted), grids)
 
     @contextmanager
@@ -163,8 +167,7 @@ class ShownTable:
     @property
     def frame(self) -> pd.DataFrame:
         """Return a row per row, in full precision, with the columns of the CSV file: value, spread, n and flags."""
-        types, rows = plain.flat(self.data)
-        return pd.DataFrame(rows, columns=list(types)).astype({name: _TYPES[kind] for name, kind in types.items()})
+        return plain.frame(self.data)
 
     def to_markdown(self) -> str:
         """Return the table as GitHub-flavoured Markdown, with caption and footnotes."""

@@ -15,7 +15,7 @@ from reports.columns import Column
 from reports.errors import ReportError, unknown
 from reports.layouts.declared import build_declared
 from reports.layouts.interactions import interactions, losses, moments
-from reports.layouts.shipped import SHIPPED, Asked, asked, declared, own_table, shipped
+from reports.layouts.shipped import SHIPPED, Asked, asked, own_table, shipped, shipped_yaml
 from reports.paper.contradictions import contradiction_table, contradictions
 from reports.paper.published import compare, ledger
 from reports.render import plain
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from reports.figures.drawing import Drawing
 
 FORMATS = ("md", "tex", "html", "csv", "json")
+# Written where they are asked for.
+MORE_FORMATS = ("parquet",)
 # In a report's folder: the names of all files that reports have written there.
 CONTENTS = ".orchestrate-report"
 Named = TypeVar("Named", "Table", "Drawing")
@@ -60,17 +62,17 @@ def write_report(
 ) -> list[Path]:
     """Write a file per table and format (table1.md, table1.tex, ...), report.html, and the figures; return the paths.
 
-    `formats` are among `FORMATS`, all of them when None; figures (PDF, SVG, PNG) come with md, tex and html.
-    `selection` replaces what the grids say. `vs_paper` adds the comparison with the published values. `tables` are
-    declared ones over all the grids, beside those that the grids ask for.
+    `formats` are among `FORMATS` (all of them when None) and `MORE_FORMATS`; figures (PDF, SVG, PNG) come with md, tex
+    and html. `selection` replaces what the grids say. `vs_paper` adds the comparison with the published values.
+    `tables` are declared ones over all the grids, beside those that the grids ask for.
 
     Raises ReportError for an unknown format, grid or rule, for grids that disagree about a table's rule, and for a
     folder that cannot be written.
     """
     chosen = list(FORMATS) if formats is None else list(dict.fromkeys(formats))
     for each in chosen:
-        if each not in FORMATS:
-            raise ReportError(f"unknown format {each!r}; allowed: {', '.join(FORMATS)}")
+        if each not in (*FORMATS, *MORE_FORMATS):
+            raise ReportError(f"unknown format {each!r}; allowed: {', '.join((*FORMATS, *MORE_FORMATS))}")
     draws = bool({"md", "tex", "html"}.intersection(chosen))
     if draws:
         # matplotlib takes a second to load, which the database can use: it works outside of Python's lock.
@@ -117,14 +119,13 @@ def gather(
 
     `tables` are declared ones beside those of the grids; `also` names shipped ones that no grid has to ask for.
     """
-    more = [declared(table) for table in tables]
     reports = grid_reports(database, grids)
     infos = [GridInfo(name, report, {}) for name, report in reports.items()]
-    wanted = asked(infos, more)
+    wanted = asked(infos, tables)
     for name in also:
         layout = next((each for each in SHIPPED if f"{name}-".startswith(f"{each}-")), None)
         if layout is not None:
-            wanted.setdefault(layout, Asked(shipped(layout), ()))
+            wanted.setdefault(layout, Asked(shipped(layout), (), shipped_yaml(layout)))
     rules = {
         name: _one_rule(name, one.grids or tuple(reports), reports, selection)
         for name, one in wanted.items()
@@ -141,7 +142,8 @@ def gather(
     for name, one in wanted.items():
         results = loaded[rules[name]] if name in rules else first
         if one.table is not None:
-            built += build(results, one.table, one.grids, terms)
+            made = build(results, one.table, one.grids, terms)
+            built += [replace(table, declaration=one.written) for table in made]
         else:
             built += [table for grid in results.grids if grid.name in one.grids for table in own(results, grid)]
     shown = {key for table in built for key in _trials(table)}
@@ -272,6 +274,10 @@ def _write(
                 write(f"{table.name}.csv", plain.csv(table))
             elif each == "json":
                 write(f"{table.name}.json", plain.json(table))
+            elif each == "parquet":
+                path = out / f"{table.name}.parquet"
+                plain.frame(table).to_parquet(path, index=False)
+                written.append(path)
     if "tex" in formats:
         write("numbers.tex", numbers(gathered.tables, grids))
     for drawing in drawings:

@@ -88,7 +88,8 @@ class Table:
     """A table; `name` is its file name and the first part of every entry's address.
 
     `layout` is the name a grid asks for; `fixed` holds the configuration fields that all its trials share, `stub`
-    the headings of the label columns, `group_head` that of the groups.
+    the headings of the label columns, `group_head` that of the groups. `details` are the rules that a short caption
+    leaves out, for the notes below; `declaration` is what the table was made from, as YAML has it.
     """
 
     name: str
@@ -102,6 +103,8 @@ class Table:
     selection: Selection | None = None
     fixed: Mapping[str, object] = field(default_factory=dict)
     group_head: str = "Network"
+    details: str = ""
+    declaration: Mapping[str, object] | None = None
 
     @property
     def label_heads(self) -> tuple[str, ...]:

@@ -87,8 +87,8 @@ def report(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="md, tex, html, csv or json; may be repeated.",
-            show_default="all of them",
+            help="md, tex, html, csv, json or parquet; may be repeated.",
+            show_default="all but parquet",
         ),
     ] = None,
     grid: GridNames = None,

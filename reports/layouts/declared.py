@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,20 +122,12 @@ class _Building:
         keys = [row.key for row in rows]
         if twice := next((key for place, key in enumerate(keys) if key in keys[:place]), None):
             raise ReportError(f"table {table.name}: two rows have the address {twice}; give them a `key`")
-        caption = [
-            self._about(),
-            table.about,
-            *self._columns_about(columns),
-            seeds,
-            self.results.selection.sentence,
-            unselected(rows, self.results.selection),
-            bold_sentence(rows, tests, table.bold.within),
-        ]
+        caption, details = self._caption(rows, columns, seeds, bold_sentence(rows, tests, table.bold.within), tests)
         return Table(
             self.part.name,
             table.name,
             table.title or table.name,
-            " ".join(filter(None, caption)),
+            caption,
             self._stub(),
             tuple(columns),
             tuple(rows),
@@ -143,7 +135,29 @@ class _Building:
             self.results.selection,
             self.part.fixed,
             self._group_head(),
+            details,
         )
+
+    def _caption(
+        self, rows: Sequence[Row], columns: Sequence[Column], seeds: str, bold: str, tests: Collection[str]
+    ) -> tuple[str, str]:
+        """Return the caption and the details below the table: every rule, a line of them, or none, as `notes` says."""
+        rules = [*self._columns_about(columns), seeds, self.results.selection.sentence]
+        rules += [unselected(rows, self.results.selection), bold]
+        if self.table.notes == "full":
+            return " ".join(filter(None, [self._about(), self.table.about, *rules])), ""
+        if self.table.notes == "none":
+            return self.table.about, ""
+        shown = {"mean_ci95": "mean ± 95 % interval", "median_iqr": "median ± IQR", "each": "every seed"}
+        plans = sorted({row.planned for row in rows if row.planned})
+        many = "" if not plans else f"n = {plans[0]}" if len(plans) == 1 else f"n = {plans[0]} to {plans[-1]}"
+        if plans and plans != [1]:
+            many = f"{shown.get(self.table.show, 'mean ± s.d.')}, {many}"
+        names = {"paired": "paired t", "binomial": "binomial"}
+        tested = " or ".join(names[test] for test in names if test in tests)
+        said = f"bold: not told from the best ({tested}, 5 %)" if tested else "bold: best" if tests else ""
+        short = "; ".join(filter(None, [self._about().removesuffix("."), many, self.results.selection.rule, said]))
+        return " ".join(filter(None, [f"{short}.", self.table.about])), " ".join(filter(None, rules))
 
     # Columns
 

@@ -22,22 +22,29 @@ _FOLDER = Path(__file__).parent
 
 
 class Asked(NamedTuple):
-    """A table that grids ask for, by name, and those grids. Without a declaration it is a grid's own table."""
+    """A table that grids ask for, and those grids; `written` is its YAML. Without a table it is a grid's own."""
 
     table: TableSpec | None
     grids: tuple[str, ...]
+    written: Mapping[str, Any] | None = None
 
 
 @cache
 def shipped(name: str) -> TableSpec:
     """Return a table that ships, by its name."""
-    from ruamel.yaml import YAML
-
-    written = YAML(typ="safe", pure=True).load(_FOLDER / f"{name}.yaml")
-    table, problems = parse_table(written)
+    table, problems = parse_table(shipped_yaml(name))
     if table is None:
         raise ReportError(f"{name}.yaml: {problems}")
     return table
+
+
+@cache
+def shipped_yaml(name: str) -> Mapping[str, Any]:
+    """Return the declaration of a table that ships, in JSON's types."""
+    from ruamel.yaml import YAML
+
+    written: dict[str, Any] = YAML(typ="safe", pure=True).load(_FOLDER / f"{name}.yaml")
+    return written
 
 
 def layout_name(name: int | str) -> str:
@@ -63,7 +70,7 @@ def asked_layouts(grid: GridInfo) -> list[str]:
     return [layout_name(name) for name in grid.report.get("tables") or () if not isinstance(name, Mapping)]
 
 
-def asked(grids: Iterable[GridInfo], more: Sequence[TableSpec] = ()) -> dict[str, Asked]:
+def asked(grids: Iterable[GridInfo], more: Sequence[Mapping[str, Any]] = ()) -> dict[str, Asked]:
     """Return the tables that grids ask for, by name: those that ship, those that grids declare, and `more` for all.
 
     A grid that asks for none is asked for its own table, by the name grid:NAME. Raises ReportError for grids that
@@ -74,7 +81,7 @@ def asked(grids: Iterable[GridInfo], more: Sequence[TableSpec] = ()) -> dict[str
     for name in SHIPPED:
         asking = tuple(grid.name for grid in grids if name in asked_layouts(grid))
         if asking:
-            ordered[name] = Asked(shipped(name), asking)
+            ordered[name] = Asked(shipped(name), asking, shipped_yaml(name))
     for grid in grids:
         for written in grid.report.get("tables") or ():
             if isinstance(written, Mapping):
@@ -85,9 +92,10 @@ def asked(grids: Iterable[GridInfo], more: Sequence[TableSpec] = ()) -> dict[str
                         f"grids {known.grids[0]} and {grid.name} declare different tables named {table.name}; give one "
                         "of them another name, or one --grid at a time"
                     )
-                ordered[table.name] = Asked(table, (*(known.grids if known else ()), grid.name))
-    for table in more:
-        ordered[table.name] = Asked(table, tuple(grid.name for grid in grids))
+                ordered[table.name] = Asked(table, (*(known.grids if known else ()), grid.name), written)
+    for written in more:
+        table = declared(written)
+        ordered[table.name] = Asked(table, tuple(grid.name for grid in grids), written)
     for grid in grids:
         if not grid.report.get("tables"):
             ordered[f"grid:{grid.name}"] = Asked(None, (grid.name,))

@@ -69,7 +69,7 @@ def _table(table: Table) -> dict[str, Any]:
         "stub": table.label_heads,
         "columns": table.columns,
         "groups": groups,
-        "footnotes": table.footnotes,
+        "footnotes": [*table.footnotes, *([("", table.details)] if table.details else [])],
     }
 
 

@@ -86,6 +86,7 @@ def _part(table: Table, rows: Sequence[Row], index: int, parts: int) -> str:
     used = {mark for row in rows for entry in row.entries for mark in entry.notes} | {row.note for row in rows}
     used |= {"*"} if any(entry.star or entry.text.endswith("*") for row in rows for entry in row.entries) else set()
     notes = [f"\\item[{escape(mark)}] {escape(text)}" for mark, text in table.footnotes if mark in used]
+    notes += [f"\\item {escape(table.details)}"] if table.details and index == parts - 1 else []
     if notes:
         lines += ["\\begin{tablenotes}\\footnotesize", *notes, "\\end{tablenotes}"]
     return "\n".join([*lines, "\\end{threeparttable}}%", *_fitted(table), "\\end{table}"])
@@ -113,13 +114,29 @@ def _alignment(table: Table, column: Column) -> str:
 
 
 def _header(table: Table) -> str:
-    """Headings in up to three lines, so that none widens its column."""
+    """Return the headings in up to three lines, so that none widens its column, below those that columns share."""
     heads = [escape(head) for head in table.label_heads]
     for column in table.columns:
         lines = [*map(escape, _halves(column.title)), *([f"({escape(column.unit)})"] if column.unit else [])]
         side = "l" if column.form == "text" else "r"
         heads.append(_stack(lines, side))
-    return " & ".join(heads) + " \\\\"
+    return "\n".join([*_shared_header(table), " & ".join(heads) + " \\\\"])
+
+
+def _shared_header(table: Table) -> list[str]:
+    """Return a line of headings that columns share and the rules below them; none where no column shares one."""
+    if not any(column.group for column in table.columns):
+        return []
+    cells, rules, place = ["" for _ in table.label_heads], [], len(table.label_heads) + 1
+    for group, members in groupby(table.columns, key=lambda column: column.group):
+        width = len(list(members))
+        if group:
+            cells.append(f"\\multicolumn{{{width}}}{{c}}{{{escape(group)}}}")
+            rules.append(f"\\cmidrule(lr){{{place}-{place + width - 1}}}")
+        else:
+            cells += [""] * width
+        place += width
+    return [" & ".join(cells) + " \\\\", "".join(rules)]
 
 
 def _stack(lines: Sequence[str], side: str) -> str:

@@ -8,11 +8,16 @@ import json as json_format
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reports.columns import Column
 from reports.table import Entry, Row, Table
 from reports.text import words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PANDAS = {int: "Int64", float: "float64", str: "str"}
 
 
 def markdown(table: Table) -> str:
@@ -37,6 +42,7 @@ def markdown(table: Table) -> str:
         lines.append(cells)
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines) if table.rows else "No rows."
     notes = "".join(f"\n\n<sup>{_markdown(mark)}</sup> {_markdown(text)}" for mark, text in table.footnotes)
+    notes += f"\n\n{_markdown(table.details)}" if table.details else ""
     return f"### {_markdown(heading_of(table))}\n\n{_markdown(table.caption)}\n\n{body}{notes}\n"
 
 
@@ -97,6 +103,14 @@ def flat(table: Table) -> tuple[dict[str, type], list[list[Any]]]:
     return types, rows
 
 
+def frame(table: Table) -> pd.DataFrame:
+    """Return the rows of `flat` as a DataFrame, in full precision, with types that allow for missing values."""
+    import pandas as pd
+
+    types, rows = flat(table)
+    return pd.DataFrame(rows, columns=list(types)).astype({name: _PANDAS[kind] for name, kind in types.items()})
+
+
 def _types(column: Column, measured: bool) -> dict[str, type]:
     name = column.key
     if column.form == "text":
@@ -131,9 +145,12 @@ def json(table: Table) -> str:
         "setting": table.fixed,
         "columns": [
             {"key": c.key, "title": c.title, "unit": c.unit, "quantity": c.quantity, "better": c.direction}
+            | ({"group": c.group} if c.group else {})
             for c in table.columns
         ],
         "footnotes": dict(table.footnotes),
+        **({"details": table.details} if table.details else {}),
+        **({"declaration": table.declaration} if table.declaration else {}),
         "trials": trials,
     }
     # The C encoder, which a table of a thousand trials needs, knows no indentation.

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import pandas as pd
 import pytest
 from scipy import stats
 
 from orchestrator.database import Database
-from reports import ReportError
+from reports import ReportError, open_results, write_report
 from reports.layouts.shipped import SHIPPED, shipped
+from reports.render.html import html
+from reports.render.latex import latex
+from reports.render.plain import json as plain_json
+from reports.render.plain import markdown
 from reports.report import gather
 from reports.results import load
 from reports.table import Table
@@ -172,7 +178,7 @@ def test_seeds_can_be_rows(rates):
     ],
 )
 def test_a_number_shows_what_is_asked_for(rates, show, value, spread):
-    table = declare(rates, **BY_RATE, show=show)
+    table = declare(rates, **BY_RATE, show=show, notes="full")
     values = top1(rates, methods={}, learning_rate=0.01)
     found = table.rows[0].entries[0]
     assert (found.value, found.spread) == (pytest.approx(value(values)), pytest.approx(spread(values)))
@@ -209,6 +215,7 @@ def test_rows_of_table_1_hidden_renamed_and_reordered(database):
 
 def test_bold_is_by_noise_by_the_best_or_none(rates):
     fields: dict[str, Any] = {"rows": "methods", "columns": ["top1"], "where": {"learning_rate": 0.1}}
+    fields["notes"] = "full"
     best = declare(rates, **fields, bold="best")
     means = {row.key: row.entries[0].value for row in best.rows}
     assert [row.key for row in best.rows if row.entries[0].bold] == [min(means, key=means.__getitem__)]
@@ -321,3 +328,46 @@ def test_shipped_tables_are_files_that_anybody_may_copy(database):
     assert [[each.value for each in row.entries] for row in table.rows] == [
         [each.value for each in row.entries] for row in own.rows
     ]
+
+
+def test_a_short_caption_is_a_line_and_the_rules_stand_below(rates):
+    fields: dict[str, Any] = {**BY_RATE, "title": "Rates"}
+    short, full, none = (declare(rates, **fields, notes=notes) for notes in ("short", "full", "none"))
+    assert short.caption == declare(rates, **fields).caption
+    assert short.caption == (
+        "CIFAR-100, 300 epochs, ResNet-18; mean ± s.d., n = 3; best_test; bold: not told from the best (paired t, 5 %)."
+    )
+    assert none.caption == none.details == full.details == ""
+    assert all(sentence in full.caption for sentence in short.details.split(". "))
+    text = latex(short)
+    assert "\\item Mean $\\pm$ sample standard deviation" in text.split("tablenotes")[1]
+    assert short.details.replace("_", "\\_") in markdown(short) and short.details in html([short], [], "t", "t")
+
+
+def test_columns_that_share_a_heading_have_a_rule_below_it(rates):
+    text = latex(declare(rates, **{**BY_RATE, "columns": ["top1", "ece"]}))
+    head = text[text.index("\\toprule") : text.index("\\midrule")]
+    assert " & \\multicolumn{2}{c}{baseline} & \\multicolumn{2}{c}{PS-KD} & \\multicolumn{2}{c}{BYOT} \\\\" in head
+    assert "\\cmidrule(lr){2-3}\\cmidrule(lr){4-5}\\cmidrule(lr){6-7}" in head
+
+
+def test_json_holds_the_declaration_from_which_the_table_can_be_made_again(rates, database):
+    for name, source in (("mine", rates), ("table2", database)):
+        tables = gather(source, tables=[{"name": "mine", **BY_RATE}] if name == "mine" else []).tables
+        document = json.loads(plain_json(one(tables, name)))
+        again = gather(source, tables=[{**document["declaration"], "name": "again"}]).tables
+        rows = json.loads(plain_json(one(again, "again")))["rows"]
+        assert rows == document["rows"]
+
+
+def test_a_notebook_shows_a_declared_table(rates):
+    shown = open_results(rates.where).table(dict(BY_RATE))
+    assert list(shown.frame["learning_rate"]) == ["0.01", "0.1"]
+    assert shown.frame["pskd/top1"].tolist() == [row.entries[1].value for row in declare(rates, **BY_RATE).rows]
+
+
+def test_tables_are_written_as_parquet_where_that_is_asked_for(rates, tmp_path):
+    written = write_report(rates, tmp_path, formats=["parquet"], tables=[{"name": "mine", **BY_RATE}])
+    assert {path.suffix for path in written} == {".parquet"}
+    frame = pd.read_parquet(tmp_path / "mine.parquet")
+    assert frame["byot/top1"].dtype == "float64" and list(frame["row"]) == ["0.01", "0.1"]
