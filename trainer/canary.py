@@ -12,13 +12,13 @@ import torch
 
 from trainer.checkpoint import fitting, read_checkpoint, remove_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
-from trainer.data import EvaluationSets
+from trainer.data import EvaluationSets, Loader
 from trainer.device import prepare_device, wait_for
 from trainer.evaluation import evaluate
 from trainer.method import Batch
 from trainer.state import build_networks, checkpoint_state, load_state, teacher_config
 from trainer.step import Replayed, eager
-from trainer.train import Loader, Training
+from trainer.train import Training
 
 # The first step compiles and allocates; the last one is timed.
 STEPS = 2
@@ -73,24 +73,26 @@ def rehearse(
     training = Training(config, device, data_root, engine, own_metrics)
     needed = training.objective.requires.teacher
     training.set_up(build_networks(teacher_config(config), training.num_classes, device)[0] if needed else None)
-    for method in training.objective.methods:
-        method.start_epoch(0, config.epochs)
     if on_gpu:
         _forget_memory(device)
 
+    whole = training.evaluated
     replayed = on_gpu and training.engine != "launched"
-    few = _FewBatches(training.loader, device, REPLAYED_STEPS if replayed else STEPS)
-    training.train_epoch(few, 0)
-    wait_for(device)
-    step_seconds = time.perf_counter() - few.began
-    report_engine(training.engine)
-    seconds = step_seconds / few.images * len(training.splits.train.labels)
+    training.loader = few = _FewBatches(training.loader, device, REPLAYED_STEPS if replayed else STEPS)
+    training.evaluated = EvaluationSets._make(
+        each and each.first(EVALUATED_BATCHES * each.batch_size) for each in whole
+    )
+    training.epoch(0)
+    # Again, because the first batch of a size loads its kernels.
     with eager(training.engine == "compiled"):
-        seconds += _evaluation_seconds(training)
+        seconds = _evaluation_seconds(training)
+    report_engine(training.engine)
+    seconds *= _images(whole) / _images(training.evaluated)
+    seconds += few.step_seconds / few.images * len(training.splits.train.labels)
     size = _checkpoint_bytes(training, folder)
     return Rehearsal(
         seconds_per_epoch=seconds,
-        launch_share=min(1.0, few.launch_seconds / step_seconds) if on_gpu else 1.0,
+        launch_share=min(1.0, few.launch_seconds / few.step_seconds) if on_gpu else 1.0,
         peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
         reserved_memory_bytes=torch.cuda.max_memory_reserved(device) if on_gpu else None,
         checkpoint_bytes=size,
@@ -105,12 +107,12 @@ def _forget_memory(device: torch.device) -> None:
 
 
 class _FewBatches:
-    """The first `steps` batches of a loader, with the times when the last one was asked for and given back."""
+    """The first `steps` batches of a loader, and the seconds of the last step: until it was launched, and was over."""
 
     def __init__(self, loader: Loader, device: torch.device, steps: int) -> None:
         self.loader, self.device = loader, device
         self.steps = min(steps, len(loader))
-        self.began = self.launch_seconds = 0.0
+        self.launch_seconds = self.step_seconds = 0.0
         self.images = 0
 
     def __len__(self) -> int:
@@ -124,25 +126,25 @@ class _FewBatches:
                 _forget_memory(self.device)
             if step == self.steps - 1:
                 wait_for(self.device)
-                self.began = time.perf_counter()
+                began = time.perf_counter()
             batch = next(batches)
             self.images = len(batch.labels)
             yield batch
-        self.launch_seconds = time.perf_counter() - self.began
+        self.launch_seconds = time.perf_counter() - began
+        wait_for(self.device)
+        self.step_seconds = time.perf_counter() - began
 
 
 def _evaluation_seconds(training: Training) -> float:
-    sets, device = training.evaluated, training.device
-    few = EvaluationSets._make(each and each.first(EVALUATED_BATCHES * each.batch_size) for each in sets)
-    if device.type == "cuda":
-        # The first batch of a size loads its kernels.
-        evaluate(training.config, training.networks, few, device, training.own_metrics)
-    wait_for(device)
+    wait_for(training.device)
     began = time.perf_counter()
-    evaluate(training.config, training.networks, few, device, training.own_metrics)
-    wait_for(device)
-    counts = [sum(each.count for each in splits if each is not None) for splits in (sets, few)]
-    return (time.perf_counter() - began) * counts[0] / counts[1]
+    evaluate(training.config, training.networks, training.evaluated, training.device, training.own_metrics)
+    wait_for(training.device)
+    return time.perf_counter() - began
+
+
+def _images(sets: EvaluationSets) -> int:
+    return sum(images.count for images in sets if images is not None)
 
 
 def _checkpoint_bytes(training: Training, folder: Path) -> int:

@@ -173,7 +173,14 @@ def _has_bool(value: Any) -> bool:
 def resolved_methods(text: str, num_heads: int) -> dict[str, dict[str, Any]]:
     """Return methods as they are on networks with `num_heads` heads; raises the `problem` of one that does not fit."""
     resolved: dict[str, dict[str, Any]] = {}
-    for method in build_methods(json.loads(text)):
+    methods = build_methods(json.loads(text))
+    mixing = [method.name for method in methods if method.mixes]
+    for method in methods:
+        if mixing and method.requires.single_images:
+            mixes = f"{' and '.join(mixing)} {'mix' if len(mixing) > 1 else 'mixes'}"
+            raise problem(
+                f"needs inputs that show one image, and {mixes} images; leave one out", "methods", method.name
+            )
         try:
             resolved[method.name] = method_parameters(method.resolve(num_heads))
         except ValueError as error:

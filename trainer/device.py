@@ -73,6 +73,13 @@ def without_search() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
+def upload(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return `values` on the device, without waiting for the device."""
+    if device.type == "cpu":
+        return values
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 def wait_for(device: torch.device) -> None:
     """Wait until the device has finished its work."""
     if device.type == "cuda":

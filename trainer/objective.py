@@ -1,7 +1,8 @@
-"""The training objective: a cross-entropy that methods compose with in three slots.
+"""The training objective: a cross-entropy that methods compose with in four slots.
 
-A method may replace the target (`soften`), add loss terms (`losses`), and declare what it needs (`requires`).
-Targets come first, then terms, so the order in which methods are named never matters.
+A method may change the inputs (`augment`), replace the target (`soften`), add loss terms (`losses`), and declare what
+it needs (`requires`). Inputs come first, then targets, then terms, so the order in which methods are named never
+matters.
 
 Nothing here or in `trainer.methods` imports torch: tensors bring their operations with them, and a grid can check
 the hyperparameters of its methods without loading it.
@@ -10,14 +11,14 @@ the hyperparameters of its methods without loading it.
 from __future__ import annotations
 
 from dataclasses import fields
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from trainer.losses import cross_entropy, log_softmax, one_hot
-from trainer.method import Batch, Method, Output, Requires, summed
+from trainer.method import Batch, Method, Output, Requires, over_parts, summed
 from trainer.parts import METHODS
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class Objective:
         self.methods = sorted(methods, key=lambda method: method.name)
         self.num_classes = num_classes
         self.requires = reduce(Requires.__or__, (method.requires for method in methods), Requires())
+        # What changes single images comes before what mixes them.
+        augmenting = (method for method in self.methods if type(method).augment is not Method.augment)
+        self.augmenting = sorted(augmenting, key=lambda method: method.mixes)
         self.cross_entropy_weight = prod(method.cross_entropy_weight for method in self.methods)
 
     def __call__(self, networks: Sequence[Module], batch: Batch) -> tuple[dict[str, Tensor], list[Output]]:
@@ -65,13 +69,7 @@ class Objective:
 
     def terms(self, networks: Sequence[Module], outputs: Sequence[Output], batch: Batch) -> dict[str, Tensor]:
         """Return the loss terms for outputs that were already computed."""
-        hard = one_hot(batch.labels, self.num_classes, like=outputs[0].logits)
-        targets = []
-        for index in range(len(outputs)):
-            target = hard
-            for method in self.methods:
-                target = method.soften(target, batch, index)
-            targets.append(target)
+        targets = [over_parts(batch, partial(self._softened, index, outputs[0])) for index in range(len(outputs))]
         terms = summed(
             {"cross_entropy": cross_entropy(log_softmax(output.logits), target)}
             for output, target in zip(outputs, targets, strict=True)
@@ -81,3 +79,10 @@ class Objective:
         for method in self.methods:
             terms |= method.losses(networks, outputs, batch, targets)
         return terms
+
+    def _softened(self, network: int, like: Output, batch: Batch) -> Tensor:
+        """Return the targets [B, K] of one network for single images, in the precision of losses on its outputs."""
+        target = one_hot(batch.labels, self.num_classes, like=like.logits)
+        for method in self.methods:
+            target = method.soften(target, batch, network)
+        return target

@@ -147,13 +147,13 @@ class Replayed:
 
     def __call__(self, batch: Batch) -> None:
         """Train on a batch."""
-        if self.given_up or len(batch.labels) != self.step.size:
+        if self.given_up or len(batch.labels) != self.step.size or not self._fits(batch):
             return self.step(batch)
         if self.launched < self.WARM_UP:
             self.launched += 1
             return self.step(batch)
         if self.replay is None:
-            self.held = Batch._make(value.clone() if isinstance(value, Tensor) else value for value in batch)
+            self.held = batch.map(torch.clone)
             try:
                 with recordable(self.step.optimizer):
                     self.replay = self.record(partial(self.step, self.held))
@@ -164,10 +164,13 @@ class Replayed:
                 self.given_up, self.held = True, None
                 return self.step(batch)
         elif self.held is not None:
-            for held, value in zip(self.held, batch, strict=True):
-                if isinstance(held, Tensor) and isinstance(value, Tensor):
-                    held.copy_(value)
+            for held, value in zip(self.held.tensors(), batch.tensors(), strict=True):
+                held.copy_(value)
         self.replay()
+
+    def _fits(self, batch: Batch) -> bool:
+        """Return whether a batch has the tensors of the recorded one: a method may mix some batches and not others."""
+        return self.held is None or _shapes(batch) == _shapes(self.held)
 
     @contextmanager
     def stream(self) -> Iterator[None]:
@@ -185,6 +188,10 @@ class Replayed:
         with torch.cuda.stream(self.side):
             yield
         main.wait_stream(self.side)
+
+
+def _shapes(batch: Batch) -> list[object]:
+    return [values.shape for values in batch.tensors()] + [batch.pair_inputs is None, len(batch.parts)]
 
 
 def cuda_graph(work: Callable[[], None]) -> Replay:

@@ -9,14 +9,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 from trainer.checkpoint import Saver, fitting, keep_newest, remove_checkpoint, resume_from
 from trainer.config import TrainConfig
-from trainer.data import ImageFiles, Splits, epoch_loader, evaluation_sets, load_splits
+from trainer.data import ImageFiles, Loader, Splits, epoch_loader, evaluation_sets, load_splits
 from trainer.device import prepare_device, wait_for
 from trainer.distributed import average_statistics, broadcast_state, rank, watching_ranks
 from trainer.errors import Diverged
@@ -30,14 +30,6 @@ from trainer.state import build_networks, build_optimizer, checkpoint_state, der
 from trainer.step import Replayed, Step, build_step, choose_engine, eager, set_rate
 
 Report = Callable[[EpochResult], None]
-
-
-class Loader(Protocol):
-    """The source of training batches."""
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, epoch: int) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -133,7 +125,8 @@ class Training:
         self.parameters = sum(parameter.numel() for parameter in self.networks.parameters())
         self.objective = Objective(config.build_methods(), self.num_classes)
         self.optimizer = build_optimizer(config, self.networks)
-        self.loader: Loader = epoch_loader(self.splits, config, device, class_pairs=self.objective.requires.class_pairs)
+        pairs, augmenting = self.objective.requires.class_pairs, self.objective.augmenting
+        self.loader = epoch_loader(self.splits, config, device, class_pairs=pairs, augmenting=augmenting)
         self.evaluated = evaluation_sets(self.splits, config, device)
         self.in_memory = not isinstance(self.splits.train, ImageFiles)
         self.chosen = choose_engine(engine, config, device, in_memory=self.in_memory)
@@ -154,81 +147,94 @@ class Training:
     def epoch(self, epoch: int) -> EpochResult:
         """Train and evaluate an epoch (0-based).
 
+        Nothing here waits for the device between the first step and the last. On a GPU, data takes the seconds until
+        the first batch is there: later ones are prepared while the device works.
+
         Raises Diverged when a loss term or the output of a classifier is not finite.
         """
-        config, device = self.config, self.device
+        config, device, step = self.config, self.device, self._built_step()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         # Random numbers in a network (dropout) depend on the seed and the epoch alone; every rank draws others.
         torch.manual_seed(derived_seed(config.seed, "epoch", epoch) + rank())
         for method in self.objective.methods:
             method.start_epoch(epoch, config.epochs)
+        self.networks.train()
+        rates = config.learning_rates(epoch, len(self.loader))
 
         wait_for(device)
         started = time.perf_counter()
-        losses, images, data_seconds = self.train_epoch(self.loader, epoch)
+        with step.stream():
+            step.tally.start()
+            batches = _Clocked(self.loader, epoch, device)
+            images, rate = 0, None
+            for next_rate, batch in zip(rates, batches, strict=True):
+                if next_rate != rate:
+                    set_rate(self.optimizer, rate := next_rate)
+                step(batch)
+                images += batch.images
+            losses, first_bad = step.tally.read(images)
+        _refuse_bad_terms(config, epoch, first_bad, len(rates))
+        average_statistics(self.networks)
         wait_for(device)
         trained_at = time.perf_counter()
+
         with eager(self.chosen == "compiled"):
             evaluations = evaluate(config, self.networks, self.evaluated, device, self.own_metrics)
         wait_for(device)
         evaluated_at = time.perf_counter()
         result = EpochResult(
             epoch=epoch,
-            learning_rate=config.learning_rates(epoch, len(self.loader))[-1],
-            train_seconds=trained_at - started - data_seconds,
+            learning_rate=rates[-1],
+            train_seconds=trained_at - started - batches.seconds,
             eval_seconds=evaluated_at - trained_at,
-            data_seconds=data_seconds,
+            data_seconds=batches.seconds,
             images=images,
             losses=losses,
             evaluations=evaluations,
             parameters=self.parameters,
             peak_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         )
-        _refuse_not_finite(config, result)
+        _refuse_bad_outputs(config, result)
         return result
 
-    def train_epoch(self, loader: Loader, epoch: int) -> tuple[dict[str, float], int, float]:
-        """Train on every batch; return the mean of each loss term, the number of images, and the seconds for data.
-
-        Nothing here waits for the device until the epoch is over. On a GPU, data takes the seconds until the first
-        batch is there: later ones are prepared while the device works.
-
-        Raises Diverged when a loss term is not finite.
-        """
-        self.networks.train()
+    def _built_step(self) -> Step | Replayed:
         if self.step is None:
             # Here and not before, because the step needs the process group, and the weights of a checkpoint.
             plain = Step(self.config, self.networks, self.objective, self.optimizer)
             self.step = build_step(plain, self.chosen, in_memory=self.in_memory)
-        step, images, steps = self.step, 0, 0
-        rates = self.config.learning_rates(epoch, len(loader))
-        with step.stream():
-            step.tally.start()
-            asked = time.perf_counter()
-            batches = loader.epoch(epoch)
-            data_seconds = time.perf_counter() - asked
-            while True:
-                asked = time.perf_counter()
-                batch = next(batches, None)
-                if steps == 0 or self.device.type == "cpu":
-                    data_seconds += time.perf_counter() - asked
-                if batch is None:
-                    break
-                if steps == 0 or rates[steps] != rates[steps - 1]:
-                    set_rate(self.optimizer, rates[steps])
-                step(batch)
-                images += batch.images
-                steps += 1
-            losses, first_bad = step.tally.read(images)
-        term = min(first_bad, key=first_bad.__getitem__)
-        if first_bad[term] < math.inf:
-            raise Diverged(
-                f"the loss term {term!r} is not finite at step {first_bad[term]:.0f} of {steps} "
-                f"in epoch {epoch + 1} of {self.config.epochs}"
-            )
-        average_statistics(self.networks)
-        return losses, images, data_seconds
+        return self.step
+
+
+class _Clocked:
+    """The batches of an epoch, with the `seconds` spent on them: on a GPU those until the first batch is there."""
+
+    def __init__(self, loader: Loader, epoch: int, device: torch.device) -> None:
+        began = time.perf_counter()
+        self.batches, self.first_alone = loader.epoch(epoch), device.type != "cpu"
+        self.counting = True
+        self.seconds = time.perf_counter() - began
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        asked = time.perf_counter()
+        try:
+            return next(self.batches)
+        finally:
+            if self.counting:
+                self.seconds += time.perf_counter() - asked
+            self.counting = not self.first_alone
+
+
+def _refuse_bad_terms(config: TrainConfig, epoch: int, first_bad: dict[str, float], steps: int) -> None:
+    term = min(first_bad, key=first_bad.__getitem__)
+    if first_bad[term] < math.inf:
+        raise Diverged(
+            f"the loss term {term!r} is not finite at step {first_bad[term]:.0f} of {steps} "
+            f"in epoch {epoch + 1} of {config.epochs}"
+        )
 
 
 def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report) -> tuple[EpochResult, nn.ModuleList]:
@@ -296,7 +302,7 @@ def _teachers(checkpoint: Path) -> Path:
     return checkpoint.with_name(checkpoint.name + ".teacher")
 
 
-def _refuse_not_finite(config: TrainConfig, result: EpochResult) -> None:
+def _refuse_bad_outputs(config: TrainConfig, result: EpochResult) -> None:
     # A confident mistake has a finite NLL, however confident: what is not finite here is a logit.
     for evaluation in result.evaluations:
         if not math.isfinite(evaluation.metrics.nll):

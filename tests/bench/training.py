@@ -22,14 +22,13 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import TrainConfig
-from trainer.data import EvaluationSet, epoch_loader, evaluation_sets
+from trainer.data import EvaluationSet, EvaluationSets, epoch_loader, evaluation_sets
 from trainer.data.splits import BATCH_SIZE
 from trainer.evaluation import autocast, evaluate
 from trainer.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 from trainer.method import Batch
 from trainer.objective import Objective
 from trainer.state import build_networks
-from trainer.step import set_rate
 from trainer.train import Training
 
 METHODS = {
@@ -56,10 +55,9 @@ class Run:
         self.splits = self.training.splits = replace(splits, train=splits.train.take(torch.arange(images)))
         self.networks, self.objective = self.training.networks, self.training.objective
         self.training.loader = epoch_loader(self.splits, self.config, CPU, class_pairs=False)
+        # An epoch evaluates as well, here a single image.
+        self.training.evaluated = EvaluationSets(self.training.evaluated.test.first(1), None, None)
         self.training.set_up(None)
-        for method in self.objective.methods:
-            method.start_epoch(0, 1000)
-        set_rate(self.training.optimizer, 0.01)
         self.epoch = 0
 
     @property
@@ -67,7 +65,7 @@ class Run:
         return len(self.splits.train.labels)
 
     def train_epoch(self) -> None:
-        self.training.train_epoch(self.training.loader, self.epoch)
+        self.training.epoch(self.epoch)
         self.epoch += 1
 
     def evaluate(self) -> None:

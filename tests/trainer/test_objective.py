@@ -12,7 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from tests.trainer.toy import CLASSES, RefuseWaiting, ToyNetwork, toy_batch, toy_labels, toy_objective, train_step
+from tests.trainer.toy import (
+    CLASSES,
+    RefuseWaiting,
+    ToyNetwork,
+    augmented,
+    toy_batch,
+    toy_labels,
+    toy_objective,
+    train_step,
+)
 from trainer.method import Method, Output, Requires
 from trainer.objective import Objective, build_methods, method_parameters
 from trainer.parts import METHODS
@@ -49,7 +58,8 @@ def gradient_of(term, networks):
 
 
 def test_the_registry_holds_every_method():
-    assert sorted(METHODS) == ["byot", "cskd", "dcm", "dmfl", "dml", "label_smoothing", "pskd", "tfkd"]
+    names = ["byot", "cskd", "cutmix", "cutout", "dcm", "dmfl", "dml", "label_smoothing", "mixup", "pskd", "tfkd"]
+    assert sorted(METHODS) == names
 
 
 @each_method
@@ -63,14 +73,15 @@ def test_every_loss_term_reaches_a_parameter(methods):
         assert bool(gradient_of(term, networks).any()) != without_gradient, name
 
 
-@each_method
+# The toy's images of 2 x 2 pixels are too small for a rectangle of CutMix.
+@pytest.mark.parametrize("methods", [given for given in VARIANTS if "cutmix" not in given], ids=title)
 def test_every_method_but_the_released_dmfl_changes_what_is_learned(methods):
     """Measured after a step, since the first predictions of PS-KD are the labels themselves."""
     objective, networks = toy_objective(methods)
     plain, _ = toy_objective({}, networks=len(networks))
     batch = toy_batch()
-    train_step(objective, networks, batch)
-    total = sum(objective(networks, batch)[0].values())
+    train_step(objective, networks, augmented(objective, batch))
+    total = sum(objective(networks, augmented(objective, batch))[0].values())
     baseline = sum(plain(networks, batch)[0].values())
     assert torch.equal(gradient_of(total, networks), gradient_of(baseline, networks)) == (methods == RELEASED_DMFL)
 
@@ -82,7 +93,8 @@ def test_terms_are_named_after_their_method(methods):
     method = next(iter(methods))
     assert names[0] == "cross_entropy"
     assert all(name.startswith(f"{method}/") for name in names[1:])
-    assert bool(names[1:]) == (methods in ADDING_TERMS)
+    # PS-KD notes there what the networks said.
+    assert bool(names[1:]) == (methods in ADDING_TERMS and method != "pskd")
 
 
 @pytest.mark.parametrize(
@@ -199,6 +211,7 @@ def test_losses_are_computed_in_float32_under_autocast(methods):
 def test_predictions_are_kept_in_the_precision_of_the_losses(dtype):
     objective, _ = toy_objective({"pskd": {}})
     logits = torch.randn(4, CLASSES, dtype=dtype)
+    objective.methods[0].losses([], [Output(logits, logits)], toy_batch(), [])
     objective.methods[0].after_step([Output(logits, logits)], toy_batch())
     table = objective.methods[0].tables[0]
     assert table.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -208,8 +221,8 @@ def test_predictions_are_kept_in_the_precision_of_the_losses(dtype):
 @each_method
 def test_a_step_never_waits_for_the_device(methods):
     objective, networks = toy_objective(methods)
-    batch = toy_batch()
     with RefuseWaiting():
+        batch = augmented(objective, toy_batch())
         terms, outputs = objective(networks, batch)
         torch.stack(list(terms.values())).sum().backward()
         for method in objective.methods:
@@ -227,8 +240,9 @@ def test_a_step_is_one_graph_to_the_compiler(methods):
     torch.compiler.reset()
     objective, networks = toy_objective(methods)
     step = torch.compile(lambda batch: objective(networks, batch), backend="eager", fullgraph=True)
-    expected, _ = objective(networks, toy_batch())
-    for name, term in step(toy_batch())[0].items():
+    batch = augmented(objective, toy_batch())
+    expected, _ = objective(networks, batch)
+    for name, term in step(batch)[0].items():
         torch.testing.assert_close(term, expected[name])
 
 
@@ -257,7 +271,7 @@ def test_each_method_says_what_it_is():
 def test_nothing_here_imports_torch():
     code = (
         "import sys, trainer.config, trainer.losses, trainer.objective as o, trainer.parts as p;"
-        "o.build_methods({name: {} for name in p.METHODS}); assert len(p.METHODS) == 8;"
+        "o.build_methods({name: {} for name in p.METHODS}); assert len(p.METHODS) == 11;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -35,6 +35,7 @@ def ready(config: TrainConfig, *, replayed: bool) -> Training:
     training = Training(config, CPU, Path("data"), LAUNCHED)
     needed = training.objective.requires.teacher
     training.set_up(build_networks(teacher_config(config), training.num_classes, CPU)[0] if needed else None)
+    training.evaluated = training.evaluated._replace(test=training.evaluated.test.first(2))
     # As on a GPU, where the rate is always there.
     hold_rate(training.optimizer)
     step = Step(config, training.networks, training.objective, training.optimizer)
@@ -46,9 +47,8 @@ def epochs(training: Training, loader: Any = None) -> list[dict[str, float]]:
     """Train all epochs; return the losses of each."""
     losses = []
     for epoch in range(training.config.epochs):
-        for method in training.objective.methods:
-            method.start_epoch(epoch, training.config.epochs)
-        losses.append(training.train_epoch(loader or training.loader, epoch)[0])
+        training.loader = loader or training.loader
+        losses.append(training.epoch(epoch).losses)
     return losses
 
 
@@ -134,6 +134,32 @@ def test_a_method_that_rebinds_its_state_is_found_out():
         METHODS.add(REBINDING)
         launched, replayed = (ready(config_of({"rebinding": {}}), replayed=replayed) for replayed in (False, True))
         assert epochs(launched) != epochs(replayed)
+
+
+@dataclass
+class SometimesMixing(Method):
+    """A method that mixes every second batch: its batches have other tensors than those before."""
+
+    name = "sometimes"
+    title = "Sometimes"
+
+    def augment(self, batch, generator):
+        if torch.rand((), generator=generator) < 0.5:
+            return batch
+        return batch.mixed(batch.map(lambda values: values.flip(0)), 0.7, lambda own, other: 0.7 * own + 0.3 * other)
+
+
+SOMETIMES = METHODS.remove("sometimes")
+
+
+def test_batches_that_do_not_fit_a_recorded_step_are_launched():
+    with METHODS.apart():
+        METHODS.add(SOMETIMES)
+        config = config_of({"pskd": {}, "sometimes": {}})
+        launched, replayed = (ready(config, replayed=replayed) for replayed in (False, True))
+        assert epochs(launched) == epochs(replayed)
+    assert replayed.step.replay is not None
+    assert_same(learned(launched), learned(replayed))
 
 
 @dataclass

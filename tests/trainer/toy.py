@@ -64,6 +64,13 @@ def toy_objective(
     return objective, nn.ModuleList(ToyNetwork(seed, heads) for seed in range(count)).to(dtype)
 
 
+def augmented(objective: Objective, batch: Batch, seed: int = 0) -> Batch:
+    """A batch as the methods change it."""
+    for method in objective.augmenting:
+        batch = method.augment(batch, torch.Generator().manual_seed(seed))
+    return batch
+
+
 def train_step(objective: Objective, networks: nn.ModuleList, batch: Batch) -> dict[str, Tensor]:
     """One step of gradient descent; returns the loss terms."""
     terms, outputs = objective(networks, batch)

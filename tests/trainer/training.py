@@ -28,6 +28,8 @@ COMBINATIONS: list[dict[str, dict[str, Any]]] = [
     {"tfkd": {}},
     {"tfkd": {"variant": "virtual"}},
     *({name: {} for name in names.split()} for names in ("dml", "dml pskd", "dcm", "dcm pskd", "byot dcm")),
+    *({name: {} for name in names.split()} for names in ("cutout", "cutmix pskd", "cskd cutout mixup")),
+    {"byot": {}, "cutmix": {"probability": 1.0}, "mixup": {}, "tfkd": {"variant": "virtual"}},
 ]
 
 

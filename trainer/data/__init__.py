@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from trainer.lazy import on_first_use
 
 if TYPE_CHECKING:
+    from trainer.data.augmentation import Loader
     from trainer.data.download import alone, file_problem, prepare, what_is_missing
     from trainer.data.folders import list_folder
     from trainer.data.reading import ImageFiles, Images, read_dataset
@@ -15,6 +16,7 @@ __all__ = [
     "EvaluationSets",
     "ImageFiles",
     "Images",
+    "Loader",
     "Splits",
     "alone",
     "epoch_loader",
@@ -33,6 +35,7 @@ _HOMES = {
     "EvaluationSets": ".splits",
     "ImageFiles": ".reading",
     "Images": ".reading",
+    "Loader": ".augmentation",
     "Splits": ".splits",
     "alone": ".download",
     "epoch_loader": ".splits",

@@ -1,14 +1,14 @@
-"""Training batches on the device: order, random crops and flips as batched tensor work.
+"""Training batches on the device: order, random crops and flips as batched tensor work, and what methods change.
 
 The order and the augmentation of an epoch depend on the seed and the epoch alone, not on the batch size, the device
-or the methods. torch's global generators are left alone.
+or the methods; what methods draw comes on top. torch's global generators are left alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,10 +16,20 @@ from torch import Tensor
 from trainer.config import TrainConfig
 from trainer.data.reading import Images, ranks_within_class
 from trainer.datasets import dataset_spec, normalization_of
+from trainer.device import upload
 from trainer.distributed import process_count, shard
-from trainer.method import Batch
+from trainer.method import Batch, Method, of_whole_batch
 
 Normalizer = Callable[[Tensor], Tensor]
+
+
+class Loader(Protocol):
+    """The source of training batches."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch (0-based)."""
 
 
 class View(NamedTuple):
@@ -84,17 +94,40 @@ class EpochLoader:
         return self._normalized(pixels)
 
 
-def upload(values: Tensor, device: torch.device) -> Tensor:
-    """Return `values` on the device, without waiting for the device."""
-    if device.type == "cpu":
-        return values
-    return values.pin_memory().to(device, non_blocking=True)
+class AugmentedLoader:
+    """The batches of a loader as the methods of an objective change them.
+
+    Each method has its own stream of random numbers in each epoch, which depends on the seed alone: a method sees the
+    same numbers in any company. Of several processes that train together, all change the whole batch and each goes on
+    with its part, so that they train on the inputs of a single one.
+    """
+
+    def __init__(self, loader: Loader, methods: Sequence[Method], seed: int) -> None:
+        self._loader, self._methods, self._seed = loader, methods, seed
+
+    def __len__(self) -> int:
+        """Return the steps of an epoch."""
+        return len(self._loader)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the changed batches of an epoch (0-based)."""
+        streams = [_stream(self._seed, f"augment/{method.name}/{epoch}") for method in self._methods]
+        return (self._changed(batch, streams) for batch in self._loader.epoch(epoch))
+
+    def _changed(self, batch: Batch, streams: list[torch.Generator]) -> Batch:
+        changed = batch.map(lambda values: of_whole_batch(values, batch))._replace(whole=None)
+        for method, stream in zip(self._methods, streams, strict=True):
+            changed = method.augment(changed, stream)
+        if batch.whole is not None:
+            own = shard(batch.whole).images
+            changed = changed.map(lambda values: values[own])._replace(whole=batch.whole)
+        # As the networks' weights are, and as batches are that nothing changed.
+        return changed.map(lambda v: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v)
 
 
 def draw_epoch(labels: Tensor, config: TrainConfig, epoch: int, *, class_pairs: bool) -> list[View]:
     """Draw the views of an epoch; with `class_pairs` a second view holds the partners of the first's images."""
-    seed = hashlib.sha256(f"{config.seed}/data/{epoch}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(seed[:8]))
+    generator = _stream(config.seed, f"data/{epoch}")
     count, places = len(labels), 2 * config.padding + 1
 
     def look(indices: Tensor) -> View:
@@ -107,6 +140,12 @@ def draw_epoch(labels: Tensor, config: TrainConfig, epoch: int, *, class_pairs: 
         # Drawn last, so that methods without pairs see the same first views.
         views.append(look(_partners(labels, generator)[order]))
     return views
+
+
+def _stream(seed: int, purpose: str) -> torch.Generator:
+    """Return the random numbers of one seed for one purpose, on the CPU."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8]))
 
 
 def _partners(labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from trainer.config import TrainConfig
-from trainer.data.augmentation import EpochLoader, Normalizer, normalizer
+from trainer.data.augmentation import AugmentedLoader, EpochLoader, Loader, Normalizer, normalizer
 from trainer.data.reading import ImageFiles, Split, ranks_within_class, read_dataset, stratified_split
 from trainer.data.streaming import StreamingLoader, streamed_pixels
 from trainer.datasets import RGB, DataError, dataset_spec, normalization_of
 from trainer.distributed import process_count, shard
+from trainer.method import Method
 
 __all__ = [
     *("DataError", "EpochLoader", "EvaluationSet", "EvaluationSets", "Images", "Splits"),
@@ -69,12 +70,23 @@ def load_splits(config: TrainConfig, data_root: Path) -> Splits:
 
 
 def epoch_loader(
-    splits: Splits, config: TrainConfig, device: torch.device, *, class_pairs: bool
-) -> EpochLoader | StreamingLoader:
-    """Return the training batches: from the device's memory, or from worker processes if images stay in files."""
+    splits: Splits,
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    class_pairs: bool,
+    augmenting: Sequence[Method] = (),
+) -> Loader:
+    """Return the training batches: from the device's memory, or from worker processes if images stay in files.
+
+    The methods in `augmenting` change them, in this order.
+    """
+    loader: Loader
     if isinstance(splits.train, ImageFiles):
-        return StreamingLoader(splits.train, config, device, class_pairs=class_pairs)
-    return EpochLoader(splits.train, config, device, class_pairs=class_pairs)
+        loader = StreamingLoader(splits.train, config, device, class_pairs=class_pairs)
+    else:
+        loader = EpochLoader(splits.train, config, device, class_pairs=class_pairs)
+    return AugmentedLoader(loader, augmenting, config.seed) if augmenting else loader
 
 
 class EvaluationSet:

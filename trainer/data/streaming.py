@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from trainer.config import TrainConfig
-from trainer.data.augmentation import draw_epoch, flips, normalizer, upload
+from trainer.data.augmentation import draw_epoch, flips, normalizer
 from trainer.data.reading import ImageFiles, fitted, open_image
 from trainer.datasets import DataError
+from trainer.device import upload
 from trainer.distributed import process_count, shard
 from trainer.method import Batch
 

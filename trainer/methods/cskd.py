@@ -22,7 +22,8 @@ class CSKD(Method):
     """Predict of each image what the network says of another image of its class.
 
     Adds weight T^2 KL(softmax(z' / T) || softmax(z / T)), z' from the other image, without gradient, in training
-    mode (so batch norm statistics see both images, as in the authors' code).
+    mode (so batch norm statistics see both images, as in the authors' code). Where a method mixes images, the other
+    images are mixed in the same pairs and shares: both inputs are then of the same mixture of classes.
     Source: Yun et al., Regularizing Class-wise Predictions via Self-knowledge Distillation.
     """
 

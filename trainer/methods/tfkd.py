@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from trainer.losses import cross_entropy, kl_divergence, log_softmax, one_hot
-from trainer.method import Batch, Method, Output, Requires, predict, summed
+from trainer.method import Batch, Method, Output, Requires, over_parts, predict, summed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,8 @@ class TFKD(Method):
     The cross-entropy gets the factor 1 - alpha. `self` adds alpha T^2 KL(softmax(z_t / T) || softmax(z / T)), z_t the
     logits of the same network trained beforehand, frozen. `virtual` adds alpha KL(softmax(u / T) || softmax(z)) with
     u = `confidence` for the label and (1 - confidence) / (K - 1) for every other class; T softens the teacher
-    alone, as in the authors' code. alpha and T default to the published values of the variant.
+    alone, as in the authors' code. alpha and T default to the published values of the variant. Of a mixed input, the
+    earlier copy sees the mixture; u is mixed like the labels, and the divergences from each u are averaged.
     Source: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, section 5.
     """
 
@@ -69,7 +70,7 @@ class TFKD(Method):
     ) -> dict[str, Tensor]:
         alpha, temperature = self._setting("alpha"), self._setting("temperature")
         if self.teacher is None:
-            divergences = [self._from_virtual_teacher(output.logits, batch.labels) for output in outputs]
+            divergences = [self._from_virtual_teacher(output.logits, batch) for output in outputs]
         else:
             taught = log_softmax(predict(self.teacher, batch.inputs), temperature)
             divergences = [kl_divergence(log_softmax(output.logits, temperature), taught) for output in outputs]
@@ -83,14 +84,14 @@ class TFKD(Method):
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
 
-    def _from_virtual_teacher(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _from_virtual_teacher(self, logits: Tensor, batch: Batch) -> Tensor:
         classes = logits.shape[-1]
         temperature = self._setting("temperature")
         right = exp(self.confidence / temperature)
         wrong = exp((1 - self.confidence) / (classes - 1) / temperature)
         total = right + (classes - 1) * wrong
         right, wrong = right / total, wrong / total
-        teacher = wrong + (right - wrong) * one_hot(labels, classes, like=logits)
+        teacher = wrong + (right - wrong) * over_parts(batch, lambda part: one_hot(part.labels, classes, like=logits))
         negative_entropy = right * log(right) + (classes - 1) * wrong * log(wrong)
         return cross_entropy(log_softmax(logits), teacher) + negative_entropy
 
