@@ -269,9 +269,7 @@ def test_a_method_that_needs_single_images_is_refused_beside_one_that_mixes():
     with METHODS.apart():
         METHODS.add(SINGLE)
         assert TrainConfig(methods={"single": {}, "cutout": {}}).requires.single_images
-        with pytest.raises(
-            ValidationError, match="needs inputs that show one image, and cutmix mixes images"
-        ):
+        with pytest.raises(ValidationError, match="needs inputs that show one image, and cutmix mixes images"):
             TrainConfig(methods={"single": {}, "cutmix": {}})
 
 

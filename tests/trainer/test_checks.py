@@ -1,0 +1,399 @@
+"""`trainer.checks`: every fault of a part is found by its check, with what to do, and our own parts have none."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.checks import check_part
+from trainer.checks.training import difference
+from trainer.method import Method
+from trainer.parts import METHODS, METRICS, NETWORKS, REGISTRIES, metric, network
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def registries_apart() -> Iterator[None]:
+    with ExitStack() as stack:
+        for registry in REGISTRIES:
+            stack.enter_context(registry.apart())
+        yield
+
+
+def problems(part: Any) -> dict[str, str]:
+    """What is wrong with a part, by promise."""
+    return {found.promise: found.problem for found in check_part(part, Path("data")) if found.problem}
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_our_own_methods_keep_every_promise(name: str):
+    assert problems(METHODS[name]) == {}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet", "wrn28_10", "densenet121", "preact_resnet18"])
+def test_our_own_networks_keep_every_promise(name: str):
+    assert problems(NETWORKS[name]) == {}
+
+
+def penalty(outputs: Any) -> torch.Tensor:
+    logs = outputs[0].logits.float().log_softmax(-1)
+    return (logs.exp() * logs).sum(-1).mean()
+
+
+def no_gradient() -> None:
+    @dataclass
+    class Detached(Method):
+        name = "faulty"
+        title = "Faulty"
+
+        def losses(self, networks, outputs, batch, targets):
+            return {"faulty": 0.1 * penalty(outputs).detach()}
+
+
+def not_a_scalar() -> None:
+    @dataclass
+    class PerImage(Method):
+        name = "faulty"
+        title = "Faulty"
+
+        def losses(self, networks, outputs, batch, targets):
+            return {"faulty": outputs[0].logits.float().square().mean(-1)}
+
+
+def not_finite() -> None:
+    @dataclass
+    class Logarithm(Method):
+        name = "faulty"
+        title = "Faulty"
+
+        def losses(self, networks, outputs, batch, targets):
+            return {"faulty": (targets[0].log() * outputs[0].logits.float()).mean()}
+
+
+def nameless_term() -> None:
+    @dataclass
+    class Nameless(Method):
+        name = "faulty"
+        title = "Faulty"
+
+        def losses(self, networks, outputs, batch, targets):
+            return {"penalty": 0.1 * penalty(outputs)}
+
+
+def forgetful() -> None:
+    @dataclass
+    class Forgetful(Method):
+        """Its weight grows with every step, and no checkpoint has it."""
+
+        name = "faulty"
+        title = "Faulty"
+
+        def setup(self, labels, num_classes, networks, teacher=None):
+            self.weight = labels.new_zeros((), dtype=torch.float32)
+
+        def losses(self, networks, outputs, batch, targets):
+            return {"faulty": self.weight * penalty(outputs)}
+
+        def after_step(self, outputs, batch):
+            self.weight += 0.01
+
+
+def of_the_class() -> None:
+    @dataclass
+    class Shared(Method):
+        """Its state is that of the class, so that the next trial begins with it."""
+
+        name = "faulty"
+        title = "Faulty"
+        seen: ClassVar[list[float]] = [0.1]
+
+        def losses(self, networks, outputs, batch, targets):
+            return {"faulty": self.seen[0] * penalty(outputs)}
+
+        def after_step(self, outputs, batch):
+            self.seen[0] += 0.01
+
+
+def unloadable_state() -> None:
+    @dataclass
+    class Objects(Method):
+        name = "faulty"
+        title = "Faulty"
+
+        def losses(self, networks, outputs, batch, targets):
+            return {"faulty": 0.1 * penalty(outputs)}
+
+        def state_dict(self):
+            return {"source": random.Random(0)}
+
+
+def state_not_restored() -> None:
+    @dataclass
+    class Unread(Method):
+        name = "faulty"
+        title = "Faulty"
+
+        def setup(self, labels, num_classes, networks, teacher=None):
+            self.weight = labels.new_zeros((), dtype=torch.float32)
+
+        def losses(self, networks, outputs, batch, targets):
+            return {"faulty": self.weight * penalty(outputs)}
+
+        def after_step(self, outputs, batch):
+            self.weight += 0.01
+
+        def state_dict(self):
+            return {"weight": self.weight}
+
+
+def in_place() -> None:
+    @dataclass
+    class InPlace(Method):
+        name = "faulty"
+        title = "Faulty"
+
+        def losses(self, networks, outputs, batch, targets):
+            targets[0].mul_(0.9)
+            return {"faulty": 0.1 * penalty(outputs)}
+
+
+def by_company() -> None:
+    @dataclass
+    class ByCompany(Method):
+        """Counts the losses of all methods of its kind in the process."""
+
+        name = "faulty"
+        title = "Faulty"
+        seen: ClassVar[list[float]] = [0.1]
+
+        def losses(self, networks, outputs, batch, targets):
+            self.seen[0] += 0.01
+            return {"faulty": self.seen[0] * penalty(outputs)}
+
+
+def global_numbers() -> None:
+    @dataclass
+    class Noise(Method):
+        name = "faulty"
+        title = "Faulty"
+
+        def augment(self, batch, generator):
+            return batch._replace(inputs=batch.inputs + 0.1 * torch.randn(batch.inputs.shape))
+
+
+def changes_its_batch() -> None:
+    @dataclass
+    class Darkens(Method):
+        name = "faulty"
+        title = "Faulty"
+
+        def augment(self, batch, generator):
+            batch.inputs.mul_(0.5)
+            return batch
+
+
+def drops_images() -> None:
+    @dataclass
+    class Half(Method):
+        name = "faulty"
+        title = "Faulty"
+
+        def augment(self, batch, generator):
+            return batch.map(lambda values: values[::2])
+
+
+def mixes_silently() -> None:
+    @dataclass
+    class Mixes(Method):
+        name = "faulty"
+        title = "Faulty"
+
+        def augment(self, batch, generator):
+            return batch.mixed(batch.map(lambda values: values.flip(0)), 0.6, lambda a, b: 0.6 * a + 0.4 * b)
+
+
+def no_op() -> None:
+    @dataclass
+    class Nothing(Method):
+        name = "faulty"
+        title = "Faulty"
+        weight: float = 0.0
+
+        def losses(self, networks, outputs, batch, targets):
+            return {"faulty": self.weight * penalty(outputs)}
+
+
+def raises() -> None:
+    @dataclass
+    class Broken(Method):
+        name = "faulty"
+        title = "Faulty"
+
+        def losses(self, networks, outputs, batch, targets):
+            return {"faulty": outputs[0].head_logits[3].mean()}
+
+
+METHOD_FAULTS: list[tuple[Callable[[], None], str, str]] = [
+    (no_gradient, "every term of the loss moves a parameter", "'faulty' has no gradient"),
+    (not_a_scalar, "every term of the loss moves a parameter", r"tensor of shape \[20\]"),
+    (not_finite, "every term of the loss moves a parameter", "keep logarithms"),
+    (nameless_term, "terms carry its name, the same in every step", "'penalty' does not say whose it is"),
+    (forgetful, "1 + 1 epochs give the bits of 2", "put everything that changes in training into state_dict"),
+    (of_the_class, "a trial does not depend on those before it", "not in the class or the module"),
+    (unloadable_state, "its state survives a checkpoint", "what a checkpoint cannot give back"),
+    (state_not_restored, "its state survives a checkpoint", "state/weight is another after load_state_dict"),
+    (in_place, "it leaves what other methods see alone", "in place"),
+    (by_company, "it leaves what other methods see alone", "others beside other methods than alone"),
+    (global_numbers, "augment draws from its generator alone", "draw every random number from the generator"),
+    (changes_its_batch, "augment draws from its generator alone", "changes its batch in place"),
+    (drops_images, "augment draws from its generator alone", "keep the number and the size"),
+    (mixes_silently, "augment draws from its generator alone", "set mixes = True"),
+    (no_op, "it changes what is learned", "changes nothing"),
+    (raises, "every term of the loss moves a parameter", rf"{Path(__file__).name}:\d+: raises IndexError"),
+]
+
+
+@pytest.mark.parametrize("fault, promise, found", METHOD_FAULTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_faulty_method_is_found(fault: Callable[[], None], promise: str, found: str):
+    fault()
+    wrong = problems(METHODS["faulty"])
+    assert promise in wrong
+    assert re.search(found, wrong[promise]), wrong[promise]
+
+
+class Small(nn.Sequential):
+    """Averages of 4 x 4 squares and a linear classifier."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, num_classes))
+
+
+def sound_network(num_classes: int) -> nn.Module:
+    return Small(num_classes)
+
+
+def ten_classes(num_classes: int) -> nn.Module:
+    return Small(10)
+
+
+def no_seed(num_classes: int) -> nn.Module:
+    built = Small(num_classes)
+    nn.init.normal_(built[2].weight, generator=torch.Generator().manual_seed(random.randrange(2**40)))
+    return built
+
+
+def one_seed(num_classes: int) -> nn.Module:
+    built = Small(num_classes)
+    for parameter in built.parameters():
+        nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    return built
+
+
+class Frozen(Small):
+    def forward(self, inputs):
+        return super().forward(inputs).detach().requires_grad_()
+
+
+class Counting(Small):
+    """Its temperature, which every step changes, is no buffer."""
+
+    temperature = 1.0
+
+    def forward(self, inputs):
+        self.temperature *= 1.1 if self.training else 1
+        return super().forward(inputs) / self.temperature
+
+
+class OfTheBatch(Small):
+    def forward(self, inputs):
+        return super().forward(inputs - inputs.mean(0))
+
+
+NETWORK_FAULTS: list[tuple[Callable[[int], nn.Module], str, str]] = [
+    (ten_classes, "it takes any number of classes", "does not use num_classes"),
+    (no_seed, "its weights depend on the seed alone", "another in a second network of the same seed"),
+    (one_seed, "its weights depend on the seed alone", "equal weights for two seeds"),
+    (Frozen, "a gradient reaches its parameters", "no gradient reaches a parameter"),
+    (Counting, "1 + 1 epochs give the bits of 2", "parameters or buffers"),
+    (OfTheBatch, "an image's logits do not depend on others", "running statistics"),
+]
+
+
+@pytest.mark.parametrize("build, promise, found", NETWORK_FAULTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_faulty_network_is_found(build: Callable[[int], nn.Module], promise: str, found: str):
+    def made(num_classes: int) -> nn.Module:
+        return build(num_classes)
+
+    network("faulty")(made)
+    assert found in problems(NETWORKS["faulty"])[promise]
+
+
+def test_a_sound_network_that_gives_logits_alone_has_no_fault():
+    network("sound")(sound_network)
+    assert problems(NETWORKS["sound"]) == {}
+
+
+def brier(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
+    right = nn.functional.one_hot(labels, probabilities.shape[1])
+    return (probabilities - right).square().sum(1).mean().item()
+
+
+def in_order(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
+    right = (probabilities.argmax(1) == labels).double()
+    return (right * torch.arange(len(right), 0, -1)).sum().item()
+
+
+def infinite(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
+    return -probabilities.gather(1, labels[:, None]).log().mean().item()
+
+
+def per_image(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return probabilities.amax(1)
+
+
+def at_random(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
+    return brier(probabilities, labels) + 1e-3 * random.random()
+
+
+def overwriting(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
+    return probabilities.sub_(nn.functional.one_hot(labels, probabilities.shape[1])).square().sum().item()
+
+
+METRIC_FAULTS: list[tuple[Callable[..., Any], str, str]] = [
+    (in_order, "it does not depend on the order of images", "images have no order"),
+    (infinite, "it is a finite number", "always sure and wrong"),
+    (per_image, "it is a finite number", "gives Tensor and not a number"),
+    (at_random, "it does not depend on the order of images", "draw no random numbers"),
+    (overwriting, "it leaves probabilities and labels alone", "clone them first"),
+]
+
+
+@pytest.mark.parametrize("measure, promise, found", METRIC_FAULTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_faulty_metric_is_found(measure: Callable[..., Any], promise: str, found: str):
+    metric("faulty", direction="lower")(measure)
+    assert found in problems(METRICS["faulty"])[promise]
+
+
+def test_a_sound_metric_has_no_fault_and_a_wrong_direction_is_one():
+    metric("brier", direction="lower")(brier)
+    assert problems(METRICS["brier"]) == {}
+    metric("brier", direction="higher")(brier)
+    assert "declare direction='lower'" in problems(METRICS["brier"])["its direction prefers a perfect classifier"]
+
+
+def test_the_place_of_a_difference_is_named():
+    one = {"a": [1, torch.ones(2)], "b": float("nan")}
+    assert difference(one, {"a": [1, torch.ones(2)], "b": float("nan")}) is None
+    assert difference(one, {"a": [1, torch.zeros(2)], "b": 0.0}) == "a/1"
+    assert difference(one, {"a": [1]}) == ""
+    assert difference([1.0], [2.0], "state") == "state/0"
