@@ -100,8 +100,8 @@ class Requires:
     """Requirements of a method; those of several methods are merged with `|`.
 
     `networks` trained side by side; auxiliary `heads`; `features` of the network, and with heads such as are as long as
-    the network's own; `class_pairs` (a second image of the same class per image); a `teacher` (the same network, trained
-    beforehand without any method); `single_images`: inputs that show one image, so that no other method may mix them.
+    the network's own; `class_pairs` (a second image of the same class per image); a `teacher` (the same network,
+    trained beforehand without any method); `single_images`: inputs that show one image, so that no other method may mix them.
     """
 
     networks: int = 1
