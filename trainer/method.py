@@ -101,7 +101,7 @@ class Requires:
 
     `networks` trained side by side; auxiliary `heads`; `features` of the network, and with heads such as are as long as
     the network's own; `class_pairs` (a second image of the same class per image); a `teacher` (the same network,
-    trained beforehand without any method); `single_images`: inputs that show one image, so that no other method may mix them.
+    trained beforehand without any method); `single_images`: inputs of one image, so that no other method may mix them.
     """
 
     networks: int = 1
