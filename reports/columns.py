@@ -11,7 +11,8 @@ class Column:
     """A column: what it measures and how it is printed.
 
     `quantity` is `seconds`, `epoch_seconds`, or [network:]classifier/metric such as `main/top1_error`; `form` is
-    number, signed, minutes (min / sec) or text. `group` is the heading that it shares with the columns beside it.
+    number, signed, minutes (min / sec), p (a small one as <0.001) or text. `group` is the heading that it shares with
+    the columns beside it.
     """
 
     key: str
@@ -20,7 +21,7 @@ class Column:
     quantity: str = ""
     direction: Literal["lower", "higher"] | None = None
     digits: int = 2
-    form: Literal["number", "signed", "minutes", "text"] = "number"
+    form: Literal["number", "signed", "minutes", "p", "text"] = "number"
     group: str = ""
 
     @property

@@ -61,4 +61,6 @@ def number(value: float, column: Column) -> str:
     if column.form == "signed":
         rounded = f"{value:+.{column.digits}f}"
         return rounded[1:] if not float(rounded) else rounded.replace("-", "\u2212")
+    if column.form == "p" and value < 10.0**-column.digits:
+        return f"<{10.0**-column.digits:.{column.digits}f}"
     return f"{value:.{column.digits}f}"

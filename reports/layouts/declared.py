@@ -219,7 +219,7 @@ class _Building:
         if spec.p is not None:
             heading = spec.title or f"{title}: p against {self._reference_name(spec)}"
             digits = 3 if spec.digits is None else spec.digits
-            changes |= {"title": heading, "unit": "", "direction": None, "form": "number", "digits": digits}
+            changes |= {"title": heading, "unit": "", "direction": None, "form": "p", "digits": digits}
         if spec.mean:
             changes |= {"title": spec.title or title, "group": "" if spec.title else "Mean"}
         return replace(base, **changes)

@@ -1,0 +1,94 @@
+"""Pictures of docs/tables.md: its declarations, set by pdflatex on made-up numbers.
+
+`python -m tests.reports.pictures` writes docs/images/table-NAME.png; it needs pdflatex and pdftoppm.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from orchestrator.database import Database
+from reports.render.latex import latex
+from reports.report import gather
+from reports.table import Table
+from tests.reports.synthetic import Filler, configuration, make_database, trials
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/tables.md"
+PAPER = r"""\documentclass[11pt]{article}
+\usepackage[paperwidth=%s,paperheight=12cm,margin=4mm]{geometry}
+\usepackage{booktabs,threeparttable,graphicx}
+\pagestyle{empty}
+\begin{document}
+\makeatletter\def\@captype{table}\makeatother
+%s
+\end{document}
+"""
+
+
+def declarations() -> list[dict[str, Any]]:
+    """Return the tables that the page declares, in its order."""
+    blocks = re.findall(r"```yaml\n(name: .*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return [YAML(typ="safe", pure=True).load(block) for block in blocks]
+
+
+def fill(filler: Filler) -> None:
+    """Fill a database with methods, learning rates, data sets and seeds."""
+    combinations = ([], ["byot"], ["pskd"], ["byot", "pskd"], ["byot", "dmfl", "pskd"])
+    main = [configuration(methods, seed=seed) for methods in combinations for seed in range(5)]
+    rates = [
+        configuration(methods, learning_rate=rate, seed=seed)
+        for rate in (0.01, 0.03)
+        for methods in combinations[:3]
+        for seed in range(5)
+    ]
+    others = [configuration(methods, dataset="cifar10", seed=seed) for methods in combinations for seed in range(5)]
+    filler.grid("rates", {}, trials(rates) + trials(main))
+    filler.grid("sets", {}, trials(others))
+
+
+def page_tables(database: Database) -> list[Table]:
+    """Return the page's tables from such a database."""
+    written = declarations()
+    names = [table["name"] for table in written]
+    return [table for table in gather(database, tables=written).tables if table.name in names]
+
+
+def picture(table: Table, path: Path, width: str = "13cm") -> None:
+    """Write a table as it stands in a paper: PNG, cropped below."""
+    text = re.sub(r"\\(begin|end)\{table\}(\[tbp\])?", "", latex(table))
+    with TemporaryDirectory() as folder:
+        Path(folder, "table.tex").write_text(PAPER % (width, text), encoding="utf-8")
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            raise SystemExit(done.stdout[-2000:])
+        subprocess.run(["pdftoppm", "-r", "110", "-png", "-singlefile", "table.pdf", "table"], cwd=folder, check=True)
+        _cropped(Path(folder, "table.png"), path)
+
+
+def _cropped(source: Path, path: Path) -> None:
+    from PIL import Image, ImageChops
+
+    image = Image.open(source).convert("L")
+    box = ImageChops.invert(image).getbbox() or (0, 0, *image.size)
+    image.crop((0, 0, image.width, min(image.height, box[3] + 20))).save(path, optimize=True)
+
+
+def main() -> None:
+    """Write every picture of the page."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs/images"
+    with TemporaryDirectory() as place, make_database(Path(place, "results.db"), fill) as database:
+        for table in page_tables(database):
+            picture(table, folder / f"table-{table.name}.png")
+
+
+if __name__ == "__main__":
+    main()
