@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.database import Database, Driver
     from orchestrator.grid import Grid, Trial
     from orchestrator.planning import Plan
+    from orchestrator.records import PartRow
     from orchestrator.scheduler import RunOptions
 
 # How often, in seconds, to poll other drivers.
@@ -310,12 +311,44 @@ def leaving(database: Database | None, grid: Grid) -> str | None:
     )
 
 
+def other_parts(database: Database | None, grid: Grid) -> list[str]:
+    """Return a line for every part of one's own whose name and version another code has in the database."""
+    if database is None or not grid.plugins:
+        return []
+    own = {str(path) for plugin in grid.plugins for path in plugin.paths}
+    stored = {(row.kind, row.name, row.version): row for row in database.parts()}
+    lines = []
+    for row in _part_rows(grid):
+        other = stored.get((row.kind, row.name, row.version))
+        if other is not None and other.digest != row.digest and row.source.rpartition(":")[0] in own:
+            lines.append(
+                f"the {row.kind} {row.name!r} of version {row.version} is other code in this database "
+                f"({other.source} {other.digest[:8]}, here {row.source} {row.digest[:8]}); raise its version, or give "
+                "one of them another name"
+            )
+    return lines
+
+
+def _part_rows(grid: Grid) -> list[PartRow]:
+    """Return the parts that the trials of a grid use, as the database keeps them."""
+    from orchestrator.records import PartRow
+
+    used = {part: None for trial in grid.trials for part in trial.config.parts()}
+    return [
+        PartRow(part.kind, part.name, part.version, part.title, part.to_dict(), part.digest, part.source)
+        for part in used
+    ]
+
+
 def save_grid(database: Database, grid: Grid, observer: Observer) -> None:
     """Store a grid and its trials; warn of those with results that are no longer of it."""
     from orchestrator.storage import absolute
 
     if line := leaving(database, grid):
         observer.warning(f"note: {line}")
+    for line in other_parts(database, grid):
+        observer.warning(f"warning: {line}")
+    database.record_parts(_part_rows(grid))
     trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
     database.save_grid(grid.name, absolute(grid.source), grid.text, grid.report, trials)
 

@@ -142,13 +142,15 @@ def plan(
         from orchestrator.console import print_plan
         from orchestrator.grid import load_grid, parse_settings
         from orchestrator.planning import with_devices
-        from orchestrator.run import leaving, plan_of
+        from orchestrator.run import leaving, other_parts, plan_of
         from orchestrator.timing import gpus_here
 
         loaded = load_grid(grid, parse_settings(settings or ()))
         with existing(db) as database:
             if line := leaving(database, loaded):
                 typer.echo(f"note: {line}", err=True)
+            for note in other_parts(database, loaded):
+                typer.echo(f"warning: {note}", err=True)
             for note in (note for plugin in loaded.plugins for note in plugin.notes):
                 typer.echo(f"warning: {note}", err=True)
             planned = with_devices(plan_of(loaded, database), gpus_here())
