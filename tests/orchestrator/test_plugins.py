@@ -1,0 +1,144 @@
+"""Plug-ins of a grid file: their problems have its lines, their parts are recorded, and other code is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator import load_grid, open_database
+from orchestrator.grid import Grid, GridError
+from orchestrator.run import other_parts, save_grid
+from orchestrator.scheduler import Observer
+from trainer.parts import METHODS, PartError
+from trainer.plugins import activate, load_plugins
+
+PARTS = """
+from dataclasses import dataclass
+from trainer import Method, network
+
+@dataclass
+class Penalty(Method):
+    name = "penalty"
+    title = "A penalty"
+    weight: float = 0.1
+
+@network("plain", title="Plain")
+def plain(num_classes):
+    from torch import nn
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+"""
+GRID = """
+name: {name}
+plugins: [{plugins}]
+fixed: {{dataset: digits, epochs: 1, network: plain}}
+grid: {{methods: [baseline, penalty]}}
+resources: {{per_network: {{plain: {{cpu: 2}}}}}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    yield
+    load_plugins([], Path())
+
+
+def grid_file(folder: Path, name: str = "mine", plugins: str = "my_parts.py", parts: str = PARTS) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / plugins.partition(",")[0]).write_text(parts)
+    path = folder / f"{name}.yaml"
+    path.write_text(GRID.format(name=name, plugins=plugins))
+    return path
+
+
+def test_a_grid_uses_the_parts_of_a_file_beside_it(tmp_path: Path):
+    grid = load_grid(grid_file(tmp_path))
+    assert [trial.name for trial in grid.trials] == ["plain/baseline/seed0", "plain/penalty/seed0"]
+    assert grid.trials[0].resources.cpu == 2
+    assert [plugin.name for plugin in grid.plugins] == ["my_parts.py"]
+    # The next grid does not have them.
+    other = tmp_path / "other.yaml"
+    other.write_text("name: other\ngrid: {methods: [penalty]}\n")
+    with pytest.raises(GridError, match="unknown method 'penalty'"):
+        load_grid(other)
+    activate(grid.plugins)
+    assert "penalty" in METHODS
+
+
+def test_unknown_names_list_what_plugins_brought(tmp_path: Path):
+    path = grid_file(tmp_path)
+    path.write_text(path.read_text().replace("baseline, penalty", "penality"))
+    with pytest.raises(
+        GridError, match=r"5: grid\.methods\[0\]\.penality: unknown method 'penality'; did you mean 'penalty'\?"
+    ):
+        load_grid(path)
+
+
+@pytest.mark.parametrize(
+    ("plugins", "parts", "words"),
+    [
+        ("my_parts.py, none.py", PARTS, r"3: plugins: .*none\.py: no such file"),
+        ("my_parts.py, 3", PARTS, r"3: plugins: 3 is neither a file, such as my_parts\.py, nor a module"),
+        ("my_parts.py, no_module_of_this_name", PARTS, r"3: plugins: no module named 'no_module_of_this_name'"),
+        ("my_parts.py", "x = (\n", r"3: plugins: .*my_parts\.py:1: is not Python: '\(' was never closed"),
+        ("my_parts.py", "\n1 / 0\n", r"3: plugins: .*my_parts\.py:2: running it raises ZeroDivisionError"),
+    ],
+)
+def test_a_plugin_that_fails_is_a_problem_of_its_line(plugins: str, parts: str, words: str, tmp_path: Path):
+    with pytest.raises(GridError, match=words):
+        load_grid(grid_file(tmp_path, plugins=plugins, parts=parts))
+
+
+def recorded(grid: Grid, database_file: Path) -> list[str]:
+    heard: list[str] = []
+    with open_database(database_file, create=True) as database:
+        save_grid(database, grid, Observer(warning=heard.append))
+    return heard
+
+
+def test_titles_are_recorded_with_the_grid(tmp_path: Path):
+    grid = load_grid(grid_file(tmp_path))
+    assert recorded(grid, tmp_path / "r.db") == []
+    with open_database(tmp_path / "r.db", readonly=True) as database:
+        titles = {(row.kind, row.name): row.title for row in database.parts()}
+    assert titles["method", "penalty"] == "A penalty" and titles["network", "plain"] == "Plain"
+
+
+def test_other_code_of_one_name_and_version_is_said(tmp_path: Path):
+    recorded(load_grid(grid_file(tmp_path / "a")), tmp_path / "r.db")
+    # The same code in another file, with a remark more, is the same code.
+    again = load_grid(grid_file(tmp_path / "b", "second", "others.py", PARTS + "# A remark.\n"))
+    assert recorded(again, tmp_path / "r.db") == []
+    edited = load_grid(grid_file(tmp_path / "c", "third", "edited.py", PARTS.replace("0.1", "0.2")))
+    lines = recorded(edited, tmp_path / "r.db")
+    assert len(lines) == 2 and all("edited.py:" in line and "others.py:" in line for line in lines)
+    assert "the method 'penalty' of version 1 is other code in this database" in lines[1]
+    raised = PARTS.replace("0.1", "0.3").replace('title = "A penalty"', "version = 2")
+    grid = load_grid(grid_file(tmp_path / "d", "fourth", "raised.py", raised))
+    with open_database(tmp_path / "r.db", readonly=True) as database:
+        # The network, in the same file, has other code around it.
+        assert [line.split("'")[1] for line in other_parts(database, grid)] == ["plain"]
+
+
+def test_plan_says_what_is_slow_and_what_is_other_code(tmp_path: Path):
+    recorded(load_grid(grid_file(tmp_path)), tmp_path / "results.db")
+    (tmp_path / "my_parts.py").write_text(PARTS.replace("0.1", "0.2").replace("\nfrom", "\nimport torch\nfrom", 1))
+    code = "from orchestrator.cli import main; main()"
+    command = [sys.executable, "-c", code, "plan", "mine.yaml", "--json"]
+    environment = {"PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert len(json.loads(done.stdout)["trials"]) == 2
+    assert "my_parts.py:2 imports torch at its top" in done.stderr
+    assert "the method 'penalty' of version 1 is other code in this database" in done.stderr
+
+
+def test_a_grid_whose_plugin_was_edited_since_is_not_run(tmp_path: Path):
+    grid = load_grid(grid_file(tmp_path))
+    (tmp_path / "my_parts.py").write_text(PARTS.replace("0.1", "0.2"))
+    with pytest.raises(PartError, match="is other code here than where the trial was planned"):
+        activate(replace(grid).plugins)
