@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.scheduler import Batch, Observer, make_ready, without_checkpoint
+from orchestrator.scheduler import Batch, Observer, make_ready, refuse_here, without_checkpoint
 
 if TYPE_CHECKING:
     from orchestrator.database import Database, Driver
@@ -134,6 +134,7 @@ def run_grid(
     before Ray starts.
     """
     from orchestrator.grid import load_grid
+    from orchestrator.planning import grid_notes
     from orchestrator.scheduler import check_trackers
     from trainer.plugins import activate
 
@@ -157,8 +158,12 @@ def run_grid(
             database.retry([trial.key for trial in grid.trials])
         plan = plan_of(grid, database)
         observer.planned(plan)
+        if plan.pending:
+            for fact in grid_notes(grid):
+                observer.warning(f"note: {fact}")
         if line := without_checkpoint(database, plan, settings):
             observer.warning(f"warning: {line}")
+        refuse_here([entry.trial for entry in plan.pending], settings)
         if unfinished := [entry.trial for entry in plan.entries if entry.status not in ("done", "failed")]:
             make_ready(unfinished, settings, observer)
         tried: set[str] = set()
@@ -277,6 +282,7 @@ def time_grid(
         database.release_stale()
         save_grid(database, grid, observer)
         trials = _one_seed_each(grid)
+        refuse_here(trials, settings)
         make_ready(trials, settings, observer)
         observer.note(
             f"timing {counted(len(trials), 'configuration')}, {warm_up} + {epochs} epochs each, one at a time"

@@ -62,9 +62,12 @@ def settled_heads(network: str, peer: str | None, heads: str, methods: str) -> s
                 ("network" if name == network else "peer") if by_default else "heads",
             )
         if comparing and kind not in NETWORKS[name].facts.comparable_heads:
+            able = ", ".join(other for other, part in NETWORKS.items() if part.facts.comparable_heads)
+            verb = "compares" if len(comparing) == 1 else "compare"
             raise problem(
-                f"the {kind!r} heads of {name} have features of another length than its own, and "
-                f"{' and '.join(comparing)} compares them; use another network",
+                f"{' and '.join(comparing)} {verb} the features of heads with the network's own, and those of "
+                f"{name} ({kind!r} heads) have another length; leave {name} out of these rows (`exclude`), or take "
+                f"a network that can: {able}",
                 "methods",
             )
     return str(kind)

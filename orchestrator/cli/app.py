@@ -49,8 +49,22 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    db: Annotated[
+        str | None,
+        typer.Option(
+            "--db", metavar="FILE|URL", parser=database_location, help="The results database, as behind the command."
+        ),
+    ] = None,
 ) -> None:
     """Take the options that stand before a command."""
+
+
+def database_before(context: typer.Context, parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Return the database given behind the command, else the one given before it, else that of the environment."""
+    before: str | None = context.find_root().params.get("db")
+    source = context.get_parameter_source(str(parameter.name))
+    given = source is not None and source.name == "COMMANDLINE"
+    return value if given or before is None else before
 
 
 def path(text: str | Path) -> Path:
@@ -85,6 +99,7 @@ DatabaseOption = Annotated[
         "--db",
         metavar="FILE|URL",
         parser=database_location,
+        callback=database_before,
         envvar="ORCHESTRATE_DB",
         help="The results database: an SQLite file or a PostgreSQL URL.",
     ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestrator.cli.app import DatabaseOption, DataRoot, app, database_location, errors, path
+from orchestrator.cli.app import DatabaseOption, DataRoot, app, database_before, database_location, errors, path
 from orchestrator.exit_codes import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ def doctor(
             "--db",
             metavar="FILE|URL",
             parser=database_location,
+            callback=database_before,
             help="Check this results database instead: every page of a file.",
         ),
     ] = None,

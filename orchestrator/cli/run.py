@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -86,7 +87,8 @@ def run(
     wait: Annotated[
         bool,
         typer.Option(
-            help="Wait for trials that another run on this PostgreSQL database has, and take over what it leaves."
+            help="On PostgreSQL, wait for trials that another run has, and take over what it leaves. An SQLite file "
+            "takes one run at a time: a second one ends at once with exit code 3."
         ),
     ] = True,
     wait_for_nodes: Annotated[
@@ -141,24 +143,29 @@ def plan(
     with errors():
         from orchestrator.console import print_plan
         from orchestrator.grid import load_grid, parse_settings
-        from orchestrator.planning import with_devices
+        from orchestrator.planning import grid_notes, unfit_lines, with_devices
         from orchestrator.run import leaving, other_parts, plan_of
-        from orchestrator.timing import gpus_here
+        from orchestrator.timing import gpus_here, processors
 
         loaded = load_grid(grid, parse_settings(settings or ()))
         with existing(db) as database:
-            if line := leaving(database, loaded):
-                typer.echo(f"note: {line}", err=True)
+            left = leaving(database, loaded)
             for note in other_parts(database, loaded):
                 typer.echo(f"warning: {note}", err=True)
             for note in (note for plugin in loaded.plugins for note in plugin.notes):
                 typer.echo(f"warning: {note}", err=True)
             planned = with_devices(plan_of(loaded, database), gpus_here())
             cost = _forecast(planned, database)
+        notes = [line for line in (left, *grid_notes(loaded)) if line]
+        # Of a cluster only its nodes can tell.
+        if not os.environ.get("RAY_ADDRESS"):
+            notes += unfit_lines(processors(), gpus_here(), [entry.trial for entry in planned.pending])
+        for line in notes:
+            typer.echo(f"note: {line}", err=True)
         if as_json:
             trials = [_planned_dict(entry) for entry in planned.entries]
             shown = {"trials": trials, "devices": planned.devices, "forecast": asdict(cost) if cost else None}
-            typer.echo(json.dumps(shown))
+            typer.echo(json.dumps(shown | {"notes": notes}))
         else:
             print_plan(planned, cost)
 

@@ -32,7 +32,9 @@ class Row:
     """Progress of one trial that has started."""
 
     device: str
-    began: float
+    # Seconds of its new epochs, as the database counts them: without the start of a process.
+    seconds: float = 0.0
+    # When it reported last, by the monotonic clock.
     last: float = 0.0
     # Restored epochs not reported yet.
     restored: int = 0
@@ -44,7 +46,7 @@ class Row:
     printed: float = 0.0
 
     def seconds_per_epoch(self) -> float | None:
-        return (self.last - self.began) / self.new_epochs if self.new_epochs else None
+        return self.seconds / self.new_epochs if self.new_epochs else None
 
 
 class Board:
@@ -74,7 +76,7 @@ class Board:
         self._estimate_again = 0.0
 
     def start(self, name: str, host: str, device: str) -> None:
-        self.rows[name] = Row(f"{device.split(' ')[0]} on {host}", time.monotonic())
+        self.rows[name] = Row(f"{device.split(' ')[0]} on {host}")
         self.slots = max(self.slots, self.counts()["running"])
 
     def record(self, name: str, result: EpochResult, quality: str) -> Row:
@@ -82,18 +84,19 @@ class Board:
         row.quality = quality
         row.last = time.monotonic()
         if result.restored:
-            row.began, row.restored = row.last, result.epoch + 1
+            row.restored = result.epoch + 1
             # Restored epochs arrive one by one, and a checkpoint holds hardly fewer epochs than were recorded.
             self.reached[name] = max(self.reached[name], row.restored)
         else:
             row.new_epochs += 1
+            row.seconds += result.seconds
             self.reached[name] = result.epoch + 1
         tests = [e for e in result.evaluations if e.split == "test" and e.classifier == "main"]
         row.error = tests[0].metrics.top1_error if tests else None
         return row
 
     def end(self, name: str, state: str, note: str = "") -> None:
-        row = self.rows.setdefault(name, Row("", time.monotonic()))
+        row = self.rows.setdefault(name, Row(""))
         row.state, row.note = state, note
 
     def counts(self) -> dict[str, int]:

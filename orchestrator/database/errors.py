@@ -93,8 +93,9 @@ class Busy(DatabaseError):
 
     exit_code = BUSY
 
-    def __init__(self, where: str, holder: Holder) -> None:
-        super().__init__(f"{where} is in use by {holder}. Wait until it ends, or stop that process")
+    def __init__(self, where: str, holder: Holder, *, file: bool = False) -> None:
+        only = ". An SQLite file takes one run at a time, and none waits for another; PostgreSQL takes several"
+        super().__init__(f"{where} is in use by {holder}. Wait until it ends, or stop that process{only * file}")
         self.holder = holder
 
 

@@ -34,7 +34,7 @@ def file_lock(path: Path, holder: Holder) -> Iterator[None]:
     """Lock `<database file>.lock`, which names the holder; raises Busy when another process has locked it."""
     lock = os.path.realpath(path) + ".lock"
     if lock in _held:
-        raise Busy(str(path), _held[lock])
+        raise Busy(str(path), _held[lock], file=True)
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except PermissionError as error:
@@ -52,7 +52,7 @@ def file_lock(path: Path, holder: Holder) -> Iterator[None]:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise Busy(str(path), _read_holder(descriptor)) from None
+                raise Busy(str(path), _read_holder(descriptor), file=True) from None
             raise DatabaseError(f"{path} cannot be locked: {NO_LOCKS} ({error.strerror})") from error
         _held[lock] = holder
         try:

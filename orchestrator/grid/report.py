@@ -13,6 +13,7 @@ from orchestrator.grid.problems import GridError, Place, Problem, joined
 from orchestrator.grid.reader import Reader
 from orchestrator.tables.placement import table_problems
 from orchestrator.tables.schema import RESERVED, TableSpec, parse_table
+from orchestrator.text import counted
 from trainer.config import TrainConfig
 from trainer.problems import shown, unknown
 
@@ -57,6 +58,13 @@ def read_report(
         if report["selection"] not in SELECTIONS and not _MEAN_LAST.fullmatch(str(selection.value)):
             what = unknown("selection", selection.plain(), [*SELECTIONS, "mean_last_K"], "; K is a number of epochs")
             reader.note(selection.place, "report.selection", what)
+        without = sum(config.validation == 0 for config in configs)
+        if report["selection"] == "best_val" and without:
+            what = f"chooses the epoch by validation images, and {counted(without, 'trial')} "
+            what += "holds out none" if without == 1 else "hold out none"
+            reader.note(
+                selection.place, "report.selection", f"best_val {what}; add validation: 5000, or so, to `fixed`"
+            )
     _check_tables(reader, tables, configs)
     return report
 

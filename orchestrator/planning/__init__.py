@@ -2,7 +2,9 @@
 
 from orchestrator.planning.canary import Footprint, canaries, canary_shape, packed_share, shape_of, trained_images
 from orchestrator.planning.estimate import Estimate, Measured, Work, interval, make_estimate
+from orchestrator.planning.fitting import amounts, asked, unfit, unfit_lines
 from orchestrator.planning.forecast import Forecast, as_measured, make_forecast
+from orchestrator.planning.notes import grid_notes
 from orchestrator.planning.plan import Plan, PlannedTrial, devices_line, is_interrupted, make_plan, with_devices
 
 __all__ = [
@@ -13,10 +15,13 @@ __all__ = [
     "Plan",
     "PlannedTrial",
     "Work",
+    "amounts",
     "as_measured",
+    "asked",
     "canaries",
     "canary_shape",
     "devices_line",
+    "grid_notes",
     "interval",
     "is_interrupted",
     "make_estimate",
@@ -25,5 +30,7 @@ __all__ = [
     "packed_share",
     "shape_of",
     "trained_images",
+    "unfit",
+    "unfit_lines",
     "with_devices",
 ]

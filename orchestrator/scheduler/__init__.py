@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address
     from orchestrator.scheduler.observer import Batch, Observer
     from orchestrator.scheduler.options import RunOptions
-    from orchestrator.scheduler.preflight import make_ready, without_checkpoint
+    from orchestrator.scheduler.preflight import make_ready, refuse_here, without_checkpoint
     from orchestrator.scheduler.recorder import CircuitOpen
     from orchestrator.scheduler.signals import Interrupted
     from orchestrator.scheduler.trackers import Tracker, TrackerError, check_trackers
@@ -27,6 +27,7 @@ __all__ = [
     "check_trackers",
     "cluster_address",
     "make_ready",
+    "refuse_here",
     "run_trials",
     "time_trials",
     "without_checkpoint",
@@ -46,6 +47,7 @@ _HOMES = {
     "check_trackers": ".trackers",
     "cluster_address": ".addresses",
     "make_ready": ".preflight",
+    "refuse_here": ".preflight",
     "run_trials": ".trials",
     "time_trials": ".trials",
     "without_checkpoint": ".preflight",

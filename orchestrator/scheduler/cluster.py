@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partialmethod
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from orchestrator.planning import amounts, asked, unfit
 from orchestrator.provenance import ROOT
 from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address, refuse_silent
 from orchestrator.scheduler.options import RunOptions
@@ -73,33 +74,27 @@ class Cluster:
         """Return the error message once a process of the private Ray has ended."""
         return self.guard.ended() if self.guard else None
 
-    def refuse_infeasible(self, shapes: dict[Resources, list[Trial]]) -> None:
+    def refuse_infeasible(self, trials: Sequence[Trial]) -> None:
         """Raise SchedulerError for resources that no node has: Tune would wait for ever."""
-        for shape, members in shapes.items():
-            if self._fits(shape):
-                continue
-            have = "; ".join(_amounts(node.get("CPU", 0), node.get("GPU", 0)) for node in self.nodes)
+        for shape, members in unfit(self.nodes, trials).items():
+            have = "; ".join(amounts(node.get("CPU", 0), node.get("GPU", 0)) for node in self.nodes)
             where = "or run where such a node is (--address)"
             if not self.private:
                 where = (
                     "or give --wait-for-nodes where such a node will join (an autoscaler starts one when it is asked)"
                 )
             raise SchedulerError(
-                f"{members[0].name} ({len(members)} such in all) asks for {_asked(shape)}, "
+                f"{members[0].name} ({len(members)} such in all) asks for {asked(shape)}, "
                 f"but no node has that much (nodes: {have or 'none'}); "
                 f"change `resources` in the grid file, {where}"
             )
 
-    def awaited(self, shapes: dict[Resources, list[Trial]]) -> list[str]:
+    def awaited(self, trials: Sequence[Trial]) -> list[str]:
         """Return a line for every request that no node can meet yet."""
         return [
-            f"waiting for a node with {_asked(shape)}: {counted(len(members), 'trial')}"
-            for shape, members in shapes.items()
-            if not self._fits(shape)
+            f"waiting for a node with {asked(shape)}: {counted(len(members), 'trial')}"
+            for shape, members in unfit(self.nodes, trials).items()
         ]
-
-    def _fits(self, shape: Resources) -> bool:
-        return sum(_places(node, shape) for node in self.nodes) >= shape.processes
 
     def device_model(self, gpu: bool) -> str | None:
         """Return the model of the device that trials will get; None where only the cluster can tell."""
@@ -114,21 +109,6 @@ class Cluster:
         if shape.gpu:
             return self.whole_gpu(shape)
         return replace(shape, cpu=max([shape.cpu, *(node.get("CPU", 0) // shape.processes for node in self.nodes)]))
-
-
-def _places(node: dict[str, float], shape: Resources) -> int:
-    """Return how many processes of this shape a node has room for."""
-    asked = {"CPU": shape.cpu, "GPU": shape.gpu}
-    return min(int(node.get(kind, 0) / amount) for kind, amount in asked.items() if amount)
-
-
-def _asked(shape: Resources) -> str:
-    per_process = _amounts(shape.cpu, shape.gpu or 0)
-    return f"{shape.processes} processes with {per_process} each" if shape.processes > 1 else per_process
-
-
-def _amounts(cpus: float, gpus: float) -> str:
-    return f"{counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}"
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,22 @@ def without_checkpoint(database: Database, plan: Plan, options: RunOptions) -> s
         f"no checkpoint in {options.checkpoints} of {counted(lost, 'interrupted trial')}: training starts again from "
         "the first epoch. If the run before had another --checkpoints, stop this one and give it again"
     )
+
+
+def refuse_here(trials: Sequence[Trial], options: RunOptions) -> None:
+    """Raise SchedulerError for trials that a private Ray on this machine could never hold, before it starts.
+
+    Starting Ray takes half a minute, and on a cluster only the nodes can tell.
+    """
+    from orchestrator.grid import placed
+    from orchestrator.scheduler.addresses import cluster_address
+    from orchestrator.scheduler.cluster import Cluster
+    from orchestrator.timing import gpus_here, processors
+
+    if options.wait_for_nodes or cluster_address(options.address or os.environ.get("RAY_ADDRESS")):
+        return
+    gpus = gpus_here()
+    Cluster([{"CPU": processors(), "GPU": gpus}], None).refuse_infeasible(placed(trials, gpus > 0))
 
 
 def make_ready(trials: Sequence[Trial], options: RunOptions, observer: Observer) -> None:

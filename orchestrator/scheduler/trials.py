@@ -98,12 +98,11 @@ def _placed(cluster: Cluster, trials: Sequence[Trial], observer: Observer) -> li
 
 
 def _refuse_infeasible(cluster: Cluster, trials: Sequence[Trial], options: RunOptions, observer: Observer) -> None:
-    shapes = _by_shape((trial.resources, trial) for trial in trials)
     if options.wait_for_nodes:
-        for line in cluster.awaited(shapes):
+        for line in cluster.awaited(trials):
             observer.note(line)
     else:
-        cluster.refuse_infeasible(shapes)
+        cluster.refuse_infeasible(trials)
 
 
 def _run_canaries(

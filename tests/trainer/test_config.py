@@ -332,7 +332,7 @@ def test_every_network_trains_by_default(network):
 
 @pytest.mark.parametrize("methods", [{"dcm": {}, "byot": {}}, {"dmfl": {}}])
 def test_methods_that_compare_features_refuse_heads_of_another_length(methods):
-    with pytest.raises(ValidationError, match="features of another length"):
+    with pytest.raises(ValidationError, match="features of heads"):
         TrainConfig(network="wrn28_10", methods=methods)
 
 

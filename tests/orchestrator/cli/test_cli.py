@@ -623,3 +623,35 @@ def test_plan_and_run_take_settings_and_the_database_keeps_them(here: Path):
     (here / "stored.yaml").write_text(text)
     with open_database("results.db", readonly=True) as database:
         assert [key for key, _ in database.grid_keys("nine")] == [t.key for t in load_grid("stored.yaml").trials]
+
+
+# The database before the command
+
+
+def test_the_database_may_be_named_before_the_command(here: Path, recorded, monkeypatch: pytest.MonkeyPatch):
+    recorded(db="one.db")
+    write_grid(here / "second.yaml", GRID | {"name": "second"})
+    recorded("second.yaml", db="two.db")
+
+    def named(*arguments: str) -> list[str]:
+        return [grid["name"] for grid in json.loads(orchestrate(*arguments).stdout)]
+
+    assert named("--db", "one.db", "status", "--json") == ["first"]
+    # The one behind the command counts, then the one before it, then the environment's.
+    assert named("--db", "one.db", "status", "--json", "--db", "two.db") == ["second"]
+    monkeypatch.setenv("ORCHESTRATE_DB", "two.db")
+    assert named("status", "--json") == ["second"] and named("--db", "one.db", "status", "--json") == ["first"]
+    assert "one.db is whole" in orchestrate("--db", "one.db", "doctor").output
+    for name in READERS | DRIVERS:
+        assert (
+            "missing/odd.db" in orchestrate("--db", "missing/odd.db", name, *(READERS | DRIVERS)[name]).output
+            or name == "plan"
+        )
+
+
+def test_a_second_run_on_a_file_is_told_that_none_waits(here: Path):
+    with open_database("results.db", create=True) as database, driver_lock(database, grid="other"):
+        message = refused("run", "first.yaml", code=3)
+    assert "An SQLite file takes one run at a time, and none waits for another; PostgreSQL takes several" in message
+    text = " ".join(orchestrate("run", "--help").output.split())
+    assert "An SQLite file takes one run at a time: a second one ends at once with exit code 3" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from io import StringIO
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -14,11 +15,17 @@ from orchestrator.console.live import Board
 from orchestrator.failures import Failure
 from orchestrator.planning import Measured, Plan, PlannedTrial
 from orchestrator.text import duration, size
-from tests.orchestrator.databases.samples import result
+from tests.orchestrator.databases import samples
+from trainer.results import EpochResult
 
 CONFIGS = {f"resnet18/pskd/seed{seed}": {"network": "resnet18", "epochs": 3, "seed": seed} for seed in range(4)}
 ONE, TWO, THREE, FOUR = CONFIGS
 FAILURE = Failure("code", "ValueError: [x] is bad\ntrace", "f" * 16)
+
+
+def result(epoch: int, seconds: float = 10.0, **changes: Any) -> EpochResult:
+    """An epoch that took so long."""
+    return samples.result(epoch, train_seconds=seconds, eval_seconds=0.0, data_seconds=0.0, **changes)
 
 
 class Clock:
@@ -127,7 +134,7 @@ def test_epochs_that_a_checkpoint_held_have_no_speed(clock):
         clock.now += 50
         observer.epoch(ONE, result(0, restored=True), "unknown")
         clock.now += 20
-        observer.epoch(ONE, result(1), "exclusive")
+        observer.epoch(ONE, result(1, 20.0), "exclusive")
     assert "epoch 2/3, top-1 error 25.00 %; about 20 s (19 s to 21 s) left for the grid" in console.file.getvalue()
 
 
@@ -172,6 +179,16 @@ def test_the_last_line_is_about_the_whole_grid(clock, others, words):
     assert console.file.getvalue().splitlines()[-1] == f"table1: {words}"
 
 
+def test_the_start_of_a_process_is_no_part_of_an_epochs_time(clock):
+    console = Console(file=StringIO(), width=110)
+    with run_display("g", {ONE: CONFIGS[ONE]}, console=console) as observer:
+        observer.started(ONE, "node1", "cpu")
+        # Importing PyTorch and reading the data takes as long as the epoch; `status` counts the epoch alone.
+        clock.now += 20
+        observer.epoch(ONE, result(0, 10.0), "exclusive")
+    assert "epoch 1/3, top-1 error 25.00 %; about 20 s (19 s to 21 s) left" in console.file.getvalue()
+
+
 def test_a_resumed_trial_is_told_from_where_it_goes_on(clock):
     console = Console(file=StringIO(), width=110)
     config = {ONE: {**CONFIGS[ONE], "epochs": 30}}
@@ -184,7 +201,7 @@ def test_a_resumed_trial_is_told_from_where_it_goes_on(clock):
             observer.epoch(ONE, result(epoch, restored=True), "unknown")
             observer.tick()
         clock.now += 2
-        observer.epoch(ONE, result(17, error=20.0), "exclusive")
+        observer.epoch(ONE, result(17, 2.0, error=20.0), "exclusive")
         clock.now += 20
         for epoch in range(18, 28):
             observer.epoch(ONE, result(epoch, error=20.0), "exclusive")
@@ -233,7 +250,7 @@ def table(clock: Clock, width: int, names: list[str]) -> list[str]:
             observer.started(name, "node1.example.org", "cuda:0 (H200)")
         clock.now += 60
         for name in names:
-            observer.epoch(name, result(0), "exclusive")
+            observer.epoch(name, result(0, 60.0), "exclusive")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
     return [line.rstrip() for line in text[text.rindex("trial ") : text.index("\ng: ")].splitlines()]
 

@@ -363,7 +363,8 @@ def test_defaults_of_resources_and_report():
 
 @pytest.mark.parametrize("selection", ["best_test", "best_val", "last", "mean_last_5"])
 def test_selection_rules(selection):
-    assert load({"report": {"selection": selection}}).report["selection"] == selection
+    grid = load({"fixed": {"validation": 300}, "report": {"selection": selection}})
+    assert grid.report["selection"] == selection
 
 
 def test_optimizers_and_schedules_are_axes_with_readable_names():

@@ -140,11 +140,11 @@ def cluster(*nodes: dict[str, float]) -> Cluster:
 
 def test_processes_may_be_spread_over_nodes_but_each_must_have_its_place() -> None:
     shape = Resources(gpu=1, cpu=8, processes=4)
-    trial: Any = type("Trial", (), {"name": "imagenet/pskd"})
+    trial: Any = type("Trial", (), {"name": "imagenet/pskd", "resources": shape})
     two_nodes = cluster({"CPU": 64, "GPU": 2}, {"CPU": 16, "GPU": 8})
-    two_nodes.refuse_infeasible({shape: [trial]})
+    two_nodes.refuse_infeasible([trial])
     with pytest.raises(SchedulerError, match="4 processes with 8 CPUs and 1 GPU each"):
-        cluster({"CPU": 64, "GPU": 3}, {"CPU": 7, "GPU": 8}).refuse_infeasible({shape: [trial]})
+        cluster({"CPU": 64, "GPU": 3}, {"CPU": 7, "GPU": 8}).refuse_infeasible([trial])
 
 
 def test_measured_alone_the_processes_fill_the_machine() -> None:
