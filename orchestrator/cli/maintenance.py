@@ -67,7 +67,7 @@ def backup(
     epilog="Example: `orchestrate forget quickstart --trials`",
 )
 def forget(
-    grid: Annotated[str, typer.Argument(metavar="NAME", help="The grid's name, as `status` shows it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The grid's name, as `status` shows it.")],
     trials: Annotated[
         bool, typer.Option("--trials", help="Remove as well its trials that no other grid has, with their results.")
     ] = False,
@@ -86,11 +86,11 @@ def forget(
         from orchestrator.forgetting import backup_name, checkpoints_of, outline
         from orchestrator.run import driven
 
-        with driven(db, grid, terminal(), create=False) as (database, _):
+        with driven(db, name, terminal(), create=False) as (database, _):
             database.release_stale()
-            extent = database.extent(grid)
+            extent = database.extent(name)
             checkpoints, notes = checkpoints_of(database, extent) if trials else ([], [])
-            for line in (*outline(grid, extent, checkpoints, trials=trials), *notes):
+            for line in (*outline(name, extent, checkpoints, trials=trials), *notes):
                 typer.echo(line)
             if not yes:
                 if not sys.stdin.isatty():
@@ -98,11 +98,11 @@ def forget(
                 if not typer.confirm("Remove this?"):
                     typer.echo("nothing was removed")
                     raise typer.Exit(DONE)
-            copied = database.back_up(backup_name(database, grid))
-            database.forget(grid, trials=trials)
+            copied = database.back_up(backup_name(database, name))
+            database.forget(name, trials=trials)
             for line in (line for leftovers in checkpoints for line in leftovers.remove()):
                 typer.echo(f"warning: {line}", err=True)
-            typer.echo(f"{grid} is removed from {database.where}; the database of before is {copied.path}")
+            typer.echo(f"{name} is removed from {database.where}; the database of before is {copied.path}")
 
 
 def _damaged(database: Database, problems: list[str]) -> DatabaseError:

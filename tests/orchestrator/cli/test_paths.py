@@ -31,7 +31,10 @@ WORDS = {
     "--grid",
     "--selection",
     "--format",
+    "--set",
+    "--order",
     "cell",
+    "name",
 }
 ALL = [
     pytest.param(command, parameter, id=f"{name} {parameter.opts[0]}")
@@ -62,7 +65,9 @@ def parsed(command: Any, parameter: Any, value: str) -> str:
     option = parameter.opts[0]
     needed = [value if each is parameter else "x" for each in command.params if not each.opts[0].startswith("-")]
     given = [f"{option}={value}", *needed] if option.startswith("-") else needed
-    return str(command.make_context("it", given).params[parameter.name])
+    taken = command.make_context("it", given).params[parameter.name]
+    # An option that may be repeated gives a list.
+    return str(taken[0] if isinstance(taken, list | tuple) else taken)
 
 
 @pytest.mark.parametrize(("command", "parameter"), ALL)
