@@ -63,6 +63,43 @@ def backup(
 
 
 @app.command(
+    short_help="Put several databases together in a new file.",
+    epilog="Example: `orchestrate merge all.db laptop.db server.db`, then `orchestrate report --db all.db`",
+)
+def merge(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", parser=path, help="The new file; one that exists is not overwritten.")
+    ],
+    databases: Annotated[list[str], typer.Argument(metavar="DB...", help="The databases, each a path or a URL.")],
+) -> None:
+    """Put the grids, trials and results of several databases together in a new SQLite file, for one report on all.
+
+    A trial that several have is one there: the first that is done. A grid that several have gets the trials of all. The
+    databases stay as they are.
+    """
+    with errors():
+        from orchestrator.database import open_database
+        from orchestrator.text import counted
+
+        first, *others = databases
+        with open_database(first, readonly=True) as database:
+            database.back_up(file)
+        try:
+            with open_database(file) as target:
+                for other in others:
+                    with open_database(other, readonly=True) as database:
+                        added = target.add(database)
+                    shared = f"; {counted(added.shared, 'trial')} in both" if added.shared else ""
+                    what = f"{counted(added.grids, 'grid')}, {counted(added.trials, 'trial')}"
+                    typer.echo(f"added from {database.where}: {what}, {counted(added.attempts, 'attempt')}{shared}")
+        except BaseException:
+            # Half of what was asked for looks like the whole of it.
+            file.unlink(missing_ok=True)
+            raise
+        typer.echo(f"{file} has them all")
+
+
+@app.command(
     short_help="Remove a grid from the database, after a backup.",
     epilog="Example: `orchestrate forget quickstart --trials`",
 )

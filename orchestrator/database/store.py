@@ -22,6 +22,7 @@ from orchestrator.records import AttemptRow, Extent, FailureRow, GridRow, Measur
 if TYPE_CHECKING:
     from orchestrator.database.backends.postgresql import LockedSession
     from orchestrator.database.backup import Copied
+    from orchestrator.database.merge import Merged
     from orchestrator.records import Driver, Living
     from trainer.results import EpochResult
 
@@ -259,6 +260,13 @@ class Database:
         return self._read(lambda connection: progress.measured(connection, purposes))
 
     # Copies and checks
+
+    def add(self, other: Database) -> Merged:
+        """Add the grids, trials and results of another database; see `merge.merge_into`."""
+        from orchestrator.database.merge import merge_into
+
+        with described(self.where), other.reading() as source, self.engine.begin() as connection:
+            return merge_into(connection, source)
 
     def back_up(self, target: Path) -> Copied:
         """Copy the whole database into a new SQLite file, also while a run writes; see `backup.back_up_to`."""

@@ -1,0 +1,155 @@
+"""Add what another database holds to a copy of one, so that one report has the grids of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, insert, select, update
+
+from orchestrator.database.models import Attempt, AttemptPart, Base, Epoch, Evaluation, Grid, GridTrial, Part, Trial
+
+# How many rows are held in memory at once.
+BATCH = 2000
+# Rows that are one in both databases when these columns are equal.
+_IDENTITY: Mapping[Any, tuple[str, ...]] = {
+    Grid: ("name",),
+    Trial: ("key",),
+    Part: ("kind", "name", "version", "digest"),
+}
+
+
+@dataclass
+class Merged:
+    """Counts of what was added, and of trials that both databases have, of which the finished one stays."""
+
+    grids: int = 0
+    trials: int = 0
+    shared: int = 0
+    attempts: int = 0
+
+
+@dataclass
+class _Merging:
+    source: Connection
+    target: Connection
+    merged: Merged = field(default_factory=Merged)
+    # The new ids of rows by table and old id; a trial that stays as it is in the target takes no attempts over.
+    ids: dict[str, dict[int, int]] = field(default_factory=dict)
+    kept: set[int] = field(default_factory=set)
+    numbers: dict[int, int] = field(default_factory=dict)
+
+    def merge(self) -> Merged:
+        for model in (Grid, Trial, Part):
+            self._named(model)
+        self._members()
+        for table in (Attempt.__table__, AttemptPart.__table__, Epoch.__table__, Evaluation.__table__):
+            self._copy(table)
+        self._copy(Base.metadata.tables["metric_values"])
+        return self.merged
+
+    def _named(self, model: Any) -> None:
+        """Take over rows that have a name of their own, or learn their ids where the target has them."""
+        table, names = model.__table__, _IDENTITY[model]
+        present = {tuple(row[name] for name in names): row for row in _rows(self.target, table)}
+        ids = self.ids.setdefault(table.name, {})
+        following = _next_id(self.target, table)
+        fresh = []
+        for row in _rows(self.source, table):
+            old = present.get(tuple(row[name] for name in names))
+            if old is None:
+                values = row | {"id": following}
+                fresh.append(values | ({"state": _settled(row), "driver": None} if model is Trial else {}))
+                ids[row["id"]] = following
+                following += 1
+            else:
+                ids[row["id"]] = old["id"]
+                if model is Trial:
+                    self._shared(row, old)
+        _insert(self.target, table, fresh)
+        self.merged.grids += len(fresh) if model is Grid else 0
+        self.merged.trials += len(fresh) if model is Trial else 0
+
+    def _shared(self, row: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+        """Keep the target's trial, unless the source's alone is done: then it takes the place, and no epoch is lost."""
+        self.merged.shared += 1
+        if row["state"] != "done" or old["state"] == "done":
+            self.kept.add(row["id"])
+            return
+        values = {"state": "done", "driver": None, "finished": row["finished"]}
+        self.target.execute(update(Trial).where(Trial.id == old["id"]).values(values))
+        self.target.execute(update(Epoch).where(Epoch.trial_id == old["id"]).values(accepted=None))
+        last = self.target.scalar(select(func.max(Attempt.number)).where(Attempt.trial_id == old["id"]))
+        self.numbers[old["id"]] = last or 0
+
+    def _members(self) -> None:
+        """Take over which trials a grid has; a grid that both have gets the trials of both."""
+        table = GridTrial.__table__
+        have = {(row["grid_id"], row["trial_id"]) for row in _rows(self.target, table)}
+        names = {(row["grid_id"], row["name"]) for row in _rows(self.target, table)}
+        last = {
+            grid: position
+            for grid, position in self.target.execute(
+                select(GridTrial.grid_id, func.max(GridTrial.position)).group_by(GridTrial.grid_id)
+            )
+        }
+        fresh = []
+        for row in _rows(self.source, table):
+            grid, trial = self.ids["grids"][row["grid_id"]], self.ids["trials"][row["trial_id"]]
+            if (grid, trial) not in have:
+                name = row["name"] if (grid, row["name"]) not in names else f"{row['name']}-{trial}"
+                position = row["position"] + last.get(grid, -1) + 1
+                fresh.append({"grid_id": grid, "trial_id": trial, "position": position, "name": name})
+        _insert(self.target, table, fresh)
+
+    def _copy(self, table: Any) -> None:
+        """Take over the rows of a table that belong to rows taken over before, with new ids."""
+        ids = self.ids.setdefault(table.name, {})
+        belongs = {key.parent.name: key.column.table.name for key in table.foreign_keys}
+        following = _next_id(self.target, table) if "id" in table.c else 0
+        fresh: list[dict[str, Any]] = []
+        for row in _rows(self.source, table):
+            if row.get("trial_id") in self.kept or any(row[name] not in self.ids[of] for name, of in belongs.items()):
+                continue
+            values = row | {name: self.ids[of][row[name]] for name, of in belongs.items()}
+            if "id" in row:
+                ids[row["id"]] = values["id"] = following
+                following += 1
+            if table is Attempt.__table__:
+                values |= {"number": row["number"] + self.numbers.get(values["trial_id"], 0)}
+                values |= {"outcome": row["outcome"] or "lost", "driver": None}
+                self.merged.attempts += 1
+            fresh.append(values)
+            if len(fresh) >= BATCH:
+                _insert(self.target, table, fresh)
+                fresh = []
+        _insert(self.target, table, fresh)
+
+
+def merge_into(target: Connection, source: Connection) -> Merged:
+    """Add all grids, trials and results of one database to another, in the target's transaction.
+
+    A trial that both have is one: the target's, or the source's where that alone is done. What runs in the source
+    waits in the target, as after a crash.
+    """
+    return _Merging(source, target).merge()
+
+
+def _settled(row: Mapping[str, Any]) -> str:
+    return "pending" if row["state"] == "running" else str(row["state"])
+
+
+def _next_id(connection: Connection, table: Table) -> int:
+    return int(connection.scalar(select(func.max(table.c.id))) or 0) + 1
+
+
+def _rows(connection: Connection, table: Any) -> Iterator[dict[str, Any]]:
+    order = list(table.primary_key.columns)
+    for row in connection.execution_options(stream_results=True).execute(select(table).order_by(*order)):
+        yield dict(row._mapping)
+
+
+def _insert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(insert(table), rows)
