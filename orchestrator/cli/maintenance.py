@@ -70,7 +70,10 @@ def merge(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", parser=path, help="The new file; one that exists is not overwritten.")
     ],
-    databases: Annotated[list[str], typer.Argument(metavar="DB...", help="The databases, each a path or a URL.")],
+    databases: Annotated[
+        list[str],
+        typer.Argument(metavar="DB...", parser=database_location, help="The databases, each a path or a URL."),
+    ],
 ) -> None:
     """Put the grids, trials and results of several databases together in a new SQLite file, for one report on all.
 
