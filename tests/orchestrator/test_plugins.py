@@ -15,6 +15,8 @@ from orchestrator import load_grid, open_database
 from orchestrator.grid import Grid, GridError
 from orchestrator.run import other_parts, save_grid
 from orchestrator.scheduler import Observer
+from orchestrator.worker.attempt import attempt
+from orchestrator.worker.job import Job
 from trainer.parts import METHODS, PartError
 from trainer.plugins import activate, load_plugins
 
@@ -142,3 +144,26 @@ def test_a_grid_whose_plugin_was_edited_since_is_not_run(tmp_path: Path):
     (tmp_path / "my_parts.py").write_text(PARTS.replace("0.1", "0.2"))
     with pytest.raises(PartError, match="is other code here than where the trial was planned"):
         activate(replace(grid).plugins)
+
+
+def test_a_worker_with_other_code_refuses_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    grid = load_grid(grid_file(tmp_path))
+    (plugin,) = grid.plugins
+    missing = replace(plugin, digest="0" * 64)
+    for given, words in ((missing, "cannot be loaded"), (replace(missing, module="my_parts"), "is other code here")):
+        job = Job(
+            key="0" * 64,
+            name="mine/trial",
+            config=grid.trials[1].config.model_dump(mode="json"),
+            cpus=1,
+            gpus=0,
+            data_root=str(tmp_path),
+            checkpoint=None,
+            checkpoint_seconds=None,
+            log_folder=str(tmp_path / "logs"),
+            code_sha256="",
+            plugins=(given.to_dict(),),
+        )
+        failure = attempt(job, pytest.fail)
+        assert failure is not None and failure.error_class == "code" and words in failure.message, failure
