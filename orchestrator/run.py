@@ -339,7 +339,12 @@ def _part_rows(grid: Grid) -> list[PartRow]:
     """Return the parts that the trials of a grid use, as the database keeps them."""
     from orchestrator.records import PartRow
 
-    used = {part: None for trial in grid.trials for part in trial.config.parts()}
+    configs = [trial.config for trial in grid.trials]
+    # Of the many trials of a grid, few differ in these.
+    kinds = {
+        (*config.methods, config.network, config.peer, config.dataset, config.ood_dataset): config for config in configs
+    }
+    used = {part: None for config in kinds.values() for part in config.parts()}
     return [
         PartRow(part.kind, part.name, part.version, part.title, part.to_dict(), part.digest, part.source)
         for part in used

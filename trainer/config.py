@@ -38,7 +38,7 @@ from trainer.networks import head_count
 from trainer.networks.library import LIBRARIES
 from trainer.objective import build_methods
 from trainer.parts import DATASETS as DATA
-from trainer.parts import METHODS, NETWORKS, Part, PartError
+from trainer.parts import METHODS, NETWORKS, Part, PartError, remembered
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
 from trainer.recipe import OPTIMIZERS, SCHEDULES, build_part, named
 
@@ -301,7 +301,8 @@ class TrainConfig(BaseModel):
         A field added later with a default leaves every earlier key as it was. The version of a part counts where the
         part is used, unless it is 1.
         """
-        versions = {f"{part.kind} {part.name}": part.version for part in self.parts() if part.version != 1}
+        used = self.parts() if _any_later_version() else []
+        versions = {f"{part.kind} {part.name}": part.version for part in used if part.version != 1}
         identity = {"version": CONFIG_VERSION, **self.science(), **({"parts": versions} if versions else {})}
         return hashlib.sha256(canonical(identity).encode()).hexdigest()
 
@@ -317,6 +318,12 @@ def _not_finite(value: float | str) -> bool:
         return not math.isfinite(float(value))
     except ValueError:
         return False
+
+
+@remembered
+def _any_later_version() -> bool:
+    """Return whether any part has another version than 1: grids have many keys, and seldom such a part."""
+    return any(part.version != 1 for registry in (METHODS, NETWORKS, DATA) for part in registry.values())
 
 
 _DEFAULTS: dict[str, Any] = {
