@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from orchestrator.database import Database, Driver
     from orchestrator.grid import Grid, Trial
     from orchestrator.planning import Plan
-    from orchestrator.records import PartRow
     from orchestrator.scheduler import RunOptions
 
 # How often, in seconds, to poll other drivers.
@@ -135,15 +134,14 @@ def run_grid(
     """
     from orchestrator.grid import load_grid
     from orchestrator.planning import grid_notes
+    from orchestrator.planning.parts import ready_parts
     from orchestrator.scheduler import check_trackers
-    from trainer.plugins import activate
 
     observer = observer or Observer()
     check_trackers(options.get("trackers", ()))
     if isinstance(grid, (str, Path)):
         grid = load_grid(grid)
-    # Another grid may have been loaded since.
-    activate(grid.plugins)
+    ready_parts(grid)
     settings = run_options(
         grid.name, db, data_root, address, checkpoints, grid.settings, plugins=grid.plugins, **options
     )
@@ -270,13 +268,13 @@ def time_grid(
     `epochs` are measured after `warm_up` others. The other arguments, and the errors, are those of `run_grid`.
     """
     from orchestrator.grid import load_grid
+    from orchestrator.planning.parts import ready_parts
     from orchestrator.text import counted
-    from trainer.plugins import activate
 
     observer = observer or Observer()
     if isinstance(grid, (str, Path)):
         grid = load_grid(grid)
-    activate(grid.plugins)
+    ready_parts(grid)
     settings = run_options(grid.name, db, data_root, address, given=grid.settings, plugins=grid.plugins)
     with driven(db, grid.name, observer, create=True) as (database, _):
         database.release_stale()
@@ -317,49 +315,16 @@ def leaving(database: Database | None, grid: Grid) -> str | None:
     )
 
 
-def other_parts(database: Database | None, grid: Grid) -> list[str]:
-    """Return a line for every part of one's own whose name and version another code has in the database."""
-    if database is None or not grid.plugins:
-        return []
-    own = {str(path) for plugin in grid.plugins for path in plugin.paths}
-    stored = {(row.kind, row.name, row.version): row for row in database.parts()}
-    lines = []
-    for row in _part_rows(grid):
-        other = stored.get((row.kind, row.name, row.version))
-        if other is not None and other.digest != row.digest and row.source.rpartition(":")[0] in own:
-            lines.append(
-                f"the {row.kind} {row.name!r} of version {row.version} is other code in this database "
-                f"({other.source} {other.digest[:8]}, here {row.source} {row.digest[:8]}); raise its version, or give "
-                "one of them another name"
-            )
-    return lines
-
-
-def _part_rows(grid: Grid) -> list[PartRow]:
-    """Return the parts that the trials of a grid use, as the database keeps them."""
-    from orchestrator.records import PartRow
-
-    configs = [trial.config for trial in grid.trials]
-    # Of the many trials of a grid, few differ in these.
-    kinds = {
-        (*config.methods, config.network, config.peer, config.dataset, config.ood_dataset): config for config in configs
-    }
-    used = {part: None for config in kinds.values() for part in config.parts()}
-    return [
-        PartRow(part.kind, part.name, part.version, part.title, part.to_dict(), part.digest, part.source)
-        for part in used
-    ]
-
-
 def save_grid(database: Database, grid: Grid, observer: Observer) -> None:
-    """Store a grid and its trials; warn of those with results that are no longer of it."""
+    """Store a grid, its trials and their parts; warn of trials with results that are no longer of it."""
+    from orchestrator.planning.parts import other_parts, part_rows
     from orchestrator.storage import absolute
 
     if line := leaving(database, grid):
         observer.warning(f"note: {line}")
-    for line in other_parts(database, grid):
+    for line in other_parts(grid, database.parts()):
         observer.warning(f"warning: {line}")
-    database.record_parts(_part_rows(grid))
+    database.record_parts(part_rows(grid))
     trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
     database.save_grid(grid.name, absolute(grid.source), grid.text, grid.report, trials)
 

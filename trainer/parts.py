@@ -56,6 +56,11 @@ class Part(Generic[Facts]):
     own_files: tuple[Path, ...] | None = None
 
     @property
+    def ships(self) -> bool:
+        """Return whether the part is of the trainer or of a library, and of no plug-in."""
+        return self.own_files is not None or Path(__file__).parent in self.file.parents
+
+    @property
     def source(self) -> str:
         """Return the file and the line where the part was registered."""
         return str(self.file) if self.line is None else f"{self.file}:{self.line}"

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import load_grid, open_database
+from orchestrator import load_grid, open_database, run_grid
 from orchestrator.grid import Grid, GridError
-from orchestrator.run import other_parts, save_grid
+from orchestrator.planning.parts import other_parts
+from orchestrator.run import save_grid
 from orchestrator.scheduler import Observer
 from orchestrator.worker.attempt import attempt
 from orchestrator.worker.job import Job
-from trainer.parts import METHODS, PartError
+from trainer.parts import METHODS, NETWORKS, PartError, network
 from trainer.plugins import activate, load_plugins
 
 PARTS = """
@@ -124,7 +125,7 @@ def test_other_code_of_one_name_and_version_is_said(tmp_path: Path):
     grid = load_grid(grid_file(tmp_path / "d", "fourth", "raised.py", raised))
     with open_database(tmp_path / "r.db", readonly=True) as database:
         # The network, in the same file, has other code around it.
-        assert [line.split("'")[1] for line in other_parts(database, grid)] == ["plain"]
+        assert [line.split("'")[1] for line in other_parts(grid, database.parts())] == ["plain"]
 
 
 def test_plan_says_what_is_slow_and_what_is_other_code(tmp_path: Path):
@@ -137,6 +138,19 @@ def test_plan_says_what_is_slow_and_what_is_other_code(tmp_path: Path):
     assert len(json.loads(done.stdout)["trials"]) == 2
     assert "my_parts.py:2 imports torch at its top" in done.stderr
     assert "the method 'penalty' of version 1 is other code in this database" in done.stderr
+
+
+def test_a_part_that_no_plugin_brings_is_refused_before_anything_runs(tmp_path: Path):
+    path = tmp_path / "loose.yaml"
+    path.write_text("name: loose\nfixed: {dataset: digits, network: loose}\ngrid: {methods: [baseline]}\n")
+    with NETWORKS.apart():
+        network("loose")(lambda num_classes: None)
+        grid = load_grid(path)
+        with pytest.raises(
+            PartError, match=r"the network 'loose' is registered in .*test_plugins\.py:\d+, which no plug"
+        ):
+            run_grid(grid, tmp_path / "r.db")
+    assert not (tmp_path / "r.db").exists()
 
 
 def test_a_grid_whose_plugin_was_edited_since_is_not_run(tmp_path: Path):
