@@ -1,4 +1,4 @@
-"""The database as tidy files: grids, trials, attempts, epochs, losses and evaluations."""
+"""The database as tidy files: grids, trials, attempts, parts, epochs, losses and evaluations."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ TRIALS = {
 
 
 def export(database: Database, out: Path, format: str = "csv", grids: Sequence[str] | None = None) -> list[Path]:
-    """Write a file each of grids, trials, attempts, accepted epochs, losses and evaluations, and return the paths.
+    """Write a file each of grids, trials, attempts, their parts, accepted epochs, losses and evaluations.
 
     One row per observation, joined by the trial's `key`, the `attempt` and the `epoch`, counted from 1; a
     configuration's fields are columns of the trials, and the grids' file says which trials each has, by name, in its
-    order. With `grids` it is these grids and their trials alone. Raises ReportError for an unknown format or grid and
-    for a folder that cannot be written.
+    order. With `grids` it is these grids and their trials alone. Returns the paths. Raises ReportError for an unknown
+    format or grid and for a folder that cannot be written.
     """
     if format not in FORMATS:
         raise ReportError(f"unknown format {format!r}; allowed: {', '.join(FORMATS)}")

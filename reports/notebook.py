@@ -22,8 +22,9 @@ from reports.table import Table
 if TYPE_CHECKING:
     from orchestrator.database import Database
 
-# What made a number: the device, the commit (`dirty` with uncommitted changes), and the digest of the trainer's code.
-ORIGIN = ("host", "device", "commit", "dirty", "code_digest")
+# What made a number: the device, the commit (`dirty` with uncommitted changes), the digest of the trainer's code, and
+# the fingerprint of the data.
+ORIGIN = ("host", "device", "commit", "dirty", "code_digest", "data_sha256")
 
 
 def open_results(db: str | Path = "results.db") -> StoredResults:
@@ -71,6 +72,12 @@ class StoredResults:
         """Return a row per attempt of a trial, whatever its purpose: host, device, times (UTC), outcome, code."""
         with self.reading() as database:
             return _frame(database, "attempts")
+
+    @property
+    def parts(self) -> pd.DataFrame:
+        """Return a row per part of an attempt, such as a method or a network: its version and its code's digest."""
+        with self.reading() as database:
+            return _frame(database, "parts")
 
     @property
     def epochs(self) -> pd.DataFrame:

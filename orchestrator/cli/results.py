@@ -208,7 +208,7 @@ def export(
     format: Annotated[str, typer.Option(metavar="FORMAT", help="csv or parquet.")] = "csv",
     grid: GridNames = None,
 ) -> None:
-    """Write the database as tidy files: grids, trials, attempts, epochs, losses and evaluations.
+    """Write the database as tidy files: grids, trials, attempts, parts, epochs, losses and evaluations.
 
     The column `epoch` counts from 1. With `--grid` the files have that grid and its trials alone.
     """

@@ -24,6 +24,7 @@ from sqlalchemy import (
     values,
 )
 
+from orchestrator.database import models
 from orchestrator.database.models import ACCEPTED, MAIN_TEST, Attempt, Epoch, Evaluation, Grid, GridTrial, Trial
 
 METRICS = ("top1_error", "top5_error", "nll", "ece", "aurc", "ood_auroc")
@@ -270,7 +271,7 @@ def attempts(connection: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:
 
 
 def export_statements(grid_ids: Sequence[int] | None = None) -> dict[str, Select[Any]]:
-    """Return one statement per tidy file: trials of grids by name, trials, attempts, epochs, losses, evaluations.
+    """Return one statement per tidy file: trials of grids by name, trials, attempts, their parts, epochs and so on.
 
     They are of all grids and trials, or of these grids and their trials; epochs are the accepted ones.
     """
@@ -289,7 +290,7 @@ def export_statements(grid_ids: Sequence[int] | None = None) -> dict[str, Select
         .join(Grid, Grid.id == GridTrial.grid_id)
         .order_by(Grid.id, GridTrial.position)
     )
-    statements: dict[str, Select[Any]] = {
+    statements: dict[str, Any] = {
         "grids": grids,
         "trials": select(Trial.key, Trial.state, Trial.finished, Trial.config).order_by(Trial.id),
         "attempts": select(
@@ -305,9 +306,20 @@ def export_statements(grid_ids: Sequence[int] | None = None) -> dict[str, Select
             environment["commit"].as_string().label("commit"),
             environment["dirty"].as_boolean().label("dirty"),
             environment["code_digest"].as_string().label("code_digest"),
+            Attempt.data_sha256,
         )
         .join(Attempt, Attempt.trial_id == Trial.id)
         .order_by(Attempt.trial_id, Attempt.number),
+        "parts": select(
+            Trial.key,
+            Attempt.number.label("attempt"),
+            *(models.Part.kind, models.Part.name, models.Part.version),
+            *(models.Part.title, models.Part.digest, models.Part.source),
+        )
+        .join(Attempt, Attempt.trial_id == Trial.id)
+        .join(models.AttemptPart, models.AttemptPart.attempt_id == Attempt.id)
+        .join(models.Part, models.Part.id == models.AttemptPart.part_id)
+        .order_by(Attempt.trial_id, Attempt.number, models.Part.kind, models.Part.name),
         "epochs": select(Trial.key, counted_epoch, Attempt.number.label("attempt"), *epochs)
         .join(Epoch, Epoch.trial_id == Trial.id)
         .join(Attempt, Attempt.id == Epoch.attempt_id)

@@ -12,6 +12,7 @@ from pandas.testing import assert_frame_equal
 
 import orchestrator
 from orchestrator.database import Database, DatabaseError, open_database
+from orchestrator.records import PartRow
 from reports import ReportError, export, open_results, write_report
 from reports.notebook import StoredResults
 from tests.orchestrator.databases.samples import config, result, start
@@ -62,6 +63,22 @@ def test_frames_say_what_was_trained_and_by_which_code(tmp_path: Path):
         assert str(frame["dirty"].dtype) == "boolean" and str(frame["attempt"].dtype) == "Int64"
     assert set(results.epochs["network"]) == {"resnet18"} and set(results.evaluations["network"]) == {0}
     assert results.attempts["purpose"].tolist() == ["train", "train", "time"]
+    assert results.trials["data_sha256"].isna().all() and str(results.trials["data_sha256"].dtype) == "str"
+
+
+def test_parts_stand_beside_the_attempt_that_used_them(tmp_path: Path):
+    row = PartRow("method", "pskd", 2, "PS-KD", {}, "d" * 64, "pskd.py:7")
+    with open_database(tmp_path / "r.db", create=True) as database:
+        database.save_grid("g", "g.yaml", "", {}, [("0" * 64, config("resnet18", "pskd", 0), "t")])
+        start(database, "0" * 64)
+        database.record_parts([row], start(database, "0" * 64))
+    parts = open_results(tmp_path / "r.db").parts
+    assert parts.to_dict("records") == [
+        {
+            **{"key": "0" * 64, "attempt": 2, "kind": "method", "name": "pskd", "version": 2},
+            **{"title": "PS-KD", "digest": "d" * 64, "source": "pskd.py:7"},
+        }
+    ]
 
 
 def test_columns_have_types(results: StoredResults):

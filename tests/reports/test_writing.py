@@ -243,16 +243,17 @@ def test_export_is_tidy_and_complete(database, tmp_path):
     frames = {}
     for format in ("csv", "parquet"):
         paths = export(database, tmp_path / format, format)
-        names = ("grids", "trials", "attempts", "epochs", "losses", "evaluations")
+        names = ("grids", "trials", "attempts", "parts", "epochs", "losses", "evaluations")
         assert [path.name for path in paths] == [f"{name}.{format}" for name in names]
         read = pd.read_csv if format == "csv" else pd.read_parquet
         frames[format] = {path.stem: read(path) for path in paths}
-    grids, trials_, attempts, epochs, losses, evaluations = frames["parquet"].values()
+    grids, trials_, attempts, parts, epochs, losses, evaluations = frames["parquet"].values()
     assert len(trials_) == 77 and {"network", "seed", "methods", "width"} <= set(trials_.columns)
     assert set(grids["key"]) == set(trials_["key"]) and not grids.duplicated(["grid", "trial"]).any()
     assert set(epochs["key"]) <= set(trials_["key"]) and not epochs.duplicated(["key", "epoch"]).any()
     assert not evaluations.duplicated(["key", "epoch", "network", "classifier", "split"]).any()
     assert not losses.duplicated(["key", "epoch", "term"]).any()
+    assert not parts.duplicated(["key", "attempt", "kind", "name"]).any()
     assert not attempts.duplicated(["key", "attempt"]).any()
     assert len(epochs.merge(attempts, on=["key", "attempt"])) == len(epochs)
     assert {"baseline", "byot", "byot+pskd"} < set(trials_["methods"])
@@ -271,9 +272,9 @@ def test_an_empty_database_exports_headings(tmp_path):
         for format in ("csv", "parquet"):
             paths = export(database, tmp_path, format)
     heads = [next(csv.reader([path.with_suffix(".csv").read_text()])) for path in paths]
-    assert [head[0] for head in heads] == ["key"] * 6
-    assert heads[5][1:5] == ["epoch", "network", "classifier", "split"]
-    assert Evaluation.__tablename__ == paths[5].stem
+    assert [head[0] for head in heads] == ["key"] * 7
+    assert heads[6][1:5] == ["epoch", "network", "classifier", "split"]
+    assert Evaluation.__tablename__ == paths[6].stem
 
 
 def test_the_columns_of_trials_are_those_of_a_configuration():
@@ -308,7 +309,7 @@ def test_exported_columns_have_the_same_types_whatever_is_in_them(tmp_path):
             for format in ("csv", "parquet"):
                 export(database, tmp_path / name, format)
         files = sorted((tmp_path / name).glob("*.parquet"))
-        assert len(files) == 6
+        assert len(files) == 7
         schemas[name] = {path.stem: pq.read_schema(path).remove_metadata() for path in files}
         for path in files:
             parquet = pd.read_parquet(path)
