@@ -9,57 +9,53 @@ from typing import Any
 import torch
 
 from trainer.checks.training import difference
-from trainer.data import ImageFiles, read_dataset
-from trainer.datasets import DatasetSpec
+from trainer.data import ImageFiles, Images, read_dataset
 from trainer.parts import Part
 
 
-def gives_what_it_declares(part: Part[DatasetSpec], data_root: Path) -> str | None:
-    """Find images or labels that are not those declared."""
+def gives_what_it_declares(part: Part[Any], data_root: Path) -> str | None:
+    """Find images or labels that are not those declared. Reading refuses wrong types and shapes."""
     spec = part.facts
-    for split, images, declared in zip(
-        ("training", "test"), read_dataset(part.name, data_root), (spec.train_images, spec.test_images), strict=True
-    ):
-        labels = images.labels
-        if len(labels) == 0:
-            return f"has no {split} images"
-        if not isinstance(images, ImageFiles):
-            shape = tuple(images.pixels.shape)
-            if images.pixels.dtype != torch.uint8 or shape != (len(labels), spec.size, spec.size, 3):
-                wanted = f"uint8 [{len(labels)}, {spec.size}, {spec.size}, 3]"
-                return f"gives {split} pixels {images.pixels.dtype} {list(shape)}; give {wanted}, or declare their size"
-        if labels.dtype != torch.int64 or labels.ndim != 1:
-            return f"gives {split} labels {labels.dtype} {list(labels.shape)}; give int64 [N]"
+    counts = spec.train_images, spec.test_images
+    for split, images, count in zip(("training", "test"), read_dataset(part.name, data_root), counts, strict=True):
+        if count is not None and count != len(images):
+            return f"has {len(images):,} {split} images and declares {count:,}; mend one of the two"
+        if not isinstance(images, ImageFiles) and spec.size not in (None, images.pixels.shape[2]):
+            return (
+                f"has {split} images of {images.pixels.shape[2]} pixels and declares {spec.size}; mend one of the two"
+            )
         classes = spec.classes or images.num_classes
-        if int(labels.min()) < 0 or int(labels.max()) >= classes:
-            outside = f"{int(labels.min())} to {int(labels.max())}"
-            return f"has {split} labels from {outside} and declares {classes} classes; give 0 to {classes - 1}"
-        if split == "training" and len(labels.unique()) < classes:
-            missing = sorted(set(range(classes)) - set(labels.unique().tolist()))
-            return f"has no training image of class {missing[0]}, and declares {classes} classes"
-        if declared is not None and declared != len(labels):
-            return f"has {len(labels):,} {split} images and declares {declared:,}"
+        seen = set(images.labels.unique().tolist())
+        if not seen <= set(range(classes)):
+            return f"has {split} labels up to {max(seen)} and declares {classes} classes; labels are 0 to {classes - 1}"
+        missing = sorted(set(range(classes)) - seen)
+        if split == "training" and missing:
+            return f"has no training image of class {missing[0]} and declares {classes} classes; number them from 0"
     return None
 
 
-def repeats(part: Part[DatasetSpec], data_root: Path) -> str | None:
+def repeats(part: Part[Any], data_root: Path) -> str | None:
     """Find images that are others when they are read again."""
-    read = []
+    contents = []
     for seed in range(2):
         torch.manual_seed(seed)
-        read.append([_content(split) for split in read_dataset(part.name, data_root)])
-    place = difference(read[0], read[1])
-    return place and (
-        "gives other images when it is read again: two seeds of a cell would be trained on different data; make them "
-        "from a generator with a fixed seed, or read them from files"
+        contents.append([_content(split) for split in part.make(data_root)])
+    if difference(contents[0], contents[1]) is None:
+        return None
+    return (
+        "gives other images when it is read again, so that two trials train on different data: make them from a "
+        "generator with a fixed seed, or read them from files"
     )
 
 
-def _content(images: Any) -> list[Any]:
-    return [images.labels, images.paths if isinstance(images, ImageFiles) else images.pixels]
+def _content(split: Any) -> list[Any]:
+    if isinstance(split, ImageFiles):
+        return [list(split.paths), split.labels]
+    pixels, labels = (split.pixels, split.labels) if isinstance(split, Images) else split
+    return [torch.as_tensor(pixels), torch.as_tensor(labels)]
 
 
-CHECKS: dict[str, Callable[..., str | None]] = {
+CHECKS: dict[str, Callable[[Part[Any], Path], str | None]] = {
     "it gives what it declares": gives_what_it_declares,
     "it gives the same images every time": repeats,
 }

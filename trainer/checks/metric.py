@@ -60,16 +60,6 @@ def ignores_the_order(part: Part[MetricFacts]) -> str | None:
     return None
 
 
-def leaves_its_inputs(part: Part[MetricFacts]) -> str | None:
-    """Find a metric that changes the probabilities or labels, which other metrics are given too."""
-    for probabilities, labels in cases().values():
-        given = probabilities.clone(), labels.clone()
-        part.make(*given)
-        if not torch.equal(given[0], probabilities) or not torch.equal(given[1], labels):
-            return "changes the probabilities or labels in place, which other metrics are given too; clone them first"
-    return None
-
-
 def points_the_right_way(part: Part[MetricFacts]) -> str | None:
     """Find a direction that prefers a wrong classifier to a perfect one."""
     perfect, wrong = (float(part.make(*cases()[case])) for case in list(cases())[1:3])
@@ -85,6 +75,5 @@ def points_the_right_way(part: Part[MetricFacts]) -> str | None:
 CHECKS: dict[str, Callable[[Part[Any]], str | None]] = {
     "it is a finite number": is_finite,
     "it does not depend on the order of images": ignores_the_order,
-    "it leaves probabilities and labels alone": leaves_its_inputs,
     "its direction prefers a perfect classifier": points_the_right_way,
 }

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.checks.training import CPU, config_of, difference, first_trial, learned, ready
 from trainer.config import TrainConfig
 from trainer.method import Output
-from trainer.networks import build_network
 from trainer.parts import NetworkFacts, Part
 from trainer.state import build_networks
 
@@ -24,7 +23,7 @@ def takes_classes(part: Part[NetworkFacts]) -> str | None:
     """Find a network whose logits are not one for each class."""
     for classes in CLASSES:
         for heads in (None, *part.facts.heads):
-            network = build_network(part.name, num_classes=classes, width=WIDTH, stages=None, heads=heads).eval()
+            network = _built(part, classes, heads).eval()
             with torch.no_grad():
                 output = network(torch.zeros(IMAGES, 3, 32, 32))
             logits = output.logits if isinstance(output, Output) else output
@@ -115,6 +114,13 @@ CHECKS: dict[str, Callable[[Part[Any]], str | None]] = {
     "1 + 1 epochs give the bits of 2": resumes,
     "an image's logits do not depend on others": images_stand_alone,
 }
+
+
+def _built(part: Part[NetworkFacts], classes: int, heads: str | None) -> nn.Module:
+    """Return the module that the part makes, not wrapped into what the trainer expects."""
+    given = {"width": WIDTH, "stages": part.facts.stages, "heads": heads}
+    built: nn.Module = part.make(num_classes=classes, **{name: given[name] for name in part.facts.takes})
+    return built
 
 
 def _trial(part: Part[NetworkFacts]) -> TrainConfig:

@@ -1,0 +1,76 @@
+"""`orchestrate check`: a line for each check, and exit codes for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
+from trainer.plugins import load_plugins
+
+METRICS = """
+from trainer import metric
+
+
+@metric("brier", direction="lower")
+def brier(probabilities, labels):
+    right = probabilities.new_zeros(probabilities.shape).scatter_(1, labels[:, None], 1)
+    return (probabilities - right).square().sum(1).mean().item()
+"""
+IN_ORDER = """
+
+@metric("last", direction="higher")
+def last(probabilities, labels):
+    return probabilities[-1, labels[-1]].item()
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_plugins_left() -> Iterator[None]:
+    yield
+    load_plugins([], Path())
+
+
+def checked(folder: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, name: str = "parts.py"):
+    monkeypatch.chdir(folder)
+    if content is not None:
+        (folder / "parts.py").write_text(content)
+    return CliRunner().invoke(app, ["check", name])
+
+
+def test_every_check_has_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = checked(tmp_path, monkeypatch, METRICS)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[:-1] and all(line.startswith("ok     metric brier: it") for line in lines[:-1])
+    assert lines[-1] == "1 part checked: nothing wrong"
+
+
+def test_a_problem_is_named_with_what_to_do_and_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = checked(tmp_path, monkeypatch, METRICS + IN_ORDER)
+    assert result.exit_code == 1
+    (line,) = (line for line in result.output.splitlines() if line.startswith("WRONG"))
+    assert line.startswith("WRONG  metric last: it does not depend on the order of images: depends on the order")
+    assert "average over all of them" in line
+    assert result.output.splitlines()[-1] == "2 parts checked: 1 problem found"
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        ("def", "parts.py", "is not Python"),
+        ("raise ValueError('no')", "parts.py", "running it raises ValueError: no"),
+        ("x = 1", "parts.py", "registers no method, network, data set or metric"),
+        (METRICS, "part.py", "did you mean"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_has_exit_code_2(
+    content: str, name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = checked(tmp_path, monkeypatch, content, name)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "Traceback" not in result.output
