@@ -86,17 +86,6 @@ def test_every_method_but_the_released_dmfl_changes_what_is_learned(methods):
     assert torch.equal(gradient_of(total, networks), gradient_of(baseline, networks)) == (methods == RELEASED_DMFL)
 
 
-@each_method
-def test_terms_are_named_after_their_method(methods):
-    objective, networks = toy_objective(methods)
-    names = list(objective(networks, toy_batch())[0])
-    method = next(iter(methods))
-    assert names[0] == "cross_entropy"
-    assert all(name.startswith(f"{method}/") for name in names[1:])
-    # PS-KD notes there what the networks said.
-    assert bool(names[1:]) == (methods in ADDING_TERMS and method != "pskd")
-
-
 @pytest.mark.parametrize(
     "methods", [given for given in VARIANTS if METHODS[next(iter(given))].make().requires.networks == 1], ids=title
 )
