@@ -36,6 +36,8 @@ def _without(value: Any, parts: Sequence[Sequence[str]]) -> Any:
 
 def comparable(value: Any) -> str:
     """Return a text that is equal for equal values: tuples and lists, 1 and 1.0 alike."""
+    if isinstance(value, str | None | bool | int):
+        return f"'{value}'" if isinstance(value, str) else str(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, list | tuple):

@@ -57,6 +57,7 @@ class _Placing:
     def __init__(self, table: TableSpec, configs: Sequence[Config], asked: set[int]) -> None:
         self.table, self.configs, self.asked = table, configs, asked
         self.problems: Found = []
+        self.placed = table.placed
         self.scope = [index for index in range(len(configs)) if self._has(index, table.where, whole=True)]
 
     def place(self) -> Placement:
@@ -86,13 +87,13 @@ class _Placing:
         return Placement(names, lines, list(dict.fromkeys(self.problems)))
 
     def _value(self, index: int, name: str) -> Any:
-        return value_of(self.configs[index], name, self.table.placed)
+        return value_of(self.configs[index], name, self.placed)
 
     def _values(self, index: int, names: Iterable[str]) -> list[Any]:
         return [self._value(index, name) for name in names]
 
     def _has(self, index: int, wanted: Mapping[str, Any], *, whole: bool = False) -> bool:
-        placed = () if whole else self.table.placed
+        placed = () if whole else self.placed
         return all(matches(name, each, value_of(self.configs[index], name, placed)) for name, each in wanted.items())
 
     def _row_of(self, index: int) -> bool:
@@ -168,6 +169,8 @@ class _Placing:
         for name, order in self.table.prefer.items():
             ranks = {index: self._preference(order, name, index) for index in cells}
             cells = [index for index in cells if ranks[index] == min(ranks.values())]
+        if len(cells) < 2:
+            return tuple(cells)
         pooled = [name for name in self.table.over if name != "seed"]
         if self.complete and len({self._identity(index, pooled) for index in cells}) > 1:
             self._note_two(cells)

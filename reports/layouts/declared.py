@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from orchestrator.tables.fields import comparable, in_words, matches, value_of
@@ -119,8 +121,8 @@ class _Building:
         rows, seeds = count_seeds(rows, table.show)
         if any(each.star for row in rows for each in row.entries):
             self.notes.insert(0, ("*", TIME_NOTE + "; never bold"))
-        keys = [row.key for row in rows]
-        if twice := next((key for place, key in enumerate(keys) if key in keys[:place]), None):
+        counted = Counter(row.key for row in rows)
+        if twice := next((key for key, count in counted.items() if count > 1), None):
             raise ReportError(f"table {table.name}: two rows have the address {twice}; give them a `key`")
         caption, details = self._caption(rows, columns, seeds, bold_sentence(rows, tests, table.bold.within), tests)
         return Table(
@@ -392,7 +394,7 @@ class _Building:
         if line.row is not None:
             return self._row_labels(line.row)
         values = dict(zip(self.table.row_fields, line.values, strict=True))
-        return tuple(text_of(name, values[name], self.table.names) for name in self._label_fields())
+        return tuple(text_of(name, values[name], self.table.names) for name in self._label_fields)
 
     def _row_labels(self, row: RowSpec) -> tuple[str, ...]:
         if row.label:
@@ -401,6 +403,7 @@ class _Building:
         labels = tuple(text_of(name, _written(name, value), self.table.names) for name, value in row.shared.items())
         return (own,) if own else labels if len(self.table.stub) == len(labels) else (", ".join(labels),)
 
+    @cached_property
     def _label_fields(self) -> list[str]:
         """Return the row fields with a column of labels: those that vary, and methods; all where `stub` names them."""
         fields = list(self.table.row_fields)
@@ -418,7 +421,7 @@ class _Building:
         if self.table.stub:
             return self.table.stub
         if not self.table.explicit:
-            return tuple(head_of(name, self.table.names) for name in self._label_fields())
+            return tuple(head_of(name, self.table.names) for name in self._label_fields)
         first = self.table.explicit[0].shared
         return (", ".join(head_of(name, self.table.names) for name in first),)
 
