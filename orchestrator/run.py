@@ -143,7 +143,15 @@ def run_grid(
         grid = load_grid(grid)
     ready_parts(grid)
     settings = run_options(
-        grid.name, db, data_root, address, checkpoints, grid.settings, plugins=grid.plugins, **options
+        grid.name,
+        db,
+        data_root,
+        address,
+        checkpoints,
+        grid.settings,
+        plugins=grid.plugins,
+        metrics=grid.metrics,
+        **options,
     )
     rank = _ranks(grid, order or grid.order)
     with driven(db, grid.name, observer, create=True) as (database, driver):
@@ -275,7 +283,9 @@ def time_grid(
     if isinstance(grid, (str, Path)):
         grid = load_grid(grid)
     ready_parts(grid)
-    settings = run_options(grid.name, db, data_root, address, given=grid.settings, plugins=grid.plugins)
+    settings = run_options(
+        grid.name, db, data_root, address, given=grid.settings, plugins=grid.plugins, metrics=grid.metrics
+    )
     with driven(db, grid.name, observer, create=True) as (database, _):
         database.release_stale()
         save_grid(database, grid, observer)
@@ -315,6 +325,21 @@ def leaving(database: Database | None, grid: Grid) -> str | None:
     )
 
 
+def unmeasured(database: Database | None, grid: Grid) -> list[str]:
+    """Return a line for every metric of a grid that trials are done without: what is done is not measured again."""
+    from orchestrator.text import counted
+
+    if database is None or not grid.metrics:
+        return []
+    without = database.unmeasured([trial.key for trial in grid.trials], grid.metrics)
+    return [
+        f"{counted(count, 'trial')} of this grid {'is' if count == 1 else 'are'} done and did not measure {name}, "
+        "which the grid did not ask for then: tables have a dash there"
+        for name, count in without.items()
+        if count
+    ]
+
+
 def save_grid(database: Database, grid: Grid, observer: Observer) -> None:
     """Store a grid, its trials and their parts; warn of trials with results that are no longer of it."""
     from orchestrator.planning.parts import other_parts, part_rows
@@ -324,6 +349,9 @@ def save_grid(database: Database, grid: Grid, observer: Observer) -> None:
         observer.warning(f"note: {line}")
     for line in other_parts(grid, database.parts()):
         observer.warning(f"warning: {line}")
+    for line in unmeasured(database, grid):
+        observer.warning(f"note: {line}")
+    # Here and not with the first attempt: a table names what has no trial yet.
     database.record_parts(part_rows(grid))
     trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
     database.save_grid(grid.name, absolute(grid.source), grid.text, grid.report, trials)

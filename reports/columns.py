@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from reports.catalogue import metrics
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,11 @@ class Column:
     digits: int = 2
     form: Literal["number", "signed", "minutes", "p", "text"] = "number"
     group: str = ""
+
+    @property
+    def own(self) -> bool:
+        """Return whether it is a metric of a user's own, which some trials may lack."""
+        return self.quantity.rpartition("/")[2] not in _EVERY_TRIAL and "/" in self.quantity
 
     @property
     def heading(self) -> str:
@@ -48,5 +56,27 @@ ABOUT_EPOCH = (
     "Time per epoch: median of a timing pass or, without one, mean of the exclusive epochs after the first; where no "
     "epoch was exclusive, mean of all."
 )
+# What every trial measures, or lacks for a reason of its configuration.
+_EVERY_TRIAL = {column.quantity.rpartition("/")[2] for column in (*QUALITY, AUROC, ACCURACY)}
 # The columns that a declared table names.
 COLUMNS = {column.key: column for column in (*QUALITY, AUROC, ACCURACY, TRAINING, EPOCH)}
+
+
+def own_columns() -> dict[str, Column]:
+    """Return the columns of users' own metrics, by name, as the database being reported has them."""
+    return {
+        name: Column(name, part.title, str(part.facts.get("unit", "")), f"main/{name}", **_printed(part.facts))
+        for name, part in metrics().items()
+        if name not in COLUMNS
+    }
+
+
+def column_of(name: str) -> Column:
+    """Return the column that a declared table names; a column whose metric the database lacks has its name as title."""
+    return COLUMNS.get(name) or own_columns().get(name) or Column(name, name, quantity=f"main/{name}")
+
+
+def _printed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    direction, digits = facts.get("direction"), facts.get("digits")
+    printed: dict[str, Any] = {"direction": direction if direction in ("lower", "higher") else None}
+    return printed | ({"digits": digits} if isinstance(digits, int) and 0 <= digits <= 12 else {})

@@ -83,9 +83,9 @@ def frames(database: Database, name: str, grid_ids: Sequence[int] | None = None)
 
     The rows are those of all grids, or of these and their trials.
     """
-    statement = queries.export_statements(grid_ids)[name]
-    types = {column.name: _TYPES.get(column.type.python_type) for column in statement.selected_columns}
     with database.reading() as connection:
+        statement = queries.export_statements(grid_ids, queries.own_metrics(connection))[name]
+        types = {column.name: _TYPES.get(column.type.python_type) for column in statement.selected_columns}
         yield from _frames(name, connection.execution_options(stream_results=True).execute(statement), types)
 
 

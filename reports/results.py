@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.database import progress, queries
+from reports.catalogue import metrics, use_parts
 from reports.errors import ReportError
 from reports.titles import LATER
 
@@ -132,6 +133,7 @@ class Results:
 
 def grid_reports(database: Database, names: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     """Return the report section of the named grids, of all for None; raises ReportError for an unknown name."""
+    use_parts(database)
     with database.reading() as connection:
         return {row.name: row.report or {} for row in chosen_grids(connection, names)}
 
@@ -142,6 +144,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
     Raises ReportError for an unknown grid or selection rule.
     """
     rule = Selection.parse(selection)
+    use_parts(database)
     with database.reading() as connection:
         chosen = chosen_grids(connection, grids)
         ids = [row.id for row in chosen]
@@ -249,11 +252,20 @@ def _measured(
 ) -> dict[int, dict[tuple[int, str], Measurement]]:
     measured: dict[int, dict[tuple[int, str], Measurement]] = defaultdict(dict)
 
+    asked = any(name not in queries.METRICS for name in metrics())
+
     def take(some: Mapping[int, queries.Pick]) -> None:
+        own: dict[tuple[int, int, str], dict[str, float]] = defaultdict(dict)
+        if asked:
+            for row in queries.own_measurements(connection, some.values()):
+                # The mean of fewer epochs is not what the rule promises.
+                if row.epochs == some[row.trial_id].last - some[row.trial_id].first + 1:
+                    own[row.trial_id, row.network, row.classifier][row.metric] = row.value
         for row in queries.measurements(connection, some.values()):
-            metrics = {name: getattr(row, name) for name in queries.METRICS}
-            measured[row.trial_id][row.network, row.classifier] = Measurement(
-                some[row.trial_id].last, row.images, metrics
+            values = {name: getattr(row, name) for name in queries.METRICS}
+            place = row.trial_id, row.network, row.classifier
+            measured[row.trial_id][place[1:]] = Measurement(
+                some[row.trial_id].last, row.images, values | own.get(place, {})
             )
 
     take(picks)

@@ -144,6 +144,29 @@ def mark_mixed(rows: Sequence[Row], notes: list[tuple[str, str]]) -> list[Row]:
     return [replace(row, entries=tuple(map(marked, row.entries))) for row in rows]
 
 
+def mark_unmeasured(rows: Sequence[Row], columns: Sequence[Column], notes: list[tuple[str, str]]) -> list[Row]:
+    """Return the rows with a footnote, added to `notes`, where trials are done that did not measure a metric.
+
+    Of the metrics of every evaluation a trial lacks none; where it lacks all of them, no epoch is selected.
+    """
+
+    def marked(row: Row) -> Row:
+        measured = {found.key for each in row.entries for found in each.samples if "/" in each.quantity}
+        entries = []
+        for column, each in zip(columns, row.entries, strict=True):
+            without = [key for key, _, state in each.absent if state == "done" and key in measured]
+            if without and column.own:
+                total = len(without) + len({found.key for found in each.samples})
+                which = "the trial" if total == 1 else f"{len(without)} of the {total} trials"
+                name = column.quantity.rpartition("/")[2]
+                said = f"{which} did not measure {name}, which the grid file did not ask for then"
+                each = replace(each, notes=(*each.notes, add_note(notes, said)))
+            entries.append(each)
+        return replace(row, entries=tuple(entries))
+
+    return [marked(row) for row in rows]
+
+
 def entries_of(table: Table) -> Iterator[tuple[Row, Column, Entry]]:
     """Every place of a table: its row, its column, and what stands there."""
     for row in table.rows:

@@ -6,33 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-NETWORKS = {
-    "resnet18": "ResNet-18",
-    "resnet34": "ResNet-34",
-    "resnet50": "ResNet-50",
-    "resnet101": "ResNet-101",
-    "resnext50_32x4d": "ResNeXt-50",
-    "preact_resnet18": "PreAct ResNet-18",
-    "preact_resnet101": "PreAct ResNet-101",
-    "densenet121": "DenseNet-121",
-    "densenet264": "DenseNet-264",
-    "resnext29_8x64d": "ResNeXt-29",
-    "pyramidnet200": "PyramidNet-200",
-    "wrn28_10": "WRN-28-10",
-    "mobilenet": "MobileNet",
-    "imagenet_resnet152": "ResNet-152",
-}
-METHODS = {
-    "label_smoothing": "Label Smoothing",
-    "cskd": "CS-KD",
-    "tfkd": "TF-KD",
-    "dml": "DML",
-    "dcm": "DCM",
-    "pskd": "PS-KD",
-    "byot": "BYOT",
-    "dmfl": "DMFL",
-}
-DATASETS = {
+from reports.catalogue import title_of
+
+# For databases that name no data sets.
+_DATASETS = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "svhn": "SVHN",
@@ -41,6 +18,8 @@ DATASETS = {
     "digits": "Digits",
     "synthetic": "Synthetic images",
 }
+# Methods in the order in which the papers chain them; others follow by name.
+CHAIN = ("label_smoothing", "cskd", "tfkd", "dml", "dcm", "pskd", "byot", "dmfl")
 
 # The paper's CIFAR recipe: a setting is described by where it departs from it.
 RECIPE: dict[str, Any] = {
@@ -93,18 +72,18 @@ _FIELDS = {
 
 def network(name: str) -> str:
     """Return the printed name of a network."""
-    return NETWORKS.get(name, name)
+    return title_of("network", name)
 
 
 def dataset(name: str) -> str:
     """Return the printed name of a data set."""
-    return DATASETS.get(name, name)
+    title = title_of("data set", name)
+    return _DATASETS.get(name, name) if title == name else title
 
 
 def method_names(methods: Iterable[str]) -> list[str]:
     """Methods in the order in which the papers chain them."""
-    order = list(METHODS)
-    chosen = sorted(methods, key=lambda name: (order.index(name) if name in order else len(order), name))
+    chosen = sorted(methods, key=lambda name: (CHAIN.index(name) if name in CHAIN else len(CHAIN), name))
     # The paper's only exception.
     return ["dmfl", "byot"] if chosen == ["byot", "dmfl"] else chosen
 
@@ -112,7 +91,7 @@ def method_names(methods: Iterable[str]) -> list[str]:
 def methods(configured: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a combination of methods as printed, hyperparameters that are not the defaults in parentheses."""
     names = method_names(configured)
-    return "+".join(METHODS.get(name, name) + parameters(configured[name]) for name in names) or "baseline"
+    return "+".join(title_of("method", name) + parameters(configured[name]) for name in names) or "baseline"
 
 
 def parameters(given: Mapping[str, Any]) -> str:

@@ -109,10 +109,9 @@ def report(
             "grids": grid,
             "selection": selection,
             "vs_paper": vs_paper,
-            "tables": _declared(table),
         }
         with opened(db, numbers=True) as database:
-            written = write_report(database, out, **options)
+            written = write_report(database, out, **options, tables=_declared(table, database))
             typer.echo(f"wrote {counted(len(written), 'file')} to {out}/")
             for file in written:
                 typer.echo(f"  {file}")
@@ -157,8 +156,8 @@ def explain(
     with errors():
         from reports import explain as explain_cell
 
-        tables = _declared(table)
         with opened(db, numbers=True) as database:
+            tables = _declared(table, database)
             typer.echo(explain_cell(database, cell, grids=grid, selection=selection, tables=tables))
 
 
@@ -184,8 +183,8 @@ def verify(
         from orchestrator.text import counted
         from reports import verify as verify_paper
 
-        tables = _declared(table)
         with opened(db, numbers=True) as database:
+            tables = _declared(table, database)
             outcome = verify_paper(database, paper, tables=tables)
             for line in (*outcome.problems, *outcome.notes):
                 typer.echo(str(line), err=True)
@@ -220,13 +219,13 @@ def export(
                 typer.echo(str(file))
 
 
-def _declared(files: list[Path] | None) -> list[dict[str, Any]]:
+def _declared(files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
     """Return the tables in files of their own; raises GridError with all the problems of all of them."""
     if not files:
         return []
     from orchestrator.grid.report import load_tables
 
-    return load_tables(files)
+    return load_tables(files, [part.name for part in database.parts() if part.kind == "metric"])
 
 
 def _database_option(db: str, database: Database) -> list[str]:

@@ -145,12 +145,14 @@ def plan(
         from orchestrator.grid import load_grid, parse_settings
         from orchestrator.planning import grid_notes, unfit_lines, with_devices
         from orchestrator.planning.parts import other_parts
-        from orchestrator.run import leaving, plan_of
+        from orchestrator.run import leaving, plan_of, unmeasured
         from orchestrator.timing import gpus_here, processors
 
         loaded = load_grid(grid, parse_settings(settings or ()))
         with existing(db) as database:
             left = leaving(database, loaded)
+            for note in unmeasured(database, loaded):
+                typer.echo(f"note: {note}", err=True)
             for note in other_parts(loaded, database.parts() if database else ()):
                 typer.echo(f"warning: {note}", err=True)
             for note in (note for plugin in loaded.plugins for note in plugin.notes):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, text, update
 
 from orchestrator.database.errors import DatabaseError
-from orchestrator.database.grids import alone
-from orchestrator.database.models import Attempt, AttemptPart, Part
+from orchestrator.database.grids import alone, chunks
+from orchestrator.database.models import ACCEPTED, Attempt, AttemptPart, Epoch, Evaluation, MetricValue, Part, Trial
 from orchestrator.database.values import clean, new_id, storable
 from orchestrator.records import PartRow
 
@@ -53,3 +53,18 @@ def all_parts(connection: Connection) -> list[PartRow]:
     """Return the parts of the database, in the order in which they were first recorded."""
     rows = connection.execute(select(parts).order_by(parts.c.id))
     return [PartRow(row.kind, row.name, row.version, row.title, row.facts, row.digest, row.source) for row in rows]
+
+
+def unmeasured(connection: Connection, keys: Sequence[str], metric: str) -> int:
+    """Return how many of these trials are done without a value of an own metric after their last epoch."""
+    accepted = text(f"epochs.{ACCEPTED}")
+    last = select(func.max(Epoch.epoch)).where(Epoch.trial_id == Trial.id, accepted).correlate(Trial).scalar_subquery()
+    value = (
+        select(MetricValue.value)
+        .join(Evaluation, Evaluation.id == MetricValue.evaluation_id)
+        .join(Epoch, Epoch.id == Evaluation.epoch_id)
+        .where(Epoch.trial_id == Trial.id, accepted, Epoch.epoch == last, MetricValue.metric == metric)
+        .correlate(Trial)
+    )
+    query = select(func.count()).select_from(Trial).where(Trial.state == "done", ~value.exists())
+    return sum(connection.scalar(query.where(Trial.key.in_(part))) or 0 for part in chunks(keys))

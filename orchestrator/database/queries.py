@@ -24,8 +24,19 @@ from sqlalchemy import (
     values,
 )
 
-from orchestrator.database import models
-from orchestrator.database.models import ACCEPTED, MAIN_TEST, Attempt, Epoch, Evaluation, Grid, GridTrial, Trial
+from orchestrator.database.models import (
+    ACCEPTED,
+    MAIN_TEST,
+    Attempt,
+    AttemptPart,
+    Epoch,
+    Evaluation,
+    Grid,
+    GridTrial,
+    MetricValue,
+    Part,
+    Trial,
+)
 
 METRICS = ("top1_error", "top5_error", "nll", "ece", "aurc", "ood_auroc")
 EVERY_NETWORK = -1
@@ -166,6 +177,41 @@ def measurements(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[
         )
 
 
+def own_measurements(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[Any]]:
+    """Return rows (trial_id, network, classifier, metric, value, epochs) of users' own metrics, as `measurements`."""
+    for part in _chunks(picks):
+        picked = _relation("picks", part, Pick._fields)
+        yield from connection.execute(
+            select(
+                Epoch.trial_id,
+                Evaluation.network,
+                Evaluation.classifier,
+                MetricValue.metric,
+                func.avg(MetricValue.value).label("value"),
+                func.count(distinct(Epoch.epoch)).label("epochs"),
+            )
+            .select_from(picked)
+            .join(
+                Epoch,
+                and_(Epoch.trial_id == picked.c.trial_id, Epoch.epoch.between(picked.c.first, picked.c.last)),
+            )
+            .join(Evaluation, Evaluation.epoch_id == Epoch.id)
+            .join(MetricValue, MetricValue.evaluation_id == Evaluation.id)
+            .where(
+                _ACCEPTED,
+                Evaluation.split == "test",
+                or_(picked.c.network == EVERY_NETWORK, picked.c.network == Evaluation.network),
+            )
+            .group_by(Epoch.trial_id, Evaluation.network, Evaluation.classifier, MetricValue.metric)
+        )
+
+
+def own_metrics(connection: Connection) -> list[str]:
+    """Return the names of users' own metrics, in alphabetical order."""
+    named = select(Part.name).where(Part.kind == "metric").distinct().order_by(Part.name)
+    return list(connection.scalars(named))
+
+
 def clocks(connection: Connection, until: Mapping[int, int]) -> Iterator[Row[Any]]:
     """Return per trial the time of its accepted epochs, given the epoch `until` which the time counts.
 
@@ -270,12 +316,18 @@ def attempts(connection: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:
     ).all()
 
 
-def export_statements(grid_ids: Sequence[int] | None = None) -> dict[str, Select[Any]]:
+def export_statements(grid_ids: Sequence[int] | None = None, own_metrics: Iterable[str] = ()) -> dict[str, Select[Any]]:
     """Return one statement per tidy file: trials of grids by name, trials, attempts, their parts, epochs and so on.
 
     They are of all grids and trials, or of these grids and their trials; epochs are the accepted ones.
+    `own_metrics` are columns of the evaluations.
     """
-    evaluations = [column for column in Evaluation.__table__.columns if column.name not in ("id", "epoch_id")]
+    evaluations: list[Any] = [
+        column for column in Evaluation.__table__.columns if column.name not in ("id", "epoch_id")
+    ]
+    for name in own_metrics:
+        value = select(MetricValue.value).where(MetricValue.evaluation_id == Evaluation.id, MetricValue.metric == name)
+        evaluations.append(value.scalar_subquery().label(name))
     epochs = [
         column
         for column in Epoch.__table__.columns
@@ -313,13 +365,13 @@ def export_statements(grid_ids: Sequence[int] | None = None) -> dict[str, Select
         "parts": select(
             Trial.key,
             Attempt.number.label("attempt"),
-            *(models.Part.kind, models.Part.name, models.Part.version),
-            *(models.Part.title, models.Part.digest, models.Part.source),
+            *(Part.kind, Part.name, Part.version),
+            *(Part.title, Part.digest, Part.source),
         )
         .join(Attempt, Attempt.trial_id == Trial.id)
-        .join(models.AttemptPart, models.AttemptPart.attempt_id == Attempt.id)
-        .join(models.Part, models.Part.id == models.AttemptPart.part_id)
-        .order_by(Attempt.trial_id, Attempt.number, models.Part.kind, models.Part.name),
+        .join(AttemptPart, AttemptPart.attempt_id == Attempt.id)
+        .join(Part, Part.id == AttemptPart.part_id)
+        .order_by(Attempt.trial_id, Attempt.number, Part.kind, Part.name),
         "epochs": select(Trial.key, counted_epoch, Attempt.number.label("attempt"), *epochs)
         .join(Epoch, Epoch.trial_id == Trial.id)
         .join(Attempt, Attempt.id == Epoch.attempt_id)

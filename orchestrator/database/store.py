@@ -246,6 +246,11 @@ class Database:
         """Return the failed trials of one grid or all, by cause, the commonest first."""
         return self._read(lambda connection: progress.failures(connection, grid))
 
+    def unmeasured(self, keys: Iterable[str], metrics: Iterable[str]) -> dict[str, int]:
+        """Return by own metric how many of these trials are done without a value of it after their last epoch."""
+        wanted = list(keys)
+        return self._read(lambda connection: {name: parts.unmeasured(connection, wanted, name) for name in metrics})
+
     def progress(self, grid: str | None = None) -> list[ProgressRow]:
         """Return the trials of one grid in its order, or those of all grids by grid name.
 

@@ -26,7 +26,7 @@ RELATED = (
     frozenset({"optimizer", "momentum", "nesterov"}),
     frozenset({"schedule", "milestones", "gamma"}),
 )
-SECTIONS = ("name", "plugins", "fixed", "grid", "exclude", "set", "order", "resources", "report")
+SECTIONS = ("name", "plugins", "fixed", "grid", "exclude", "set", "order", "metrics", "resources", "report")
 ORDERS = ("depth", "breadth")
 ZIP = "zip"
 # Keys of the sections outside a trial's identity: its resources, with the section of single networks last, and its
@@ -43,7 +43,7 @@ ELSEWHERE = {
 }
 # What `set` takes beside the fields of a configuration, and how keys of other sections are written there.
 SET_ELSEWHERE = (
-    *("name", "order"),
+    *("name", "order", "metrics"),
     *(f"resources.{key}" for key in RESOURCES),
     *(f"report.{key}" for key in REPORT),
 )

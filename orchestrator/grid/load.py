@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,26 @@ from orchestrator.grid.reader import Reader
 from orchestrator.grid.report import read_report
 from orchestrator.grid.settings import Span, with_settings
 from orchestrator.grid.trial import Grid, Resources, Trial
+from orchestrator.tables.schema import COLUMNS, SPECIAL
+from trainer.builtin_metrics import ALWAYS
 from trainer.config import TrainConfig
-from trainer.parts import NETWORKS, PartError
+from trainer.parts import METRICS, NETWORKS, PartError
 from trainer.plugins import Plugin, load_plugins
 from trainer.problems import shown, unknown
+from trainer.results import Evaluation, Metrics
 
 # Ways to run a trial's steps. See `trainer.train.train`.
 ENGINES = ("auto", "launched", "replayed", "compiled")
 # Limit of one trial's GPUs, CPU cores and processes; a larger number is a typing mistake.
 MAX_AMOUNT = 4096
+
+# Columns of tables and exported files, which a metric of one's own would hide.
+RESERVED_METRICS = {
+    *COLUMNS,
+    *SPECIAL,
+    *(field.name for kind in (Evaluation, Metrics) for field in dataclass_fields(kind)),
+}
+RESERVED_METRICS |= {"key", "epoch"}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -66,6 +78,7 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
     configs, axes = expand(reader, sections, root, fields, invalid)
     name = _name(reader, root, sections.get("name"))
     order = _order(reader, sections.get("order"))
+    metrics = _metrics(reader, sections.get("metrics"))
     report = read_report(reader, sections.get("report"), configs.values(), axes)
     shared, per_network = _resources(reader, sections.get("resources"), configs)
     if reader.problems:
@@ -74,7 +87,27 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
         Trial(key, trial_name, config, _largest(config, shared, per_network) if per_network else shared)
         for (key, config), trial_name in zip(configs.items(), trial_names(configs, axes), strict=True)
     ]
-    return Grid(name, source, text, trials, report, order, settings, tuple(plugins))
+    return Grid(name, source, text, trials, report, order, settings, tuple(plugins), metrics)
+
+
+def _metrics(reader: Reader, node: Node | None) -> tuple[str, ...]:
+    """Return the names of the metrics that a grid's trials measure beside those of every evaluation."""
+    names: list[str] = []
+    known = [name for name in METRICS if name not in ALWAYS]
+    for item in reader.items(node, "metrics"):
+        name = item.plain()
+        if name in ALWAYS:
+            reader.note(item.place, "metrics", f"{name} is measured in every evaluation; leave it out")
+        elif not isinstance(name, str) or name not in METRICS:
+            reader.note(item.place, "metrics", unknown("metric", name, known))
+        elif name in RESERVED_METRICS:
+            what = f"{name} is a column of every report; give the metric of {METRICS[name].source} another name"
+            reader.note(item.place, "metrics", what)
+        elif name in names:
+            reader.note(item.place, "metrics", f"{name} is listed twice")
+        else:
+            names.append(name)
+    return tuple(names)
 
 
 def _plugins(reader: Reader, node: Node | None, beside: Path) -> list[Plugin]:

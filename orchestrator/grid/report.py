@@ -14,7 +14,9 @@ from orchestrator.grid.reader import Reader
 from orchestrator.tables.placement import table_problems
 from orchestrator.tables.schema import RESERVED, TableSpec, parse_table
 from orchestrator.text import counted
+from trainer.builtin_metrics import ALWAYS
 from trainer.config import TrainConfig
+from trainer.parts import METRICS
 from trainer.problems import shown, unknown
 
 # The shipped tables, `reports/layouts/`: the main paper's by number, the other sources' by name.
@@ -115,8 +117,8 @@ def read_table(path: Path) -> Table:
     return Table(root, path.stem)
 
 
-def load_tables(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
-    """Return tables from files of their own, in JSON's types, for reports.
+def load_tables(paths: Iterable[str | Path], metrics: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Return tables from files of their own, in JSON's types, for reports; `metrics` are users' own ones.
 
     Raises GridError with all their problems.
     """
@@ -126,7 +128,7 @@ def load_tables(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
         reader = Reader(str(path))
         try:
             table = read_table(Path(path))
-            table.parse(reader, "")
+            table.parse(reader, "", metrics)
             tables.append(table.plain())
         except GridError as error:
             problems += error.problems
@@ -156,9 +158,10 @@ def _check_tables(reader: Reader, tables: Sequence[tuple[Table, Reader, str]], c
     valid = not reader.problems
     whole = [config.model_dump(mode="json") for config in configs] if valid else []
     cells = {repr(values | {"seed": None}): _without_seed(values) for values in whole}
+    own = [name for name in METRICS if name not in ALWAYS]
     taken: dict[str, Place] = {}
     for table, notes, key in tables:
-        spec = table.parse(notes, key)
+        spec = table.parse(notes, key, own)
         if spec is not None:
             if spec.name in RESERVED or spec.name in _shipped():
                 what = f"{spec.name} is the name of a file that every report may have; choose another"

@@ -42,7 +42,8 @@ class Grid:
     """A named list of trials, in the order of the file, and its reports.
 
     `order` is that of training: `depth` as in the file, or `breadth`. `settings` are those of `--set`; `text` has them.
-    `plugins` are the files and modules of its own parts.
+    `plugins` are the files and modules of its own parts; `metrics` names those that are measured beside the usual ones,
+    which is no part of a trial's key.
     """
 
     name: str
@@ -53,3 +54,4 @@ class Grid:
     order: str = "depth"
     settings: Mapping[str, Any] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
+    metrics: tuple[str, ...] = ()

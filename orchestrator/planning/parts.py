@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.records import PartRow
-from trainer.parts import Part, PartError
+from trainer.parts import METRICS, Part, PartError
 from trainer.plugins import activate
 
 if TYPE_CHECKING:
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 def used_parts(grid: Grid) -> list[Part[Any]]:
-    """Return the methods, networks and data sets of a grid's trials, none twice."""
+    """Return the methods, networks and data sets of a grid's trials and its own metrics, none twice."""
     configs = [trial.config for trial in grid.trials]
     # Of the many trials of a grid, few differ in these.
     kinds = {(*one.methods, one.network, one.peer, one.dataset, one.ood_dataset): one for one in configs}
-    return list({part: None for config in kinds.values() for part in config.parts()})
+    used: dict[Part[Any], None] = {part: None for config in kinds.values() for part in config.parts()}
+    return [*used, *(METRICS[name] for name in grid.metrics)]
 
 
 def ready_parts(grid: Grid) -> None:

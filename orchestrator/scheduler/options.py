@@ -17,7 +17,8 @@ class RunOptions:
     `data_root` and `checkpoints` are paths or URLs. `environment` is the launch's provenance; `checkpoint_seconds` the
     least time between two checkpoints of a trial (None: see `trainer.train.train`); `stall_seconds` the silence after
     which a trial counts as hung (`orchestrator.scheduler.callbacks.START_SECONDS` is the least for a trial that
-    starts). `wait_for_nodes` starts although no node is large enough yet: one may join. `plugins` are the grid's.
+    starts). `wait_for_nodes` starts although no node is large enough yet: one may join. `plugins`
+    and `metrics` are the grid's.
     """
 
     grid: str
@@ -35,6 +36,7 @@ class RunOptions:
     dashboard: bool = True
     wait_for_nodes: bool = False
     plugins: tuple[Plugin, ...] = ()
+    metrics: tuple[str, ...] = ()
 
     def checkpoint(self, key: str) -> str:
         """Return the path or URL of a trial's checkpoint."""

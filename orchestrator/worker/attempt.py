@@ -147,6 +147,7 @@ def _train(job: Job, report: Report, rank: Rank) -> None:
             report_engine=on_engine,
             engine=job.engine,
             deterministic=job.deterministic,
+            own_metrics=job.metrics,
         )
         put_back()
 
@@ -170,6 +171,7 @@ def _rehearse(job: Job, report: Report, rank: Rank) -> None:
                 engine=started.environment["engine"],
                 deterministic=job.deterministic,
                 report_engine=lambda engine: started.environment.update(engine=engine),
+                own_metrics=job.metrics,
             )
         started.environment["canary"] = measured.to_dict()
         log.info("canary: %s", measured)

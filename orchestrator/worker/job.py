@@ -16,7 +16,8 @@ class Job:
     A timing pass has no checkpoint, stops after `warm_up` + `timed` epochs and reports the last `timed` of them. A
     canary is a rehearsal: `checkpoint` is the file in whose folder it writes its own. `cpus` and `gpus` are those of
     each of the `processes`. `engine` and `deterministic` are as in `trainer.train.train`. `plugins`
-    are those of the grid (`trainer.plugins.Plugin`), whose files are in the folder `plugins` beside the trainer.
+    are those of the grid (`trainer.plugins.Plugin`), whose files are in the folder `plugins` beside the trainer;
+    `metrics` names those that are measured beside the usual ones.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Job:
     engine: str = "auto"
     deterministic: bool = False
     plugins: tuple[dict[str, Any], ...] = ()
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

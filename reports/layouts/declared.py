@@ -12,14 +12,14 @@ from orchestrator.tables.fields import comparable, in_words, matches, value_of
 from orchestrator.tables.placement import Line, Spot, place, reference_of
 from orchestrator.tables.schema import ColumnSpec, RowSpec, TableSpec
 from reports import titles
-from reports.columns import ABOUT_EPOCH, ABOUT_TRAINING, COLUMNS, Column
+from reports.columns import ABOUT_EPOCH, ABOUT_TRAINING, Column, column_of
 from reports.errors import ReportError
 from reports.layouts.assemble import TIME_NOTE, bold_sentence, count_seeds, embolden, unselected
 from reports.layouts.cells import Slice, slices
 from reports.layouts.entries import entry, p_value, weighted_sum
 from reports.layouts.wording import filled, head_of, key_of, text_of
 from reports.results import Cell, Results
-from reports.table import Entry, Row, Table, add_note, mark_mixed
+from reports.table import Entry, Row, Table, add_note, mark_mixed, mark_unmeasured
 from reports.text import number
 
 _EACH = ", "
@@ -117,7 +117,12 @@ class _Building:
         planned = self._columns()
         columns = [each.column for each in planned]
         rows = [row for line in self.placement.lines if (row := self._row(line, planned)) is not None]
-        rows, tests = embolden(mark_mixed(rows, self.notes), columns, table.bold.rule, table.bold.within)
+        rows, tests = embolden(
+            mark_unmeasured(mark_mixed(rows, self.notes), columns, self.notes),
+            columns,
+            table.bold.rule,
+            table.bold.within,
+        )
         rows, seeds = count_seeds(rows, table.show)
         if any(each.star for row in rows for each in row.entries):
             self.notes.insert(0, ("*", TIME_NOTE + "; never bold"))
@@ -204,7 +209,7 @@ class _Building:
         return tuple(dict.fromkeys(cell.network for cell in self.part.cells))
 
     def _column(self, spec: ColumnSpec) -> Column:
-        base = COLUMNS[spec.metric]
+        base = column_of(spec.metric)
         quantity = base.quantity
         if "/" in quantity:
             metric = quantity.rpartition("/")[2]

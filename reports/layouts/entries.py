@@ -35,7 +35,7 @@ def sample(trial: Trial, quantity: str) -> Sample | None:
     measured = trial.measurements.get((int(network or 0), classifier))
     if measured is None:
         return None
-    value = measured.metrics["top1_error" if metric == "accuracy" else metric]
+    value = measured.metrics.get("top1_error" if metric == "accuracy" else metric)
     if value is None:
         return None
     images = measured.images if metric in ERROR_RATES else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.tables.schema import TableSpec
 from reports import titles
-from reports.columns import COLUMNS, Column
+from reports.columns import Column, column_of
 from reports.layouts.assemble import count_seeds
 from reports.layouts.cells import Slice, distinctions, slices, whole
 from reports.layouts.entries import weighted_sum
@@ -27,7 +27,7 @@ def interactions(results: Results, table: TableSpec, asking: Iterable[str] = ())
 
     A network counts when its baseline, a combination and each of the combination's methods alone are in one setting.
     """
-    metrics = [COLUMNS[spec.metric] for spec in table.columns]
+    metrics = [column_of(spec.metric) for spec in table.columns]
     columns = [replace(column, title=f"{column.title} gain", direction=None, form="signed") for column in metrics]
 
     def accept(cell: Cell) -> bool:

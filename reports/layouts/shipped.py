@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.tables.schema import ColumnSpec, GroupSpec, TableSpec, parse_table
 from reports import titles
+from reports.columns import own_columns
 from reports.errors import ReportError
 from reports.layouts.cells import varying
 from reports.results import Cell, GridInfo
@@ -58,7 +59,7 @@ def layout_name(name: int | str) -> str:
 
 def declared(written: Mapping[str, Any]) -> TableSpec:
     """Return a declared table as a database or a program has it; raises ReportError with all its problems."""
-    table, problems = parse_table(written)
+    table, problems = parse_table(written, metrics=own_columns())
     if table is None:
         name = written.get("name", "without a name")
         raise ReportError("\n".join(f"table {name}: {'.'.join(path)}: {what}" for path, what in problems))
@@ -107,11 +108,19 @@ def own_name(grid: str) -> str:
     return f"grid-{titles.slug(grid)}"
 
 
+def _own_metrics(cells: Sequence[Cell]) -> list[str]:
+    """Return the users' own metrics that trials of the cells have measured."""
+    measured = {
+        name for cell in cells for trial in cell.done for each in trial.measurements.values() for name in each.metrics
+    }
+    return [name for name in own_columns() if name in measured]
+
+
 def own_table(grid: GridInfo, cells: Sequence[Cell], part: str = "") -> TableSpec:
     """Return the table of a grid that declares none: a row per cell, a column per field that varies in the grid."""
     axes = [name for name in grid.report.get("axes") or () if name not in ("network", "methods", "seed")]
     fields = dict.fromkeys(["methods", *axes, *varying(cells)])
-    columns = ["top1", "top5", "nll", "ece", "aurc", "train_time", "epoch_time"]
+    columns = ["top1", "top5", "nll", "ece", "aurc", *_own_metrics(cells), "train_time", "epoch_time"]
     specs = [ColumnSpec(metric=name) for name in columns]
     if any(network for cell in cells for trial in cell.done for network, _ in trial.measurements):
         specs.insert(1, ColumnSpec(metric="top1", key="net2_top1", title="Net 2 top-1 error", network=1))

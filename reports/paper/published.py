@@ -206,7 +206,7 @@ def _incomparable(printed: Printed, entry: Entry, column: Column, table: Table, 
     for name, theirs in settings()[printed.source].items():
         ours = table.selection.rule if name == "selection" and table.selection else table.fixed.get(name, theirs)
         if ours != theirs:
-            other.append(f"{_setting(name, ours)} (published: {_setting(name, theirs)})")
+            other.append(f"{_setting(name, ours)} (published: {_DATASETS.get(theirs) or _setting(name, theirs)})")
     if other:
         return "another setting: " + "; ".join(other)
     if deviation:
@@ -218,6 +218,10 @@ def _incomparable(printed: Printed, entry: Entry, column: Column, table: Table, 
             return "the time is not exclusive" + (f" (published: {printed.footnote})" if printed.footnote else "")
         return "the time depends on the device, which is another"
     return "" if math.isfinite(entry.value or 0.0) else "not a finite number"
+
+
+# The database may have none of these.
+_DATASETS = {"cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 
 
 def _setting(name: str, each: Any) -> str:

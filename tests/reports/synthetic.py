@@ -11,9 +11,11 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from orchestrator.database import Database, open_database
+from orchestrator.database import Database, PartRow, open_database
 from orchestrator.database.models import Attempt, Epoch, Evaluation, Grid, GridTrial, Trial
+from orchestrator.database.parts import record
 from trainer.config import TrainConfig
+from trainer.parts import Part
 
 START = datetime(2025, 1, 1, 12)
 METHODS = ("byot", "dmfl", "pskd")
@@ -46,6 +48,11 @@ def configuration(methods: Iterable[str] | Mapping[str, Any] = (), **fields: Any
     return TrainConfig(methods=given, **fields)
 
 
+def part_row(part: Part[Any]) -> PartRow:
+    """Return a part as the database keeps it."""
+    return PartRow(part.kind, part.name, part.version, part.title, part.to_dict(), part.digest, part.source)
+
+
 class Filler:
     """Fills a database through its tables, as the driver would have."""
 
@@ -70,6 +77,12 @@ class Filler:
             names = dict.fromkeys(name for row in rows for name in row)
             if rows:
                 self.connection.execute(insert(model), [{name: row.get(name) for name in names} for row in rows])
+
+    def parts(self) -> None:
+        """Insert the parts of every trial, with their titles."""
+        configs = [TrainConfig(**row["config"]) for row in self.rows[Trial]]
+        parts = {(part.kind, part.name): part for config in configs for part in config.parts()}
+        record(self.connection, "here", [part_row(part) for part in parts.values()], None)
 
     def grid(
         self, name: str, report: Mapping[str, Any], trials: Iterable[tuple[str, TrainConfig, dict[str, Any]]]
@@ -295,6 +308,7 @@ def make_database(path: Path, filling: Any = fill) -> Database:
         filler = Filler(connection)
         filling(filler)
         filler.write()
+        filler.parts()
     return open_database(path, readonly=True)
 
 

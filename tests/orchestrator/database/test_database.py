@@ -403,6 +403,18 @@ def test_parts_are_stored_once_and_their_titles_follow(database: Database) -> No
     assert len(database.parts()) == 4
 
 
+def test_done_trials_without_a_metric_are_counted(database: Database) -> None:
+    both, late, without, running, new = keys = save(database, 5)
+    for key, values in ((both, ({"a": 1.0, "b": 2.0},) * 2), (late, ({"a": 1.0}, {})), (without, ({}, {}))):
+        attempt = start(database, key)
+        for epoch, own in enumerate(values):
+            database.record_epoch(attempt, result(epoch, own=own), "exclusive")
+        database.finish_attempt(attempt, "done", trial_state="done")
+    start(database, running)
+    assert database.unmeasured(keys, ["a", "b"]) == {"a": 2, "b": 2}
+    assert database.unmeasured([both, new], ["a", "c"]) == {"a": 0, "c": 1}
+
+
 def test_an_epoch_is_stored_wholly_or_not_at_all(database: Database) -> None:
     (key,) = save(database)
     attempt = start(database, key)

@@ -9,6 +9,7 @@ import pytest
 from orchestrator.grid import GridError, Problem, load_grid
 from orchestrator.grid.document import MAX_BYTES
 from tests.orchestrator.grid_files import GRIDS, load, problems
+from trainer.parts import METRICS, metric
 
 HEAD = "name: x\n"
 CROSS = "grid: {network: [resnet18, densenet121], methods: [baseline, byot], seed: [0, 1, 2]}\n"
@@ -276,3 +277,26 @@ def test_keys_of_a_trial_and_of_the_report_are_sent_to_their_sections():
         "2: epochs: belongs under `fixed`, or under `grid` with a list of values",
         "3: fixed.tables: belongs under `report`",
     ]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "what"),
+    [
+        ("brier", "'brier' is not a list"),
+        ("[e_auroc]", "did you mean 'e_aurc'"),
+        ("[top1]", "top1 is measured in every evaluation; leave it out"),
+        ("[e_aurc, e_aurc]", "e_aurc is listed twice"),
+        ("[[1]]", "unknown metric"),
+        (
+            "[accuracy]",
+            r"accuracy is a column of every report; give the metric of .*test_grid_problems.py:\d+ another name",
+        ),
+    ],
+)
+def test_metrics_that_cannot_be_measured_are_refused(tmp_path: Path, metrics: str, what: str) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"name: g\nmetrics: {metrics}\ngrid: {{dataset: digits}}\n")
+    with METRICS.apart(), pytest.raises(GridError, match=what) as caught:
+        metric("accuracy", direction="higher")(lambda probabilities, labels: 1.0)
+        load_grid(path)
+    assert [problem.line for problem in caught.value.problems] == [2]

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from orchestrator.database import queries
 from reports import titles
+from reports.catalogue import use
 from reports.figures import curves as curves_module
 from reports.figures.curves import curves, draw, shown_trials, stride
 from reports.figures.drawing import COLOURS, INK, Drawing
@@ -22,7 +23,14 @@ from reports.figures.figure2 import ABLATION, Point, figure2, front_of, plane
 from reports.figures.labels import place, spread_out
 from reports.paper.published import ledger
 from reports.results import load
-from tests.reports.synthetic import ablation, make_database, trials
+from tests.reports.synthetic import ablation, make_database, part_row, trials
+from trainer.parts import METHODS, NETWORKS
+
+
+@pytest.fixture(autouse=True)
+def _titles() -> None:
+    """Give networks and methods the titles that a database has for them."""
+    use([part_row(part) for part in (*METHODS.values(), *NETWORKS.values())])
 
 
 def published() -> list[Point]:
