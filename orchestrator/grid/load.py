@@ -96,10 +96,10 @@ def _metrics(reader: Reader, node: Node | None) -> tuple[str, ...]:
     known = [name for name in METRICS if name not in ALWAYS]
     for item in reader.items(node, "metrics"):
         name = item.plain()
-        if name in ALWAYS:
-            reader.note(item.place, "metrics", f"{name} is measured in every evaluation; leave it out")
-        elif not isinstance(name, str) or name not in METRICS:
+        if not isinstance(name, str) or name not in METRICS:
             reader.note(item.place, "metrics", unknown("metric", name, known))
+        elif name in ALWAYS:
+            reader.note(item.place, "metrics", f"{name} is measured in every evaluation; leave it out")
         elif name in RESERVED_METRICS:
             what = f"{name} is a column of every report; give the metric of {METRICS[name].source} another name"
             reader.note(item.place, "metrics", what)
