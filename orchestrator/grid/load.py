@@ -93,11 +93,11 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
 def _metrics(reader: Reader, node: Node | None) -> tuple[str, ...]:
     """Return the names of the metrics that a grid's trials measure beside those of every evaluation."""
     names: list[str] = []
-    known = [name for name in METRICS if name not in ALWAYS]
+    allowed = [name for name in METRICS if name not in ALWAYS]
     for item in reader.items(node, "metrics"):
         name = item.plain()
         if not isinstance(name, str) or name not in METRICS:
-            reader.note(item.place, "metrics", unknown("metric", name, known))
+            reader.note(item.place, "metrics", unknown("metric", name, allowed))
         elif name in ALWAYS:
             reader.note(item.place, "metrics", f"{name} is measured in every evaluation; leave it out")
         elif name in RESERVED_METRICS:
