@@ -8,15 +8,31 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trainer
+from orchestrator.records import Origin, PartRow, PartUse
+from trainer.kept import keep, kept
+from trainer.parts import DATASETS, METHODS, NETWORKS
+from trainer.sources import source_digest, source_files
+
+if TYPE_CHECKING:
+    from trainer.config import TrainConfig
+    from trainer.parts import Part
 
 PACKAGES = ("torch", "torchvision", "numpy", "ray", "sqlalchemy", "pydantic", "orchestrate-ablations")
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(trainer.__file__).resolve().parent
+# Modules and rooms of the trainer that have no say in a result.
+NO_SAY = ("__main__.py", "arguments.py", "canary.py", "plugins.py", "checks")
+# At most so much of a data set is read to compare it with what a trial was trained on: a second or two.
+QUICK_BYTES = 512 * 2**20
 # Maximum length of a stored diff in characters; the hash of a longer one still tells two of them apart.
 DIFF_LIMIT = 100_000
 
@@ -31,7 +47,7 @@ def code_provenance() -> dict[str, Any]:
         "dirty": bool(status) if status is not None else None,
         "diff": diff[:DIFF_LIMIT] if diff else None,
         "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
-        "code_sha256": code_digest(),
+        "code_digest": code_digest(),
         "versions": package_versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -51,13 +67,88 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+@cache
 def code_digest() -> str:
-    """Return the sha256 over every Python file of the imported trainer, the code that decides a result."""
-    package = Path(trainer.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+    """Return the sha256 of the trainer's own code: its syntax trees, without docstrings, comments and formatting.
+
+    The files of its parts (methods, networks, data sets) are left out, because a trial is compared by those it uses,
+    and so are modules without a say in a result.
+    """
+    files = _own_files()
+    facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    before = kept(PACKAGE)
+    if before.get("files") == facts:
+        return str(before["sha256"])
+    # Takes a second, which no command should.
+    digest = source_digest(files, PACKAGE.parent)
+    keep(PACKAGE, {"files": facts, "sha256": digest})
+    return digest
+
+
+def _own_files() -> list[Path]:
+    parts = {
+        Path(file).resolve()
+        for registry in (METHODS, NETWORKS, DATASETS)
+        for part in registry.values()
+        for file in part.files
+    }
+    return sorted(
+        path
+        for path in PACKAGE.rglob("*.py")
+        if path.relative_to(PACKAGE).parts[0] not in NO_SAY and path.resolve() not in parts
+    )
+
+
+def parts_of(config: TrainConfig) -> tuple[PartRow, ...]:
+    """Return the parts that a configuration uses, as they are here; the paths of those that ship begin `trainer/`."""
+    return tuple(
+        PartRow(part.kind, part.name, part.version, part.title, part.to_dict(), part.digest, _source(part))
+        for part in config.parts()
+    )
+
+
+def _source(part: Part[Any]) -> str:
+    return part.source.removeprefix(f"{PACKAGE.parent}{os.sep}") if part.file.is_relative_to(PACKAGE) else part.source
+
+
+def _uses(parts: Iterable[PartRow]) -> tuple[PartUse, ...]:
+    return tuple(PartUse(part.kind, part.name, part.version, part.digest, part.source) for part in parts)
+
+
+class Present:
+    """The code and the data that there are now, for comparison with those that trained a trial."""
+
+    def __init__(self, data_root: str | Path) -> None:
+        self._root = data_root
+        self._data: dict[tuple[str, str | None], str | None] = {}
+
+    def origin(self, config: TrainConfig) -> Origin:
+        """Return what would train a configuration now; `data` is None where it is not here or takes long to read."""
+        names = (config.dataset, config.ood_dataset)
+        if names not in self._data:
+            self._data[names] = _data_fingerprint(config, self._root)
+        return Origin(0, code_digest(), self._data[names], _uses(parts_of(config)))
+
+
+def _data_fingerprint(config: TrainConfig, root: str | Path) -> str | None:
+    from trainer.data import known_fingerprint
+
+    if "://" in str(root):
+        return None
+    return known_fingerprint(config, Path(root), most_bytes=QUICK_BYTES)
+
+
+def now(recorded: Origin) -> Origin:
+    """Return the code that stands now in the files that an attempt's parts came from, without importing it.
+
+    A part whose file is not here is left out, and so is the data.
+    """
+    parts = []
+    for part in recorded.parts:
+        file = PACKAGE.parent / part.path if part.ships else Path(part.path)
+        with suppress(OSError, SyntaxError, ValueError):
+            parts.append(replace(part, digest=source_digest(source_files(file))))
+    return Origin(recorded.number, code_digest(), None, tuple(parts))
 
 
 def _git(*arguments: str) -> str | None:

@@ -119,6 +119,50 @@ class ProgressRow:
 
 
 @dataclass(frozen=True)
+class PartUse:
+    """A part (a method, network, data set or metric) as an attempt used it.
+
+    `source` is the file and line where the part was registered, `digest` the sha256 of its code without comments,
+    docstrings and formatting.
+    """
+
+    kind: str
+    name: str
+    version: int
+    digest: str
+    source: str
+
+    @property
+    def file(self) -> str:
+        """Return the name of the part's file: `my_parts.py`, and of a part that ships `trainer/methods/pskd.py`."""
+        return self.path if self.ships else self.path.rpartition("/")[2]
+
+    @property
+    def path(self) -> str:
+        """Return the path of the part's file, of a part that ships below the folder of the trainer's package."""
+        path, _, line = self.source.rpartition(":")
+        return path if path and line.isdecimal() else self.source
+
+    @property
+    def ships(self) -> bool:
+        """Return whether the part is the trainer's own."""
+        return self.source.startswith("trainer/")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Code and data that trained epochs of a trial, by the attempt's `number`; None where nothing was recorded.
+
+    `trainer` is the digest of the trainer's own code, `data` the fingerprint of the data sets' content.
+    """
+
+    number: int
+    trainer: str | None
+    data: str | None
+    parts: tuple[PartUse, ...]
+
+
+@dataclass(frozen=True)
 class MeasuredRow:
     """Measurements of a trial in training, or in a canary before it (`purpose`).
 

@@ -100,6 +100,28 @@ def checkpoints_beside(db: str | Path) -> Path:
     return _beside(db).with_name(f"{_beside(db).stem}-checkpoints")
 
 
+def compared(plan: Plan, database: Database | None, data_root: str | Path) -> Plan:
+    """Return a plan that says which trials were trained by other code, or on other data, than there is here now.
+
+    Data that is not here, or would take long to read, is not compared.
+    """
+    from orchestrator.identity import changes
+    from orchestrator.planning import with_changes
+    from orchestrator.provenance import Present
+
+    begun = {entry.trial.key: entry.trial for entry in plan.entries if entry.epochs}
+    if database is None or not begun:
+        return plan
+    recorded, present = database.origins(begun), Present(data_root)
+    found, checked = {}, set()
+    for key, origins in recorded.items():
+        now = present.origin(begun[key].config)
+        found[key] = changes(origins, now)
+        if now.data is not None and any(origin.data for origin in origins):
+            checked.add(key)
+    return with_changes(plan, found, checked)
+
+
 def plan_of(grid: Grid, database: Database | None) -> Plan:
     """Return the plan of running a grid."""
     from orchestrator.planning import make_plan
@@ -117,6 +139,7 @@ def run_grid(
     checkpoints: str | Path | None = None,
     retry_failed: bool = False,
     order: str | None = None,
+    retrain: bool = False,
     wait: bool = True,
     **options: Any,
 ) -> Outcome:
@@ -125,7 +148,8 @@ def run_grid(
     `db` is an SQLite file or a PostgreSQL URL, `data_root` and `checkpoints` are folders or URLs, `address` is that of
     a Ray cluster (None: a private Ray on this machine). `order` is `depth` or `breadth`, by default the grid's: the
     order of the file, or the first seed of every cell first, then the second. With `wait`, the others' trials are
-    waited for, and taken over when their driver gives them back or dies. `options` are further fields of
+    waited for, and taken over when their driver gives them back or dies. `retrain` trains those anew that were trained
+    by other code, or on other data, than there is now. `options` are further fields of
     `orchestrator.scheduler.RunOptions`. Nothing is printed; `observer` hears what happens. A failed trial is counted in
     the outcome and raises nothing.
 
@@ -162,7 +186,10 @@ def run_grid(
                 observer.warning(f"warning: {note}")
         if retry_failed:
             database.retry([trial.key for trial in grid.trials])
-        plan = plan_of(grid, database)
+        plan = compared(plan_of(grid, database), database, data_root)
+        if retrain and (outdated := [entry.trial for entry in plan.entries if entry.changes]):
+            _retrain(database, outdated, settings, observer)
+            plan = compared(plan_of(grid, database), database, data_root)
         observer.planned(plan)
         if plan.pending:
             for fact in grid_notes(grid):
@@ -207,6 +234,26 @@ def run_grid(
         if shared:
             observer.planned(plan)
         return Outcome(plan.count("failed"), left, sum(entry.trial.key in tried for entry in plan.pending))
+
+
+def _retrain(database: Database, trials: Sequence[Trial], options: RunOptions, observer: Observer) -> None:
+    """Have trials trained from their first epoch; their attempts and epochs stay in the database, superseded."""
+    from orchestrator.storage import is_url, remove_checkpoint
+    from orchestrator.text import counted
+
+    # Before the database says that they are pending: a trial must not go on from what other code has trained.
+    for trial in trials:
+        remove_checkpoint(options.checkpoint(trial.key))
+    count = database.retrain([trial.key for trial in trials])
+    if options.address is not None and not is_url(options.checkpoints):
+        observer.warning(
+            f"warning: checkpoints of these trials are removed from {options.checkpoints} as this machine sees it; "
+            "where the nodes have folders of their own, remove them there"
+        )
+    observer.note(
+        f"{counted(count, 'trial')} to train anew, from the first epoch; what was trained before stays in the "
+        "database, superseded"
+    )
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from difflib import get_close_matches
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestrator.database import progress, queries
+from orchestrator.database import origins, progress, queries
 from reports.catalogue import metrics, use_parts
 from reports.errors import ReportError
 from reports.titles import LATER
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
+    from orchestrator.records import Origin
 
 RULES = "best_test, best_val, last or mean_last_K (K epochs, such as mean_last_5)"
 
@@ -75,7 +76,8 @@ class Trial:
     `state` is pending, running, done, failed or diverged. Measurements, by (network, classifier), and times are
     there for done trials only. `training` is the time to the end of the selected epoch, `epoch` that of one epoch.
     `compiled` is the share of its epochs that were trained with compiled networks, which round differently. `pair` are
-    values of other fields that a table averages beside the seed.
+    values of other fields that a table averages beside the seed. `origins` are the code and
+    data that trained its epochs.
     """
 
     id: int
@@ -90,6 +92,7 @@ class Trial:
     epoch: Seconds | None = None
     compiled: float = 0.0
     pair: str = ""
+    origins: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
         attempts = queries.last_attempts(connection, ids)
         newest = queries.last_epochs(connection, ids)
         compiled = queries.compiled_epochs(connection, ids)
+        trained_by = origins.origins(connection, list(trials))
         done = [trial for trial, row in trials.items() if row.state == "done"]
         picks = _picks(connection, rule, newest, done)
         measured = _measured(connection, picks, rule)
@@ -194,6 +198,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
                 training.get(trial),
                 per_epoch.get(trial),
                 compiled[trial] / (newest[trial] + 1) if trial in compiled else 0.0,
+                origins=tuple(trained_by.get(trial, ())),
             )
         )
     return Results(

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from orchestrator.identity import Mixed, mixed
+from orchestrator.records import Origin
 from reports.columns import Column
 from reports.results import Selection
 
@@ -15,6 +17,7 @@ class Sample(NamedTuple):
 
     `compiled` is the share of its epochs that were trained with compiled networks; 0 for a time, which has no rounding.
     `pair` are the values of the fields, beside the seed, that pair it with samples of other cells.
+    `origins` are the code and data that trained its epochs; none for a time.
     """
 
     key: str
@@ -26,6 +29,7 @@ class Sample(NamedTuple):
     exclusive: bool = True
     compiled: float = 0.0
     pair: str = ""
+    origins: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ class Entry:
             return "trained partly with compiled networks, which round differently"
         said = f"{compiled} of the {len(shares)} trials trained with compiled networks, which round differently"
         return said + (f" ({partly} of them in only a part of the epochs)" if partly else "")
+
+    @property
+    def differing(self) -> Mixed:
+        """Return what to say of trials that were trained by different code, or on different data."""
+        return mixed({each.name: each.origins for each in self.samples})
 
 
 @dataclass(frozen=True)
@@ -135,11 +144,14 @@ def add_note(notes: list[tuple[str, str]], text: str) -> str:
 
 
 def mark_mixed(rows: Sequence[Row], notes: list[tuple[str, str]]) -> list[Row]:
-    """Return the rows with a footnote, added to `notes`, on every number whose trials rounded differently."""
+    """Return the rows with a footnote, added to `notes`, on every number whose trials are not alike.
+
+    They rounded differently, or were trained by different code of a part, or on different data.
+    """
 
     def marked(each: Entry) -> Entry:
-        said = each.mixed
-        return replace(each, notes=(*each.notes, add_note(notes, said))) if said else each
+        said = [*filter(None, [each.mixed]), *each.differing.footnotes]
+        return replace(each, notes=(*each.notes, *(add_note(notes, one) for one in said))) if said else each
 
     return [replace(row, entries=tuple(map(marked, row.entries))) for row in rows]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from trainer.config import TrainConfig
-from trainer.datasets import DATASETS, FOLDER_PREFIX
+from trainer.datasets import FOLDER_PREFIX
 from trainer.errors import TrainerError
-from trainer.parts import METHODS, NETWORKS
+from trainer.parts import DATASETS, METHODS, NETWORKS
 from trainer.paths import PathError, user_path
 from trainer.plugins import load_plugins
 from trainer.problems import unknown

@@ -27,20 +27,14 @@ from trainer.combination import (
     settled_heads,
     unread,
 )
-from trainer.datasets import (
-    DATASETS,
-    FOLDER_PREFIX,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    dataset_spec,
-)
+from trainer.datasets import ARRAYS_PREFIX, FOLDER_PREFIX, dataset_spec
 from trainer.networks import head_count
 from trainer.networks.library import LIBRARIES
 from trainer.objective import build_methods
-from trainer.parts import DATASETS as DATA
-from trainer.parts import METHODS, NETWORKS, Part, PartError, remembered
+from trainer.parts import DATASETS, METHODS, NETWORKS, Part, PartError, remembered
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
 from trainer.recipe import OPTIMIZERS, SCHEDULES, build_part, named
+from trainer.spec import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from trainer.method import Method, Requires
@@ -127,11 +121,12 @@ class TrainConfig(BaseModel):
             try:
                 dataset_spec(name)
             except KeyError:
-                more = f", or {FOLDER_PREFIX}NAME for a folder of images"
+                more = f", {FOLDER_PREFIX}NAME for a folder of images, or {ARRAYS_PREFIX}FILE for one of arrays"
                 raise problem(unknown("data set", name, DATASETS, more)) from None
-            folder = name.removeprefix(FOLDER_PREFIX)
-            if folder != name and (".." in folder.split("/") or folder.startswith("/") or "\0" in folder):
-                raise problem(f"{name!r} leaves the data root; NAME is a folder below it")
+            kind, _, place = name.partition(":")
+            if place and (".." in place.split("/") or place.startswith("/") or "\0" in place):
+                what = "FILE is one" if f"{kind}:" == ARRAYS_PREFIX else "NAME is a folder"
+                raise problem(f"{name!r} leaves the data root; {what} below it")
         return name
 
     @field_validator("network", "peer")
@@ -308,7 +303,7 @@ class TrainConfig(BaseModel):
 
     def parts(self) -> list[Part[Any]]:
         """Return the registered parts that decide what is learned: methods, networks and data sets."""
-        data = [DATA.get(name) for name in dict.fromkeys((self.dataset, self.ood_dataset)) if name]
+        data = [DATASETS.get(name) for name in dict.fromkeys((self.dataset, self.ood_dataset)) if name]
         networks = [NETWORKS[name] for name in dict.fromkeys(self.network_names)]
         return [*(METHODS[name] for name in self.methods), *networks, *(part for part in data if part is not None)]
 

@@ -16,9 +16,9 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from trainer.datasets import DatasetSpec
 from trainer.errors import FailureClass, TrainerError
 from trainer.sources import source_digest, source_files
+from trainer.spec import DatasetSpec
 
 if TYPE_CHECKING:
     from trainer.method import Method
@@ -185,7 +185,7 @@ class MetricFacts:
 
 METHODS: Registry[None] = Registry("method", "trainer.methods")
 NETWORKS: Registry[NetworkFacts] = Registry("network", "trainer.networks")
-DATASETS: Registry[DatasetSpec] = Registry("data set", "trainer.datasets")
+DATASETS: Registry[DatasetSpec] = Registry("data set", "trainer.data.published")
 METRICS: Registry[MetricFacts] = Registry("metric", "trainer.builtin_metrics")
 REGISTRIES: tuple[Registry[Any], ...] = (METHODS, NETWORKS, DATASETS, METRICS)
 

@@ -45,6 +45,12 @@ def run(
         ),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try the grid's failed trials again.")] = False,
+    retrain: Annotated[
+        bool,
+        typer.Option(
+            "--retrain", help="Train those trials anew that `plan` shows as trained by other code or on other data."
+        ),
+    ] = False,
     checkpoints: Annotated[
         str | None,
         typer.Option(
@@ -115,6 +121,7 @@ def run(
             checkpoints=checkpoints,
             retry_failed=retry_failed,
             order=order,
+            retrain=retrain,
             wait=wait,
             checkpoint_seconds=checkpoint_seconds,
             stall_seconds=stall_seconds,
@@ -137,15 +144,20 @@ def plan(
     grid: GridFile,
     db: DatabaseOption = "results.db",
     settings: Settings = None,
+    data_root: DataRoot = "data",
     as_json: AsJson = False,
 ) -> None:
-    """List the trials of a grid and why each would run: new, interrupted, failed, or done already."""
+    """List the trials of a grid and why each would run: new, interrupted, failed, or done already.
+
+    Trials that were trained by other code, or on other data, than there is now are named; `run --retrain` trains them
+    anew.
+    """
     with errors():
         from orchestrator.console import print_plan
         from orchestrator.grid import load_grid, parse_settings
         from orchestrator.planning import grid_notes, unfit_lines, with_devices
         from orchestrator.planning.parts import other_parts
-        from orchestrator.run import leaving, plan_of, unmeasured
+        from orchestrator.run import compared, leaving, plan_of, unmeasured
         from orchestrator.timing import gpus_here, processors
 
         loaded = load_grid(grid, parse_settings(settings or ()))
@@ -157,7 +169,7 @@ def plan(
                 typer.echo(f"warning: {note}", err=True)
             for note in (note for plugin in loaded.plugins for note in plugin.notes):
                 typer.echo(f"warning: {note}", err=True)
-            planned = with_devices(plan_of(loaded, database), gpus_here())
+            planned = with_devices(compared(plan_of(loaded, database), database, data_root), gpus_here())
             cost = _forecast(planned, database)
         notes = [line for line in (left, *grid_notes(loaded)) if line]
         # Of a cluster only its nodes can tell.
@@ -223,5 +235,6 @@ def _slots_here(trials: Sequence[Trial]) -> int:
 
 def _planned_dict(entry: PlannedTrial) -> dict[str, Any]:
     trial = entry.trial
-    facts = {"key": trial.key, "name": trial.name, "status": entry.status, "reason": entry.reason}
+    facts: dict[str, Any] = {"key": trial.key, "name": trial.name, "status": entry.status, "reason": entry.reason}
+    facts |= {"changes": [each.to_dict() for each in entry.changes], "data_checked": entry.data_checked}
     return facts | {"config": trial.config.science(), "resources": asdict(trial.resources)}

@@ -202,13 +202,13 @@ def _devices() -> Iterator[Finding]:
 def _datasets(data_root: str | Path) -> Iterator[tuple[str, str | None]]:
     from orchestrator.storage import is_url, missing_data
     from trainer.data import what_is_missing
-    from trainer.datasets import DATASETS
+    from trainer.parts import DATASETS
 
-    for name, spec in DATASETS.items():
+    for name, part in DATASETS.items():
         if is_url(data_root):
             yield name, missing_data(name, str(data_root))
             continue
         problem = what_is_missing(name, Path(data_root))
-        if problem and (spec.archive or spec.files):
+        if problem and (part.facts.archive or part.facts.files):
             problem += "; a grid that needs it downloads it"
         yield name, problem

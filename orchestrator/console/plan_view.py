@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 
 def announce_plan(plan: Plan) -> None:
-    """Print one line before a run: how many trials the grid has, and what happens to them."""
-    Console(highlight=False, soft_wrap=True).print(escape(plan.summary()))
+    """Print before a run how many trials the grid has, what happens to them, and whose code or data changed."""
+    console = Console(highlight=False, soft_wrap=True)
+    for line in (plan.summary(), *plan.outdated()):
+        console.print(escape(line))
 
 
 def print_plan(plan: Plan, cost: Forecast | None = None) -> None:
@@ -29,7 +31,7 @@ def print_plan(plan: Plan, cost: Forecast | None = None) -> None:
         for entry in plan.entries:
             print(f"{entry.trial.key[:10]}  {entry.status:<11}  {entry.trial.name:<{longest}}  {entry.reason}")
         print(plan.summary())
-        for line in (*plan.together(), *cost_lines(cost, plan)):
+        for line in (*plan.outdated(), *plan.together(), *cost_lines(cost, plan)):
             print(line)
         return
     colours = {"new": "cyan", "interrupted": "yellow", "done": "green", "failed": "red", "running": "blue"}
@@ -41,7 +43,7 @@ def print_plan(plan: Plan, cost: Forecast | None = None) -> None:
         table.add_row(entry.trial.key[:10], escape(entry.trial.name), Text(entry.status, colour), escape(entry.reason))
     console.print(table)
     console.print(escape(plan.summary()))
-    for line in (*plan.together(), *cost_lines(cost, plan)):
+    for line in (*plan.outdated(), *plan.together(), *cost_lines(cost, plan)):
         console.print(escape(line))
 
 

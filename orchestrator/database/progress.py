@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, func, select, text
@@ -21,6 +22,8 @@ _accepted, _main_test = text(ACCEPTED), text(MAIN_TEST)
 
 # Number, mean seconds and lowest top-1 error (%) of a trial's accepted epochs.
 Sums = tuple[int, float | None, float | None]
+# A trial's id, and when it became done: one that is trained anew is another entry.
+Settled = dict[tuple[int, datetime | None], Sums]
 
 
 def effective_state(state: str, driver: int | None, living: Living) -> tuple[str, int | None]:
@@ -114,10 +117,10 @@ def failures(connection: Connection, grid: str | None) -> list[FailureRow]:
     return sorted(rows, key=lambda row: -row.count)
 
 
-def progress(connection: Connection, grid: str | None, settled: dict[int, Sums], living: Living) -> list[ProgressRow]:
+def progress(connection: Connection, grid: str | None, settled: Settled, living: Living) -> list[ProgressRow]:
     """Return every trial of one grid, or of all, with its accepted epochs and newest training attempt.
 
-    `settled` caches the sums of done trials, which never change, from one call to the next.
+    `settled` caches the sums of done trials, which do not change, from one call to the next.
     """
     members = select(GridTrial.trial_id).join(Grid, Grid.id == GridTrial.grid_id)
     rows = select(GridTrial.trial_id, GridTrial.name).join(Grid, Grid.id == GridTrial.grid_id)
@@ -140,6 +143,7 @@ def progress(connection: Connection, grid: str | None, settled: dict[int, Sums],
             Trial.config,
             Trial.state,
             Trial.driver,
+            Trial.finished,
             last_error,
             attempt.started,
             attempt.error_class,
@@ -151,15 +155,16 @@ def progress(connection: Connection, grid: str | None, settled: dict[int, Sums],
     )
     # Read before the epochs: all epochs of a trial that is done by then are stored.
     trials = {trial: tuple(rest) for trial, *rest in connection.execute(facts)}
-    sums = _sums(connection, [trial for trial in trials if trial not in settled])
-    settled.update((trial, found) for trial, found in sums.items() if trials[trial][2] == "done")
+    kept = {trial: settled.get((trial, facts[4])) for trial, facts in trials.items() if facts[2] == "done"}
+    sums = _sums(connection, [trial for trial in trials if not kept.get(trial)])
+    settled.update(((trial, trials[trial][4]), found) for trial, found in sums.items() if trials[trial][2] == "done")
 
     answer = []
     # A trial of several grids is returned once for each.
     for trial, name in connection.execute(rows.order_by(Grid.name, GridTrial.position)):
-        key, config, state, driver, last, started, error_class, host, device = trials[trial]
+        key, config, state, driver, _, last, started, error_class, host, device = trials[trial]
         state, holder = effective_state(state, driver, living)
-        done, seconds, best = settled.get(trial) or sums.get(trial) or (0, None, None)
+        done, seconds, best = kept.get(trial) or sums.get(trial) or (0, None, None)
         total = config["epochs"]
         answer.append(
             ProgressRow(

@@ -11,13 +11,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, select
 
-from orchestrator.database import attempts, forgetting, grids, parts, progress
+from orchestrator.database import attempts, forgetting, grids, origins, parts, progress
 from orchestrator.database.backends.postgresql import holder_of
 from orchestrator.database.backends.sqlite import synchronous
 from orchestrator.database.errors import DatabaseError, Holder, described
 from orchestrator.database.lock import living_drivers
 from orchestrator.database.patience import patience, persist
-from orchestrator.records import AttemptRow, Extent, FailureRow, GridRow, MeasuredRow, PartRow, ProgressRow, TrialState
+from orchestrator.records import (
+    AttemptRow,
+    Extent,
+    FailureRow,
+    GridRow,
+    MeasuredRow,
+    Origin,
+    PartRow,
+    ProgressRow,
+    TrialState,
+)
 
 if TYPE_CHECKING:
     from orchestrator.database.backends.postgresql import LockedSession
@@ -70,7 +80,7 @@ class Database:
         self._writer = engine.execution_options(write=True)
         self._session: LockedSession | None = None
         self._mutex = threading.RLock()
-        self._settled: dict[int, progress.Sums] = {}
+        self._settled: progress.Settled = {}
 
     def __enter__(self) -> Database:
         return self
@@ -135,6 +145,14 @@ class Database:
         wanted = list(keys)
         return self._write(lambda connection: grids.retry(connection, wanted))
 
+    def retrain(self, keys: Iterable[str]) -> int:
+        """Make those of these trials pending that no driver has, to be trained from the first epoch; returns how many.
+
+        Their attempts and epochs stay; no epoch is accepted any more.
+        """
+        wanted = list(keys)
+        return self._write(lambda connection: origins.retrain(connection, wanted))
+
     def release(self, driver: Driver) -> None:
         """Release this driver's claims: its running trials become pending, their attempts interrupted."""
         self._write(lambda connection: attempts.release(connection, driver.token))
@@ -196,6 +214,10 @@ class Database:
         parts.check(self.where, rows)
         self._write(lambda connection: parts.record(connection, self.where, rows, attempt_id))
 
+    def record_data(self, attempt_id: int, sha256: str) -> None:
+        """Store the fingerprint of the content of an attempt's data sets."""
+        self._write(lambda connection: origins.record_data(connection, self.where, attempt_id, sha256))
+
     def change_environment(self, attempt_id: int, changes: Mapping[str, Any]) -> None:
         """Change values of an attempt's environment that differ from those at its start."""
         self._write(lambda connection: attempts.change_environment(connection, self.where, attempt_id, changes))
@@ -241,6 +263,11 @@ class Database:
     def attempts(self, key: str) -> list[AttemptRow]:
         """Return the attempts of a trial, the newest last; none for an unknown key."""
         return self._read(lambda connection: progress.attempts(connection, key))
+
+    def origins(self, keys: Iterable[str]) -> dict[str, list[Origin]]:
+        """Return per trial with accepted epochs the code and data that trained them, an entry per attempt."""
+        wanted = list(keys)
+        return self._read(lambda connection: origins.origins_by_key(connection, wanted))
 
     def failures(self, grid: str | None = None) -> list[FailureRow]:
         """Return the failed trials of one grid or all, by cause, the commonest first."""

@@ -5,7 +5,15 @@ from orchestrator.planning.estimate import Estimate, Measured, Work, interval, m
 from orchestrator.planning.fitting import amounts, asked, unfit, unfit_lines
 from orchestrator.planning.forecast import Forecast, as_measured, make_forecast
 from orchestrator.planning.notes import grid_notes
-from orchestrator.planning.plan import Plan, PlannedTrial, devices_line, is_interrupted, make_plan, with_devices
+from orchestrator.planning.plan import (
+    Plan,
+    PlannedTrial,
+    devices_line,
+    is_interrupted,
+    make_plan,
+    with_changes,
+    with_devices,
+)
 
 __all__ = [
     "Estimate",
@@ -32,5 +40,6 @@ __all__ = [
     "trained_images",
     "unfit",
     "unfit_lines",
+    "with_changes",
     "with_devices",
 ]

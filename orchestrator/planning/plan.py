@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from orchestrator.identity import Difference, words
 from orchestrator.text import counted
 
 if TYPE_CHECKING:
@@ -44,12 +45,18 @@ class State(Protocol):
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial, its number of recorded `epochs`, and a sentence that says why it would run or not."""
+    """A trial, its number of recorded `epochs`, and a sentence that says why it would run or not.
+
+    `changes` are those of its code and data since these epochs were trained; `data_checked` is true where the data is
+    here and was compared.
+    """
 
     trial: Trial
     status: Status
     reason: str
     epochs: int = 0
+    changes: tuple[Difference, ...] = ()
+    data_checked: bool = False
 
     @property
     def would_run(self) -> bool:
@@ -80,6 +87,14 @@ class Plan:
         pending = counts["new"] + counts["interrupted"]
         verdict = f"{counted(pending, 'trial')} to run" if pending else "nothing to run"
         return f"{counted(len(self.entries), 'trial')}: {listed}; {verdict}"
+
+    def outdated(self) -> list[str]:
+        """Return a line per change of code or data since trials were trained, with their number and state."""
+        groups = Counter((entry.status, entry.changes) for entry in self.entries if entry.changes)
+        return [
+            f"{counted(count, 'trial')} {OUTLOOK[status] if status == 'interrupted' else status}, {words(changes)}"
+            for (status, changes), count in groups.items()
+        ]
 
     def together(self) -> list[str]:
         """Return lines about trials that run otherwise than in one process on a device that the grid names."""
@@ -112,6 +127,22 @@ def make_plan(grid: Grid, states: Mapping[str, State]) -> Plan:
     """Compare a grid with the database's states of its trials, by key; a trial without a state is new."""
     pairs = ((trial, states.get(trial.key)) for trial in grid.trials)
     return Plan([PlannedTrial(trial, *_judged(trial, state), state.epochs if state else 0) for trial, state in pairs])
+
+
+def with_changes(plan: Plan, changes: Mapping[str, Sequence[Difference]], checked: Collection[str]) -> Plan:
+    """Return a plan that says of trials, by key, what changed of their code and data since they were trained.
+
+    `checked` are the keys of the trials whose data was compared.
+    """
+
+    def changed(entry: PlannedTrial) -> PlannedTrial:
+        found = tuple(changes.get(entry.trial.key, ()))
+        said = words(found)
+        reason = said if entry.status == "done" else f"{entry.reason}; trained {said}"
+        checks = entry.trial.key in checked
+        return replace(entry, reason=reason if found else entry.reason, changes=found, data_checked=checks)
+
+    return replace(plan, entries=[changed(entry) for entry in plan.entries])
 
 
 def with_devices(plan: Plan, gpus: int) -> Plan:

@@ -15,7 +15,16 @@ from orchestrator.scheduler.cluster import Cluster, RayEnded
 from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.recorder import Recorder, retry_at_once
 from orchestrator.scheduler.signals import Interrupted, stop_signal
-from orchestrator.worker.messages import Done, EngineChanged, EpochDone, Failed, Started, TeacherEpoch, from_values
+from orchestrator.worker.messages import (
+    DataIdentity,
+    Done,
+    EngineChanged,
+    EpochDone,
+    Failed,
+    Started,
+    TeacherEpoch,
+    from_values,
+)
 
 # Least stall timeout in seconds until a trial's first epoch is over: imports, data and compilation are slow.
 START_SECONDS = 900.0
@@ -69,6 +78,8 @@ def recording_callback(recorder: Recorder, cluster: Cluster, options: RunOptions
                     recorder.started(key, message)
                 elif isinstance(message, EngineChanged):
                     recorder.engine(key, message.engine)
+                elif isinstance(message, DataIdentity):
+                    recorder.data(key, message.sha256)
                 elif isinstance(message, EpochDone):
                     recorder.epoch(key, message)
                 elif isinstance(message, Failed):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import SOME_FAILED, TRY_AGAIN
 from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infrastructure_failure, process_ended
+from orchestrator.provenance import parts_of
 from orchestrator.scheduler.journal import Journal
 from orchestrator.scheduler.observer import Observer
 from orchestrator.text import counted
@@ -20,11 +21,12 @@ from orchestrator.worker.messages import EpochDone, Started
 if TYPE_CHECKING:
     from orchestrator.database import Database
     from orchestrator.grid import Trial
+    from orchestrator.records import PartRow
 
 # How many ended attempts to keep: they may have overlapped with an epoch that is reported later.
 REMEMBERED = 64
 # Kinds of worker reports, as the journal counts them.
-REPORTS = ("start", "engine", "epoch", "end")
+REPORTS = ("start", "fingerprint", "engine", "epoch", "end")
 # How often, in seconds, to verify that this driver still holds its locks: other drivers take the trials of a lost one.
 LOCK_CHECK_SECONDS = 20.0
 
@@ -149,7 +151,10 @@ class Recorder:
         attempt = Attempt(message.host, message.device_id, frozenset(message.pids), message.began)
         self.running[key] = attempt
         attempt.hear(message.began)
-        self._start(attempt, key, environment, where)
+        # A worker reads plug-ins from a copy; a person knows them by their place here.
+        here = {(part.kind, part.name): part.source for part in parts_of(self.trials[key].config)}
+        parts = [replace(part, source=here.get((part.kind, part.name), part.source)) for part in message.parts]
+        self._start(attempt, key, environment, where, parts)
         self.observer.started(self.trials[key].name, message.host, message.device)
 
     def epoch(self, key: str, message: EpochDone) -> None:
@@ -169,6 +174,11 @@ class Recorder:
         """Record that a worker has changed to another engine."""
         attempt = self.running[key]
         self.journal.write("engine", lambda: self.database.change_environment(attempt.row, {"engine": engine}))
+
+    def data(self, key: str, sha256: str) -> None:
+        """Record the fingerprint of the data that a worker trains on."""
+        attempt = self.running[key]
+        self.journal.write("fingerprint", lambda: self.database.record_data(attempt.row, sha256))
 
     def failing(self, key: str, failure: Failure, *, by_worker: bool = False) -> None:
         """Keep the reason why the attempt is about to end, given by its worker or by this driver."""
@@ -268,11 +278,20 @@ class Recorder:
 
         self.journal.write("end", write)
 
-    def _start(self, attempt: Attempt, key: str, environment: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+    def _start(
+        self,
+        attempt: Attempt,
+        key: str,
+        environment: Mapping[str, Any],
+        where: Mapping[str, Any],
+        parts: Sequence[PartRow] = (),
+    ) -> None:
         at = _now()
 
         def write() -> None:
             attempt.id = self.database.start_attempt(key, purpose=self.purpose, environment=environment, at=at, **where)
+            if parts:
+                self.database.record_parts(parts, attempt.id)
 
         self.journal.write("start", write)
 

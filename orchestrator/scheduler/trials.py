@@ -303,7 +303,7 @@ def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, time
         checkpoint=options.checkpoint(trial.key) if timed is None else None,
         checkpoint_seconds=options.checkpoint_seconds,
         log_folder=absolute(options.logs),
-        code_sha256=options.environment["code_sha256"],
+        code_digest=options.environment["code_digest"],
         warm_up=warm_up,
         timed=timed,
         processes=trial.resources.processes,

@@ -6,7 +6,7 @@ from trainer.lazy import on_first_use
 
 if TYPE_CHECKING:
     from orchestrator.storage.leftovers import Leftovers, find_leftovers
-    from orchestrator.storage.staging import local_checkpoint, local_data, missing_data, node_folder
+    from orchestrator.storage.staging import local_checkpoint, local_data, missing_data, node_folder, remove_checkpoint
     from orchestrator.storage.store import StorageAway, StorageError, Store, absolute, check_writable, is_url, joined
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "local_data",
     "missing_data",
     "node_folder",
+    "remove_checkpoint",
 ]
 
 # Imported on first use, so that the command line starts at once.
@@ -40,6 +41,7 @@ _HOMES = {
     "local_data": ".staging",
     "missing_data": ".staging",
     "node_folder": ".staging",
+    "remove_checkpoint": ".staging",
 }
 
 if not TYPE_CHECKING:

@@ -70,6 +70,21 @@ def local_checkpoint(location: str | None) -> Iterator[tuple[Path | None, Callab
         yield folder / name, copy.put
 
 
+def remove_checkpoint(location: str) -> None:
+    """Remove the checkpoint of a trial, and what the trainer keeps beside it. Raises StorageError."""
+    if is_url(location):
+        url, _, name = location.rpartition("/")
+        store = Store(url)
+        for suffix in BESIDE:
+            store.remove(name + suffix)
+        return
+    for suffix in BESIDE:
+        try:
+            Path(location + suffix).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{location + suffix} cannot be removed ({error.strerror})") from None
+
+
 class _Copy:
     """The files of one checkpoint in a local folder, and the identities of the uploaded ones."""
 

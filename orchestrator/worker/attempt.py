@@ -15,11 +15,12 @@ from functools import cache
 import psutil
 
 from orchestrator.failures import Failure, failure_of
-from orchestrator.provenance import ROOT, code_digest, package_versions
+from orchestrator.provenance import ROOT, code_digest, package_versions, parts_of
 from orchestrator.storage import local_checkpoint, local_data, node_folder
 from orchestrator.worker.gpu_names import gpu_name, gpu_uuid
 from orchestrator.worker.job import Job, Rank
 from orchestrator.worker.messages import (
+    DataIdentity,
     DataProgress,
     Done,
     EngineChanged,
@@ -82,12 +83,15 @@ def attempt(job: Job, report: Report, rank: Rank | None = None) -> Failure | Non
 def _train(job: Job, report: Report, rank: Rank) -> None:
     from orchestrator.timing import DeviceSampler
     from trainer.config import TrainConfig
+    from trainer.data import fingerprint
     from trainer.train import train
 
     started = _start(job, rank)
     report(started)
     config = TrainConfig(**job.config)
     data_root = local_data(config, job.data_root, _progress(report))
+    if rank.number == 0:
+        report(DataIdentity(fingerprint(config, data_root)))
 
     with (
         rank.process_group(rank.device),
@@ -208,22 +212,24 @@ def _start(job: Job, rank: Rank) -> Started:
     import torch
 
     from orchestrator.timing import device_facts
+    from trainer.config import TrainConfig
 
     device = rank.device
     torch.set_num_threads(max(1, int(job.cpus)))
     facts = device_facts(device, uuid=gpu_uuid(device))
-    digest = code_digest()
+    config = TrainConfig(**job.config)
     environment = {
         "versions": package_versions(),
         "device": facts,
-        "code_changed": digest != job.code_sha256,
+        "code_digest": code_digest(),
+        "code_changed": code_digest() != job.code_digest,
         "engine": _engine(job, device),
         # A later run finds by it that a canary stands for its trials.
         "engine_asked": job.engine,
         "deterministic": job.deterministic,
     }
     if environment["code_changed"]:
-        log.warning("the trainer's code has changed since the launch: this trial runs code %s", digest[:12])
+        log.warning("the trainer's code has changed since the launch: this trial runs code %s", code_digest()[:12])
     log.info("%s: key %s on %s %s", job.name, job.key, socket.gethostname(), device)
     return Started(
         host=socket.gethostname(),
@@ -236,6 +242,7 @@ def _start(job: Job, rank: Rank) -> Started:
         log=str(rank.log_path),
         began=time.monotonic(),
         environment=environment,
+        parts=parts_of(config),
     )
 
 

@@ -29,7 +29,7 @@ class Job:
     checkpoint: str | None
     checkpoint_seconds: float | None
     log_folder: str
-    code_sha256: str
+    code_digest: str
     warm_up: int = 0
     timed: int | None = None
     canary: bool = False

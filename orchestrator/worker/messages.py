@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.failures import Failure
+from orchestrator.records import PartRow
 from orchestrator.timing import Timing
 from trainer.results import EpochResult
 
@@ -19,7 +20,8 @@ class Started:
     """An attempt has begun; of a canary, it has ended well.
 
     `began` is in seconds of the host's monotonic clock. `device_id` differs between the GPUs of a host where the UUID
-    cannot be read. `pids` are those of all ranks on this host; `environment` is what the attempt's row keeps.
+    cannot be read. `pids` are those of all ranks on this host; `environment` is what the attempt's row keeps, and
+    `parts` are the parts that the trial uses, as this worker has them.
     """
 
     host: str
@@ -31,6 +33,7 @@ class Started:
     log: str
     began: float
     environment: dict[str, Any]
+    parts: tuple[PartRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,13 @@ class DataProgress:
 
 
 @dataclass(frozen=True)
+class DataIdentity:
+    """The data is there, and its content has this fingerprint."""
+
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Done:
     """The attempt ended well."""
 
@@ -72,8 +82,8 @@ class Failed:
     failure: Failure
 
 
-Message = Started | EpochDone | EngineChanged | TeacherEpoch | DataProgress | Done | Failed
-_BY_NAME = {kind.__name__: kind for kind in (Started, EngineChanged, TeacherEpoch, DataProgress, Done)}
+Message = Started | EpochDone | EngineChanged | TeacherEpoch | DataProgress | DataIdentity | Done | Failed
+_BY_NAME = {kind.__name__: kind for kind in (EngineChanged, TeacherEpoch, DataProgress, DataIdentity, Done)}
 
 
 def to_values(message: Message) -> dict[str, Any]:
@@ -89,5 +99,7 @@ def from_values(values: Mapping[str, Any]) -> Message:
         return EpochDone(result, timing, fields["began"], fields["ended"])
     if kind == Failed.__name__:
         return Failed(Failure(**fields["failure"]))
+    if kind == Started.__name__:
+        return Started(**{**fields, "parts": tuple(PartRow(**part) for part in fields["parts"])})
     message: Message = _BY_NAME[kind](**fields)
     return message

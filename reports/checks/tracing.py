@@ -53,6 +53,8 @@ def explain(
     if each.value is not None and each.samples:
         lines.append(f"  value {each.value!r}" + (f", ± {each.spread!r}" if each.spread is not None else ""))
     lines.append(f"  {each.n} of {each.planned} seeds" + (f", {each.diverged} diverged" if each.diverged else ""))
+    lines += [f"  its trials are not alike: {what}" for what in each.differing.footnotes]
+    lines += [f"  note: its trials were {what}" for what in each.differing.notes]
     return "\n".join([*lines, *_origins(database, each)])
 
 

@@ -56,6 +56,7 @@ def verify(database: Database, tex: Path, *, tables: Sequence[Mapping[str, Any]]
 
     stale: the database says otherwise now. edited: the text is not what its comment or the database says.
     mislabelled: a row goes by another name than the database's, or has its columns in another order than those above.
+    mixed: its trials were trained by different code of a part at one version, or on different data.
     contradictory: two places print different values for the same trials. incomplete: numbers lost their comment.
     unknown: a sentence names a number (orch) that no file defines. missing: a file that is included is not there. not
     followed: a command that may read a file whose name is not plain.
@@ -82,6 +83,7 @@ def verify(database: Database, tex: Path, *, tables: Sequence[Mapping[str, Any]]
     ]
     notes = [problem for problem in judged if problem.kind == "note"]
     notes += [note for header in paper.headers for note in _notes(header, paper, now[_choice(header)])]
+    notes += [note for place in paper.places for note in _other_trainers(place, now[_choice(place)])]
     numbers = sum(isinstance(place.value, float) for place in paper.places) + len(paper.used)
     return Verdict([*missing, *places, *rows, *contradictory(paper.places)], notes, numbers, len(paper.files))
 
@@ -152,6 +154,15 @@ def _judge(place: Written, known: Mapping[str, Current]) -> Iterator[Problem]:
         kind = "edited mark" if digits(expected) and digits(place.text) == digits(expected) else "edited"
         what = f"prints {place.text or 'nothing'}, the database says {expected}"
         yield Problem(place.where, kind, place.address, what)
+    for what in entry.differing.footnotes if trials else ():
+        yield Problem(place.where, "mixed", place.address, f"its trials are not alike: {what}; train them anew")
+
+
+def _other_trainers(place: Written, known: Mapping[str, Current]) -> Iterator[Problem]:
+    """Return a note on a number whose trials were trained by different code of the trainer."""
+    if place.address in known:
+        for what in known[place.address].entry.differing.notes:
+            yield Problem(place.where, "note", place.address, f"its trials were {what}")
 
 
 def _sentence(where: str, address: str, paper: Manuscript, now: Known) -> Iterator[Problem]:

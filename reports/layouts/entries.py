@@ -41,7 +41,8 @@ def sample(trial: Trial, quantity: str) -> Sample | None:
     images = measured.images if metric in ERROR_RATES else None
     value = 100 - value if metric == "accuracy" else value
     epoch = measured.epoch + 1
-    return Sample(trial.key, trial.name, trial.seed, epoch, value, images, compiled=trial.compiled, pair=trial.pair)
+    sample = Sample(trial.key, trial.name, trial.seed, epoch, value, images, compiled=trial.compiled, pair=trial.pair)
+    return sample._replace(origins=trial.origins)
 
 
 def entry(cell: Cell | None, quantity: str, show: str = "mean_std") -> Entry:

@@ -163,7 +163,7 @@ def test_a_failure_keeps_its_class_and_reason(cuda: str, tmp_path: Path, body: s
     job = attempt.Job(
         key=config.key(), name="g/broken", config=config.model_dump(mode="json"), cpus=1, gpus=1,
         data_root={str(tmp_path)!r}, checkpoint=None, checkpoint_seconds=0.0,
-        log_folder={str(tmp_path / "logs")!r}, code_sha256=code_digest(),
+        log_folder={str(tmp_path / "logs")!r}, code_digest=code_digest(),
     )
     failure = attempt.attempt(job, lambda message: None)
     print(json.dumps(failure.to_dict()))

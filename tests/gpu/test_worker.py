@@ -31,7 +31,7 @@ def job(folder: Path, **fields: Any) -> Job:
         "checkpoint": str(folder / "trial.pt"),
         "checkpoint_seconds": 0.0,
         "log_folder": str(folder / "logs"),
-        "code_sha256": code_digest(),
+        "code_digest": code_digest(),
     }
     return Job(**defaults | fields)
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.datasets import DATASETS, DataFile
+from trainer.datasets import dataset_spec
+from trainer.parts import DATASETS
+from trainer.spec import DataFile, DatasetSpec
 
 
 def md5(path: Path) -> str:
@@ -41,9 +43,20 @@ def fake_cifar100(
 
 def patch_facts(patch: pytest.MonkeyPatch, name: str, root: Path, **facts: object) -> None:
     """Replace the facts of a data set; the MD5 sums become those of the files below the root."""
-    spec = DATASETS[name]
-    files = tuple(DataFile(file.path, md5(root / file.path), file.url) for file in spec.files)
-    patch.setitem(DATASETS, name, replace(spec, files=files, **facts))
+    files = tuple(DataFile(file.path, md5(root / file.path), file.url) for file in dataset_spec(name).files)
+    put_facts(patch, name, files=files, **facts)
+
+
+def put_facts(patch: pytest.MonkeyPatch, name: str, **facts: object) -> DatasetSpec:
+    """Replace facts of a data set; returns all of them."""
+    spec = replace(dataset_spec(name), **facts)
+    put_spec(patch, name, spec)
+    return spec
+
+
+def put_spec(patch: pytest.MonkeyPatch, name: str, spec: DatasetSpec) -> None:
+    """Put facts about a data set in place of the published ones."""
+    patch.setitem(DATASETS._parts, name, replace(DATASETS[name], facts=spec))
 
 
 def write_image(path: Path, size: tuple[int, int] = (32, 32), seed: int = 0, mode: str = "RGB") -> Image.Image:

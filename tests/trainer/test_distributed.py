@@ -27,10 +27,10 @@ from tests.trainer.fake_datasets import fake_folder
 from tests.trainer.training import COMBINATIONS, assert_same, content, forking, numbers, small, title
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, load_splits
-from trainer.datasets import DATASETS
 from trainer.distributed import RankLost, all_gather, broadcast_state, process_group, rank, shard
 from trainer.method import Batch, Output
 from trainer.objective import Objective
+from trainer.parts import DATASETS
 from trainer.results import EpochResult
 from trainer.step import Step, training_step
 from trainer.train import Diverged, train
@@ -217,7 +217,7 @@ def test_parts_make_up_the_batch(count: int, processes: int) -> None:
 
 
 def batches(config: TrainConfig, data_root: Path, imagenet: Any) -> list[list[Any]]:
-    with patch.dict(DATASETS, imagenet=imagenet):
+    with patch.dict(DATASETS._parts, imagenet=replace(DATASETS["imagenet"], facts=imagenet)):
         loader = epoch_loader(load_splits(config, data_root), config, CPU, class_pairs=True)
         return [[*batch[:4], batch.images] for epoch in (0, 1) for batch in loader.epoch(epoch)]
 
@@ -232,7 +232,7 @@ def parts_and_wholes(config: TrainConfig, data_root: Path, imagenet: Any) -> tup
 def imagenet(tmp_path: Path) -> Iterator[Any]:
     """The specification of a fake ImageNet of nine images below `tmp_path`."""
     fake_folder(tmp_path / "imagenet", split="val", size=(24, 20))
-    yield replace(DATASETS["imagenet"], classes=3, train_images=9, test_images=3, size=14)
+    yield replace(DATASETS["imagenet"].facts, classes=3, train_images=9, test_images=3, size=14)
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["in memory", "streamed"])
@@ -251,7 +251,7 @@ def test_the_parts_of_a_batch_are_the_batch(streamed: bool, data_root: Path, tmp
 
 def streamed_training(data_root: Path, imagenet: Any, **options: Any) -> Any:
     config = uneven(dataset="imagenet", methods={"pskd": {}, "cskd": {}}, batch_size=5)
-    with patch.dict(DATASETS, imagenet=imagenet):
+    with patch.dict(DATASETS._parts, imagenet=replace(DATASETS["imagenet"], facts=imagenet)):
         return plainly_trained(config, data_root, **options)
 
 

@@ -6,9 +6,10 @@ from trainer.lazy import on_first_use
 
 if TYPE_CHECKING:
     from trainer.data.augmentation import Loader
+    from trainer.data.content import known_fingerprint
     from trainer.data.download import alone, file_problem, prepare, what_is_missing
     from trainer.data.folders import list_folder
-    from trainer.data.reading import ImageFiles, Images, read_dataset
+    from trainer.data.reading import ImageFiles, Images, fingerprint, read_dataset
     from trainer.data.splits import EvaluationSet, EvaluationSets, Splits, epoch_loader, evaluation_sets, load_splits
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "epoch_loader",
     "evaluation_sets",
     "file_problem",
+    "fingerprint",
+    "known_fingerprint",
     "list_folder",
     "load_splits",
     "prepare",
@@ -41,6 +44,8 @@ _HOMES = {
     "epoch_loader": ".splits",
     "evaluation_sets": ".splits",
     "file_problem": ".download",
+    "fingerprint": ".reading",
+    "known_fingerprint": ".content",
     "list_folder": ".folders",
     "load_splits": ".splits",
     "prepare": ".download",

@@ -19,6 +19,7 @@ from trainer.datasets import dataset_spec, normalization_of
 from trainer.device import upload
 from trainer.distributed import process_count, shard
 from trainer.method import Batch, Method, of_whole_batch
+from trainer.spec import RGB
 
 Normalizer = Callable[[Tensor], Tensor]
 
@@ -50,10 +51,18 @@ class EpochLoader:
     gets its part of every batch.
     """
 
-    def __init__(self, images: Images, config: TrainConfig, device: torch.device, *, class_pairs: bool) -> None:
+    def __init__(
+        self,
+        images: Images,
+        config: TrainConfig,
+        device: torch.device,
+        *,
+        class_pairs: bool,
+        normalized: Normalizer | None = None,
+    ) -> None:
         self._config, self._device, self._class_pairs = config, device, class_pairs
         self._host_labels, self._labels = images.labels, images.labels.to(device)
-        self._flip, self._normalized = flips(config), normalizer(config, images.pixels.shape[2], device)
+        self._flip, self._normalized = flips(config), normalized or normalizer(config, images.size, device)
         padded = _padded(images.pixels.to(device), config.padding, config.padding_mode)
         count, height, width, channels = padded.shape
         margin = 2 * config.padding
@@ -161,13 +170,16 @@ def flips(config: TrainConfig) -> bool:
     return dataset_spec(config.dataset).flip if config.flip is None else config.flip
 
 
-def normalizer(config: TrainConfig, size: int, device: torch.device) -> Normalizer:
+def normalizer(
+    config: TrainConfig, size: int, device: torch.device, values: tuple[RGB, RGB] | None = None
+) -> Normalizer:
     """Return a function from uint8 [B, size, size, 3] to normalised inputs [B, 3, size, size] in channels_last order.
 
-    Inputs are float32, which autocast casts as it does the first weights, or float64 in that precision.
+    `values` are mean and standard deviation per channel, by default the data set's declared ones. Inputs are float32,
+    which autocast casts as it does the first weights, or float64 in that precision.
     """
     dtype = torch.float64 if config.precision == "float64" else torch.float32
-    mean, std = torch.tensor(normalization_of(config.dataset, config.normalization), dtype=torch.float64)
+    mean, std = torch.tensor(values or normalization_of(config.dataset, config.normalization), dtype=torch.float64)
     # For a whole line of pixels at once: many times faster on a CPU than three values at a time.
     scale = (1 / (255 * std)).to(device, dtype).repeat(size)
     shift = (-mean / std).to(device, dtype).repeat(size)

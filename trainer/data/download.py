@@ -21,9 +21,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.data.arrays import read_npz
 from trainer.data.folders import base_folder, check_folder, expected_layout, list_folder
-from trainer.datasets import DataAway, DataError, DataFile, DatasetSpec, dataset_spec
+from trainer.datasets import DataAway, DataError, dataset_spec
 from trainer.errors import TrainerError
+from trainer.spec import DataFile, DatasetSpec
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
@@ -116,7 +118,7 @@ def _where_to_get(spec: DatasetSpec, root: Path) -> str:
     elif spec.files:
         todo = f"download {' and '.join(str(file.url) for file in spec.files)} into {root}"
     else:
-        source = f" (from {spec.source})" if spec.source else ""
+        source = f" (from {spec.about})" if spec.about else ""
         todo = f"put its images{source} into {expected_layout(root / str(spec.folder))}"
     return f"{todo}, or choose another data root (--data-root)"
 
@@ -141,6 +143,9 @@ def _what_is_wrong(name: str, spec: DatasetSpec, root: Path, progress: Progress 
         for note in list_folder(name, root).notes:
             if progress:
                 progress(note)
+        return None
+    if spec.arrays:
+        read_npz(name, root / spec.arrays)
         return None
     # Hashing releases the interpreter lock.
     with ThreadPoolExecutor() as executor:

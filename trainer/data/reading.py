@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import pickle
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib.util import find_spec
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.config import TrainConfig
+from trainer.data.arrays import Arrays, channel_statistics, checked, read_npz
+from trainer.data.content import array_digest, content_digest, of_data_sets
 from trainer.data.decoded import decoded_once
-from trainer.data.download import read_verified
 from trainer.data.folders import folder_fingerprint, list_folder
-from trainer.datasets import DataError, DatasetSpec, dataset_spec
+from trainer.datasets import DataError, dataset_spec, normalization_of
+from trainer.errors import TrainerError
+from trainer.parts import DATASETS
+from trainer.spec import RGB, DatasetSpec
 
 # The kinds of Pillow's pixels with 8 bits or fewer in each channel, which it converts to RGB rightly.
 PLAIN_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
@@ -37,6 +37,16 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def size(self) -> int:
+        """Return the side of the images in pixels."""
+        return int(self.pixels.shape[2])
+
+    @cached_property
+    def statistics(self) -> tuple[RGB, RGB]:
+        """Return mean and standard deviation of each channel, for pixels from 0 to 1."""
+        return channel_statistics(self.pixels.numpy())
 
     def take(self, indices: Tensor) -> Images:
         """Return the images at these indices, in this order."""
@@ -66,116 +76,84 @@ Split = Images | ImageFiles
 def read_dataset(name: str, root: Path) -> tuple[Split, Split]:
     """Return the whole training and test set; this process caches the last two data sets read.
 
-    Raises DataError when files are missing, damaged or cannot be used.
+    Raises DataError when files are missing, damaged or cannot be used, and when a function of a plug-in returns other
+    arrays than `trainer.data.arrays.checked` takes.
     """
     spec, root = dataset_spec(name), Path(root)
     if spec.folder:
         fingerprint: tuple[Any, ...] = folder_fingerprint(name, root)
     else:
-        paths = [root / file.path for file in spec.files]
+        paths = [root / path for path in (*(file.path for file in spec.files), *filter(None, [spec.arrays]))]
         # A missing file is reported by whoever reads it.
         fingerprint = tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists())
+        if not spec.arrays:
+            # Another grid's plug-ins may give the name to another function.
+            fingerprint += (DATASETS[name].make,)
     return _read(name, root, spec, fingerprint)
 
 
 @lru_cache(maxsize=2)
 def _read(name: str, root: Path, spec: DatasetSpec, fingerprint: tuple[Any, ...]) -> tuple[Split, Split]:
-    readers: dict[str, Callable[[str, Path, DatasetSpec], tuple[Split, Split]]] = {
-        "cifar10": _read_cifar,
-        "cifar100": _read_cifar,
-        "svhn": _read_svhn,
-        "digits": _read_digits,
-        "synthetic": _make_synthetic,
-    }
-    return readers.get(name, _read_folder)(name, root, spec)
+    if spec.folder:
+        return _read_folder(name, root, spec)
+    arrays = read_npz(name, root / spec.arrays) if spec.arrays else _made(name, root, spec)
+    train, test = (
+        Images(torch.from_numpy(pixels), torch.from_numpy(labels), arrays.num_classes)
+        for pixels, labels in (arrays[:2], arrays[2:4])
+    )
+    return train, test
 
 
-def _read_cifar(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images]:
-    *train, test = (_read_cifar_file(name, root, spec, index) for index in range(len(spec.files)))
-    pixels, labels = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*train, strict=True))
-    classes, _, _ = spec.counts
-    return Images(pixels, labels, classes), Images(*test, classes)
-
-
-def _read_cifar_file(name: str, root: Path, spec: DatasetSpec, index: int) -> tuple[Tensor, Tensor]:
-    # Pickled by Python 2: text and arrays come as bytes.
-    values = _ArrayUnpickler(io.BytesIO(read_verified(name, root, spec.files[index])), encoding="bytes").load()
-    labels = values[b"fine_labels" if b"fine_labels" in values else b"labels"]
-    planes = torch.from_numpy(values[b"data"]).view(-1, 3, spec.size, spec.size)
-    return planes.permute(0, 2, 3, 1).contiguous(), torch.tensor(labels)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds plain values and numpy arrays; a pickle that names anything else is refused."""
-
-    ALLOWED = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} does not belong in a data set")
-        return super().find_class(module, name)
-
-
-def _read_svhn(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images]:
-    from scipy.io import loadmat
-
-    splits = []
-    classes, _, _ = spec.counts
-    for file in spec.files:
-        values = loadmat(io.BytesIO(read_verified(name, root, file)))
-        pixels = torch.from_numpy(values["X"]).permute(3, 0, 1, 2).contiguous()
-        # The digit 0 is published as class 10.
-        labels = torch.from_numpy(values["y"]).flatten().long() % 10
-        splits.append(Images(pixels, labels, classes))
-    return splits[0], splits[1]
-
-
-def _read_digits(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images]:
-    """Read the 8x8 digits in 17 grey levels, every pixel as a 4x4 block; a fixed, stratified fifth is the test set."""
-    levels, labels = _published_digits()
-    grey = torch.from_numpy((levels * 255 / 16).round().astype(np.uint8))
-    side = spec.size // grey.shape[1]
-    pixels = grey.repeat_interleave(side, 1).repeat_interleave(side, 2)[..., None].expand(-1, -1, -1, 3).contiguous()
-    classes, _, test_images = spec.counts
-    images = Images(pixels, torch.from_numpy(labels), classes)
-    train, test = stratified_split(images.labels, test_images)
-    return images.take(train), images.take(test)
-
-
-def _published_digits() -> tuple[Any, Any]:
-    """Return the images [1797, 8, 8], levels 0 to 16 as float64, and the labels [1797] int64 of scikit-learn's digits.
-
-    The file of the installed package is read without `sklearn.datasets`, whose import takes longer than an epoch.
-    Raises DataError when the file is missing or damaged.
-    """
-    package = find_spec("sklearn")
-    if package is None or package.origin is None:
-        raise DataError("digits: needs scikit-learn, which is not installed here: pip install scikit-learn")
-    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+def _made(name: str, root: Path, spec: DatasetSpec) -> Arrays:
+    """Return what the function of a data set returns, checked."""
+    part = DATASETS[name]
     try:
-        with gzip.open(path, "rt", encoding="ascii") as opened:
-            rows = np.array([line.split(",") for line in opened], np.float64)
-        return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
-    # A file cut short, changed bytes, or other text.
-    except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
-        raise DataError(f"digits: {path} cannot be read ({error}); install scikit-learn again") from None
+        splits = part.make(root)
+    except TrainerError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise DataError(f"{name}: {part.source} raised {said}; mend this function") from error
+    return checked(name, part.source, spec, splits)
 
 
-def _make_synthetic(name: str, root: Path, spec: DatasetSpec) -> tuple[Images, Images]:
-    """Make noise over a coarse, mirror-symmetric pattern per class; the same on every machine."""
-    # The legacy generator: numpy promises that its stream never changes.
-    random = np.random.RandomState(0)
-    classes, *counts = spec.counts
-    half = random.randint(0, 128, (classes, 4, 2, 3), dtype=np.uint8)
-    patterns = np.concatenate([half, half[:, :, ::-1]], axis=2)
-    blocks = torch.from_numpy(patterns).repeat_interleave(spec.size // 4, 1).repeat_interleave(spec.size // 4, 2)
-    splits = []
-    for count in counts:
-        noise = np.frombuffer(random.bytes(count * spec.size**2 * 3), np.uint8) >> 1
-        labels = torch.arange(count) % classes
-        pixels = blocks[labels] + torch.from_numpy(noise).view(count, spec.size, spec.size, 3)
-        splits.append(Images(pixels, labels, classes))
-    return splits[0], splits[1]
+def normalization(config: TrainConfig, train: Split) -> tuple[RGB, RGB]:
+    """Return mean and standard deviation per channel: declared, or those of the whole training set.
+
+    Raises DataError for a data set whose images stay in files and that declares none.
+    """
+    declared = normalization_of(config.dataset, config.normalization)
+    if declared is not None:
+        return declared
+    if isinstance(train, ImageFiles):
+        raise DataError(f"{config.dataset}: images that stay in files need `mean` and `std` in their declaration")
+    return train.statistics
+
+
+def fingerprint(config: TrainConfig, root: Path) -> str:
+    """Return the fingerprint (64 hex digits) of the content of a configuration's data sets. Raises DataError."""
+    digest = of_data_sets(config, lambda name: dataset_digest(name, root))
+    assert digest is not None
+    return digest
+
+
+def dataset_digest(name: str, root: Path) -> str:
+    """Return the sha256 of a data set's content, as `content_digest`, and of its arrays where a function makes them.
+
+    Raises as `read_dataset`.
+    """
+    digest = content_digest(name, root)
+    if digest is not None:
+        return digest
+    train, test = read_dataset(name, root)
+    assert isinstance(train, Images) and isinstance(test, Images)
+    return array_digest(
+        {
+            f"{split}_{part}": values.numpy()
+            for split, images in (("train", train), ("test", test))
+            for part, values in (("images", images.pixels), ("labels", images.labels))
+        }
+    )
 
 
 def _read_folder(name: str, root: Path, spec: DatasetSpec) -> tuple[Split, Split]:
@@ -183,7 +161,7 @@ def _read_folder(name: str, root: Path, spec: DatasetSpec) -> tuple[Split, Split
     splits: list[Split] = []
     for split, listed in (("train", listing.train), ("test", listing.test)):
         paths, labels = [path for path, _ in listed], torch.tensor([label for _, label in listed])
-        files = ImageFiles(paths, labels, len(listing.classes), spec.size)
+        files = ImageFiles(paths, labels, len(listing.classes), spec.size or 32)
         splits.append(files if spec.streamed else _load(name, split, files))
     return splits[0], splits[1]
 

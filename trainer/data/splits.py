@@ -14,11 +14,12 @@ from torch.nn.functional import interpolate
 
 from trainer.config import TrainConfig
 from trainer.data.augmentation import AugmentedLoader, EpochLoader, Loader, Normalizer, normalizer
-from trainer.data.reading import ImageFiles, Split, ranks_within_class, read_dataset, stratified_split
+from trainer.data.reading import ImageFiles, Split, normalization, ranks_within_class, read_dataset, stratified_split
 from trainer.data.streaming import StreamingLoader, streamed_pixels
-from trainer.datasets import RGB, DataError, dataset_spec, normalization_of
+from trainer.datasets import DataError
 from trainer.distributed import process_count, shard
 from trainer.method import Method
+from trainer.spec import RGB
 
 __all__ = [
     *("DataError", "EpochLoader", "EvaluationSet", "EvaluationSets", "Images", "Splits"),
@@ -54,6 +55,7 @@ def load_splits(config: TrainConfig, data_root: Path) -> Splits:
     Raises DataError when files are missing or damaged, or when `validation` asks for too many images.
     """
     train, test = read_dataset(config.dataset, data_root)
+    mean, std = normalization(config, train)
     validation = None
     if config.validation:
         try:
@@ -65,8 +67,8 @@ def load_splits(config: TrainConfig, data_root: Path) -> Splits:
         train = train.take((ranks_within_class(train.labels) < config.subset).nonzero().flatten())
     outside = None
     if config.ood_dataset is not None:
-        outside = _resized(read_dataset(config.ood_dataset, data_root)[1], dataset_spec(config.dataset).size)
-    return Splits(train, test, validation, outside, *normalization_of(config.dataset, config.normalization))
+        outside = _resized(read_dataset(config.ood_dataset, data_root)[1], train.size)
+    return Splits(train, test, validation, outside, mean, std)
 
 
 def epoch_loader(
@@ -85,7 +87,8 @@ def epoch_loader(
     if isinstance(splits.train, ImageFiles):
         loader = StreamingLoader(splits.train, config, device, class_pairs=class_pairs)
     else:
-        loader = EpochLoader(splits.train, config, device, class_pairs=class_pairs)
+        normalized = normalizer(config, splits.train.size, device, (splits.mean, splits.std))
+        loader = EpochLoader(splits.train, config, device, class_pairs=class_pairs, normalized=normalized)
     return AugmentedLoader(loader, augmenting, config.seed) if augmenting else loader
 
 
@@ -104,7 +107,7 @@ class EvaluationSet:
         self._device, self._files = device, images if isinstance(images, ImageFiles) else None
         self._pixels = None if isinstance(images, ImageFiles) else images.pixels.to(device)
         self.labels = images.labels.to(device)
-        self.size = images.size if isinstance(images, ImageFiles) else images.pixels.shape[2]
+        self.size = images.size
         self._normalized = normalized or normalizer(config, self.size, device)
 
     def first(self, count: int) -> EvaluationSet:
@@ -144,9 +147,10 @@ class EvaluationSets(NamedTuple):
 
 def evaluation_sets(splits: Splits, config: TrainConfig, device: torch.device) -> EvaluationSets:
     """Put the splits that are evaluated on the device, once for all epochs."""
-    test = EvaluationSet(splits.test, config, device)
+    normalized = normalizer(config, splits.test.size, device, (splits.mean, splits.std))
+    test = EvaluationSet(splits.test, config, device, normalized)
     others = (
-        None if split is None else EvaluationSet(split, config, device, test._normalized)
+        None if split is None else EvaluationSet(split, config, device, normalized)
         for split in (splits.validation, splits.out_of_distribution)
     )
     return EvaluationSets(test, *others)
@@ -156,7 +160,7 @@ def _resized(images: Split, size: int) -> Split:
     """Resize images of another data set to the input size of this one (bilinear, antialiased)."""
     if isinstance(images, ImageFiles):
         return replace(images, size=size)
-    if images.pixels.shape[1] == size:
+    if images.size == size:
         return images
     parts = [
         interpolate(part.permute(0, 3, 1, 2).float(), (size, size), mode="bilinear", antialias=True)

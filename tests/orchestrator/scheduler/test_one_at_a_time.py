@@ -35,7 +35,7 @@ def test_measured_trials_have_a_machine_of_many_gpus_to_themselves(
     monkeypatch.setattr(tune, "Tuner", Tuner)
     monkeypatch.setattr(trials, "ray_cluster", ray_cluster)
     members = load({"grid": {"seed": [0, 1, 2]}, "resources": {"cpu": 4}}).trials
-    options = RunOptions("test", tmp_path, tmp_path, tmp_path, {"code_sha256": "0"}, canaries=False, dashboard=False)
+    options = RunOptions("test", tmp_path, tmp_path, tmp_path, {"code_digest": "0"}, canaries=False, dashboard=False)
     if timing:
         trials.time_trials(None, members, options, Observer(), warm_up=1, timed=1)
     else:

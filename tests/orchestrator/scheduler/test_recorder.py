@@ -359,7 +359,7 @@ def test_every_kind_of_run_closes_its_journal(notes, monkeypatch, run):
     # Long enough for a canary, and of two shapes.
     configs = {key: TrainConfig(dataset="digits", epochs=300, width=width) for key, width in (("a", 4), ("b", 8))}
     trials = [Trial(key, f"net/{key}", config, Resources(gpu=0)) for key, config in configs.items()]
-    options = RunOptions("g", "data", "c", Path("l"), {"code_sha256": ""}, canaries=run == "canaries")
+    options = RunOptions("g", "data", "c", Path("l"), {"code_digest": ""}, canaries=run == "canaries")
     with pytest.raises(RayEnded):
         if run == "timing":
             scheduler.time_trials(notes, trials, options, Observer(), warm_up=1, timed=1)

@@ -241,7 +241,7 @@ def test_every_attempt_says_where_and_with_what_it_ran(evidence):
             environment = attempt.environment
             assert attempt.host and attempt.device.startswith("cpu") and attempt.pid
             assert environment["versions"]["torch"] and environment["versions"]["ray"]
-            assert environment["python"] and environment["command"] and len(environment["code_sha256"]) == 64
+            assert environment["python"] and environment["command"] and len(environment["code_digest"]) == 64
             assert {"commit", "dirty", "diff"} <= environment.keys()
 
 

@@ -29,7 +29,7 @@ from orchestrator.storage import (
 )
 from tests.orchestrator.runs import differences, ended, wait_for, workplace
 from tests.orchestrator.s3_server import S3Server, s3_server
-from tests.trainer.fake_datasets import fake_cifar100, fake_folder
+from tests.trainer.fake_datasets import fake_cifar100, fake_folder, put_spec
 from trainer.config import TrainConfig
 from trainer.datasets import DataError
 from trainer.results import EpochResult
@@ -486,10 +486,11 @@ def test_a_node_without_the_data_gets_it_from_the_publisher(
     fake_cifar100(tmp_path / "here", monkeypatch)
     # What is there is not read before it is needed.
     assert local_data(TrainConfig(), str(tmp_path / "here"), pytest.fail) == tmp_path / "here"
-    from trainer.datasets import DATASETS, Archive
+    from trainer.datasets import dataset_spec
+    from trainer.spec import Archive
 
     archive = Archive("http://127.0.0.1:9/cifar.tar.gz", "0" * 32)
-    monkeypatch.setitem(DATASETS, "cifar100", replace(DATASETS["cifar100"], archive=archive))
+    put_spec(monkeypatch, "cifar100", replace(dataset_spec("cifar100"), archive=archive))
     with pytest.raises(DataError, match=r"could not be downloaded .*; download http://127.0.0.1:9/cifar.tar.gz"):
         local_data(TrainConfig(), str(tmp_path / "there"), lines.append)
     assert any("there/cifar-100-python/train is missing" in line for line in lines)

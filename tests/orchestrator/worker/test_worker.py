@@ -39,7 +39,7 @@ def small_job(folder: Path, epochs: int = 1, **more: Any) -> Job:
         checkpoint=str(folder / "small.pt"),
         checkpoint_seconds=0.0,
         log_folder=str(folder / "logs"),
-        code_sha256=code_digest(),
+        code_digest=code_digest(),
     )
     return replace(job, **more)
 

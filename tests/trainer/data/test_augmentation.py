@@ -14,8 +14,8 @@ from torchvision.transforms import functional
 from trainer.config import TrainConfig
 from trainer.data import EvaluationSet, Images
 from trainer.data.augmentation import EpochLoader, draw_epoch
-from trainer.datasets import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
 from trainer.method import Batch
+from trainer.spec import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
 
 CPU = torch.device("cpu")
 

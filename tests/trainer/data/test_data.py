@@ -10,7 +10,6 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
-from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -24,12 +23,20 @@ from scipy.io import savemat
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR100
 
-from tests.trainer.fake_datasets import fake_cifar100, fake_folder, patch_facts, write_cifar_pickle, write_image
+from tests.trainer.fake_datasets import (
+    fake_cifar100,
+    fake_folder,
+    patch_facts,
+    put_facts,
+    write_cifar_pickle,
+    write_image,
+)
 from trainer.config import TrainConfig
-from trainer.data import Images, Splits, load_splits, read_dataset, reading
+from trainer.data import Images, Splits, load_splits, published, read_dataset
 from trainer.data.reading import ranks_within_class, stratified_split
 from trainer.data.splits import DataError
-from trainer.datasets import DATASETS, IMAGENET_MEAN, IMAGENET_STD, DatasetSpec
+from trainer.datasets import dataset_spec
+from trainer.spec import IMAGENET_MEAN, IMAGENET_STD, DatasetSpec
 
 
 def splits(root: Path = Path("nowhere"), **fields: object) -> Splits:
@@ -37,7 +44,7 @@ def splits(root: Path = Path("nowhere"), **fields: object) -> Splits:
 
 
 def assert_published(name: str, train: Images, test: Images) -> None:
-    spec: DatasetSpec = DATASETS[name]
+    spec: DatasetSpec = dataset_spec(name)
     assert train.num_classes == test.num_classes == spec.classes
     for images, count in ((train, spec.train_images), (test, spec.test_images)):
         assert images.pixels.shape == (count, spec.size, spec.size, 3)
@@ -61,7 +68,7 @@ def test_cifar100_is_read_as_published(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_cifar10_joins_its_five_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = []
-    for number, file in enumerate(DATASETS["cifar10"].files):
+    for number, file in enumerate(dataset_spec("cifar10").files):
         pixels.append(write_cifar_pickle(tmp_path / file.path, [number % 3, 1, 2], b"labels", number))
     patch_facts(monkeypatch, "cifar10", tmp_path, classes=3, train_images=15, test_images=3)
     found = splits(tmp_path, dataset="cifar10")
@@ -94,9 +101,7 @@ def test_tiny_imagenet_takes_its_test_labels_from_the_annotations(
     grey = write_image(base / "val/images/val_3.JPEG", (64, 64), seed=60, mode="L")
     lines = [f"val_{i}.JPEG\t{name}\t0\t0\t62\t62\n" for i, name in enumerate(("n03", "n01", "n02", "n01"))]
     (base / "val/val_annotations.txt").write_text("".join(lines))
-    monkeypatch.setitem(
-        DATASETS, "tinyimagenet", replace(DATASETS["tinyimagenet"], classes=3, train_images=6, test_images=4)
-    )
+    put_facts(monkeypatch, "tinyimagenet", classes=3, train_images=6, test_images=4)
     found = splits(tmp_path, dataset="tinyimagenet")
     assert_published("tinyimagenet", found.train, found.test)
     assert found.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
@@ -111,7 +116,7 @@ def test_tiny_imagenet_takes_its_test_labels_from_the_annotations(
 def test_digits_are_blocks_of_grey_in_a_stratified_split() -> None:
     found = splits(dataset="digits")
     assert_published("digits", found.train, found.test)
-    assert found.train.labels.bincount().max() == DATASETS["digits"].largest_class
+    assert found.train.labels.bincount().max() == dataset_spec("digits").largest_class
     for images, per_class in ((found.train, (139, 147)), (found.test, (34, 38))):
         counts = Counter(images.labels.tolist())
         assert per_class[0] <= min(counts.values()) <= max(counts.values()) <= per_class[1]
@@ -129,7 +134,7 @@ def test_the_digits_split_is_the_same_everywhere() -> None:
 
 def test_the_digits_are_those_that_scikit_learn_returns() -> None:
     expected = load_digits()
-    images, labels = reading._published_digits()
+    images, labels = published._published_digits()
     for mine, theirs in ((images, expected.images), (labels, expected.target)):
         assert mine.dtype == theirs.dtype
         assert mine.shape == theirs.shape
@@ -146,20 +151,20 @@ def test_a_damaged_file_of_digits_is_named(tmp_path: Path, monkeypatch: pytest.M
     whole = (Path(sklearn.__file__).parent / "datasets/data/digits.csv.gz").read_bytes()
     path = tmp_path / "sklearn/datasets/data/digits.csv.gz"
     path.parent.mkdir(parents=True)
-    monkeypatch.setattr(reading, "find_spec", lambda name: ModuleSpec(name, None, origin=f"{tmp_path}/{name}/x.py"))
+    monkeypatch.setattr(published, "find_spec", lambda name: ModuleSpec(name, None, origin=f"{tmp_path}/{name}/x.py"))
     changed = bytearray(whole)
     changed[30000] ^= 1
     for content in (None, b"", whole[:20000], bytes(changed), gzip.compress(b"0,1\nx,2\n"), gzip.compress(b"1,2,3\n")):
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(DataError, match=f"digits: {path} cannot be read .*install scikit-learn again"):
-            reading._published_digits()
+            published._published_digits()
 
 
 def test_synthetic_images_are_the_same_everywhere() -> None:
     found = splits(dataset="synthetic")
     assert_published("synthetic", found.train, found.test)
-    assert found.train.labels.bincount().max() == DATASETS["synthetic"].largest_class
+    assert found.train.labels.bincount().max() == dataset_spec("synthetic").largest_class
     assert set(Counter(found.train.labels.tolist()).values()) == {100}
     digest = hashlib.sha256(found.train.pixels.numpy().tobytes() + found.test.pixels.numpy().tobytes())
     assert digest.hexdigest()[:16] == "47f02ddc1445eacf"
@@ -183,7 +188,7 @@ def test_the_real_cifar100_is_what_torchvision_reads() -> None:
     found = splits(Path(root), validation=5000, subset=100)
     whole, test = read_dataset("cifar100", Path(root))
     assert_published("cifar100", whole, test)
-    for images, per_class in ((whole, DATASETS["cifar100"].largest_class), (test, 100)):
+    for images, per_class in ((whole, dataset_spec("cifar100").largest_class), (test, 100)):
         assert set(Counter(images.labels.tolist()).values()) == {per_class}
     with warnings.catch_warnings():
         # torchvision reads numpy 1 pickles in a way that numpy 2 warns about.
@@ -272,9 +277,7 @@ def test_out_of_distribution_images_are_the_other_test_set_at_this_size(
         splits(tmp_path, dataset="synthetic", ood_dataset="cifar100").out_of_distribution.pixels, test
     )
 
-    monkeypatch.setitem(
-        DATASETS, "synthetic", replace(DATASETS["synthetic"], size=64, train_images=200, test_images=100)
-    )
+    put_facts(monkeypatch, "synthetic", size=64, train_images=200, test_images=100)
     found = splits(tmp_path, ood_dataset="synthetic", dataset="cifar100")
     original = read_dataset("synthetic", tmp_path)[1].pixels.float()
     outside = found.out_of_distribution.pixels
@@ -343,6 +346,6 @@ def test_a_pickle_may_hold_arrays_only(tmp_path: Path, monkeypatch: pytest.Monke
     fake_cifar100(tmp_path, monkeypatch)
     (tmp_path / "cifar-100-python/train").write_bytes(pickle.dumps({b"data": Intruder()}))
     patch_facts(monkeypatch, "cifar100", tmp_path)
-    with pytest.raises(pickle.UnpicklingError, match="mkdir does not belong in a data set"):
+    with pytest.raises(DataError, match="mkdir does not belong in a data set"):
         splits(tmp_path)
     assert not (tmp_path / "intruded").exists()

@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.fake_datasets import fake_folder, md5, write_image
+from tests.trainer.fake_datasets import fake_folder, md5, put_spec, write_image
 from trainer.config import TrainConfig
 from trainer.data import download, prepare, what_is_missing
 from trainer.data.download import read_verified
-from trainer.datasets import DATASETS, Archive, DataError, DataFile
+from trainer.datasets import DataError, dataset_spec
+from trainer.spec import Archive, DataFile
 
 
 class Server(ThreadingHTTPServer):
@@ -94,7 +95,7 @@ def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     server.files["cifar.tar.gz"] = packed.getvalue()
     files = tuple(DataFile(name, hashlib.md5(contents).hexdigest()) for name, contents in FILES.items())
     source = Archive(server.url("cifar.tar.gz"), hashlib.md5(packed.getvalue()).hexdigest())
-    monkeypatch.setitem(DATASETS, "cifar100", replace(DATASETS["cifar100"], files=files, archive=source))
+    put_spec(monkeypatch, "cifar100", replace(dataset_spec("cifar100"), files=files, archive=source))
     return server
 
 
@@ -192,9 +193,9 @@ def test_other_contents_than_published_are_refused(tmp_path: Path, published: Se
 def test_an_archive_that_lacks_a_file_is_refused(
     tmp_path: Path, published: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = DATASETS["cifar100"]
+    spec = dataset_spec("cifar100")
     more = replace(spec, files=(DataFile("cifar-100-python/extra", "0" * 32), *spec.files))
-    monkeypatch.setitem(DATASETS, "cifar100", more)
+    put_spec(monkeypatch, "cifar100", more)
     assert "in the download, " in refused(CIFAR100, tmp_path)
     assert not (tmp_path / "cifar-100-python").exists()
 
@@ -222,10 +223,10 @@ def test_what_the_server_lacks_is_said_with_the_remedy(tmp_path: Path, published
 def test_without_a_network_the_remedy_is_said(
     tmp_path: Path, published: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = DATASETS["cifar100"]
+    spec = dataset_spec("cifar100")
     # Nothing listens on port 1.
     offline = replace(spec, archive=replace(spec.archive, url="http://127.0.0.1:1/cifar.tar.gz"))
-    monkeypatch.setitem(DATASETS, "cifar100", offline)
+    put_spec(monkeypatch, "cifar100", offline)
     message = refused(CIFAR100, tmp_path)
     assert "http://127.0.0.1:1/cifar.tar.gz could not be downloaded (" in message
     assert "Connection refused); download http://127.0.0.1:1/cifar.tar.gz and unpack it" in message
@@ -239,9 +240,9 @@ def test_the_exit_code_says_whether_another_try_may_succeed(
     tmp_path: Path, published: Server, monkeypatch: pytest.MonkeyPatch, fault: Any, code: int
 ) -> None:
     if fault == "refused":
-        spec = DATASETS["cifar100"]
+        spec = dataset_spec("cifar100")
         offline = replace(spec, archive=replace(spec.archive, url="http://127.0.0.1:1/cifar.tar.gz"))
-        monkeypatch.setitem(DATASETS, "cifar100", offline)
+        put_spec(monkeypatch, "cifar100", offline)
     elif fault == "cut short":
         published.cut = 50
     elif fault == "other contents":
@@ -281,7 +282,7 @@ def test_files_with_their_own_addresses_are_fetched_one_by_one(
     files = tuple(
         DataFile(name, hashlib.md5(contents).hexdigest(), server.url(name)) for name, contents in server.files.items()
     )
-    monkeypatch.setitem(DATASETS, "svhn", replace(DATASETS["svhn"], files=files))
+    put_spec(monkeypatch, "svhn", replace(dataset_spec("svhn"), files=files))
     (tmp_path / "train_32x32.mat").write_bytes(b"training")
     # Also as the data set for out-of-distribution detection.
     prepare(TrainConfig(dataset="synthetic", ood_dataset="svhn"), tmp_path)
@@ -299,9 +300,9 @@ def test_a_folder_comes_out_of_a_zip(tmp_path: Path, server: Server, monkeypatch
         for path in sorted((tmp_path / "made").rglob("*.png")):
             archive.write(path, path.relative_to(tmp_path / "made"))
     server.files["tiny.zip"] = (tmp_path / "tiny.zip").read_bytes()
-    spec = replace(DATASETS["tinyimagenet"], classes=3, train_images=6, test_images=3)
+    spec = replace(dataset_spec("tinyimagenet"), classes=3, train_images=6, test_images=3)
     spec = replace(spec, archive=Archive(server.url("tiny.zip"), md5(tmp_path / "tiny.zip")))
-    monkeypatch.setitem(DATASETS, "tinyimagenet", spec)
+    put_spec(monkeypatch, "tinyimagenet", spec)
     root = tmp_path / "data"
     for _ in range(2):
         prepare(TrainConfig(dataset="tinyimagenet"), root)
@@ -352,7 +353,7 @@ def test_what_is_missing_is_said_without_a_download(tmp_path: Path, published: S
 
 def test_verified_contents_are_those_of_the_file(tmp_path: Path, published: Server) -> None:
     prepare(CIFAR100, tmp_path)
-    file = DATASETS["cifar100"].files[0]
+    file = dataset_spec("cifar100").files[0]
     assert read_verified("cifar100", tmp_path, file) == FILES[file.path]
     (tmp_path / file.path).unlink()
     (tmp_path / file.path).mkdir()
@@ -366,18 +367,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from trainer.config import TrainConfig
-from trainer.datasets import DATASETS, Archive, DataFile
+from trainer.parts import DATASETS
+from trainer.spec import Archive, DataFile
 from trainer.data import prepare
 root, url, archive, *files = sys.argv[1:]
 files = tuple(DataFile(*file.split("=")) for file in files)
-DATASETS["cifar100"] = replace(DATASETS["cifar100"], files=files, archive=Archive(url, archive))
+part = DATASETS["cifar100"]
+DATASETS._parts["cifar100"] = replace(part, facts=replace(part.facts, files=files, archive=Archive(url, archive)))
 prepare(TrainConfig(), Path(root), progress=lambda line: print(line, flush=True))
 assert "torch" not in sys.modules
 """
 
 
 def started(root: Path) -> subprocess.Popen[str]:
-    spec = DATASETS["cifar100"]
+    spec = dataset_spec("cifar100")
     facts = [f"{file.path}={file.md5}" for file in spec.files]
     command = [sys.executable, "-c", PREPARE, str(root), spec.archive.url, spec.archive.md5, *facts]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

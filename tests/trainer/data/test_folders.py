@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.trainer.fake_datasets import fake_folder, write_image
+from tests.trainer.fake_datasets import fake_folder, put_spec, write_image
 from trainer.__main__ import main
 from trainer.config import TrainConfig
 from trainer.data import Splits, list_folder, load_splits, prepare
 from trainer.data.folders import check_folder
 from trainer.data.splits import DataError
-from trainer.datasets import DATASETS
+from trainer.datasets import dataset_spec
 
 PICTURES = (
     *(
@@ -309,14 +309,14 @@ def test_the_published_numbers_of_classes_and_images_are_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_folder(tmp_path / "imagenet", split="val")
-    spec = replace(DATASETS["imagenet"], classes=3, train_images=9, test_images=3)
-    monkeypatch.setitem(DATASETS, "imagenet", spec)
+    spec = replace(dataset_spec("imagenet"), classes=3, train_images=9, test_images=3)
+    put_spec(monkeypatch, "imagenet", spec)
     assert len(list_folder("imagenet", tmp_path).train) == 9
     (tmp_path / "imagenet/train/bee/1.png").unlink()
     check_folder("imagenet", tmp_path)
     with pytest.raises(DataError, match="holds 8 training images, the published data set 9"):
         list_folder("imagenet", tmp_path)
-    monkeypatch.setitem(DATASETS, "imagenet", replace(spec, classes=4))
+    put_spec(monkeypatch, "imagenet", replace(spec, classes=4))
     with pytest.raises(DataError, match="has 3 class folders, the published data set 4"):
         check_folder("imagenet", tmp_path)
 
@@ -325,8 +325,8 @@ def test_an_annotation_without_its_image_is_named(tmp_path: Path, monkeypatch: p
     base = tmp_path / "tiny-imagenet-200"
     write_image(base / "train/n01/images/0.JPEG")
     (base / "val").mkdir()
-    spec = replace(DATASETS["tinyimagenet"], classes=1, train_images=1, test_images=1)
-    monkeypatch.setitem(DATASETS, "tinyimagenet", spec)
+    spec = replace(dataset_spec("tinyimagenet"), classes=1, train_images=1, test_images=1)
+    put_spec(monkeypatch, "tinyimagenet", spec)
     for line in ("val_0.JPEG\tn01\t0\t0", "val_0.JPEG", ""):
         (base / "val/val_annotations.txt").write_text(f"{line}\n")
         with pytest.raises(DataError, match=r"val_annotations\.txt, line 1: '.*' does not name an image and its class"):

@@ -14,14 +14,15 @@ from PIL import Image
 from scipy.stats import ks_2samp
 from torchvision import transforms
 
-from tests.trainer.fake_datasets import fake_cifar100, fake_folder, write_image
+from tests.trainer.fake_datasets import fake_cifar100, fake_folder, put_spec, write_image
 from trainer.config import TrainConfig
 from trainer.data import EvaluationSet, ImageFiles, epoch_loader, load_splits
 from trainer.data.augmentation import draw_epoch
 from trainer.data.splits import DataError
 from trainer.data.streaming import StreamingLoader, random_box
-from trainer.datasets import DATASETS, IMAGENET_MEAN, IMAGENET_STD
+from trainer.datasets import dataset_spec
 from trainer.method import Batch
+from trainer.spec import IMAGENET_MEAN, IMAGENET_STD
 
 CPU = torch.device("cpu")
 SIZE = 14
@@ -40,8 +41,8 @@ def one_thread() -> Iterator[None]:
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fake ImageNet of three classes with three images of 24 x 20 pixels each."""
     fake_folder(tmp_path / "imagenet", split="val", size=(24, 20))
-    spec = replace(DATASETS["imagenet"], classes=3, train_images=9, test_images=3, size=SIZE)
-    monkeypatch.setitem(DATASETS, "imagenet", spec)
+    spec = replace(dataset_spec("imagenet"), classes=3, train_images=9, test_images=3, size=SIZE)
+    put_spec(monkeypatch, "imagenet", spec)
     return tmp_path
 
 

@@ -1,0 +1,102 @@
+"""Compare the code and data of trials: which differ, and how a person reads it. Pure.
+
+A part at one version should have one code, and a data set one content; where two trials differ in these, their mean is
+of two experiments. The trainer's own code changes with every release, most often without changing a number: that is
+said as well, and stops nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+from orchestrator.records import Origin
+
+# Digits of a digest in messages.
+SHOWN = 8
+
+
+class Difference(NamedTuple):
+    """A thing that differs: the code of a part, the trainer's own code, or the data, with both digests."""
+
+    kind: Literal["code", "trainer", "data"]
+    what: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.before[:SHOWN]} -> {self.after[:SHOWN]}"
+
+    def to_dict(self) -> dict[str, str]:
+        """Return plain values, with whole digests."""
+        return self._asdict()
+
+
+def differences(before: Origin, after: Origin) -> list[Difference]:
+    """Return what differs between two origins: parts of one name and version, the trainer's own code, the data.
+
+    What only one of them has recorded is unknown, and no difference.
+    """
+    listed = []
+    parts = {(part.kind, part.name, part.version): part for part in after.parts}
+    for part in before.parts:
+        other = parts.get((part.kind, part.name, part.version))
+        if other is not None and part.digest and other.digest and other.digest != part.digest:
+            listed.append(Difference("trainer" if part.ships else "code", other.file, part.digest, other.digest))
+    if before.trainer and after.trainer and before.trainer != after.trainer:
+        listed.append(Difference("trainer", "trainer", before.trainer, after.trainer))
+    if before.data and after.data and before.data != after.data:
+        listed.append(Difference("data", "data", before.data, after.data))
+    # Several parts of one file are one change.
+    return list(dict.fromkeys(listed))
+
+
+def changes(recorded: Iterable[Origin], present: Origin) -> list[Difference]:
+    """Return what differs between the origins of a trial's epochs and the present code and data."""
+    return list(dict.fromkeys(found for origin in recorded for found in differences(origin, present)))
+
+
+def words(found: Sequence[Difference]) -> str:
+    """Return changes in words, empty for none: `by other code: my_parts.py 3f2a91bc -> 91bc03d1; raise ...`."""
+    code = [str(each) for each in found if each.kind != "data"]
+    data = [str(each).removeprefix("data ") for each in found if each.kind == "data"]
+    said = [f"by other code: {', '.join(code)}"] * bool(code) + [f"on other data: {', '.join(data)}"] * bool(data)
+    if not said:
+        return ""
+    raised = "raise its version, or " if any(each.kind == "code" for each in found) else ""
+    return f"{', and '.join(said)}; {raised}--retrain"
+
+
+class Mixed(NamedTuple):
+    """Trials of one number that differ: footnotes on code of parts and data, and notes on the trainer's own code."""
+
+    footnotes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def mixed(trials: Mapping[str, Sequence[Origin]]) -> Mixed:
+    """Return what to say of trials that one number is the mean of, by name with the origins of their epochs.
+
+    A trial's own epochs may differ as well, where it was interrupted.
+    """
+    if len({replace(origin, number=0) for origins in trials.values() for origin in origins}) < 2:
+        return Mixed((), ())
+    named = [(name, origin) for name, origins in trials.items() for origin in origins]
+    kinds: dict[tuple[str, str], dict[str, dict[str, None]]] = {}
+    for (one, first), (two, second) in combinations(named, 2):
+        for kind, what, before, after in differences(first, second):
+            groups = kinds.setdefault((kind, what), {})
+            groups.setdefault(before, {})[one] = None
+            groups.setdefault(after, {})[two] = None
+    footnotes, notes = [], []
+    for (sort, what), groups in kinds.items():
+        listed = "; ".join(f"{digest[:SHOWN]}: {', '.join(names)}" for digest, names in groups.items())
+        if sort == "data":
+            footnotes.append(f"trained on data that differs ({listed})")
+        elif sort == "code":
+            footnotes.append(f"trained by code that differs at one version, {what} ({listed})")
+        else:
+            notes.append(f"trained by different code of the trainer, {what} ({listed})")
+    return Mixed(tuple(footnotes), tuple(notes))
