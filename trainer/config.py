@@ -318,7 +318,7 @@ def _not_finite(value: float | str) -> bool:
 @remembered
 def _any_later_version() -> bool:
     """Return whether any part has another version than 1: grids have many keys, and seldom such a part."""
-    return any(part.version != 1 for registry in (METHODS, NETWORKS, DATA) for part in registry.values())
+    return any(part.version != 1 for registry in (METHODS, NETWORKS, DATASETS) for part in registry.values())
 
 
 _DEFAULTS: dict[str, Any] = {

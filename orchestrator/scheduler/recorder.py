@@ -152,7 +152,8 @@ class Recorder:
         self.running[key] = attempt
         attempt.hear(message.began)
         # A worker reads plug-ins from a copy; a person knows them by their place here.
-        here = {(part.kind, part.name): part.source for part in parts_of(self.trials[key].config)}
+        own = parts_of(self.trials[key].config) if message.parts else ()
+        here = {(part.kind, part.name): part.source for part in own}
         parts = [replace(part, source=here.get((part.kind, part.name), part.source)) for part in message.parts]
         self._start(attempt, key, environment, where, parts)
         self.observer.started(self.trials[key].name, message.host, message.device)
