@@ -45,7 +45,8 @@ def origins_by_key(connection: Connection, keys: Sequence[str]) -> dict[str, lis
     """Return per key of a trial with accepted epochs what `origins` does."""
     ids: dict[int, str] = {}
     for part in chunks(keys):
-        ids.update(connection.execute(select(Trial.id, Trial.key).where(Trial.key.in_(part))).tuples())
+        rows = connection.execute(select(Trial.id, Trial.key).where(Trial.key.in_(part)))
+        ids.update({trial: key for trial, key in rows})
     return {ids[trial]: listed for trial, listed in origins(connection, list(ids)).items()}
 
 

@@ -104,11 +104,6 @@ def _read(name: str, root: Path, spec: DatasetSpec, fingerprint: tuple[Any, ...]
     return train, test
 
 
-def forget_images() -> None:
-    """Forget the data sets that this process caches, so that they are read anew."""
-    _read.cache_clear()
-
-
 def _made(name: str, root: Path, spec: DatasetSpec) -> Arrays:
     """Return what the function of a data set returns, checked."""
     part = DATASETS[name]
