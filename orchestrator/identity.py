@@ -55,18 +55,18 @@ def differences(before: Origin, after: Origin) -> list[Difference]:
 
 def changes(recorded: Iterable[Origin], present: Origin) -> list[Difference]:
     """Return what differs between the origins of a trial's epochs and the present code and data."""
-    return list(dict.fromkeys(found for origin in recorded for found in differences(origin, present)))
+    return list(dict.fromkeys(each for origin in recorded for each in differences(origin, present)))
 
 
-def words(found: Sequence[Difference]) -> str:
+def words(changed: Sequence[Difference]) -> str:
     """Return changes in words, empty for none: `by other code: my_parts.py 3f2a91bc -> 91bc03d1; raise ...`."""
-    code = [str(each) for each in found if each.kind != "data"]
-    data = [str(each).removeprefix("data ") for each in found if each.kind == "data"]
-    said = [f"by other code: {', '.join(code)}"] * bool(code) + [f"on other data: {', '.join(data)}"] * bool(data)
-    if not said:
+    code = [str(each) for each in changed if each.kind != "data"]
+    data = [str(each).removeprefix("data ") for each in changed if each.kind == "data"]
+    sentences = [f"by other code: {', '.join(code)}"] * bool(code) + [f"on other data: {', '.join(data)}"] * bool(data)
+    if not sentences:
         return ""
-    raised = "raise its version, or " if any(each.kind == "code" for each in found) else ""
-    return f"{', and '.join(said)}; {raised}--retrain"
+    raised = "raise its version, or " if any(each.kind == "code" for each in changed) else ""
+    return f"{', and '.join(sentences)}; {raised}--retrain"
 
 
 class Mixed(NamedTuple):

@@ -113,13 +113,13 @@ def compared(plan: Plan, database: Database | None, data_root: str | Path) -> Pl
     if database is None or not begun:
         return plan
     recorded, present = database.origins(begun), Present(data_root)
-    found, checked = {}, set()
+    changed, checked = {}, set()
     for key, origins in recorded.items():
         now = present.origin(begun[key].config)
-        found[key] = changes(origins, now)
+        changed[key] = changes(origins, now)
         if now.data is not None and any(origin.data for origin in origins):
             checked.add(key)
-    return with_changes(plan, found, checked)
+    return with_changes(plan, changed, checked)
 
 
 def plan_of(grid: Grid, database: Database | None) -> Plan:

@@ -136,11 +136,10 @@ def with_changes(plan: Plan, changes: Mapping[str, Sequence[Difference]], checke
     """
 
     def changed(entry: PlannedTrial) -> PlannedTrial:
-        found = tuple(changes.get(entry.trial.key, ()))
-        said = words(found)
-        reason = said if entry.status == "done" else f"{entry.reason}; trained {said}"
+        own = tuple(changes.get(entry.trial.key, ()))
+        reason = words(own) if entry.status == "done" else f"{entry.reason}; trained {words(own)}"
         checks = entry.trial.key in checked
-        return replace(entry, reason=reason if found else entry.reason, changes=found, data_checked=checks)
+        return replace(entry, reason=reason if own else entry.reason, changes=own, data_checked=checks)
 
     return replace(plan, entries=[changed(entry) for entry in plan.entries])
 

@@ -44,9 +44,9 @@ def read_arrays(name: str, path: Path) -> dict[str, np.ndarray]:
             if not isinstance(opened, np.lib.npyio.NpzFile):
                 raise DataError(f"{name}: {path} holds one array; write {', '.join(NPZ_NAMES)} with numpy.savez")
             if missing := [one for one in NPZ_NAMES if one not in opened.files]:
-                there = ", ".join(opened.files[:8]) or "nothing"
+                stored = ", ".join(opened.files[:8]) or "nothing"
                 raise DataError(
-                    f"{name}: {path} has no {' and no '.join(missing)} (it has {there}); "
+                    f"{name}: {path} has no {' and no '.join(missing)} (it has {stored}); "
                     f"write {', '.join(NPZ_NAMES)} with numpy.savez"
                 )
             return {one: opened[one] for one in NPZ_NAMES}
@@ -143,8 +143,8 @@ def _array(name: str, where: str, what: str, values: Any) -> np.ndarray:
     if device == "cpu" and hasattr(values, "numpy"):
         array: np.ndarray = values.detach().numpy()
         return array
-    there = f"a tensor on {device}; move it to the CPU" if device else f"{_kind(values)}; make it an array"
-    raise DataError(f"{name}: {where} gives {what} as {there} (NumPy, or a tensor on the CPU)")
+    given = f"a tensor on {device}; move it to the CPU" if device else f"{_kind(values)}; make it an array"
+    raise DataError(f"{name}: {where} gives {what} as {given} (NumPy, or a tensor on the CPU)")
 
 
 def channel_statistics(pixels: np.ndarray) -> tuple[RGB, RGB]:

@@ -112,8 +112,8 @@ def _made(name: str, root: Path, spec: DatasetSpec) -> Arrays:
     except TrainerError:
         raise
     except Exception as error:
-        said = f"{type(error).__name__}: {error}".removesuffix(": ")
-        raise DataError(f"{name}: {part.source} raised {said}; mend this function") from error
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise DataError(f"{name}: {part.source} raised {reason}; mend this function") from error
     return checked(name, part.source, spec, splits)
 
 
