@@ -192,7 +192,7 @@ def test_what_a_trial_on_a_gpu_does_before_its_first_kernel(
     told: list[Any] = []
     failure = attempt(small_job(tmp_path, gpus=1, checkpoint=None, canary=canary), told.append)
     assert failure and failure.message.startswith("FirstKernel"), failure
-    (started,) = told
+    started, *_ = told
     assert (started.device, started.device_uuid) == ("cuda:0 (NVIDIA H200)", GPU)
     assert started.environment["device"]["driver"] == "580.65.06"
 
