@@ -138,17 +138,24 @@ def _data_fingerprint(config: TrainConfig, root: str | Path) -> str | None:
     return known_fingerprint(config, Path(root), most_bytes=QUICK_BYTES)
 
 
-def now(recorded: Origin) -> Origin:
-    """Return the code that stands now in the files that an attempt's parts came from, without importing it.
+class Files:
+    """The code that stands now in the files that trials' parts came from, read without importing it."""
 
-    A part whose file is not here is left out, and so is the data.
-    """
-    parts = []
-    for part in recorded.parts:
+    def __init__(self) -> None:
+        self._digests: dict[Path, str] = {}
+
+    def origin(self, recorded: Origin) -> Origin:
+        """Return the present code of an attempt's parts; a file that is not here has no digest, and neither has data."""
+        parts = tuple(replace(part, digest=self._digest(part)) for part in recorded.parts)
+        return Origin(recorded.number, code_digest(), None, parts)
+
+    def _digest(self, part: PartUse) -> str:
         file = PACKAGE.parent / part.path if part.ships else Path(part.path)
-        with suppress(OSError, SyntaxError, ValueError):
-            parts.append(replace(part, digest=source_digest(source_files(file))))
-    return Origin(recorded.number, code_digest(), None, tuple(parts))
+        if file not in self._digests:
+            self._digests[file] = ""
+            with suppress(OSError, SyntaxError, ValueError):
+                self._digests[file] = source_digest(source_files(file))
+        return self._digests[file]
 
 
 def _git(*arguments: str) -> str | None:

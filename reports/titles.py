@@ -8,16 +8,6 @@ from typing import Any
 
 from reports.catalogue import title_of
 
-# For databases that name no data sets.
-_DATASETS = {
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "svhn": "SVHN",
-    "tinyimagenet": "Tiny-ImageNet-200",
-    "imagenet": "ImageNet",
-    "digits": "Digits",
-    "synthetic": "Synthetic images",
-}
 # Methods in the order in which the papers chain them; others follow by name.
 CHAIN = ("label_smoothing", "cskd", "tfkd", "dml", "dcm", "pskd", "byot", "dmfl")
 
@@ -77,8 +67,7 @@ def network(name: str) -> str:
 
 def dataset(name: str) -> str:
     """Return the printed name of a data set."""
-    title = title_of("data set", name)
-    return _DATASETS.get(name, name) if title == name else title
+    return title_of("data set", name)
 
 
 def method_names(methods: Iterable[str]) -> list[str]:

@@ -29,12 +29,13 @@ SelectionRule = Annotated[
 def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
     """Show how far each grid is: counts by state, the running trials, and the failures."""
     with errors():
-        from orchestrator.console import print_status, status_of
+        from orchestrator.console import add_changes, print_status, status_of
 
         with opened(db) as database:
             options = _database_option(db, database)
             grids = status_of(database, grid, options)
             if as_json:
+                add_changes(database, grids)
                 typer.echo(json.dumps(grids))
             else:
                 print_status(grids, options)

@@ -8,12 +8,13 @@ if TYPE_CHECKING:
     from orchestrator.console.doctor import check_machine, check_resume
     from orchestrator.console.plan_view import print_plan
     from orchestrator.console.run_view import run_display, terminal
-    from orchestrator.console.status import print_status, status_of
+    from orchestrator.console.status import add_changes, print_status, status_of
     from orchestrator.console.triage import print_triage, triage_of
     from orchestrator.console.watch import PageError, watch_grids
 
 __all__ = [
     "PageError",
+    "add_changes",
     "check_machine",
     "check_resume",
     "print_plan",
@@ -35,6 +36,7 @@ _HOMES = {
     "print_status": ".status",
     "print_triage": ".triage",
     "run_display": ".run_view",
+    "add_changes": ".status",
     "status_of": ".status",
     "terminal": ".run_view",
     "triage_of": ".triage",

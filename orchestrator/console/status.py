@@ -27,6 +27,20 @@ def status_of(database: Database, grids: Sequence[str] | None, options: Sequence
     return [_grid_status(database, stored[name], options) for name in selected(list(stored), grids)]
 
 
+def add_changes(database: Database, grids: Sequence[dict[str, Any]]) -> None:
+    """Add to every trial of `status_of` its `changes`: code that trained it and stands otherwise in its file now."""
+    from orchestrator.identity import changes
+    from orchestrator.provenance import Files
+
+    trials = [trial for grid in grids for trial in grid["trials"]]
+    recorded, files = database.origins(trial["key"] for trial in trials), Files()
+    for trial in trials:
+        changed = [
+            change for origin in recorded.get(trial["key"], ()) for change in changes([origin], files.origin(origin))
+        ]
+        trial["changes"] = [change.to_dict() for change in dict.fromkeys(changed)]
+
+
 def print_status(grids: Sequence[dict[str, Any]], options: Sequence[str] = ()) -> None:
     """Print the counts of every grid, then its running, interrupted and failed trials.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.console import add_changes, status_of
 from orchestrator.database import Database, open_database
 from orchestrator.grid import Grid, load_grid
 from orchestrator.planning import make_plan
@@ -90,6 +91,12 @@ def test_an_edited_constant_is_said_and_comments_are_not(folder: Path) -> None:
             assert status == "done"
             assert reason.startswith("by other code: my_parts.py ")
             assert reason.endswith("; raise its version, or --retrain")
+        # Without the grid's file, from those that the database names.
+        grids = status_of(database, None)
+        add_changes(database, grids)
+        for trial in grids[0]["trials"]:
+            (change,) = trial["changes"]
+            assert (change["kind"], change["what"]) == ("code", "my_parts.py") and change["before"] != change["after"]
 
 
 def test_a_removed_image_is_said(folder: Path) -> None:

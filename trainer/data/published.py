@@ -109,7 +109,7 @@ def svhn(root: Path) -> tuple[Split, Split]:
 
 @dataset(
     "tinyimagenet",
-    title="Tiny ImageNet",
+    title="Tiny-ImageNet-200",
     classes=200,
     train_images=100_000,
     size=64,
@@ -144,7 +144,7 @@ def imagenet(root: Path) -> None:
 
 @dataset(
     "digits",
-    title="digits",
+    title="Digits",
     classes=10,
     train_images=1_437,
     size=32,
@@ -175,7 +175,7 @@ def digits(root: Path) -> tuple[Split, Split]:
 
 @dataset(
     "synthetic",
-    title="synthetic images",
+    title="Synthetic images",
     classes=100,
     train_images=10_000,
     size=32,
