@@ -145,7 +145,7 @@ class Files:
         self._digests: dict[Path, str] = {}
 
     def origin(self, recorded: Origin) -> Origin:
-        """Return the present code of an attempt's parts; a file that is not here has no digest, and neither has data."""
+        """Return the present code of an attempt's parts; files that are not here have no digest."""
         parts = tuple(replace(part, digest=self._digest(part)) for part in recorded.parts)
         return Origin(recorded.number, code_digest(), None, parts)
 

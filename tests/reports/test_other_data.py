@@ -38,7 +38,7 @@ def attempts_of(connection, name):
 
 
 def on_other_data(connection):
-    first, *rest = attempts_of(connection, "resnet18/pskd/")
+    first = attempts_of(connection, "resnet18/pskd/")[0]
     connection.execute(update(Attempt).values(data_sha256="a" * 64))
     connection.execute(update(Attempt).where(Attempt.id == first).values(data_sha256="b" * 64))
 
