@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import trainer
 from orchestrator.records import Origin, PartRow, PartUse
 from trainer.kept import keep, kept
-from trainer.parts import DATASETS, METHODS, NETWORKS
+from trainer.parts import DATASETS, METHODS, NETWORKS, OPTIMIZERS, SCHEDULES
 from trainer.sources import source_digest, source_files
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def package_versions() -> dict[str, str]:
 def code_digest() -> str:
     """Return the sha256 of the trainer's own code: its syntax trees, without docstrings, comments and formatting.
 
-    The files of its parts (methods, networks, data sets) are left out, because a trial is compared by those it uses,
-    and so are modules without a say in a result.
+    The files of its parts (methods, networks, data sets, recipes) are left out, because a trial is compared by those
+    it uses, and so are modules without a say in a result.
     """
     files = _own_files()
     facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
@@ -88,7 +88,7 @@ def code_digest() -> str:
 def _own_files() -> list[Path]:
     parts = {
         Path(file).resolve()
-        for registry in (METHODS, NETWORKS, DATASETS)
+        for registry in (METHODS, NETWORKS, DATASETS, OPTIMIZERS, SCHEDULES)
         for part in registry.values()
         for file in part.files
     }

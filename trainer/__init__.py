@@ -12,12 +12,25 @@ from trainer.lazy import on_first_use
 if TYPE_CHECKING:
     from trainer.method import Batch, Method, Output, Requires
     from trainer.parts import dataset, metric, network
+    from trainer.recipe import Optimizer, Schedule
 
-__all__ = ["Batch", "Method", "Output", "Requires", "TrainerError", "dataset", "metric", "network"]
+__all__ = [
+    "Batch",
+    "Method",
+    "Optimizer",
+    "Output",
+    "Requires",
+    "Schedule",
+    "TrainerError",
+    "dataset",
+    "metric",
+    "network",
+]
 
 if not TYPE_CHECKING:
     __getattr__ = on_first_use(
         __name__,
         {name: "trainer.method" for name in ("Batch", "Method", "Output", "Requires")}
+        | {name: "trainer.recipe" for name in ("Optimizer", "Schedule")}
         | {name: "trainer.parts" for name in ("dataset", "metric", "network")},
     )

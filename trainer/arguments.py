@@ -16,11 +16,10 @@ from typing import Any, NoReturn, get_args
 from trainer.config import TrainConfig
 from trainer.datasets import FOLDER_PREFIX
 from trainer.errors import TrainerError
-from trainer.parts import DATASETS, METHODS, NETWORKS
+from trainer.parts import DATASETS, METHODS, NETWORKS, OPTIMIZERS, SCHEDULES
 from trainer.paths import PathError, user_path
 from trainer.plugins import load_plugins
 from trainer.problems import unknown
-from trainer.recipe import OPTIMIZERS, SCHEDULES
 from trainer.results import ENGINES
 
 USAGE = """\
@@ -235,8 +234,8 @@ def _catalogue() -> str:
     for title, parts in (("optimizers", OPTIMIZERS), ("schedules", SCHEDULES)):
         lines.append(f"{title}, likewise:")
         for name, part in parts.items():
-            fields_read = f"({', '.join(map(option, part.reads))})" if part.reads else ""
-            lines.append(f"  {name:<16} {fields_read or _settings(part)}".rstrip())
+            fields_read = f"({', '.join(map(option, part.make.reads))})" if part.make.reads else ""
+            lines.append(f"  {name:<16} {fields_read or _settings(part.make)}".rstrip())
     return "\n".join(lines)
 
 

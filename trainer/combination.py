@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from trainer.objective import Objective, build_methods, method_parameters
-from trainer.parts import METHODS, NETWORKS, remembered
+from trainer.parts import METHODS, NETWORKS, Registry, remembered
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
-from trainer.recipe import Optimizer, Schedule, build_part, named
+from trainer.recipe import build_part, named
 
 if TYPE_CHECKING:
     from trainer.method import Requires
@@ -119,7 +119,7 @@ def _checked(
     return method_parameters(built), [((key,), f"{shown(given[key])} is not a number") for key in flags]
 
 
-def checked_part(kind: str, value: Any, registry: Mapping[str, type[Optimizer | Schedule]]) -> Any:
+def checked_part(kind: str, value: Any, registry: Registry[None]) -> Any:
     """Return an optimizer or a schedule as a configuration keeps it; raises the `problems` of all that is wrong.
 
     It is a name, or, where hyperparameters differ from their defaults, a mapping of the name to these.
@@ -137,7 +137,7 @@ def checked_part(kind: str, value: Any, registry: Mapping[str, type[Optimizer | 
     parameters = {} if parameters is None else parameters
     if not isinstance(parameters, dict) or not all(isinstance(key, str) for key in parameters):
         raise problem(f"{shown(parameters)} is not a mapping of hyperparameters, such as {{}}", name)
-    part = registry[name]
+    part = registry[name].make
     fields_of_their_own = [key for key in parameters if key in part.reads]
     if fields_of_their_own:
         raise problems(
@@ -150,12 +150,12 @@ def checked_part(kind: str, value: Any, registry: Mapping[str, type[Optimizer | 
     return {name: json.loads(json.dumps(kept))} if kept else name
 
 
-def unread(kind: str, value: Any, registry: Mapping[str, type[Optimizer | Schedule]], given: dict[str, Any]) -> Found:
+def unread(kind: str, value: Any, registry: Registry[None], given: dict[str, Any]) -> Found:
     """Return what is wrong with fields that were given and that the optimizer or schedule does not read."""
     part = named(value, registry)
     invalid: Found = []
     for field in given:
-        readers = [name for name, other in registry.items() if field in other.reads]
+        readers = [name for name, other in registry.items() if field in other.make.reads]
         if part is not None and readers and part.name not in readers:
             value = list(given[field]) if isinstance(given[field], tuple) else given[field]
             message = f"{shown(value)} is not used: the {kind} {part.name} has no {field} (of {', '.join(readers)})"

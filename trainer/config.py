@@ -31,9 +31,9 @@ from trainer.datasets import ARRAYS_PREFIX, FOLDER_PREFIX, dataset_spec
 from trainer.networks import head_count
 from trainer.networks.library import LIBRARIES
 from trainer.objective import build_methods
-from trainer.parts import DATASETS, METHODS, NETWORKS, Part, PartError, remembered
+from trainer.parts import DATASETS, METHODS, NETWORKS, OPTIMIZERS, REGISTRIES, SCHEDULES, Part, PartError, remembered
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
-from trainer.recipe import OPTIMIZERS, SCHEDULES, build_part, named
+from trainer.recipe import build_part, named
 from trainer.spec import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class TrainConfig(BaseModel):
     @classmethod
     def _defaults_of_the_optimizer(cls, values: Any) -> Any:
         optimizer = named(values.get("optimizer"), OPTIMIZERS) if isinstance(values, dict) else None
-        return {**optimizer.defaults, **values} if optimizer else values
+        return {**optimizer.make.defaults, **values} if optimizer else values
 
     @field_validator("dataset", "ood_dataset")
     @classmethod
@@ -281,7 +281,7 @@ class TrainConfig(BaseModel):
     def science(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as plain JSON values: the identity before hashing."""
         optimizer = named(self.optimizer, OPTIMIZERS)
-        defaults = {**_DEFAULTS, "heads": "none", **(optimizer.defaults if optimizer else {})}
+        defaults = {**_DEFAULTS, "heads": "none", **(optimizer.make.defaults if optimizer else {})}
         if self.heads != "none":
             defaults["heads"] = settled_heads(self.network, self.peer, "auto", canonical(self.methods))
         return {
@@ -302,10 +302,12 @@ class TrainConfig(BaseModel):
         return hashlib.sha256(canonical(identity).encode()).hexdigest()
 
     def parts(self) -> list[Part[Any]]:
-        """Return the registered parts that decide what is learned: methods, networks and data sets."""
+        """Return the registered parts that decide what is learned: methods, networks, data sets and the recipe."""
         data = [DATASETS.get(name) for name in dict.fromkeys((self.dataset, self.ood_dataset)) if name]
         networks = [NETWORKS[name] for name in dict.fromkeys(self.network_names)]
-        return [*(METHODS[name] for name in self.methods), *networks, *(part for part in data if part is not None)]
+        recipe = [named(self.optimizer, OPTIMIZERS), named(self.schedule, SCHEDULES)]
+        parts: list[Part[Any] | None] = [*(METHODS[name] for name in self.methods), *networks, *data, *recipe]
+        return [part for part in parts if part is not None]
 
 
 def _not_finite(value: float | str) -> bool:
@@ -318,7 +320,7 @@ def _not_finite(value: float | str) -> bool:
 @remembered
 def _any_later_version() -> bool:
     """Return whether any part has another version than 1: grids have many keys, and seldom such a part."""
-    return any(part.version != 1 for registry in (METHODS, NETWORKS, DATASETS) for part in registry.values())
+    return any(part.version != 1 for registry in REGISTRIES for part in registry.values())
 
 
 _DEFAULTS: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import ConfigDict
 
-from trainer.parts import register_method
+from trainer.parts import METHODS, register_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -139,7 +139,7 @@ class Method:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=False)
 
     def __init_subclass__(cls) -> None:
-        register_method(cls)
+        register_class(METHODS, cls)
 
     @property
     def requires(self) -> Requires:

@@ -1,4 +1,4 @@
-"""Register the parts of a training by name: methods, networks, data sets and metrics, built in or of one's own.
+"""Register the parts of a training by name: methods, networks, data sets, recipes and metrics.
 
 No torch and no pydantic here: a file of parts imports this through `from trainer import ...`.
 """
@@ -14,14 +14,11 @@ from functools import cached_property, lru_cache
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from trainer.errors import FailureClass, TrainerError
 from trainer.sources import source_digest, source_files
 from trainer.spec import DatasetSpec
-
-if TYPE_CHECKING:
-    from trainer.method import Method
 
 Facts = TypeVar("Facts")
 Made = TypeVar("Made", bound=Callable[..., Any])
@@ -40,9 +37,9 @@ class PartError(TrainerError):
 class Part(Generic[Facts]):
     """A registered part: what makes it, and what is known of it before it is made.
 
-    `make` is the class of a method, and the function of every other kind. `file` and `line` are where it was
-    registered; a part without a line is a module as a whole. `own_files` are the files that it consists of where they
-    are not to be followed.
+    `make` is the class of a method, an optimizer or a schedule, and the function of every other kind. `file` and `line`
+    are where it was registered; a part without a line is a module as a whole. `own_files` are the files that it
+    consists of where they are not to be followed.
     """
 
     kind: str
@@ -50,7 +47,7 @@ class Part(Generic[Facts]):
     title: str
     version: int
     facts: Facts
-    make: Callable[..., Any]
+    make: Any
     file: Path
     line: int | None = None
     own_files: tuple[Path, ...] | None = None
@@ -186,18 +183,20 @@ class MetricFacts:
 METHODS: Registry[None] = Registry("method", "trainer.methods")
 NETWORKS: Registry[NetworkFacts] = Registry("network", "trainer.networks")
 DATASETS: Registry[DatasetSpec] = Registry("data set", "trainer.data.published")
+OPTIMIZERS: Registry[None] = Registry("optimizer", "trainer.recipe")
+SCHEDULES: Registry[None] = Registry("schedule", "trainer.recipe")
 METRICS: Registry[MetricFacts] = Registry("metric", "trainer.builtin_metrics")
-REGISTRIES: tuple[Registry[Any], ...] = (METHODS, NETWORKS, DATASETS, METRICS)
+REGISTRIES: tuple[Registry[Any], ...] = (METHODS, NETWORKS, DATASETS, OPTIMIZERS, SCHEDULES, METRICS)
 
 
-def register_method(cls: type[Method]) -> None:
-    """Register a subclass of `Method` that has a name."""
+def register_class(registry: Registry[None], cls: type[Any]) -> None:
+    """Register a subclass of `Method`, `Optimizer` or `Schedule` that has a name."""
     if not hasattr(cls, "name"):
         return
     file, line = _place_of_class(cls)
-    METHODS.add(
+    registry.add(
         Part(
-            kind="method",
+            kind=registry.kind,
             name=cls.name,
             title=cls.__dict__.get("title", cls.name),
             version=cls.__dict__.get("version", 1),

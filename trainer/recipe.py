@@ -7,9 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter
+
+from trainer.parts import OPTIMIZERS, SCHEDULES, Part, Registry, register_class
 
 if TYPE_CHECKING:
     import torch
@@ -17,17 +19,13 @@ if TYPE_CHECKING:
 
     from trainer.config import TrainConfig
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {}
-SCHEDULES: dict[str, type[Schedule]] = {}
-
-Part = TypeVar("Part", bound="Optimizer | Schedule")
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """A way to update parameters, as a dataclass of hyperparameters. Subclasses name themselves and register.
+    """A way to update parameters, as a frozen dataclass of hyperparameters. Subclasses name themselves and register.
 
     `reads` names the fields of a configuration that no optimizer reads unless it lists them. `defaults` holds the
     defaults of `learning_rate` and `weight_decay` where they differ from those of the configuration.
@@ -39,7 +37,7 @@ class Optimizer(ABC):
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     def __init_subclass__(cls) -> None:
-        OPTIMIZERS[cls.name] = cls
+        register_class(OPTIMIZERS, cls)
 
     @abstractmethod
     def build(self, config: TrainConfig, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
@@ -99,7 +97,7 @@ class AdamW(Optimizer):
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """A course of the learning rate, as a dataclass of hyperparameters. Subclasses name themselves and register.
+    """A course of the learning rate, as a frozen dataclass of hyperparameters. Subclasses name themselves and register.
 
     `reads` names the fields of a configuration that no schedule reads unless it lists them.
     """
@@ -109,7 +107,7 @@ class Schedule(ABC):
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     def __init_subclass__(cls) -> None:
-        SCHEDULES[cls.name] = cls
+        register_class(SCHEDULES, cls)
 
     @abstractmethod
     def factor(self, config: TrainConfig, epochs: float) -> float:
@@ -161,17 +159,17 @@ def _progress(config: TrainConfig, epochs: float) -> float:
     return max(0.0, (epochs - config.warmup) / (config.epochs - config.warmup))
 
 
-def named(value: Any, registry: Mapping[str, type[Part]]) -> type[Part] | None:
+def named(value: Any, registry: Registry[None]) -> Part[None] | None:
     """Return the part that a configuration names, alone or as the only key of a mapping; None where it does not."""
     name = next(iter(value)) if isinstance(value, dict) and len(value) == 1 else value
     return registry.get(name) if isinstance(name, str) else None
 
 
-def build_part(value: Any, registry: Mapping[str, type[Part]]) -> Part:
+def build_part(value: Any, registry: Registry[None]) -> Any:
     """Return the part that a checked configuration names, with its hyperparameters."""
-    part: Any = named(value, registry)
-    built: Part = _adapter(part).validate_python(value[part.name] if isinstance(value, dict) else {})
-    return built
+    part = named(value, registry)
+    assert part is not None, value
+    return _adapter(part.make).validate_python(value[part.name] if isinstance(value, dict) else {})
 
 
 @cache

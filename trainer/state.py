@@ -11,7 +11,8 @@ from torch import nn
 from trainer.config import TrainConfig
 from trainer.networks import build_network
 from trainer.objective import Objective
-from trainer.recipe import OPTIMIZERS, build_part
+from trainer.parts import OPTIMIZERS
+from trainer.recipe import build_part
 from trainer.results import EpochResult
 from trainer.step import hold_rate
 
@@ -37,7 +38,7 @@ def build_optimizer(config: TrainConfig, networks: nn.ModuleList) -> torch.optim
     On a GPU the learning rate is a float32 number on the device, so that every engine computes the same bits. In
     float64 it stays a float, as on a CPU: nothing is replayed then.
     """
-    optimizer = build_part(config.optimizer, OPTIMIZERS).build(config, networks.parameters())
+    optimizer: torch.optim.Optimizer = build_part(config.optimizer, OPTIMIZERS).build(config, networks.parameters())
     if next(networks.parameters()).device.type == "cuda" and config.precision != "float64":
         hold_rate(optimizer)
     return optimizer

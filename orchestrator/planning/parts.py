@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 
 def used_parts(grid: Grid) -> list[Part[Any]]:
-    """Return the methods, networks and data sets of a grid's trials and its own metrics, none twice."""
+    """Return the parts of a grid's trials and its own metrics, none twice."""
     configs = [trial.config for trial in grid.trials]
     # Of the many trials of a grid, few differ in these.
-    kinds = {(*one.methods, one.network, one.peer, one.dataset, one.ood_dataset): one for one in configs}
+    kinds = {
+        (*one.methods, one.network, one.peer, one.dataset, one.ood_dataset, str(one.optimizer), str(one.schedule)): one
+        for one in configs
+    }
     used: dict[Part[Any], None] = {part: None for config in kinds.values() for part in config.parts()}
     return [*used, *(METRICS[name] for name in grid.metrics)]
 

@@ -176,7 +176,7 @@ def test_a_worker_with_other_code_refuses_the_trial(tmp_path: Path, monkeypatch:
             checkpoint=None,
             checkpoint_seconds=None,
             log_folder=str(tmp_path / "logs"),
-            code_sha256="",
+            code_digest="",
             plugins=(given.to_dict(),),
         )
         failure = attempt(job, pytest.fail)

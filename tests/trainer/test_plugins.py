@@ -47,6 +47,32 @@ def build(num_classes):
 """
 
 
+RECIPE = """
+from dataclasses import dataclass
+from trainer import Optimizer, Schedule
+
+@dataclass(frozen=True)
+class Signs(Optimizer):
+    name = "signs"
+    title = "SignSGD"
+    defaults = {{"learning_rate": 0.01}}
+    share: float = 1.0
+
+    def build(self, config, parameters):
+        import torch
+        return torch.optim.Rprop(parameters, lr=config.learning_rate * self.share)
+
+@dataclass(frozen=True)
+class Halving(Schedule):
+    name = "halving"
+    version = {version}
+    every: int = 1
+
+    def factor(self, config, epochs):
+        return 0.5 ** (epochs // self.every)
+"""
+
+
 @pytest.fixture(autouse=True)
 def nothing_stays() -> Iterator[None]:
     before = list(sys.path), set(METHODS), set(NETWORKS)
@@ -106,7 +132,8 @@ def test_the_version_counts_in_the_key_where_the_part_is_used(tmp_path: Path):
         load_plugins([written(tmp_path / f"v{version}.py", METHOD.format(version=version))], tmp_path)
         keys.append(TrainConfig(methods={"penalty": {}}).key())
         assert TrainConfig().key() == plain
-        assert [part.name for part in TrainConfig(methods={"penalty": {}}).parts()] == ["penalty", "resnet18"]
+        names = [part.name for part in TrainConfig(methods={"penalty": {}}).parts()]
+        assert names == ["penalty", "resnet18", "cifar100", "sgd", "steps"]
     assert keys[0] != keys[1]
 
 
@@ -318,3 +345,20 @@ def test_the_trainers_command_takes_plugins(tmp_path: Path):
     wrong = [sys.executable, "-m", "trainer", "--plugin", "min.py"]
     refused = subprocess.run(wrong, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert refused.returncode == 2 and "did you mean" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_recipe_of_ones_own_trains_and_counts(tmp_path: Path):
+    load_plugins([written(tmp_path / "recipe.py", RECIPE.format(version=1))], tmp_path)
+    recipe = {"optimizer": {"signs": {"share": 0.5}}, "schedule": "halving"}
+    config = small(dataset="digits", subset=4, epochs=2, **recipe)
+    assert config.learning_rate == 0.01
+    assert [config.learning_rates(epoch, 2) for epoch in (0, 1)] == [[0.01, 0.01], [0.005, 0.005]]
+    rates: list[float] = []
+    train(config, lambda result: rates.append(result.learning_rate))
+    assert rates == [0.01, 0.005]
+    first = config.key()
+    assert small(dataset="digits", subset=4, epochs=2, optimizer="signs", schedule="halving").key() != first
+    load_plugins([written(tmp_path / "later.py", RECIPE.format(version=2))], tmp_path)
+    assert small(dataset="digits", subset=4, epochs=2, **recipe).key() != first
+    with pytest.raises(ValueError, match="did you mean 'halving'"):
+        small(schedule="halvin")
