@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from torch import nn
 from trainer.checks import check_part
 from trainer.checks.training import difference
 from trainer.method import Method
-from trainer.parts import METHODS, METRICS, NETWORKS, REGISTRIES, metric, network
+from trainer.parts import DATASETS, METHODS, METRICS, NETWORKS, REGISTRIES, dataset, metric, network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -394,6 +395,107 @@ def test_a_sound_metric_has_no_fault_and_a_wrong_direction_is_one():
     assert problems(METRICS["brier"]) == {}
     metric("brier", direction="higher")(brier)
     assert "declare direction='lower'" in problems(METRICS["brier"])["its direction prefers a perfect classifier"]
+
+
+@pytest.mark.parametrize("name", ["digits", "synthetic"])
+def test_our_own_data_sets_keep_every_promise(name: str):
+    assert problems(DATASETS[name]) == {}
+
+
+def blobs(split: int, count: int) -> tuple[Any, Any]:
+    """Random images [N, 16, 16, 3] and labels of three classes, the same in every call."""
+    random_numbers = np.random.default_rng(split)
+    return random_numbers.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8), np.arange(count) % 3
+
+
+def sound_images(root: Path) -> Any:
+    return blobs(0, 30), blobs(1, 12)
+
+
+def float_pixels(root: Path) -> Any:
+    pixels, labels = blobs(0, 30)
+    return (pixels / 255, labels), blobs(1, 12)
+
+
+def float_labels(root: Path) -> Any:
+    pixels, labels = blobs(0, 30)
+    return (pixels, labels.astype(np.float32)), blobs(1, 12)
+
+
+def channels_first(root: Path) -> Any:
+    pixels, labels = blobs(0, 30)
+    return (pixels.transpose(0, 3, 1, 2), labels), blobs(1, 12)
+
+
+def not_square(root: Path) -> Any:
+    pixels, labels = blobs(0, 30)
+    return (pixels[:, 2:], labels), blobs(1, 12)
+
+
+def from_one(root: Path) -> Any:
+    pixels, labels = blobs(0, 30)
+    return (pixels, labels + 1), blobs(1, 12)
+
+
+def one_label_too_few(root: Path) -> Any:
+    pixels, labels = blobs(0, 30)
+    return (pixels, labels[1:]), blobs(1, 12)
+
+
+def random_pixels(root: Path) -> Any:
+    return (np.random.default_rng().integers(0, 256, (30, 16, 16, 3), dtype=np.uint8), blobs(0, 30)[1]), blobs(1, 12)
+
+
+def random_labels(root: Path) -> Any:
+    return (blobs(0, 30)[0], torch.arange(30)[torch.randperm(30)] % 3), blobs(1, 12)
+
+
+def other_seed(root: Path) -> Any:
+    """Gives other images in a trial of another seed."""
+    return blobs(torch.initial_seed() % 1000, 30), blobs(1, 12)
+
+
+def broken_reading(root: Path) -> Any:
+    return (root / "no_such_file.bin").read_bytes()
+
+
+DECLARES, SAME = "it gives what it declares", "it gives the same images every time"
+DATASET_FAULTS: list[tuple[Callable[[Path], Any], dict[str, int], str, str]] = [
+    (sound_images, {"classes": 4}, DECLARES, "gives no training image of class 3 of 4; number classes from 0"),
+    (sound_images, {"classes": 2}, DECLARES, "has the training label 2, .* mend the labels or the number of classes"),
+    (sound_images, {"largest_class": 12}, DECLARES, "gives 10 training images of its largest class; .* mend one"),
+    (sound_images, {"train_images": 31}, DECLARES, "gives 30 training images; declared are 31; mend one"),
+    (sound_images, {"test_images": 11}, DECLARES, "gives 12 test images; declared are 11; mend one"),
+    (sound_images, {"size": 32}, DECLARES, "images of 16 pixels, .* declared as 32; mend one"),
+    (float_pixels, {}, DECLARES, "training pixels of type float64, not uint8 .*; multiply by 255 and round first"),
+    (float_labels, {}, DECLARES, "training labels of type float32, not whole numbers .*; convert them"),
+    (channels_first, {}, DECLARES, r"pixels of shape \[30, 3, 16, 16\], .*; move the channels last"),
+    (not_square, {}, DECLARES, r"pixels of shape \[30, 14, 16, 3\], .*; cut or scale them"),
+    (from_one, {}, DECLARES, "has the training label 3, and labels go from 0 to 2.* mend the labels"),
+    (one_label_too_few, {}, DECLARES, r"labels of shape \[29\] .*; one label per image"),
+    (broken_reading, {}, DECLARES, "raised FileNotFoundError: .*no_such_file.bin.*; mend this function"),
+    (random_pixels, {}, SAME, "when it is read again, .* a generator with a fixed seed"),
+    (random_labels, {}, SAME, "when it is read again, .* a generator with a fixed seed"),
+    (other_seed, {}, SAME, "when it is read again, .* a generator with a fixed seed"),
+]
+
+
+@pytest.mark.parametrize(
+    "read, facts, promise, found",
+    DATASET_FAULTS,
+    ids=[f"{one[0].__name__}-{'-'.join(one[1])}" for one in DATASET_FAULTS],
+)
+def test_a_faulty_data_set_is_found(read: Callable[[Path], Any], facts: dict[str, int], promise: str, found: str):
+    dataset("faulty", **{"classes": 3, "size": 16, **facts})(read)
+    wrong = problems(DATASETS["faulty"])
+    assert re.fullmatch(rf"{re.escape(DATASETS['faulty'].source)} .*{found}.*", wrong.pop(promise, "")), wrong
+    # The other promise has no fault, or cannot be kept for the same reason.
+    assert not wrong or read is broken_reading
+
+
+def test_a_sound_data_set_has_no_fault():
+    dataset("sound", classes=3, size=16, train_images=30, test_images=12, largest_class=10)(sound_images)
+    assert problems(DATASETS["sound"]) == {}
 
 
 def test_the_place_of_a_difference_is_named():

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from trainer.checks import dataset, method, metric, network
+from trainer.errors import TrainerError
 from trainer.parts import Part
 
 Check = Callable[[Part[Any]], str | None]
@@ -49,6 +50,9 @@ def check_part(part: Part[Any], data_root: Path) -> Iterator[Checked]:
         with torch.random.fork_rng(devices=[]):
             try:
                 problem = check(part)
+            except TrainerError as error:
+                # Such a message says where and what to do, and begins with the name of the data set.
+                problem = " ".join(str(error).split()).removeprefix(f"{part.name}: ")
             except Exception as error:
                 problem = _raised(part, error)
         yield Checked(part, promise, problem)

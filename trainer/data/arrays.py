@@ -83,9 +83,15 @@ def checked(name: str, where: str, spec: DatasetSpec, splits: Any) -> Arrays:
     test = _images(name, where, "test", test_pixels, test_labels)
     side = train[0].shape[1]
     if test[0].shape[1] != side:
-        raise DataError(f"{name}: {where} gives training images of {side} pixels and test images of {test[0].shape[1]}")
+        raise DataError(
+            f"{name}: {where} gives training images of {side} pixels and test images of {test[0].shape[1]}; "
+            "make them equal"
+        )
     if spec.size is not None and side != spec.size:
-        raise DataError(f"{name}: {where} gives images of {side} pixels, and its `size` is declared as {spec.size}")
+        raise DataError(
+            f"{name}: {where} gives images of {side} pixels, and its `size` is declared as {spec.size}; "
+            "mend one of the two"
+        )
     classes = spec.classes if spec.classes is not None else int(train[1].max()) + 1
     for split, labels in (("training", train[1]), ("test", test[1])):
         if labels.min() < 0 or labels.max() >= classes:
@@ -93,11 +99,14 @@ def checked(name: str, where: str, spec: DatasetSpec, splits: Any) -> Arrays:
             source = "declared" if spec.classes is not None else "in the training set"
             raise DataError(
                 f"{name}: {where} has the {split} label {wrong}, and labels go from 0 to {classes - 1}: "
-                f"there are {classes} classes {source}"
+                f"there are {classes} classes {source}; mend the labels or the number of classes"
             )
     for split, declared, images in (("training", spec.train_images, train), ("test", spec.test_images, test)):
         if declared is not None and len(images[1]) != declared:
-            raise DataError(f"{name}: {where} gives {len(images[1]):,} {split} images; declared are {declared:,}")
+            raise DataError(
+                f"{name}: {where} gives {len(images[1]):,} {split} images; declared are {declared:,}; "
+                "mend one of the two"
+            )
     return Arrays(*train, *test, classes)
 
 
@@ -109,18 +118,20 @@ def _images(name: str, where: str, split: str, pixels: Any, labels: Any) -> tupl
     )
     shape = list(pixels.shape)
     if pixels.dtype != np.uint8:
-        hint = "; multiply by 255 and round first" if pixels.dtype.kind == "f" else ""
-        raise DataError(f"{name}: {where} gives {split} pixels of type {pixels.dtype}, not uint8 (0 to 255){hint}")
+        hint = "multiply by 255 and round first" if pixels.dtype.kind == "f" else "convert them"
+        raise DataError(f"{name}: {where} gives {split} pixels of type {pixels.dtype}, not uint8 (0 to 255); {hint}")
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or pixels.shape[1] != pixels.shape[2] or not pixels.shape[1]:
-        hint = "; move the channels last" if pixels.ndim == 4 and pixels.shape[1] in (1, 3) else ""
+        hint = "move the channels last" if pixels.ndim == 4 and pixels.shape[1] in (1, 3) else "cut or scale them"
         raise DataError(
             f"{name}: {where} gives {split} pixels of shape {shape}, not [N, H, H, 3] (or grey: [N, H, H, 1] or "
-            f"[N, H, H]), squares with as many rows as columns{hint}"
+            f"[N, H, H]), squares with as many rows as columns; {hint}"
         )
     if labels.dtype.kind not in "iu":
-        raise DataError(f"{name}: {where} gives {split} labels of type {labels.dtype}, not whole numbers (int64)")
+        raise DataError(
+            f"{name}: {where} gives {split} labels of type {labels.dtype}, not whole numbers (int64); convert them"
+        )
     if labels.shape != pixels.shape[:1]:
         raise DataError(
             f"{name}: {where} gives {split} labels of shape {list(labels.shape)} for pixels of shape {shape}; "

@@ -26,6 +26,16 @@ IN_ORDER = """
 def last(probabilities, labels):
     return probabilities[-1, labels[-1]].item()
 """
+RANDOM_IMAGES = """
+import numpy as np
+from trainer import dataset
+
+
+@dataset("noise", classes=2, size=16)
+def noise(root):
+    images = np.random.default_rng().integers(0, 256, (8, 16, 16, 3), dtype=np.uint8), np.arange(8) % 2
+    return images, images
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +66,23 @@ def test_a_problem_is_named_with_what_to_do_and_exit_code_1(tmp_path: Path, monk
     assert line.startswith("WRONG  metric last: it does not depend on the order of images: depends on the order")
     assert "average over all of them" in line
     assert result.output.splitlines()[-1] == "2 parts checked: 1 problem found"
+
+
+def test_a_faulty_data_set_is_named_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = checked(tmp_path, monkeypatch, RANDOM_IMAGES)
+    assert result.exit_code == 1, result.output
+    first, second, _ = result.output.splitlines()
+    assert first == "ok     data set noise: it gives what it declares"
+    place = f"{tmp_path / 'parts.py'}:6 gives other images or labels when it is read again"
+    assert second.startswith(f"WRONG  data set noise: it gives the same images every time: {place}")
+    # Declared otherwise, the sentence is that of reading, and begins with the file.
+    result = checked(
+        tmp_path, monkeypatch, RANDOM_IMAGES.replace("default_rng()", "default_rng(0)").replace("=16", "=32")
+    )
+    (line,) = (line for line in result.output.splitlines() if line.startswith("WRONG"))
+    assert line.startswith(
+        f"WRONG  data set noise: it gives what it declares: {tmp_path / 'parts.py'}:6 gives images of 16 pixels"
+    )
 
 
 @pytest.mark.parametrize(
