@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import trainer
 from orchestrator.records import Origin, PartRow, PartUse
 from trainer.kept import keep, kept
-from trainer.parts import DATASETS, METHODS, NETWORKS, OPTIMIZERS, SCHEDULES
+from trainer.parts import DATASETS, METHODS, METRICS, NETWORKS, OPTIMIZERS, SCHEDULES
 from trainer.sources import source_digest, source_files
 
 if TYPE_CHECKING:
@@ -99,11 +99,15 @@ def _own_files() -> list[Path]:
     )
 
 
-def parts_of(config: TrainConfig) -> tuple[PartRow, ...]:
-    """Return the parts that a configuration uses, as they are here; the paths of those that ship begin `trainer/`."""
+def parts_of(config: TrainConfig, metrics: Iterable[str] = ()) -> tuple[PartRow, ...]:
+    """Return the parts that a configuration uses, and the named metrics, as they are here.
+
+    The paths of those that ship begin `trainer/`.
+    """
+    used = (*config.parts(), *(METRICS[name] for name in metrics))
     return tuple(
         PartRow(part.kind, part.name, part.version, part.title, part.to_dict(), part.digest, _source(part))
-        for part in config.parts()
+        for part in used
     )
 
 
@@ -118,8 +122,8 @@ def _uses(parts: Iterable[PartRow]) -> tuple[PartUse, ...]:
 class Present:
     """The code and the data that there are now, for comparison with those that trained a trial."""
 
-    def __init__(self, data_root: str | Path) -> None:
-        self._root = data_root
+    def __init__(self, data_root: str | Path, metrics: Iterable[str] = ()) -> None:
+        self._root, self._metrics = data_root, tuple(metrics)
         self._data: dict[tuple[str, str | None], str | None] = {}
 
     def origin(self, config: TrainConfig) -> Origin:
@@ -127,7 +131,7 @@ class Present:
         names = (config.dataset, config.ood_dataset)
         if names not in self._data:
             self._data[names] = _data_fingerprint(config, self._root)
-        return Origin(0, code_digest(), self._data[names], _uses(parts_of(config)))
+        return Origin(0, code_digest(), self._data[names], _uses(parts_of(config, self._metrics)))
 
 
 def _data_fingerprint(config: TrainConfig, root: str | Path) -> str | None:

@@ -100,10 +100,10 @@ def checkpoints_beside(db: str | Path) -> Path:
     return _beside(db).with_name(f"{_beside(db).stem}-checkpoints")
 
 
-def compared(plan: Plan, database: Database | None, data_root: str | Path) -> Plan:
+def compared(plan: Plan, database: Database | None, data_root: str | Path, metrics: Sequence[str] = ()) -> Plan:
     """Return a plan that says which trials were trained by other code, or on other data, than there is here now.
 
-    Data that is not here, or would take long to read, is not compared.
+    Data that is not here, or would take long to read, is not compared. `metrics` are the grid's own.
     """
     from orchestrator.identity import changes
     from orchestrator.planning import with_changes
@@ -112,7 +112,7 @@ def compared(plan: Plan, database: Database | None, data_root: str | Path) -> Pl
     begun = {entry.trial.key: entry.trial for entry in plan.entries if entry.epochs}
     if database is None or not begun:
         return plan
-    recorded, present = database.origins(begun), Present(data_root)
+    recorded, present = database.origins(begun), Present(data_root, metrics)
     changed, checked = {}, set()
     for key, origins in recorded.items():
         now = present.origin(begun[key].config)
@@ -186,10 +186,10 @@ def run_grid(
                 observer.warning(f"warning: {note}")
         if retry_failed:
             database.retry([trial.key for trial in grid.trials])
-        plan = compared(plan_of(grid, database), database, data_root)
+        plan = compared(plan_of(grid, database), database, data_root, grid.metrics)
         if retrain and (outdated := [entry.trial for entry in plan.entries if entry.changes]):
             _retrain(database, outdated, settings, observer)
-            plan = compared(plan_of(grid, database), database, data_root)
+            plan = compared(plan_of(grid, database), database, data_root, grid.metrics)
         observer.planned(plan)
         if plan.pending:
             for fact in grid_notes(grid):

@@ -169,7 +169,8 @@ def plan(
                 typer.echo(f"warning: {note}", err=True)
             for note in (note for plugin in loaded.plugins for note in plugin.notes):
                 typer.echo(f"warning: {note}", err=True)
-            planned = with_devices(compared(plan_of(loaded, database), database, data_root), gpus_here())
+            plan = compared(plan_of(loaded, database), database, data_root, loaded.metrics)
+            planned = with_devices(plan, gpus_here())
             cost = _forecast(planned, database)
         notes = [line for line in (left, *grid_notes(loaded)) if line]
         # Of a cluster only its nodes can tell.

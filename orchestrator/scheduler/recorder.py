@@ -17,6 +17,7 @@ from orchestrator.scheduler.observer import Observer
 from orchestrator.text import counted
 from orchestrator.timing import label
 from orchestrator.worker.messages import EpochDone, Started
+from trainer.parts import METRICS
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -152,7 +153,8 @@ class Recorder:
         self.running[key] = attempt
         attempt.hear(message.began)
         # A worker reads plug-ins from a copy; a person knows them by their place here.
-        own = parts_of(self.trials[key].config) if message.parts else ()
+        metrics = [part.name for part in message.parts if part.kind == "metric" and part.name in METRICS]
+        own = parts_of(self.trials[key].config, metrics) if message.parts else ()
         here = {(part.kind, part.name): part.source for part in own}
         parts = [replace(part, source=here.get((part.kind, part.name), part.source)) for part in message.parts]
         self._start(attempt, key, environment, where, parts)

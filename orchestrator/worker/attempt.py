@@ -242,7 +242,7 @@ def _start(job: Job, rank: Rank) -> Started:
         log=str(rank.log_path),
         began=time.monotonic(),
         environment=environment,
-        parts=parts_of(config),
+        parts=parts_of(config, job.metrics),
     )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median, quantiles
 
+from orchestrator.records import Origin
 from reports.results import Cell, Trial
 from reports.significance import (
     Candidate,
@@ -42,7 +44,13 @@ def sample(trial: Trial, quantity: str) -> Sample | None:
     value = 100 - value if metric == "accuracy" else value
     epoch = measured.epoch + 1
     sample = Sample(trial.key, trial.name, trial.seed, epoch, value, images, compiled=trial.compiled, pair=trial.pair)
-    return sample._replace(origins=trial.origins)
+    return sample._replace(origins=tuple(_behind(metric, origin) for origin in trial.origins))
+
+
+def _behind(metric: str, origin: Origin) -> Origin:
+    """Return an origin without the metrics that have no say in this one."""
+    parts = tuple(part for part in origin.parts if part.kind != "metric" or part.name == metric)
+    return replace(origin, parts=parts)
 
 
 def entry(cell: Cell | None, quantity: str, show: str = "mean_std") -> Entry:

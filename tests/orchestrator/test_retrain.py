@@ -33,6 +33,14 @@ class Penalty(Method):
     def losses(self, networks, outputs, batch, targets):
         return {"penalty": 2.0 * outputs[0].logits.square().mean()}
 """
+METRIC = """
+from trainer import metric
+
+
+@metric(name="brier", title="Brier", direction="lower")
+def brier(probabilities, labels):
+    return 1.0
+"""
 GRID = """
 name: own
 plugins: [my_parts.py]
@@ -60,7 +68,7 @@ def train(database: Database, grid: Grid, root: Path, *numbers: int) -> None:
         trial = grid.trials[number]
         place = {"host": "h", "device": "cpu", "device_uuid": None, "pid": 1, "log": None}
         attempt = database.start_attempt(trial.key, environment={"code_digest": code_digest()}, **place)
-        database.record_parts(parts_of(trial.config), attempt)
+        database.record_parts(parts_of(trial.config, grid.metrics), attempt)
         database.record_data(attempt, fingerprint(trial.config, root))
         metrics = Metrics(10.0 + number, 5.0, 0.5, 1.0, 2.0)
         evaluations = [Evaluation(0, "main", metrics, 9)]
@@ -71,7 +79,7 @@ def train(database: Database, grid: Grid, root: Path, *numbers: int) -> None:
 def planned(database: Database, folder: Path) -> list[tuple[str, str]]:
     grid = load_grid(folder / "own.yaml")
     plan = make_plan(grid, database.states([trial.key for trial in grid.trials]))
-    return [(each.status, each.reason) for each in compared(plan, database, folder / "data").entries]
+    return [(each.status, each.reason) for each in compared(plan, database, folder / "data", grid.metrics).entries]
 
 
 def edit(folder: Path, old: str, new: str) -> None:
@@ -148,3 +156,15 @@ def test_a_number_whose_trials_differ_names_them(folder: Path) -> None:
         assert code.startswith("trained by code that differs at one version, my_parts.py (")
         assert data.startswith("trained on data that differs (")
         assert all(trial.name in line for trial in cell.trials for line in (code, data))
+
+
+def test_a_metric_whose_code_changed_is_said(folder: Path) -> None:
+    (folder / "my_metrics.py").write_text(METRIC)
+    named = "[my_parts.py, my_metrics.py]\nmetrics: [brier]"
+    (folder / "own.yaml").write_text(GRID.replace("[my_parts.py]", named))
+    with open_database(folder / "results.db", create=True) as database:
+        train(database, load_grid(folder / "own.yaml"), folder / "data", 0)
+        assert "by other code" not in planned(database, folder)[0][1]
+        (folder / "my_metrics.py").write_text(METRIC.replace("1.0", "2.0"))
+        reason = planned(database, folder)[0][1]
+        assert "by other code: my_metrics.py" in reason and "raise its version, or --retrain" in reason

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from sqlalchemy import select, update
 
 from orchestrator.database import open_database
 from orchestrator.database.models import Attempt, AttemptPart, GridTrial, Part
+from orchestrator.records import Origin, PartUse
 from reports import verify
 from reports.checks.tracing import explain
+from reports.layouts.entries import entry
 from reports.render import plain
 from reports.render.latex import latex
 from reports.report import gather
@@ -73,3 +77,29 @@ def test_a_mean_over_what_differs_says_so_and_fails(folder, change, word):
         # Nothing that is printed has changed, and the mean is none all the same.
         found = [problem for problem in verify(database, folder / "table1.tex").problems if problem.kind == "mixed"]
         assert {problem.address.split("/")[1] for problem in found} == {"pskd"}, found
+
+
+def test_a_changed_metric_marks_only_its_own_numbers():
+    one, two = (
+        Origin(number, None, None, (PartUse("metric", "brier", 1, str(number) * 64, "/m.py:3"),)) for number in (1, 2)
+    )
+    metrics = {"top1_error": 10.0, "brier": 0.3}
+    measured = {(0, "main"): SimpleNamespace(metrics=metrics, images=9, epoch=0)}
+    cell = SimpleNamespace(
+        trials=tuple(
+            SimpleNamespace(
+                key=str(seed),
+                name=f"seed{seed}",
+                seed=seed,
+                state="done",
+                measurements=measured,
+                compiled=0.0,
+                pair="",
+                origins=(origin,),
+            )
+            for seed, origin in enumerate((one, two))
+        )
+    )
+    assert entry(cell, "0:main/top1_error").differing.footnotes == ()
+    (footnote,) = entry(cell, "0:main/brier").differing.footnotes
+    assert "m.py (11111111" in footnote

@@ -229,3 +229,10 @@ def test_the_log_of_a_resumed_trial_marks_the_epochs_of_its_checkpoint(tmp_path:
     said = re.search(r"epoch 1/2: \d+\.\d\d s, top-1 error \{'main': \d+\.\d+\}", first)[0]
     assert first.endswith(said) and again.endswith(f"{said}  (from the checkpoint)")
     assert re.search(r"epoch 2/2: .*\}$", second)
+
+
+def test_an_attempt_is_linked_to_the_metrics_that_it_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("orchestrator.worker.attempt._freeze_gc", lambda: None)
+    messages: list[Any] = []
+    run_job(small_job(tmp_path, metrics=("nll",)), messages.append)
+    assert [(part.kind, part.name) for part in messages[0].parts][-1] == ("metric", "nll")
