@@ -24,6 +24,7 @@ from trainer.paths import folder_refusal
 COMBINATIONS = (
     *("", "byot", "dmfl", "pskd", "byot,dmfl", "byot,pskd", "dmfl,pskd", "byot,dmfl,pskd"),
     *("label_smoothing", "cskd", "tfkd", "dml", "dcm", "dml,pskd", "byot,dcm"),
+    *("mixup", "cutmix,pskd", "cutout,byot"),
 )
 # A configuration that trains in about a second.
 SMALL: dict[str, Any] = {"dataset": "digits", "width": 4, "subset": 5, "epochs": 2, "batch_size": 16}

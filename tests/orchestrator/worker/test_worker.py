@@ -20,7 +20,7 @@ from orchestrator.provenance import code_digest
 from orchestrator.worker import Job, run_job
 from orchestrator.worker.attempt import attempt
 from orchestrator.worker.gpu_names import gpu_name
-from orchestrator.worker.messages import Done, EngineChanged, EpochDone, Message, Started
+from orchestrator.worker.messages import DataIdentity, Done, EngineChanged, EpochDone, Message, Started
 from tests.orchestrator.fake_gpu import GPU, MIG, FakeCuda, FakeNvml
 from tests.orchestrator.runs import Workplace
 from trainer.canary import Rehearsal
@@ -146,11 +146,11 @@ def test_the_attempt_keeps_the_engine_that_ran(tmp_path: Path, monkeypatch: pyte
     job = replace(job, config=job.config | {"batch_size": 32})
     told: list[Any] = []
     run_job(job, told.append)
-    kinds = [Started, Done] if canary else [Started, EngineChanged, EpochDone, Done]
+    kinds = [Started, Done] if canary else [Started, DataIdentity, EngineChanged, EpochDone, Done]
     assert [type(message) for message in told] == kinds
     environment = told[0].environment
     assert (environment["engine_asked"], environment["engine"]) == ("auto", "launched" if canary else "replayed")
-    assert canary or told[1].engine == "launched"
+    assert canary or told[2].engine == "launched"
     (log,) = (tmp_path / "logs").rglob("*.log")
     assert "steps are launched, not replayed: recording one failed (" in log.read_text()
 

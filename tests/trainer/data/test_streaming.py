@@ -61,7 +61,7 @@ def equal(first: list[Batch], second: list[Batch]) -> bool:
         torch.equal(a, b)
         for one, two in zip(first, second, strict=True)
         for a, b in zip(one, two, strict=True)
-        if a is not None
+        if isinstance(a, torch.Tensor)
     )
 
 
