@@ -13,6 +13,7 @@ import pandas as pd
 from orchestrator.database import queries
 from reports.errors import ReportError
 from reports.results import chosen_grids
+from reports.titles import method_names
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -21,7 +22,7 @@ FORMATS = ("csv", "parquet")
 _ROWS = 100_000
 _TYPES = {int: "Int64", float: "float64", str: "str", bool: "boolean", datetime: "datetime64[us]"}
 # The trials' columns: what a key of `trainer.config.TrainConfig` holds when it is set; mappings and lists are
-# JSON text, but `methods` reads `byot[blocks=[2, 3]]+pskd`, and `hyperparameters` has them as JSON. A test compares the
+# JSON text, but `methods` reads `pskd+byot[blocks=[2, 3]]`, and `hyperparameters` has them as JSON. A test compares the
 # two; what only another version knows has the type of its values.
 TRIALS = {
     **dict.fromkeys(("key", "state"), "str"),
@@ -150,10 +151,11 @@ def _trial(row: Any) -> dict[str, Any]:
 
 
 def _combination(methods: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return `byot[blocks=[2, 3]]+pskd`, or `baseline` for no method."""
+    """Return `pskd+byot[blocks=[2, 3]]` in the order of tables, or `baseline` for no method."""
     parts = []
-    for name, values in sorted(methods.items()):
-        given = ", ".join(f"{parameter}={json.dumps(value)}" for parameter, value in sorted(values.items()))
+    for name in method_names(methods):
+        values = sorted(methods[name].items())
+        given = ", ".join(f"{parameter}={json.dumps(value)}" for parameter, value in values)
         parts.append(f"{name}[{given}]" if given else name)
     return "+".join(parts) or "baseline"
 

@@ -60,7 +60,7 @@ class StoredResults:
     def trials(self) -> pd.DataFrame:
         """Return a row per trial: key, state, finished (UTC), and a column per field of its configuration.
 
-        `methods` reads `byot+pskd`; the last columns are those of its newest training attempt: `ORIGIN`.
+        `methods` reads `pskd+byot`; the last columns are those of its newest training attempt: `ORIGIN`.
         """
         with self.reading() as database:
             trials, attempts = _frame(database, "trials"), _frame(database, "attempts")

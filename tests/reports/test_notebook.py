@@ -50,7 +50,7 @@ def test_frames_say_what_was_trained_and_by_which_code(tmp_path: Path):
         start(database, trials[0][0], purpose="time", environment={"commit": "c"})
     results = open_results(tmp_path / "r.db")
     frame = results.trials
-    assert frame["methods"].tolist() == ["byot+pskd", "baseline", "pskd[alpha=0.7]"]
+    assert frame["methods"].tolist() == ["pskd+byot", "baseline", "pskd[alpha=0.7]"]
     assert frame["hyperparameters"].tolist()[2] == '{"pskd": {"alpha": 0.7}}'
     # The newest training attempt's; a trial that never ran has none.
     assert frame["commit"].tolist()[:1] == ["b" * 40] and frame["commit"].isna().tolist() == [False, True, True]
@@ -59,7 +59,7 @@ def test_frames_say_what_was_trained_and_by_which_code(tmp_path: Path):
         assert frame.groupby("epoch")["commit"].first().tolist() == ["a" * 40, "b" * 40]
         assert frame.groupby("epoch")["code_digest"].first().tolist() == ["0" * 64, f"{1:064x}"]
         assert frame.groupby("epoch")["dirty"].first().tolist() == [False, True]
-        assert set(frame["methods"]) == {"byot+pskd"} and set(frame["seed"]) == {0}
+        assert set(frame["methods"]) == {"pskd+byot"} and set(frame["seed"]) == {0}
         assert str(frame["dirty"].dtype) == "boolean" and str(frame["attempt"].dtype) == "Int64"
     assert set(results.epochs["network"]) == {"resnet18"} and set(results.evaluations["network"]) == {0}
     assert results.attempts["purpose"].tolist() == ["train", "train", "time"]

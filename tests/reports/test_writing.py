@@ -347,7 +347,7 @@ def test_methods_are_read_as_they_are_printed():
     assert _combination({}) == "baseline"
     assert _combination({"pskd": {}, "byot": {}}) == "byot+pskd"
     several = {"pskd": {"alpha": 0.7}, "byot": {"temperature": 2, "blocks": [2, 3]}}
-    assert _combination(several) == "byot[blocks=[2, 3], temperature=2]+pskd[alpha=0.7]"
+    assert _combination(several) == "pskd[alpha=0.7]+byot[blocks=[2, 3], temperature=2]"
 
 
 def test_a_field_of_another_version_has_the_type_of_its_values():
