@@ -256,7 +256,7 @@ def test_export_is_tidy_and_complete(database, tmp_path):
     assert not parts.duplicated(["key", "attempt", "kind", "name"]).any()
     assert not attempts.duplicated(["key", "attempt"]).any()
     assert len(epochs.merge(attempts, on=["key", "attempt"])) == len(epochs)
-    assert {"baseline", "byot", "byot+pskd"} < set(trials_["methods"])
+    assert {"baseline", "byot", "pskd+byot"} < set(trials_["methods"])
     with database.engine.connect() as connection:
         counted = connection.exec_driver_sql("select count(*), sum(top1_error) from evaluations").one()
     assert (len(evaluations), evaluations["top1_error"].sum()) == (counted[0], pytest.approx(counted[1]))
@@ -345,7 +345,7 @@ def test_an_export_of_one_grid_holds_its_trials_alone(database, tmp_path):
 
 def test_methods_are_read_as_they_are_printed():
     assert _combination({}) == "baseline"
-    assert _combination({"pskd": {}, "byot": {}}) == "byot+pskd"
+    assert _combination({"pskd": {}, "byot": {}}) == "pskd+byot"
     several = {"pskd": {"alpha": 0.7}, "byot": {"temperature": 2, "blocks": [2, 3]}}
     assert _combination(several) == "pskd[alpha=0.7]+byot[blocks=[2, 3], temperature=2]"
 
