@@ -267,16 +267,16 @@ class _EpochTable:
 
 def _evaluation_table(config: TrainConfig, evaluations: Sequence[Evaluation]) -> list[str]:
     outside = any(evaluation.ood_auroc is not None for evaluation in evaluations)
-    heading = (
-        f"{'network':<18}{'split':<12}{'classifier':<12}{'top-1 %':>8}{'top-5 %':>9}{'NLL':>9}{'ECE %':>8}{'AURC':>9}"
-    )
+    # Two spaces behind the longest name, and of several networks a number and a colon before it.
+    wide = max(18, max(map(len, config.network_names)) + 2 * len(config.network_names))
+    heading = f"{'network':<{wide}}{'split':<12}{'classifier':<12}{'top-1 %':>8}{'top-5 %':>9}{'NLL':>9}{'ECE %':>8}{'AURC':>9}"
     lines = [heading + (f"{'OOD AUROC %':>13}" if outside else "")]
     for evaluation in evaluations:
         network = config.network_names[evaluation.network]
         number = f"{evaluation.network + 1}:" if len(config.network_names) > 1 else ""
         m = evaluation.metrics
         lines.append(
-            f"{number + network:<18}{evaluation.split:<12}{evaluation.classifier:<12}"
+            f"{number + network:<{wide}}{evaluation.split:<12}{evaluation.classifier:<12}"
             f"{m.top1_error:8.2f}{m.top5_error:9.2f}{m.nll:9.4f}{m.ece:8.2f}{m.aurc:9.2f}"
             + ("" if evaluation.ood_auroc is None else f"{evaluation.ood_auroc:13.2f}")
         )

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from tests.trainer.training import small, trained
-from trainer.__main__ import _EpochTable, main
+from trainer.__main__ import _EpochTable, _evaluation_table, main
 from trainer.arguments import GROUPS
 from trainer.config import TrainConfig
-from trainer.results import EpochResult
+from trainer.results import EpochResult, Evaluation, Metrics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -398,3 +398,11 @@ def test_a_reader_that_goes_away_is_no_error(data_root: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+def test_a_long_name_of_a_network_stands_apart(tmp_path: Path):
+    config = TrainConfig(dataset="digits", network="torchvision:shufflenet_v2_x1_0")
+    evaluation = Evaluation(0, "main", Metrics(1.0, 0.5, 0.1, 1.0, 2.0), 10)
+    heading, line = _evaluation_table(config, [evaluation])
+    assert line.split()[:2] == ["torchvision:shufflenet_v2_x1_0", "test"]
+    assert heading.index("split") == line.index("test")
