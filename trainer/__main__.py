@@ -269,7 +269,8 @@ def _evaluation_table(config: TrainConfig, evaluations: Sequence[Evaluation]) ->
     outside = any(evaluation.ood_auroc is not None for evaluation in evaluations)
     # Two spaces behind the longest name, and of several networks a number and a colon before it.
     wide = max(18, max(map(len, config.network_names)) + 2 * len(config.network_names))
-    heading = f"{'network':<{wide}}{'split':<12}{'classifier':<12}{'top-1 %':>8}{'top-5 %':>9}{'NLL':>9}{'ECE %':>8}{'AURC':>9}"
+    place = f"{'network':<{wide}}{'split':<12}{'classifier':<12}"
+    heading = f"{place}{'top-1 %':>8}{'top-5 %':>9}{'NLL':>9}{'ECE %':>8}{'AURC':>9}"
     lines = [heading + (f"{'OOD AUROC %':>13}" if outside else "")]
     for evaluation in evaluations:
         network = config.network_names[evaluation.network]
