@@ -104,15 +104,14 @@ def parts_of(config: TrainConfig, metrics: Iterable[str] = ()) -> tuple[PartRow,
 
     The paths of those that ship begin `trainer/`.
     """
-    used = (*config.parts(), *(METRICS[name] for name in metrics))
-    return tuple(
-        PartRow(part.kind, part.name, part.version, part.title, part.to_dict(), part.digest, _source(part))
-        for part in used
-    )
+    return tuple(map(part_row, (*config.parts(), *(METRICS[name] for name in metrics))))
 
 
-def _source(part: Part[Any]) -> str:
-    return part.source.removeprefix(f"{PACKAGE.parent}{os.sep}") if part.file.is_relative_to(PACKAGE) else part.source
+def part_row(part: Part[Any]) -> PartRow:
+    """Return a part as the database keeps it; the path of one that ships begins `trainer/`."""
+    ships = part.file.is_relative_to(PACKAGE)
+    source = part.source.removeprefix(f"{PACKAGE.parent}{os.sep}") if ships else part.source
+    return PartRow(part.kind, part.name, part.version, part.title, part.to_dict(), part.digest, source)
 
 
 def _uses(parts: Iterable[PartRow]) -> tuple[PartUse, ...]:

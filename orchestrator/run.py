@@ -241,6 +241,9 @@ def _retrain(database: Database, trials: Sequence[Trial], options: RunOptions, o
     from orchestrator.storage import is_url, remove_checkpoint
     from orchestrator.text import counted
 
+    states = database.states([trial.key for trial in trials])
+    # Another driver's trial keeps the checkpoint that it goes on from.
+    trials = [trial for trial in trials if states[trial.key].driver is None]
     # Before the database says that they are pending: a trial must not go on from what other code has trained.
     for trial in trials:
         remove_checkpoint(options.checkpoint(trial.key))

@@ -139,8 +139,9 @@ def forget(
                     typer.echo("nothing was removed")
                     raise typer.Exit(DONE)
             copied = database.back_up(backup_name(database, name))
-            database.forget(name, trials=trials)
-            for line in (line for leftovers in checkpoints for line in leftovers.remove()):
+            # Meanwhile another driver may have taken a trial: its checkpoint stays.
+            gone = database.forget(name, trials=trials)
+            for line in (line for leftovers in checkpoints for line in leftovers.remove(gone)):
                 typer.echo(f"warning: {line}", err=True)
             typer.echo(f"{name} is removed from {database.where}; the database of before is {copied.path}")
 

@@ -41,21 +41,22 @@ def extent(connection: Connection, where: str, name: str) -> Extent:
     )
 
 
-def forget(connection: Connection, name: str, trials: bool) -> None:
-    """Remove a grid; with `trials`, also its trials that no other grid has and no living driver trains."""
+def forget(connection: Connection, name: str, trials: bool) -> set[str]:
+    """Remove a grid; with `trials`, also its trials that no other grid and no driver has; returns the keys of these."""
     alone(connection)
     grid_id = connection.scalar(select(Grid.id).where(Grid.name == name))
     if grid_id is None:
-        return
+        return set()
     _, own = _trials(connection, grid_id)
     connection.execute(delete(GridTrial.__table__).where(GridTrial.grid_id == grid_id))
     connection.execute(delete(Grid.__table__).where(Grid.id == grid_id))
     if not trials:
-        return
+        return set()
     with _indexed(connection):
         for part in chunks(list(own)):
             for table, condition in _with_children(Trial.__table__, Trial.__table__.c.id.in_(part)):
                 connection.execute(delete(table).where(condition))
+    return set(own.values())
 
 
 @contextmanager

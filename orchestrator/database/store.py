@@ -113,9 +113,12 @@ class Database:
         """Return what a grid has, and what of it no other grid has; raises DatabaseError for an unknown grid."""
         return self._read(lambda connection: forgetting.extent(connection, self.where, grid))
 
-    def forget(self, grid: str, *, trials: bool = False) -> None:
-        """Remove a grid; with `trials`, also the trials that no other grid has, with everything recorded of them."""
-        self._write(lambda connection: forgetting.forget(connection, grid, trials), durable=True)
+    def forget(self, grid: str, *, trials: bool = False) -> set[str]:
+        """Remove a grid; with `trials`, also the trials that no other grid has, with everything recorded of them.
+
+        Returns the keys of the trials that were removed.
+        """
+        return self._write(lambda connection: forgetting.forget(connection, grid, trials), durable=True)
 
     def grids(self) -> list[GridRow]:
         """Return all grids by name."""

@@ -40,7 +40,8 @@ RESERVED_METRICS = {
     *SPECIAL,
     *(field.name for kind in (Evaluation, Metrics) for field in dataclass_fields(kind)),
 }
-RESERVED_METRICS |= {"key", "epoch"}
+RESERVED_METRICS |= {"key", "epoch", "methods", "seed", "attempt"}
+RESERVED_METRICS |= {"host", "device", "commit", "dirty", "code_digest", "data_sha256"}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.provenance import part_row
 from orchestrator.records import PartRow
 from trainer.parts import METRICS, Part, PartError
 from trainer.plugins import activate
@@ -42,10 +43,7 @@ def ready_parts(grid: Grid) -> None:
 
 def part_rows(grid: Grid) -> list[PartRow]:
     """Return the parts of a grid as the database keeps them."""
-    return [
-        PartRow(part.kind, part.name, part.version, part.title, part.to_dict(), part.digest, part.source)
-        for part in used_parts(grid)
-    ]
+    return [part_row(part) for part in used_parts(grid)]
 
 
 def other_parts(grid: Grid, stored: Iterable[PartRow]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,13 @@ class Leftovers:
     names: list[str] = field(default_factory=list)
     size: int | None = None
 
-    def remove(self) -> list[str]:
-        """Remove the files; returns a line for each that could not be removed."""
+    def remove(self, keys: Collection[str]) -> list[str]:
+        """Remove the files of these trials; returns a line for each that could not be removed."""
         store = Store(self.folder) if is_url(self.folder) else None
         left = []
         for name in self.names:
+            if name.partition(".")[0] not in keys:
+                continue
             try:
                 if store:
                     store.remove(name)

@@ -353,7 +353,7 @@ class _Building:
         name = str((group.get("peer") if network else None) or group["network"])
         cells = [index for index, cell in enumerate(self.part.cells) if cell.network == name]
         configs = [self.part.cells[index].config for index in cells]
-        ungrouped = self.table.model_copy(update={"groups": None, "rows": (line.row,), "having": {}})
+        ungrouped = self.table.model_copy(update={"groups": None, "rows": (line.row,)})
         found = place(ungrouped, configs).lines
         return self.part.cells[cells[found[0].spots[0].cells[0]]] if found and found[0].spots[0].cells else None
 

@@ -9,6 +9,7 @@ from orchestrator.console import add_changes, status_of
 from orchestrator.database import Database, open_database
 from orchestrator.grid import Grid, load_grid
 from orchestrator.planning import make_plan
+from orchestrator.planning.parts import part_rows
 from orchestrator.provenance import code_digest, parts_of
 from orchestrator.run import compared
 from reports.layouts.entries import entry
@@ -168,3 +169,13 @@ def test_a_metric_whose_code_changed_is_said(folder: Path) -> None:
         (folder / "my_metrics.py").write_text(METRIC.replace("1.0", "2.0"))
         reason = planned(database, folder)[0][1]
         assert "by other code: my_metrics.py" in reason and "raise its version, or --retrain" in reason
+
+
+def test_parts_that_ship_stay_the_programs_own_after_a_run_with_nothing_to_do(folder: Path) -> None:
+    with open_database(folder / "r.db", create=True) as database:
+        grid = load_grid(folder / "own.yaml")
+        train(database, grid, folder / "data", 0, 1)
+        database.record_parts(part_rows(grid))
+        (origin,) = database.origins([grid.trials[0].key])[grid.trials[0].key]
+        shipped = {part.name: part.ships for part in origin.parts}
+        assert shipped["resnet18"] and shipped["sgd"] and False in shipped.values()

@@ -18,7 +18,19 @@ from torch import nn
 from trainer.checks import check_part
 from trainer.checks.training import difference
 from trainer.method import Method
-from trainer.parts import DATASETS, METHODS, METRICS, NETWORKS, REGISTRIES, dataset, metric, network
+from trainer.parts import (
+    DATASETS,
+    METHODS,
+    METRICS,
+    NETWORKS,
+    OPTIMIZERS,
+    REGISTRIES,
+    SCHEDULES,
+    dataset,
+    metric,
+    network,
+)
+from trainer.plugins import load_plugins
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -504,3 +516,55 @@ def test_the_place_of_a_difference_is_named():
     assert difference(one, {"a": [1, torch.zeros(2)], "b": 0.0}) == "a/1"
     assert difference(one, {"a": [1]}) == ""
     assert difference([1.0], [2.0], "state") == "state/0"
+
+
+RECIPES = """
+from dataclasses import dataclass
+from trainer import Optimizer, Schedule
+
+@dataclass(frozen=True)
+class Idle(Optimizer):
+    name = "idle"
+
+    def build(self, config, parameters):
+        import torch
+        return torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.1)
+
+SEEN = []
+
+@dataclass(frozen=True)
+class Counting(Schedule):
+    name = "counting"
+
+    def factor(self, config, epochs):
+        SEEN.append(epochs)
+        return 1 / len(SEEN)
+
+@dataclass(frozen=True)
+class Falling(Schedule):
+    name = "falling"
+
+    def factor(self, config, epochs):
+        return 1 - 2 * epochs
+"""
+
+
+def test_recipes_are_checked(tmp_path):
+    file = tmp_path / "recipes.py"
+    file.write_text(RECIPES)
+    load_plugins([str(file)], tmp_path)
+    try:
+        problems = {
+            name: [checked.problem for checked in check_part(registry[name], tmp_path) if checked.problem]
+            for registry, names in (
+                (OPTIMIZERS, ("sgd", "adamw", "idle")),
+                (SCHEDULES, ("cosine", "counting", "falling")),
+            )
+            for name in names
+        }
+    finally:
+        load_plugins([], tmp_path)
+    assert problems["sgd"] == problems["adamw"] == problems["cosine"] == []
+    assert "changes no parameter" in problems["idle"][0]
+    assert "compute a schedule from the epochs alone" in problems["counting"][0]
+    assert "return a factor of 0 or more" in problems["falling"][0]

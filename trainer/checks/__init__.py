@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from trainer.checks import dataset, method, metric, network
+from trainer.checks import dataset, method, metric, network, recipe
 from trainer.errors import TrainerError
 from trainer.parts import Part
 
@@ -45,6 +45,8 @@ def check_part(part: Part[Any], data_root: Path) -> Iterator[Checked]:
         "network": network.CHECKS,
         "data set": of_dataset,
         "metric": metric.CHECKS,
+        "optimizer": recipe.OPTIMIZER_CHECKS,
+        "schedule": recipe.SCHEDULE_CHECKS,
     }
     for promise, check in checks[part.kind].items():
         with torch.random.fork_rng(devices=[]):

@@ -180,8 +180,8 @@ def test_checkpoints_are_found_and_removed_in_a_folder_and_below_a_url(tmp_path:
     (tmp_path / "b.pt").touch()
     files = find_leftovers(f"{scheme}{tmp_path}", ["a", "c"])
     assert files.names == ["a.pt", "a.pt.teacher"] and files.size == (None if scheme else 101)
-    assert files.remove() == []
+    assert files.remove({"a"}) == []
     assert [path.name for path in tmp_path.iterdir()] == ["b.pt"]
     (tmp_path / "a.pt").mkdir()
-    (line,) = find_leftovers(f"{scheme}{tmp_path}", ["a"]).remove()
+    (line,) = find_leftovers(f"{scheme}{tmp_path}", ["a"]).remove({"a"})
     assert line.startswith(f"{scheme}{tmp_path}/a.pt stays: ")
