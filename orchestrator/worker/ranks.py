@@ -26,7 +26,7 @@ from orchestrator.failures import Failure, failure_of, infrastructure_failure, p
 from orchestrator.timing import worst
 from orchestrator.worker.attempt import attempt, conclude
 from orchestrator.worker.job import Job, Rank
-from orchestrator.worker.messages import Done, EpochDone, Failed, Message, Started
+from orchestrator.worker.messages import DataProgress, Done, EpochDone, Failed, Message, Started, TeacherEpoch
 from orchestrator.worker.trial_log import new_log
 
 # Seconds to wait, after a rank has lost another one, for the reason or the death of the lost rank.
@@ -119,12 +119,17 @@ class _Merged:
     def __init__(self, count: int, report: Callable[[Message], None]) -> None:
         self.count, self.report = count, report
         self.waiting: dict[int | None, dict[int, Message]] = {}
+        # Facts of rank 0 about an attempt that the driver has yet to hear of: it starts when all ranks have.
+        self.held: list[Message] = []
+        self.started = False
 
     def hear(self, number: int, message: Message) -> None:
         """Take a rank's message; report it when all ranks have sent theirs."""
         if not isinstance(message, Started | EpochDone):
-            if number == 0:
+            if number == 0 and (self.started or isinstance(message, TeacherEpoch | DataProgress)):
                 self.report(message)
+            elif number == 0:
+                self.held.append(message)
             return
         about = message.result.epoch if isinstance(message, EpochDone) else None
         received = self.waiting.setdefault(about, {})
@@ -133,6 +138,10 @@ class _Merged:
             del self.waiting[about]
             in_order: list[Any] = [received[number] for number in range(self.count)]
             self.report(_started(in_order) if about is None else _epoch(in_order))
+            if about is None:
+                self.started = True
+                for held in self.held:
+                    self.report(held)
 
 
 def _started(messages: Sequence[Started]) -> Started:

@@ -20,7 +20,16 @@ from orchestrator.scheduler.cluster import Cluster
 from orchestrator.timing import Timing
 from orchestrator.worker import Job, ranks
 from orchestrator.worker.attempt import attempt
-from orchestrator.worker.messages import Done, EpochDone, Failed, TeacherEpoch
+from orchestrator.worker.messages import (
+    DataIdentity,
+    DataProgress,
+    Done,
+    EngineChanged,
+    EpochDone,
+    Failed,
+    Started,
+    TeacherEpoch,
+)
 from tests.orchestrator.databases.samples import result
 from tests.orchestrator.runs import Workplace, ended, wait_for, workplace
 from trainer.canary import Rehearsal
@@ -245,6 +254,20 @@ def test_whatever_ends_a_rank_is_told(monkeypatch: pytest.MonkeyPatch, error: Ba
     rank = ranks._Process(SimpleNamespace(name="t"), 0)
     (message,) = rank.run([ranks.Place("a", "127.0.0.1", 1, ())], ("127.0.0.1", 1), Path("log"))
     assert message.failure.message.startswith(type(error).__name__)
+
+
+def test_facts_of_an_attempt_wait_for_its_start() -> None:
+    told: list[Any] = []
+    merged = ranks._Merged(2, told.append)
+    started = Started("h", "cpu", None, "cpu", 1, (1,), "l", 0.0, {"code_changed": False}, ())
+    identity = DataIdentity("a" * 64)
+    merged.hear(0, started)
+    merged.hear(0, DataProgress())
+    merged.hear(0, identity)
+    assert told == [DataProgress()]
+    merged.hear(1, started)
+    merged.hear(0, EngineChanged("launched"))
+    assert [type(message) for message in told] == [DataProgress, Started, DataIdentity, EngineChanged]
 
 
 def test_an_epoch_is_reported_when_all_have_told_it_and_its_time_is_as_bad_as_the_worst() -> None:
