@@ -195,11 +195,11 @@ def build(
 
 def own(results: Results, grid: GridInfo, shown: Collection[str] = ()) -> list[Table]:
     """Build a grid's own table of the trials that are not `shown` elsewhere; none where all of them are."""
-    mine = [cell for cell in results.cells if grid.name in cell.grids]
-    cells = [cell for cell in mine if not any(trial.key in shown for trial in cell.trials)]
-    if not cells and mine:
+    trained = [cell for cell in results.cells if grid.name in cell.grids]
+    cells = [cell for cell in trained if not any(trial.key in shown for trial in cell.trials)]
+    if not cells and trained:
         return []
-    part = ", what no other table shows" if len(cells) < len(mine) else ""
+    part = ", what no other table shows" if len(cells) < len(trained) else ""
     return build_declared(replace(results, cells=tuple(cells)), own_table(grid, cells, part), [grid.name])
 
 

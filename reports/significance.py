@@ -82,7 +82,7 @@ def half_width(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What competes for the best place of a column: a value per seed, or per what else pairs them.
+    """Compete for the best place of a column: a value per seed, or per what else pairs them.
 
     `images` are those of the test set, for an error rate.
     """

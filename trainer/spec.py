@@ -30,7 +30,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What is known of a data set before its files are opened.
+    """Describe a data set before its files are opened.
 
     `classes`, `train_images`, `test_images` and `largest_class` (the training images of the class that has most), and
     `size`, the side of the square images in pixels, are None where only the files can tell. `mean` and `std` per

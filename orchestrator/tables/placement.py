@@ -36,7 +36,7 @@ class Line:
 
 @dataclass
 class Placement:
-    """Where every cell of a table stands: the values of `across` ((None,) without it), and the rows."""
+    """Hold where every cell of a table stands: the values of `across` ((None,) without it), and the rows."""
 
     across: Values = (None,)
     lines: list[Line] = field(default_factory=list)

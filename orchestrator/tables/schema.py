@@ -116,7 +116,7 @@ class GroupSpec(_Strict):
 
 
 class BoldSpec(_Strict):
-    """What is bold: all that the noise does not tell from the best, the best alone, or nothing; within what."""
+    """Choose what is bold: all that the noise does not tell from the best, the best alone, or nothing; within what."""
 
     rule: Literal["noise", "best", "none"] = "noise"
     within: Literal["column", "row"] = "column"

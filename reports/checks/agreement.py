@@ -12,7 +12,7 @@ _COMPARISON = "-vs-paper"
 
 
 class Problem(NamedTuple):
-    """What is wrong with one number, or one table, of a LaTeX file; or, as a note, what could not be judged."""
+    """Say what is wrong with a number or a table of a LaTeX file; or, as a note, what could not be judged."""
 
     where: str
     kind: str
@@ -29,7 +29,7 @@ def digits(text: str) -> list[str]:
 
 
 def contradictory(places: Iterable[Written]) -> Iterator[Problem]:
-    """Places that print different values of one quantity of the same trials, and tables that mix selection rules."""
+    """Yield places with different values of one quantity of the same trials, and tables that mix selection rules."""
     first: dict[tuple[object, ...], Written] = {}
     rules: dict[str, Written] = {}
     for place in places:

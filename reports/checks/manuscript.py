@@ -217,8 +217,8 @@ class _File:
             text = _TEXT.search(code)
             rule = None if defined["rule"] == "none" else defined["rule"]
             trials = frozenset(defined["trials"].split(","))
-            known = Defined(where, text[1] if text else "", rule, trials, self.grids)
-            self.found.defined[defined["address"]] = known
+            number = Defined(where, text[1] if text else "", rule, trials, self.grids)
+            self.found.defined[defined["address"]] = number
             return
         uses = [(where, use[1].strip()) for use in _USE.finditer(code)]
         self.found.used += uses

@@ -63,12 +63,12 @@ def figure2(results: Results) -> list[Drawing]:
     asking = [grid.name for grid in results.grids if 2 in (grid.report.get("figures") or ())]
     rows = shipped("table1").model_copy(update={"name": "figure2"})
     for table in build_declared(results, rows, asking):
-        found = points(table)
-        if found:
-            hollow = " Hollow: the device was shared during some of the epochs timed." if _any_shared(found) else ""
-            front = " Pareto front: no exclusively timed point is both faster and better." if front_of(found) else ""
+        drawn = points(table)
+        if drawn:
+            hollow = " Hollow: the device was shared during some of the epochs timed." if _any_shared(drawn) else ""
+            front = " Pareto front: no exclusively timed point is both faster and better." if front_of(drawn) else ""
             caption = f"{titles.setting(table.fixed)}.{hollow}{front} {results.selection.sentence}"
-            drawings.append(Drawing(table.name, "Figure 2. Top-1 error against time per epoch", caption, plane(found)))
+            drawings.append(Drawing(table.name, "Figure 2. Top-1 error against time per epoch", caption, plane(drawn)))
     return drawings
 
 

@@ -240,16 +240,16 @@ class _Building:
 
     def _reference(self, spec: ColumnSpec) -> Mapping[str, Any] | RowSpec:
         wanted = spec.minus if spec.minus is not None else spec.p
-        found = reference_of(self.table, wanted, self.placement)
-        if isinstance(found, str):
-            raise ReportError(f"table {self.table.name}: column {spec.name}: {found}")
-        return found
+        reference = reference_of(self.table, wanted, self.placement)
+        if isinstance(reference, str):
+            raise ReportError(f"table {self.table.name}: column {spec.name}: {reference}")
+        return reference
 
     def _reference_name(self, spec: ColumnSpec) -> str:
-        found = self._reference(spec)
-        if isinstance(found, RowSpec):
-            return self._row_labels(found)[-1]
-        return ", ".join(text_of(name, value, self.table.names) for name, value in found.items())
+        reference = self._reference(spec)
+        if isinstance(reference, RowSpec):
+            return self._row_labels(reference)[-1]
+        return ", ".join(text_of(name, value, self.table.names) for name, value in reference.items())
 
     def _referred(self, spec: ColumnSpec, line: Line, across: Any) -> Spot | None:
         """Return the place that a difference is taken from; None where it is the same place."""
@@ -322,17 +322,17 @@ class _Building:
         reference = self._cell(other) if other else None
         if spec.p is not None:
             return p_value(cell, reference, quantity)
-        found = weighted_sum([(cell, 1), (reference, -1)], quantity, show)
-        return self._shown(replace(found, quantity=f"{quantity}-minus"), planned.column)
+        difference = weighted_sum([(cell, 1), (reference, -1)], quantity, show)
+        return self._shown(replace(difference, quantity=f"{quantity}-minus"), planned.column)
 
-    def _shown(self, found: Entry, column: Column) -> Entry:
+    def _shown(self, entry: Entry, column: Column) -> Entry:
         if self.table.show == "median_iqr":
             # Another table may print the mean of the same trials.
-            return replace(found, quantity=f"{found.quantity}-median")
-        if self.table.show != "each" or len(found.samples) < 2 or found.quantity.endswith("-minus"):
-            return found
-        text = _EACH.join(number(each.value, column) for each in found.samples)
-        return replace(found, spread=None, text=text)
+            return replace(entry, quantity=f"{entry.quantity}-median")
+        if self.table.show != "each" or len(entry.samples) < 2 or entry.quantity.endswith("-minus"):
+            return entry
+        text = _EACH.join(number(each.value, column) for each in entry.samples)
+        return replace(entry, spread=None, text=text)
 
     def _cell(self, spot: Spot) -> Cell | None:
         cells = [self.part.cells[index] for index in spot.cells]
@@ -354,8 +354,8 @@ class _Building:
         cells = [index for index, cell in enumerate(self.part.cells) if cell.network == name]
         configs = [self.part.cells[index].config for index in cells]
         ungrouped = self.table.model_copy(update={"groups": None, "rows": (line.row,)})
-        found = place(ungrouped, configs).lines
-        return self.part.cells[cells[found[0].spots[0].cells[0]]] if found and found[0].spots[0].cells else None
+        lines = place(ungrouped, configs).lines
+        return self.part.cells[cells[lines[0].spots[0].cells[0]]] if lines and lines[0].spots[0].cells else None
 
     # Labels and addresses
 

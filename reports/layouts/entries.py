@@ -24,7 +24,7 @@ ERROR_RATES = ("top1_error", "top5_error", "accuracy")
 
 
 def sample(trial: Trial, quantity: str) -> Sample | None:
-    """One trial's value of a quantity, None where it has none."""
+    """Return one trial's value of a quantity, None where it has none."""
     if quantity in ("seconds", "epoch_seconds"):
         clock = trial.training if quantity == "seconds" else trial.epoch
         if clock is None:

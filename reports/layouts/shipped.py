@@ -50,11 +50,11 @@ def shipped_yaml(name: str) -> Mapping[str, Any]:
 
 def layout_name(name: int | str) -> str:
     """Return the name of a shipped table by its number or name; raises ReportError for an unknown one."""
-    found = f"table{name}" if str(name).isdigit() else str(name)
-    if found not in SHIPPED:
+    layout = f"table{name}" if str(name).isdigit() else str(name)
+    if layout not in SHIPPED:
         allowed = sorted(set(SHIPPED) - {f"table{number}" for number in (1, 2, 3, 4)})
         raise ReportError(f"unknown table {str(name)!r}; allowed: 1, 2, 3, 4, {', '.join(allowed)}")
-    return found
+    return layout
 
 
 def declared(written: Mapping[str, Any]) -> TableSpec:
@@ -87,13 +87,13 @@ def asked(grids: Iterable[GridInfo], more: Sequence[Mapping[str, Any]] = ()) -> 
         for written in grid.report.get("tables") or ():
             if isinstance(written, Mapping):
                 table = declared(written)
-                known = ordered.get(table.name)
-                if known and known.table != table:
+                earlier = ordered.get(table.name)
+                if earlier and earlier.table != table:
                     raise ReportError(
-                        f"grids {known.grids[0]} and {grid.name} declare different tables named {table.name}; give one "
-                        "of them another name, or one --grid at a time"
+                        f"grids {earlier.grids[0]} and {grid.name} declare different tables named {table.name}; "
+                        "give one of them another name, or one --grid at a time"
                     )
-                ordered[table.name] = Asked(table, (*(known.grids if known else ()), grid.name), written)
+                ordered[table.name] = Asked(table, (*(earlier.grids if earlier else ()), grid.name), written)
     for written in more:
         table = declared(written)
         ordered[table.name] = Asked(table, tuple(grid.name for grid in grids), written)
