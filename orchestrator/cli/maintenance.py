@@ -77,8 +77,8 @@ def merge(
 ) -> None:
     """Put the grids, trials and results of several databases together in a new SQLite file, for one report on all.
 
-    A trial that several have is one there: the first that is done. A grid that several have gets the trials of all. The
-    databases stay as they are.
+    A trial that several have is one there: the first that is done, or the one with most epochs where none is. A grid
+    that several have gets the trials of all, and keeps the first one's file. The databases stay as they are.
     """
     with errors():
         from orchestrator.database import open_database
@@ -95,6 +95,12 @@ def merge(
                     shared = f"; {counted(added.shared, 'trial')} in both" if added.shared else ""
                     what = f"{counted(added.grids, 'grid')}, {counted(added.trials, 'trial')}"
                     typer.echo(f"added from {database.where}: {what}, {counted(added.attempts, 'attempt')}{shared}")
+                    if added.attempts_left:
+                        left = f"{counted(added.attempts_left, 'attempt')} with {counted(added.epochs_left, 'epoch')}"
+                        typer.echo(f"not added from {database.where}: {left}, of trials that were there already")
+                    for name in added.other_text:
+                        two = f"the grid {name} of {database.where} comes from another file than that of {first}"
+                        typer.echo(f"warning: {two}: it has the trials of both, and the text of the first", err=True)
         except BaseException:
             # Half of what was asked for looks like the whole of it.
             file.unlink(missing_ok=True)

@@ -163,25 +163,24 @@ def plan(
         loaded = load_grid(grid, parse_settings(settings or ()))
         with existing(db) as database:
             left = leaving(database, loaded)
-            for note in unmeasured(database, loaded):
-                typer.echo(f"note: {note}", err=True)
-            for note in other_parts(loaded, database.parts() if database else ()):
-                typer.echo(f"warning: {note}", err=True)
-            for note in (note for plugin in loaded.plugins for note in plugin.notes):
-                typer.echo(f"warning: {note}", err=True)
+            notes = unmeasured(database, loaded)
+            warnings = other_parts(loaded, database.parts() if database else ())
+            warnings += [note for plugin in loaded.plugins for note in plugin.notes]
             plan = compared(plan_of(loaded, database), database, data_root, loaded.metrics)
             planned = with_devices(plan, gpus_here())
             cost = _forecast(planned, database)
-        notes = [line for line in (left, *grid_notes(loaded)) if line]
+        notes += [line for line in (left, *grid_notes(loaded)) if line]
         # Of a cluster only its nodes can tell.
         if not os.environ.get("RAY_ADDRESS"):
             notes += unfit_lines(processors(), gpus_here(), [entry.trial for entry in planned.pending])
         for line in notes:
             typer.echo(f"note: {line}", err=True)
+        for line in warnings:
+            typer.echo(f"warning: {line}", err=True)
         if as_json:
             trials = [_planned_dict(entry) for entry in planned.entries]
             shown = {"trials": trials, "devices": planned.devices, "forecast": asdict(cost) if cost else None}
-            typer.echo(json.dumps(shown | {"notes": notes}))
+            typer.echo(json.dumps(shown | {"notes": [*notes, *warnings]}))
         else:
             print_plan(planned, cost)
 

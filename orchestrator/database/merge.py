@@ -22,12 +22,18 @@ _IDENTITY: Mapping[Any, tuple[str, ...]] = {
 
 @dataclass
 class Merged:
-    """Counts of what was added, and of trials that both databases have, of which the finished one stays."""
+    """Counts of what was added, of trials that both databases have, and of what was not taken over of these.
+
+    `other_text` names grids that both have from different files: the target's text stays.
+    """
 
     grids: int = 0
     trials: int = 0
     shared: int = 0
     attempts: int = 0
+    attempts_left: int = 0
+    epochs_left: int = 0
+    other_text: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -67,17 +73,23 @@ class _Merging:
                 ids[row["id"]] = old["id"]
                 if model is Trial:
                     self._shared(row, old)
+                elif model is Grid and row["text"] != old["text"]:
+                    self.merged.other_text.append(row["name"])
         _insert(self.target, table, fresh)
         self.merged.grids += len(fresh) if model is Grid else 0
         self.merged.trials += len(fresh) if model is Trial else 0
 
     def _shared(self, row: Mapping[str, Any], old: Mapping[str, Any]) -> None:
-        """Keep the target's trial, unless the source's alone is done: then it takes the place, and no epoch is lost."""
+        """Keep the target's trial, unless the source's alone is done, or has more epochs where neither is."""
         self.merged.shared += 1
-        if row["state"] != "done" or old["state"] == "done":
+        epochs, present = _epochs(self.source, row["id"]), _epochs(self.target, old["id"])
+        if (row["state"] == "done", epochs) <= (old["state"] == "done", present) or old["state"] == "done":
             self.kept.add(row["id"])
+            attempts = select(func.count()).select_from(Attempt).where(Attempt.trial_id == row["id"])
+            self.merged.attempts_left += self.source.scalar(attempts) or 0
+            self.merged.epochs_left += epochs
             return
-        values = {"state": "done", "driver": None, "finished": row["finished"]}
+        values = {"state": _settled(row), "driver": None, "finished": row["finished"]}
         self.target.execute(update(Trial).where(Trial.id == old["id"]).values(values))
         self.target.execute(update(Epoch).where(Epoch.trial_id == old["id"]).values(accepted=None))
         last = self.target.scalar(select(func.max(Attempt.number)).where(Attempt.trial_id == old["id"]))
@@ -130,10 +142,16 @@ class _Merging:
 def merge_into(target: Connection, source: Connection) -> Merged:
     """Add all grids, trials and results of one database to another, in the target's transaction.
 
-    A trial that both have is one: the target's, or the source's where that alone is done. What runs in the source
-    waits in the target, as after a crash.
+    A trial that both have is one: the target's, or the source's where that alone is done, or has more epochs where
+    neither is. What runs in the source waits in the target, as after a crash.
     """
     return _Merging(source, target).merge()
+
+
+def _epochs(connection: Connection, trial_id: int) -> int:
+    """Return how many accepted epochs a trial has."""
+    accepted = select(func.count()).select_from(Epoch).where(Epoch.trial_id == trial_id, Epoch.accepted.is_not(None))
+    return connection.scalar(accepted) or 0
 
 
 def _settled(row: Mapping[str, Any]) -> str:

@@ -135,7 +135,9 @@ def test_plan_says_what_is_slow_and_what_is_other_code(tmp_path: Path):
     command = [sys.executable, "-c", code, "plan", "mine.yaml", "--json"]
     environment = {"PYTHONPATH": str(Path.cwd())}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert len(json.loads(done.stdout)["trials"]) == 2
+    planned = json.loads(done.stdout)
+    assert len(planned["trials"]) == 2
+    assert any("is other code in this database" in note for note in planned["notes"])
     assert "my_parts.py:2 imports torch at its top" in done.stderr
     assert "the method 'penalty' of version 1 is other code in this database" in done.stderr
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.database import open_database
+from orchestrator.database.models import Grid
 from reports.report import gather
 from reports.results import load
 from tests.reports.lookup import one
@@ -91,3 +93,33 @@ def test_an_existing_file_and_a_missing_database_are_refused(two):
     (two / "all.db").unlink()
     lost = merge(two, "laptop.db", "lost.db")
     assert lost.exit_code == 2 and not (two / "all.db").exists()
+
+
+@pytest.mark.parametrize("names", [("laptop.db", "server.db"), ("server.db", "laptop.db")])
+def test_of_two_unfinished_trials_the_one_with_more_epochs_stays_and_the_rest_is_counted(tmp_path, names):
+    shared = configuration(["pskd"], seed=0)
+    for name, epochs in (("laptop", 3), ("server", 5)):
+        fates = trials([shared], state="running", epochs=epochs)
+        make_database(tmp_path / f"{name}.db", lambda filler, n=name, f=fates: filler.grid(n, {}, f)).close()
+    done = merge(tmp_path, *names)
+    assert done.exit_code == 0, done.output
+    left = [line for line in done.output.splitlines() if line.startswith("not added from")]
+    if names[0] == "server.db":
+        assert len(left) == 1 and "1 attempt with 3 epochs" in left[0], done.output
+    else:
+        assert left == []
+    with open_database(tmp_path / "all.db", readonly=True) as database:
+        (trial,) = database.progress("laptop")
+    assert trial.epochs_done == 5
+
+
+def test_a_grid_from_two_files_is_named(tmp_path):
+    for name in ("laptop", "server"):
+        config = [configuration(seed=0)]
+        make_database(tmp_path / f"{name}.db", lambda filler, c=config: filler.grid("g", {}, trials(c))).close()
+    assert "another file" not in merge(tmp_path, "laptop.db", "server.db").output
+    (tmp_path / "all.db").unlink()
+    with open_database(tmp_path / "server.db") as database, database.engine.begin() as connection:
+        connection.execute(update(Grid).values(text="name: g  # another"))
+    done = merge(tmp_path, "laptop.db", "server.db")
+    assert "the grid g of" in done.output and "comes from another file" in done.output
