@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from orchestrator.database import queries
+from orchestrator.tables.addresses import method_names
 from reports.errors import ReportError
 from reports.results import chosen_grids
-from reports.titles import method_names
 
 if TYPE_CHECKING:
     from orchestrator.database import Database

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.tables.addresses import method_names, parameters, value
 from reports.catalogue import title_of
-
-# Methods in the order in which the papers chain them; others follow by name.
-CHAIN = ("label_smoothing", "cskd", "tfkd", "dml", "dcm", "pskd", "byot", "dmfl")
 
 # The paper's CIFAR recipe: a setting is described by where it departs from it.
 RECIPE: dict[str, Any] = {
@@ -70,39 +67,10 @@ def dataset(name: str) -> str:
     return title_of("data set", name)
 
 
-def method_names(methods: Iterable[str]) -> list[str]:
-    """Methods in the order in which the papers chain them."""
-    chosen = sorted(methods, key=lambda name: (CHAIN.index(name) if name in CHAIN else len(CHAIN), name))
-    # The paper's only exception.
-    return ["dmfl", "byot"] if chosen == ["byot", "dmfl"] else chosen
-
-
 def methods(configured: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a combination of methods as printed, hyperparameters that are not the defaults in parentheses."""
     names = method_names(configured)
     return "+".join(title_of("method", name) + parameters(configured[name]) for name in names) or "baseline"
-
-
-def parameters(given: Mapping[str, Any]) -> str:
-    """Hyperparameters in parentheses, nothing for none; of a list with one value, its name in the singular."""
-    named = [
-        (name.removesuffix("s") if isinstance(each, list | tuple) and len(each) == 1 else name, each)
-        for name, each in sorted(given.items())
-    ]
-    return " (" + ", ".join(f"{name} {value(each)}" for name, each in named) + ")" if named else ""
-
-
-def value(each: Any) -> str:
-    """Return a configuration value as a reader writes it; an optimizer or a schedule with its hyperparameters."""
-    if isinstance(each, Mapping):
-        return "+".join(name + parameters(given) for name, given in each.items())
-    if isinstance(each, list | tuple):
-        return ", ".join(map(value, each))
-    if each is None:
-        return "default"
-    if isinstance(each, bool):
-        return "yes" if each else "no"
-    return f"{each:g}" if isinstance(each, float) else str(each)
 
 
 def field(name: str, each: Any) -> str:
@@ -131,11 +99,6 @@ def departures(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name, each) for name, each in fields.items() if name not in recipe or recipe[name] != each]
 
 
-def slug(text: str) -> str:
-    """Return a text as part of a file name or an address."""
-    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-") or "x"
-
-
 def count(number: int) -> str:
     """Return a number of parameters, to three digits."""
     for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -143,15 +106,3 @@ def count(number: int) -> str:
             digits = number / scale
             return f"{digits:.{max(0, 3 - len(str(int(digits))))}f} {letter}"
     return str(number)
-
-
-def plain(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Methods with their default hyperparameters, as a configuration has them."""
-    return {name: {} for name in names}
-
-
-def methods_key(configured: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a combination of methods as part of an address."""
-    names = method_names(configured)
-    keys = [f"{name}-{slug(parameters(configured[name]))}" if configured[name] else name for name in names]
-    return "+".join(keys) or "baseline"

@@ -61,6 +61,11 @@ def matches(field: str, wanted: Any, value: Any) -> bool:
     return False
 
 
+def has(config: Config, wanted: Mapping[str, Any], placed: Iterable[str] = ()) -> bool:
+    """Return whether a configuration has what a table asks for in every field, parts that are `placed` left out."""
+    return all(matches(name, each, value_of(config, name, placed)) for name, each in wanted.items())
+
+
 def named(text: str) -> list[str]:
     """Return the parts that `pskd+byot` names, in alphabetical order; none for `baseline`."""
     return [] if text == "baseline" else sorted(part.strip() for part in text.split("+"))

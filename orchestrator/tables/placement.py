@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from orchestrator.tables.fields import Config, by_name, comparable, in_words, matches, named, value_of
+from orchestrator.tables.fields import Config, by_name, comparable, has, in_words, matches, named, value_of
 from orchestrator.tables.schema import RowSpec, TableSpec
 from trainer.problems import Found, shown
 
@@ -93,8 +93,7 @@ class _Placing:
         return [self._value(index, name) for name in names]
 
     def _has(self, index: int, wanted: Mapping[str, Any], *, whole: bool = False) -> bool:
-        placed = () if whole else self.placed
-        return all(matches(name, each, value_of(self.configs[index], name, placed)) for name, each in wanted.items())
+        return has(self.configs[index], wanted, () if whole else self.placed)
 
     def _row_of(self, index: int) -> bool:
         return any(self._has(index, choice) for row in self.table.explicit for choice in row.choices)

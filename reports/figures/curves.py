@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from orchestrator.tables.addresses import slug
 from reports import titles
 from reports.figures.drawing import COLOURS, Drawing, styled
 from reports.figures.labels import spread_out
@@ -74,7 +75,7 @@ def curves(results: Results, rows: Iterable[tuple[int, int, float]]) -> list[Dra
                 network: [(_name(cell, differing), mine) for cell, mine in some] for network, some in panels.items()
             }
             drawings.append(
-                Drawing(f"curves-{titles.slug(grid.name)}", f"Training curves of {grid.name}", caption, draw(named))
+                Drawing(f"curves-{slug(grid.name)}", f"Training curves of {grid.name}", caption, draw(named))
             )
     return drawings
 

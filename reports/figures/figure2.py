@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter
 
+from orchestrator.tables.addresses import methods_key, plain_methods
 from reports import titles
 from reports.figures.drawing import COLOURS, INK, Drawing, styled
 from reports.figures.labels import nearest, place
@@ -50,7 +51,7 @@ def points(table: Table) -> list[Point]:
     points = []
     for row in table.rows:
         network, _, methods = row.key.partition("/")
-        chosen = next(names for names in ABLATION if titles.methods_key(titles.plain(names)) == methods)
+        chosen = next(names for names in ABLATION if methods_key(plain_methods(names)) == methods)
         error, seconds = row.entries[keys.index("top1")], row.entries[keys.index("epoch_time")]
         if error.value is not None and seconds.value is not None and math.isfinite(error.value):
             points.append(Point(network, chosen, seconds.value, error.value, error.spread, seconds.star))
@@ -159,7 +160,7 @@ def _label(
     pixels = axes.transData.transform
     frame = axes.get_window_extent()
     at = pixels([(point.seconds, point.error) for point in found])
-    texts = [titles.methods(titles.plain(point.methods)) for point in found]
+    texts = [titles.methods(plain_methods(point.methods)) for point in found]
     styles = [{"color": colours[point.network], "fontsize": 7.5} for point in found]
     anchors = list(at)
     for network in networks:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.tables.addresses import slug
 from reports import titles
 from reports.results import Cell, Results
 
@@ -130,7 +131,7 @@ def slices(
     ]
     return [
         Slice(
-            layout if place == 0 else f"{layout}-{titles.slug(owner)}",
+            layout if place == 0 else f"{layout}-{slug(owner)}",
             fixed,
             tuple(sorted(networks, key=lambda name: order.index(name) if name in order else len(order))),
             asking,

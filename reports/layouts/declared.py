@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
-from orchestrator.tables.fields import comparable, in_words, matches, value_of
+from orchestrator.tables.addresses import column_key
+from orchestrator.tables.fields import comparable, has, in_words, value_of
 from orchestrator.tables.placement import Line, Spot, place, reference_of
 from orchestrator.tables.schema import ColumnSpec, RowSpec, TableSpec
 from reports import titles
-from reports.columns import ABOUT_EPOCH, ABOUT_TRAINING, Column, column_of
+from reports.columns import Column, column_of
 from reports.errors import ReportError
-from reports.layouts.assemble import TIME_NOTE, bold_sentence, count_seeds, embolden, unselected
+from reports.layouts.assemble import TIME_NOTE, bold_sentence, count_seeds, embolden
 from reports.layouts.cells import Slice, slices
 from reports.layouts.entries import entry, p_value, weighted_sum
-from reports.layouts.wording import filled, head_of, key_of, text_of
+from reports.layouts.labels import Labels
 from reports.results import Cell, Results
 from reports.table import Entry, Row, Table, add_note, mark_mixed, mark_unmeasured
 from reports.text import number
@@ -56,8 +56,10 @@ def _parts(results: Results, table: TableSpec, asking: frozenset[str]) -> list[S
     """Return the cells of each table that a declaration gives: by setting, or all that it has room for."""
 
     def accept(cell: Cell) -> bool:
-        having = all(matches(name, wanted, value_of(cell.config, name)) for name, wanted in table.where.items())
-        return having and (not table.explicit or any(_fits(table, row, cell) for row in table.explicit))
+        choices = [choice for row in table.explicit for choice in row.choices]
+        return has(cell.config, table.where) and (
+            not choices or any(has(cell.config, choice, table.placed) for choice in choices)
+        )
 
     if table.per == "setting":
         order = table.order.get("network", ())
@@ -77,13 +79,6 @@ def _refuse(table: TableSpec, problems: Iterable[tuple[Sequence[str], str]]) -> 
         raise ReportError("\n".join(f"table {table.name}: {'.'.join(path)}: {what}" for path, what in problems))
 
 
-def _fits(table: TableSpec, row: RowSpec, cell: Cell) -> bool:
-    return any(
-        all(matches(name, wanted, value_of(cell.config, name, table.placed)) for name, wanted in choice.items())
-        for choice in row.choices
-    )
-
-
 def _varying_fields(table: TableSpec) -> frozenset[str]:
     names = (*table.placed, *table.where, *table.prefer, *table.over)
     return frozenset(name.partition(".")[0] for name in names) | {"heads"}
@@ -99,6 +94,7 @@ class _Building:
         ]
         self.placement = place(table, [cell.config for cell in part.cells], asked)
         _refuse(table, self.placement.problems)
+        self.labels = Labels(table, part, self.placement.lines)
         self.spots = {
             self._address(line, across): spot for line in self.placement.lines for across, spot in self._at(line)
         }
@@ -129,42 +125,22 @@ class _Building:
         counted = Counter(row.key for row in rows)
         if twice := next((key for key, count in counted.items() if count > 1), None):
             raise ReportError(f"table {table.name}: two rows have the address {twice}; give them a `key`")
-        caption, details = self._caption(rows, columns, seeds, bold_sentence(rows, tests, table.bold.within), tests)
+        bold = bold_sentence(rows, tests, table.bold.within)
+        caption, details = self.labels.caption(rows, columns, seeds, self.results.selection, bold, tests)
         return Table(
             self.part.name,
             table.name,
             table.title or table.name,
             caption,
-            self._stub(),
+            self.labels.stub,
             tuple(columns),
             tuple(rows),
             tuple(self.notes),
             self.results.selection,
             self.part.fixed,
-            self._group_head(),
+            self.labels.group_head,
             details,
         )
-
-    def _caption(
-        self, rows: Sequence[Row], columns: Sequence[Column], seeds: str, bold: str, tests: Collection[str]
-    ) -> tuple[str, str]:
-        """Return the caption and the details below the table: every rule, a line of them, or none, as `notes` says."""
-        rules = [*self._columns_about(columns), seeds, self.results.selection.sentence]
-        rules += [unselected(rows, self.results.selection), bold]
-        if self.table.notes == "full":
-            return " ".join(filter(None, [self._about(), self.table.about, *rules])), ""
-        if self.table.notes == "none":
-            return self.table.about, ""
-        shown = {"mean_ci95": "mean ± 95 % interval", "median_iqr": "median ± IQR", "each": "every seed"}
-        plans = sorted({row.planned for row in rows if row.planned})
-        many = "" if not plans else f"n = {plans[0]}" if len(plans) == 1 else f"n = {plans[0]} to {plans[-1]}"
-        if plans and plans != [1]:
-            many = f"{shown.get(self.table.show, 'mean ± s.d.')}, {many}"
-        names = {"paired": "paired t", "binomial": "binomial"}
-        tested = " or ".join(names[test] for test in names if test in tests)
-        said = f"bold: not told from the best ({tested}, 5 %)" if tested else "bold: best" if tests else ""
-        short = "; ".join(filter(None, [self._about().removesuffix("."), many, self.results.selection.rule, said]))
-        return " ".join(filter(None, [f"{short}.", self.table.about])), " ".join(filter(None, rules))
 
     # Columns
 
@@ -184,8 +160,7 @@ class _Building:
         name = self.table.across
         if name is None:
             return column
-        group = text_of(name, value, self.table.names)
-        return replace(column, key=f"{key_of(name, value)}/{column.key}", group=group)
+        return replace(column, key=column_key(self.table, value, column.key), group=self.labels.text(name, value))
 
     def _refers_to_itself(self, spec: ColumnSpec, value: Any) -> bool:
         """Return whether a column of differences would subtract each of its cells from itself."""
@@ -231,11 +206,6 @@ class _Building:
             changes |= {"title": spec.title or title, "group": "" if spec.title else "Mean"}
         return replace(base, **changes)
 
-    def _columns_about(self, columns: Sequence[Column]) -> list[str]:
-        quantities = {column.quantity for column in columns}
-        training = [ABOUT_TRAINING] if "seconds" in quantities else []
-        return training + ([ABOUT_EPOCH] if "epoch_seconds" in quantities else [])
-
     # What differences refer to
 
     def _reference(self, spec: ColumnSpec) -> Mapping[str, Any] | RowSpec:
@@ -248,8 +218,8 @@ class _Building:
     def _reference_name(self, spec: ColumnSpec) -> str:
         reference = self._reference(spec)
         if isinstance(reference, RowSpec):
-            return self._row_labels(reference)[-1]
-        return ", ".join(text_of(name, value, self.table.names) for name, value in reference.items())
+            return self.labels.of_row(reference)[-1]
+        return self.labels.of_fields(reference)
 
     def _referred(self, spec: ColumnSpec, line: Line, across: Any) -> Spot | None:
         """Return the place that a difference is taken from; None where it is the same place."""
@@ -276,7 +246,7 @@ class _Building:
         cells = [index for spot in line.spots for index in spot.cells]
         if not any(each.planned for each in entries):
             if self.table.missing == "error":
-                where = "/".join(filter(None, [self._group_key(line.group), self._row_key(line)]))
+                where = self.labels.key(line)
                 raise ReportError(
                     f"table {self.table.name}: no trial fits {where}; `missing: dash` lets it stand empty"
                 )
@@ -287,9 +257,10 @@ class _Building:
         if not cells and self.table.grids == "own" and line.row and not line.row.alone:
             said.append(f"no trial of the chosen grids is {self._wanted(line)}; add it to a grid file")
         mark = "; ".join(filter(None, [*said, deviation]))
-        key = "/".join(filter(None, [self._group_key(line.group), self._row_key(line)]))
         note = add_note(self.notes, mark) if mark else ""
-        return Row(self._group_label(line.group), key, self._labels(line), entries, note, deviation)
+        return Row(
+            self.labels.group(line.group), self.labels.key(line), self.labels.of_line(line), entries, note, deviation
+        )
 
     def _wanted(self, line: Line) -> str:
         """Return what a row without trials asks for, as a grid file says it."""
@@ -356,99 +327,3 @@ class _Building:
         ungrouped = self.table.model_copy(update={"groups": None, "rows": (line.row,)})
         lines = place(ungrouped, configs).lines
         return self.part.cells[cells[lines[0].spots[0].cells[0]]] if lines and lines[0].spots[0].cells else None
-
-    # Labels and addresses
-
-    def _group_key(self, group: Sequence[Any]) -> str:
-        values = dict(zip(self.table.group_fields, group, strict=True))
-        if self.table.groups and self.table.groups.key:
-            return filled(self.table.groups.key, values, key_of)
-        return "/".join(key_of(name, value) for name, value in values.items())
-
-    def _group_label(self, group: Sequence[Any]) -> str:
-        groups = self.table.groups
-        if groups is None:
-            return ""
-        values = dict(zip(groups.fields, group, strict=True))
-
-        def shown(name: str, value: Any) -> str:
-            if name == "network" and groups.parameters:
-                return self.part.group(value, text_of(name, value, self.table.names))
-            return text_of(name, value, self.table.names)
-
-        if groups.label:
-            return filled(groups.label, values, shown)
-        return ", ".join(shown(name, value) for name, value in values.items())
-
-    def _group_head(self) -> str:
-        groups = self.table.groups
-        if groups is None:
-            return "Network"
-        return groups.head or ", ".join(head_of(name, self.table.names) for name in groups.fields)
-
-    def _row_key(self, line: Line) -> str:
-        if line.row is None:
-            values = zip(self.table.row_fields, line.values, strict=True)
-            return "/".join(key_of(name, value) for name, value in values)
-        if line.row.key:
-            return line.row.key
-        fields = line.row.shared.items()
-        return "/".join(key_of(name, _written(name, value)) for name, value in fields)
-
-    def _labels(self, line: Line) -> tuple[str, ...]:
-        if line.row is not None:
-            return self._row_labels(line.row)
-        values = dict(zip(self.table.row_fields, line.values, strict=True))
-        return tuple(text_of(name, values[name], self.table.names) for name in self._label_fields)
-
-    def _row_labels(self, row: RowSpec) -> tuple[str, ...]:
-        if row.label:
-            return row.label
-        own = self.table.names.get(row.key or "")
-        labels = tuple(text_of(name, _written(name, value), self.table.names) for name, value in row.shared.items())
-        return (own,) if own else labels if len(self.table.stub) == len(labels) else (", ".join(labels),)
-
-    @cached_property
-    def _label_fields(self) -> list[str]:
-        """Return the row fields with a column of labels: those that vary, and methods; all where `stub` names them."""
-        fields = list(self.table.row_fields)
-        if self.table.stub:
-            return fields
-        lines = [line.values for line in self.placement.lines]
-        varied = [
-            name
-            for place, name in enumerate(fields)
-            if name == "methods" or len({comparable(values[place]) for values in lines}) > 1
-        ]
-        return varied or fields[:1]
-
-    def _stub(self) -> tuple[str, ...]:
-        if self.table.stub:
-            return self.table.stub
-        if not self.table.explicit:
-            return tuple(head_of(name, self.table.names) for name in self._label_fields)
-        first = self.table.explicit[0].shared
-        return (", ".join(head_of(name, self.table.names) for name in first),)
-
-    def _about(self) -> str:
-        """Return the setting, as a caption begins, with what the table has no labels for."""
-        if not self.part.cells:
-            return self.part.about
-        fixed = dict(self.part.fixed)
-        named = [text_of(name, fixed.pop(name), {}) for name in ("network", "methods") if fixed.get(name)]
-        silent: dict[str, Any] = {
-            "methods": {},
-            "heads": fixed.get("heads"),
-            "seed": fixed.get("seed"),
-            "peer": None,
-            "stages": None,
-        }
-        fixed = {name: value for name, value in fixed.items() if name not in silent or value != silent[name]}
-        return ", ".join([titles.setting(fixed), *named]) + "."
-
-
-def _written(name: str, value: Any) -> Any:
-    """Return the value that a row names, as a configuration has it."""
-    if name == "methods" and isinstance(value, str):
-        return {} if value == "baseline" else titles.plain(part.strip() for part in value.split("+"))
-    return value

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from orchestrator.tables.addresses import method_names, methods_key, plain_methods, slug
 from orchestrator.tables.schema import TableSpec
 from reports import titles
 from reports.columns import Column, column_of
@@ -69,7 +70,7 @@ def interactions(results: Results, table: TableSpec, asking: Iterable[str] = ())
 
 def _effects(part: Slice, network: str, columns: Sequence[Column]) -> Iterator[Row]:
     present = {frozenset(cell.methods) for cell in part.cells if cell.network == network}
-    alone = titles.method_names({name for names in present if len(names) == 1 for name in names})
+    alone = method_names({name for names in present if len(names) == 1 for name in names})
     together = [
         names for size in range(2, len(alone) + 1) for names in combinations(alone, size) if frozenset(names) in present
     ]
@@ -80,8 +81,8 @@ def _effects(part: Slice, network: str, columns: Sequence[Column]) -> Iterator[R
     cells = {names: cell for names in wanted if (cell := part.find(network, names)) is not None}
     group = part.group(network)
     for names, cell in cells.items():
-        plain = titles.plain(names)
-        key = f"{network}/{titles.methods_key(plain)}"
+        plain = plain_methods(names)
+        key = f"{network}/{methods_key(plain)}"
         gain: list[tuple[Cell | None, float]] = [(baseline, 1), (cell, -1)]
         entries = tuple(weighted_sum(gain, column.quantity, "noise") for column in columns)
         yield Row(group, key, (titles.methods(plain),), entries)
@@ -146,7 +147,7 @@ def _shares(
     names = dict.fromkeys(name for trial in trials for name in terms.get((trial.id, 0), ()))
     given = [titles.field(name, cell.config[name]) for name in others if cell.config.get(name) is not None]
     label = ", ".join([titles.methods(cell.methods), *given])
-    address = "/".join([cell.network, titles.methods_key(cell.methods), *map(titles.slug, given)])
+    address = "/".join([cell.network, methods_key(cell.methods), *map(slug, given)])
     for name in names:
         entries = []
         for place in range(len(MOMENTS)):

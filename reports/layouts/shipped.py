@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator.tables.addresses import slug
 from orchestrator.tables.schema import ColumnSpec, GroupSpec, TableSpec, parse_table
-from reports import titles
 from reports.columns import own_columns
 from reports.errors import ReportError
 from reports.layouts.cells import varying
@@ -105,7 +105,7 @@ def asked(grids: Iterable[GridInfo], more: Sequence[Mapping[str, Any]] = ()) -> 
 
 def own_name(grid: str) -> str:
     """Return the name of a grid's own table."""
-    return f"grid-{titles.slug(grid)}"
+    return f"grid-{slug(grid)}"
 
 
 def _own_metrics(cells: Sequence[Cell]) -> list[str]:

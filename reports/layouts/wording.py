@@ -1,35 +1,14 @@
-"""Labels and addresses of a declared table, from the values of fields."""
+"""Label values and fields as a reader of a declared table sees them."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.tables.addresses import key_of, method_names, parameters
+from orchestrator.tables.addresses import value as value_text
 from orchestrator.tables.fields import named
 from reports import titles
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.,:=+()\[\]-]+")
-_FIELD = re.compile(r"\{([^{}]*)\}")
-_OPTIONAL = re.compile(r"\[((?:[^][{}]|\{[^{}]*\})*)\]")
-
-
-def key_of(field: str, value: Any) -> str:
-    """Return a value's part of an address: from the value alone, so that other values change nothing."""
-    if field == "methods" and isinstance(value, Mapping):
-        return titles.methods_key(value)
-    if isinstance(value, Mapping):
-        text = "+".join(name + (str(dict(given)) if given else "") for name, given in value.items()) or "default"
-    elif isinstance(value, list | tuple):
-        text = "-".join(map(str, value)) or "none"
-    elif value is None or isinstance(value, bool):
-        text = {None: "default", True: "yes", False: "no"}[value]
-    else:
-        text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    safe = _UNSAFE.sub("-", text).strip("-")
-    # A short digest keeps values apart that differ in what an address cannot hold.
-    return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")
 
 
 def text_of(field: str, value: Any, names: Mapping[str, str]) -> str:
@@ -43,7 +22,7 @@ def text_of(field: str, value: Any, names: Mapping[str, str]) -> str:
         return titles.network(str(value))
     if field in ("dataset", "ood_dataset") and value is not None:
         return titles.dataset(str(value))
-    return titles.value(value)
+    return value_text(value)
 
 
 def _methods(value: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -52,10 +31,7 @@ def _methods(value: Mapping[str, Any], names: Mapping[str, str]) -> str:
         for name, text in names.items():
             if named(name) == sorted(value):
                 return text
-    parts = [
-        names.get(name, titles.methods({name: {}})) + titles.parameters(value[name])
-        for name in titles.method_names(value)
-    ]
+    parts = [names.get(name, titles.methods({name: {}})) + parameters(value[name]) for name in method_names(value)]
     return "+".join(parts) or names.get("baseline", titles.methods({}))
 
 
@@ -70,24 +46,3 @@ def head_of(field: str, names: Mapping[str, str]) -> str:
         title = titles.methods({method: {}})
         return f"{title} {parameter.replace('_', ' ')}" if parameter else title
     return special.get(field, (part or field).replace("_", " ").replace(".", " ").capitalize())
-
-
-def filled(template: str, values: Mapping[str, Any], show: Callable[[str, Any], str]) -> str:
-    """Return a template with `{field}` filled in by `show`, `{a|b}` by the first of the fields that is set.
-
-    A part in brackets goes where one of its fields is not set.
-    """
-
-    def chosen(names: str) -> str:
-        listed = names.split("|")
-        return next((name for name in listed if values.get(name) not in (None, {})), listed[-1])
-
-    def optional(part: re.Match[str]) -> str:
-        is_set = all(values.get(chosen(names)) not in (None, {}) for names in _FIELD.findall(part[1]))
-        return part[1] if is_set else ""
-
-    def field(part: re.Match[str]) -> str:
-        name = chosen(part[1])
-        return show(name, values.get(name))
-
-    return _FIELD.sub(field, _OPTIONAL.sub(optional, template))

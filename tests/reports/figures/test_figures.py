@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from orchestrator.database import queries
+from orchestrator.tables.addresses import methods_key, plain_methods
 from reports import titles
 from reports.catalogue import use
 from reports.figures import curves as curves_module
@@ -39,7 +40,7 @@ def published() -> list[Point]:
     found = []
     for place_, row in enumerate(dict.fromkeys(row for row, _ in values)):
         network, _, methods = row.partition("/")
-        chosen = next(each for each in ABLATION if titles.methods_key(titles.plain(each)) == methods)
+        chosen = next(each for each in ABLATION if methods_key(plain_methods(each)) == methods)
         spread = 0.15 if place_ % 2 else None
         found.append(Point(network, chosen, values[row, "epoch_time"], values[row, "top1"], spread, place_ % 5 == 0))
     return found
@@ -74,7 +75,7 @@ def test_no_label_covers_another_or_a_point_or_leaves_the_axes(networks):
 def test_every_point_and_network_is_named_once():
     points = published()
     texts = sorted(text for _, text in boxes_of(plane(points)))
-    expected = [titles.methods(titles.plain(point.methods)) for point in points]
+    expected = [titles.methods(plain_methods(point.methods)) for point in points]
     expected += ["ResNet-18", "ResNet-50", "ResNeXt-50", "Pareto front"]
     assert texts == sorted(expected)
 
