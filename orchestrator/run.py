@@ -10,12 +10,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.scheduler import Batch, Observer, make_ready, refuse_here, without_checkpoint
+from orchestrator.stages import decide
 
 if TYPE_CHECKING:
     from orchestrator.database import Database, Driver
@@ -177,9 +178,11 @@ def run_grid(
         metrics=grid.metrics,
         **options,
     )
-    rank = _ranks(grid, order or grid.order)
-    with driven(db, grid.name, observer, create=True) as (database, driver):
+    file, order = grid, order or grid.order
+    rank = _ranks(grid, order)
+    with driven(db, grid.name, observer, create=True) as (database, driver), ExitStack() as ray:
         database.release_stale()
+        grid = _staged(database, file, observer)
         save_grid(database, grid, observer)
         for plugin in grid.plugins:
             for note in plugin.notes:
@@ -204,6 +207,10 @@ def run_grid(
         shared = False
         ownerless_since: float | None = None
         while True:
+            if (grown := _staged(database, file, observer)).trials != grid.trials:
+                grid, rank = grown, _ranks(grown, order)
+                save_grid(database, grid, observer)
+                observer.planned(plan_of(grid, database))
             # Count the other drivers' trials before planning, so that a trial they finish in between appears as done.
             by_driver = _others(database, grid, driver)
             plan = plan_of(grid, database)
@@ -215,9 +222,11 @@ def run_grid(
                 observer.note(_elsewhere(database, by_driver, wait))
             if claimed:
                 trials = [trial for trial in wanted if trial.key in claimed]
-                with _watched(database, driver, grid.name, trials, plan, observer) as listener:
-                    from orchestrator.scheduler import run_trials
+                from orchestrator.scheduler import keep_ray, run_trials
 
+                # Until another driver has to be waited for: the next stage's trials start at once.
+                ray.enter_context(keep_ray())
+                with _watched(database, driver, grid.name, trials, plan, observer) as listener:
                     run_trials(database, trials, settings, listener)
                 tried |= claimed
                 continue
@@ -230,10 +239,21 @@ def run_grid(
                 ownerless_since = time.monotonic()
             elif time.monotonic() - ownerless_since > GRACE_SECONDS:
                 database.release_stale()
+            ray.close()
             time.sleep(POLL_SECONDS)
         if shared:
             observer.planned(plan)
         return Outcome(plan.count("failed"), left, sum(entry.trial.key in tried for entry in plan.pending))
+
+
+def _staged(database: Database, grid: Grid, observer: Observer) -> Grid:
+    """Return a grid with the trials that its results call for by now; what its rules decide is kept and announced."""
+    decision = decide(grid, database)
+    if decision.record is not None:
+        decision.record(database)
+    for line in decision.news:
+        observer.note(line)
+    return decision.grid
 
 
 def _retrain(database: Database, trials: Sequence[Trial], options: RunOptions, observer: Observer) -> None:
@@ -338,6 +358,7 @@ def time_grid(
     )
     with driven(db, grid.name, observer, create=True) as (database, _):
         database.release_stale()
+        grid = decide(grid, database).grid
         save_grid(database, grid, observer)
         trials = _one_seed_each(grid)
         refuse_here(trials, settings)

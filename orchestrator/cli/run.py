@@ -158,10 +158,13 @@ def plan(
         from orchestrator.planning import grid_notes, unfit_lines, with_devices
         from orchestrator.planning.parts import other_parts
         from orchestrator.run import compared, leaving, plan_of, unmeasured
+        from orchestrator.stages import decide
         from orchestrator.timing import gpus_here, processors
 
         loaded = load_grid(grid, parse_settings(settings or ()))
         with existing(db) as database:
+            decision = decide(loaded, database)
+            loaded = decision.grid
             left = leaving(database, loaded)
             notes = unmeasured(database, loaded)
             warnings = other_parts(loaded, database.parts() if database else ())
@@ -180,9 +183,12 @@ def plan(
         if as_json:
             trials = [_planned_dict(entry) for entry in planned.entries]
             shown = {"trials": trials, "devices": planned.devices, "forecast": asdict(cost) if cost else None}
-            typer.echo(json.dumps(shown | {"notes": [*notes, *warnings]}))
+            later = {"outlook": decision.outlook, "may_come": decision.may_come}
+            typer.echo(json.dumps(shown | later | {"notes": [*notes, *warnings]}))
         else:
             print_plan(planned, cost)
+            for line in decision.outlook:
+                typer.echo(line)
 
 
 @app.command(

@@ -6,6 +6,7 @@ from trainer.lazy import on_first_use
 
 if TYPE_CHECKING:
     from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address
+    from orchestrator.scheduler.cluster import keep_ray
     from orchestrator.scheduler.observer import Batch, Observer
     from orchestrator.scheduler.options import RunOptions
     from orchestrator.scheduler.preflight import make_ready, refuse_here, without_checkpoint
@@ -26,6 +27,7 @@ __all__ = [
     "TrackerError",
     "check_trackers",
     "cluster_address",
+    "keep_ray",
     "make_ready",
     "refuse_here",
     "run_trials",
@@ -46,6 +48,7 @@ _HOMES = {
     "TrackerError": ".trackers",
     "check_trackers": ".trackers",
     "cluster_address": ".addresses",
+    "keep_ray": ".cluster",
     "make_ready": ".preflight",
     "refuse_here": ".preflight",
     "run_trials": ".trials",

@@ -23,7 +23,7 @@ from orchestrator.provenance import ROOT
 from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address, refuse_silent
 from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.private_ray import Guard, have_home, keep_token_private, not_started, session_folder
-from orchestrator.scheduler.signals import Interrupted, handled_signals, received, remember
+from orchestrator.scheduler.signals import Interrupted, handled_signals, received, remember, stop_signal
 from orchestrator.text import counted
 from orchestrator.timing import device_facts, processors
 from trainer.parts import PartError
@@ -125,9 +125,69 @@ def _code(plugins: Iterable[Plugin]) -> Iterator[str]:
         yield folder
 
 
+class _Keeper:
+    """Hold the Ray of `keep_ray`, there being one in a process: its context, and the cluster once Ray has started."""
+
+    def __init__(self) -> None:
+        self.stack = contextlib.ExitStack()
+        self.cluster: Cluster | None = None
+
+    def close(self) -> None:
+        """End the Ray, if there is one; another may be started in its place."""
+        self.cluster = None
+        self.stack.close()
+
+
+_keeper: _Keeper | None = None
+
+
+@contextlib.contextmanager
+def keep_ray() -> Iterator[None]:
+    """Keep the first Ray that `ray_cluster` starts within the context running until its end, for all that follow.
+
+    Contexts within it change nothing. Signals are noted all the time, see `ray_cluster`.
+    """
+    global _keeper
+    if _keeper is not None:
+        yield
+        return
+    _keeper = _Keeper()
+    try:
+        yield
+    finally:
+        try:
+            _keeper.close()
+        finally:
+            _keeper = None
+
+
 @contextlib.contextmanager
 def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
-    """Yield a Ray to run on: a private one on this machine, or the cluster at `options.address`.
+    """Yield a Ray to run on, one that is kept (`keep_ray`) or one of its own; see `_ray_cluster`."""
+    if _keeper is None:
+        with _ray_cluster(options) as cluster:
+            yield cluster
+        return
+    if _keeper.cluster is not None and _keeper.cluster.ended():
+        _keeper.close()
+    try:
+        if _keeper.cluster is None:
+            _keeper.cluster = _keeper.stack.enter_context(_ray_cluster(options))
+        elif number := stop_signal():
+            raise Interrupted(number)
+        else:
+            # A node may have joined or left since.
+            _keeper.cluster = replace(_keeper.cluster, nodes=_living_nodes())
+        yield _keeper.cluster
+    except BaseException:
+        # Here, because the trials of a run that ends are given back only when nothing trains them any more.
+        _keeper.close()
+        raise
+
+
+@contextlib.contextmanager
+def _ray_cluster(options: RunOptions) -> Iterator[Cluster]:
+    """Yield a private Ray on this machine, or the cluster at `options.address`.
 
     Until the end of the context, SIGINT, SIGTERM and SIGHUP are noted (`stop_signal`) instead of ending the process.
 
@@ -181,7 +241,7 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
             for logger in ("ray.tune", "ray.train", "ray.air"):
                 logging.getLogger(logger).setLevel(logging.CRITICAL)
             url = f"http://{context.dashboard_url}" if context.dashboard_url else None
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            nodes = _living_nodes()
             started = guard.started() if guard else []
             yield Cluster(nodes, url, private=not address, guard=guard)
         finally:
@@ -190,6 +250,12 @@ def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
             for process in started:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+
+
+def _living_nodes() -> list[dict[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plugin]) -> Any:
