@@ -70,9 +70,9 @@ def write_report(
     folder that cannot be written.
     """
     chosen = list(FORMATS) if formats is None else list(dict.fromkeys(formats))
-    for each in chosen:
-        if each not in (*FORMATS, *MORE_FORMATS):
-            raise ReportError(f"unknown format {each!r}; allowed: {', '.join((*FORMATS, *MORE_FORMATS))}")
+    for format_name in chosen:
+        if format_name not in (*FORMATS, *MORE_FORMATS):
+            raise ReportError(f"unknown format {format_name!r}; allowed: {', '.join((*FORMATS, *MORE_FORMATS))}")
     draws = bool({"md", "tex", "html"}.intersection(chosen))
     if draws:
         # matplotlib takes a second to load, which the database can use: it works outside of Python's lock.
@@ -231,12 +231,12 @@ def _uniquely_named(several: Iterable[Named]) -> list[Named]:
     """Tables or figures, a number behind names that are taken: those of grids may look alike in a file name."""
     taken: set[str] = set()
     named = []
-    for each in several:
-        name, number = each.name, 2
+    for table in several:
+        name, number = table.name, 2
         while name in taken:
-            name, number = f"{each.name}-{number}", number + 1
+            name, number = f"{table.name}-{number}", number + 1
         taken.add(name)
-        named.append(replace(each, name=name))
+        named.append(replace(table, name=name))
     return named
 
 
@@ -265,16 +265,16 @@ def _write(
         written.append(path)
 
     for table in gathered.tables:
-        for each in formats:
-            if each == "md":
+        for format_name in formats:
+            if format_name == "md":
                 write(f"{table.name}.md", plain.markdown(table))
-            elif each == "tex":
+            elif format_name == "tex":
                 write(f"{table.name}.tex", latex(table, grids))
-            elif each == "csv":
+            elif format_name == "csv":
                 write(f"{table.name}.csv", plain.csv(table))
-            elif each == "json":
+            elif format_name == "json":
                 write(f"{table.name}.json", plain.json(table))
-            elif each == "parquet":
+            elif format_name == "parquet":
                 path = out / f"{table.name}.parquet"
                 plain.frame(table).to_parquet(path, index=False)
                 written.append(path)

@@ -33,9 +33,9 @@ class Selection(NamedTuple):
         """Return a rule by name; raises ReportError for an unknown one."""
         if text in ("best_test", "best_val"):
             return cls(text)
-        found = re.fullmatch(r"mean_last_([1-9]\d{0,5})", text)
-        if text == "last" or found:
-            return cls(text, int(found[1]) if found else 1)
+        match = re.fullmatch(r"mean_last_([1-9]\d{0,5})", text)
+        if text == "last" or match:
+            return cls(text, int(match[1]) if match else 1)
         raise ReportError(f"unknown selection {text!r}; allowed: {RULES}")
 
     @property
@@ -218,12 +218,12 @@ def chosen_grids(connection: queries.Connection, names: Sequence[str] | None) ->
     rows = list(queries.grids(connection))
     if names is None:
         return rows
-    known = [row.name for row in rows]
+    existing = [row.name for row in rows]
     for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0.5)
+        if name not in existing:
+            near = get_close_matches(name, existing, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ReportError(f"the database has no grid {name!r}{hint} (it has: {', '.join(known) or 'none'})")
+            raise ReportError(f"the database has no grid {name!r}{hint} (it has: {', '.join(existing) or 'none'})")
     return [row for row in rows if row.name in names]
 
 
@@ -259,26 +259,26 @@ def _measured(
 
     asked = any(name not in queries.METRICS for name in metrics())
 
-    def take(some: Mapping[int, queries.Pick]) -> None:
+    def take(picks: Mapping[int, queries.Pick]) -> None:
         own: dict[tuple[int, int, str], dict[str, float]] = defaultdict(dict)
         if asked:
-            for row in queries.own_measurements(connection, some.values()):
+            for row in queries.own_measurements(connection, picks.values()):
                 # The mean of fewer epochs is not what the rule promises.
-                if row.epochs == some[row.trial_id].last - some[row.trial_id].first + 1:
+                if row.epochs == picks[row.trial_id].last - picks[row.trial_id].first + 1:
                     own[row.trial_id, row.network, row.classifier][row.metric] = row.value
-        for row in queries.measurements(connection, some.values()):
+        for row in queries.measurements(connection, picks.values()):
             values = {name: getattr(row, name) for name in queries.METRICS}
             place = row.trial_id, row.network, row.classifier
             measured[row.trial_id][place[1:]] = Measurement(
-                some[row.trial_id].last, row.images, values | own.get(place, {})
+                picks[row.trial_id].last, row.images, values | own.get(place, {})
             )
 
     take(picks)
     if not rule.last:
         # Networks trained side by side are published one by one, each at its own best epoch.
         peers: dict[int, list[int]] = defaultdict(list)
-        for trial, found in measured.items():
-            for network in {network for network, _ in found} - {0}:
+        for trial, by_place in measured.items():
+            for network in {network for network, _ in by_place} - {0}:
                 peers[network].append(trial)
         for network, of in peers.items():
             best = queries.best_epochs(connection, of, _split(rule), network)

@@ -64,8 +64,8 @@ class Entry:
             return ""
         if len(shares) == 1:
             return "trained partly with compiled networks, which round differently"
-        said = f"{compiled} of the {len(shares)} trials trained with compiled networks, which round differently"
-        return said + (f" ({partly} of them in only a part of the epochs)" if partly else "")
+        text = f"{compiled} of the {len(shares)} trials trained with compiled networks, which round differently"
+        return text + (f" ({partly} of them in only a part of the epochs)" if partly else "")
 
     @property
     def differing(self) -> Mixed:
@@ -134,8 +134,8 @@ class Table:
 
 def add_note(notes: list[tuple[str, str]], text: str) -> str:
     """Return the mark (a, b, ...) of a footnote, which is added unless it is in the list already."""
-    for mark, known in notes:
-        if known == text:
+    for mark, noted in notes:
+        if noted == text:
             return mark
     above, letter = divmod(sum(mark != "*" for mark, _ in notes), 26)
     mark = (chr(ord("a") + above - 1) if above else "") + chr(ord("a") + letter)
@@ -149,9 +149,11 @@ def mark_mixed(rows: Sequence[Row], notes: list[tuple[str, str]]) -> list[Row]:
     They rounded differently, or were trained by different code of a part, or on different data.
     """
 
-    def marked(each: Entry) -> Entry:
-        said = [*filter(None, [each.mixed]), *each.differing.footnotes]
-        return replace(each, notes=(*each.notes, *(add_note(notes, one) for one in said))) if said else each
+    def marked(entry: Entry) -> Entry:
+        footnotes = [*filter(None, [entry.mixed]), *entry.differing.footnotes]
+        return (
+            replace(entry, notes=(*entry.notes, *(add_note(notes, one) for one in footnotes))) if footnotes else entry
+        )
 
     return [replace(row, entries=tuple(map(marked, row.entries))) for row in rows]
 
@@ -163,17 +165,17 @@ def mark_unmeasured(rows: Sequence[Row], columns: Sequence[Column], notes: list[
     """
 
     def marked(row: Row) -> Row:
-        measured = {found.key for each in row.entries for found in each.samples if "/" in each.quantity}
+        measured = {sample.key for entry in row.entries for sample in entry.samples if "/" in entry.quantity}
         entries = []
-        for column, each in zip(columns, row.entries, strict=True):
-            without = [key for key, _, state in each.absent if state == "done" and key in measured]
+        for column, entry in zip(columns, row.entries, strict=True):
+            without = [key for key, _, state in entry.absent if state == "done" and key in measured]
             if without and column.own:
-                total = len(without) + len({found.key for found in each.samples})
+                total = len(without) + len({sample.key for sample in entry.samples})
                 which = "the trial" if total == 1 else f"{len(without)} of the {total} trials"
                 name = column.quantity.rpartition("/")[2]
-                said = f"{which} did not measure {name}, which the grid file did not ask for then"
-                each = replace(each, notes=(*each.notes, add_note(notes, said)))
-            entries.append(each)
+                footnote = f"{which} did not measure {name}, which the grid file did not ask for then"
+                entry = replace(entry, notes=(*entry.notes, add_note(notes, footnote)))
+            entries.append(entry)
         return replace(row, entries=tuple(entries))
 
     return [marked(row) for row in rows]

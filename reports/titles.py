@@ -73,17 +73,17 @@ def methods(configured: Mapping[str, Mapping[str, Any]]) -> str:
     return "+".join(title_of("method", name) + parameters(configured[name]) for name in names) or "baseline"
 
 
-def field(name: str, each: Any) -> str:
+def field(name: str, given: Any) -> str:
     """Return a field of a configuration with its value, in words."""
     if name == "dataset":
-        return dataset(each)
-    if name == "ood_dataset" and each is not None:
-        each = dataset(each)
-    if name == "peer" and each is not None:
-        each = network(each)
+        return dataset(given)
+    if name == "ood_dataset" and given is not None:
+        given = dataset(given)
+    if name == "peer" and given is not None:
+        given = network(given)
     if name == "epochs":
-        return f"{each} epoch{'s' * (each != 1)}"
-    return _FIELDS.get(name, f"{name} {{}}").format("all" if name == "subset" and each is None else value(each))
+        return f"{given} epoch{'s' * (given != 1)}"
+    return _FIELDS.get(name, f"{name} {{}}").format("all" if name == "subset" and given is None else value(given))
 
 
 def setting(fields: Mapping[str, Any]) -> str:

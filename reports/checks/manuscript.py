@@ -123,18 +123,18 @@ class Manuscript:
 
 def read(paper: Path) -> Manuscript:
     """Read a LaTeX file and those that it includes, a file once; raise ReportError for one that cannot be read."""
-    found = Manuscript()
-    reading = _Paper(paper.parent, found)
+    manuscript = Manuscript()
+    reading = _Paper(paper.parent, manuscript)
     _File(paper, reading, None, 0).read()
     reading.judge_suspects()
-    return found
+    return manuscript
 
 
 class _Paper:
     """State that the files of a paper share: where files are looked for, and the commands defined and called."""
 
-    def __init__(self, root: Path, found: Manuscript) -> None:
-        self.root, self.found = root, found
+    def __init__(self, root: Path, manuscript: Manuscript) -> None:
+        self.root, self.manuscript = root, manuscript
         self.seen: set[str] = set()
         self.folders = [*_texinputs(root)]
         self.defined: set[str] = set()
@@ -148,7 +148,7 @@ class _Paper:
         for name, where in self.suspects.items():
             if name not in self.defined and name not in self.reading:
                 why = "it is called as if it read a file, and is not followed; use \\input, or define it in the paper"
-                self.found.unclear.append((where, f"\\{name}", why))
+                self.manuscript.unclear.append((where, f"\\{name}", why))
         if not self.reading:
             return
         names = re.compile(r"\\(" + "|".join(map(re.escape, self.reading)) + r")(?![a-zA-Z@])")
@@ -156,7 +156,7 @@ class _Paper:
             for line in lines:
                 for call in names.finditer(line.code):
                     why = f"{self.reading[call[1]]} defines it to read a file, which is not followed; use \\input"
-                    self.found.unclear.append((f"{path}:{line.number}", call[0], why))
+                    self.manuscript.unclear.append((f"{path}:{line.number}", call[0], why))
 
 
 class _File:
@@ -164,7 +164,7 @@ class _File:
 
     def __init__(self, path: Path, paper: _Paper, folder: Path | None, depth: int) -> None:
         self.path, self.paper, self.folder, self.depth = path, paper, folder, depth
-        self.found = paper.found
+        self.manuscript = paper.manuscript
         self.header: Header | None = None
         self.grids: tuple[str, ...] | None = None
         self.waiting: Header | None = None
@@ -176,7 +176,7 @@ class _File:
         if text is None:
             raise ReportError(f"cannot read {self.path}: it is not text in UTF-8 or Latin-1")
         lines, unclear = visible(text)
-        self.found.unclear += [(f"{self.path}:{each.number}", each.text, each.why) for each in unclear]
+        self.manuscript.unclear += [(f"{self.path}:{each.number}", each.text, each.why) for each in unclear]
         self._read_definitions("\n".join(line.code for line in lines))
         for name, number in suspects(lines).items():
             self.paper.suspects.setdefault(name, f"{self.path}:{number}")
@@ -184,11 +184,11 @@ class _File:
         for place, line in enumerate(lines):
             where = f"{self.path}:{line.number}"
             self._read_line(where, line.code, line.comment)
-            for each in readings(lines, place):
-                if each.unclear:
-                    self.found.unclear.append((where, each.name, each.unclear))
+            for reading in readings(lines, place):
+                if reading.unclear:
+                    self.manuscript.unclear.append((where, reading.name, reading.unclear))
                 else:
-                    self._include(where, each)
+                    self._include(where, reading)
         self._end_tabular()
 
     def _read_definitions(self, code: str) -> None:
@@ -218,20 +218,20 @@ class _File:
             rule = None if defined["rule"] == "none" else defined["rule"]
             trials = frozenset(defined["trials"].split(","))
             number = Defined(where, text[1] if text else "", rule, trials, self.grids)
-            self.found.defined[defined["address"]] = number
+            self.manuscript.defined[defined["address"]] = number
             return
         uses = [(where, use[1].strip()) for use in _USE.finditer(code)]
-        self.found.used += uses
+        self.manuscript.used += uses
         if uses:
-            self.found.files.add(self.path)
+            self.manuscript.files.add(self.path)
         if header := _HEADER.match(comment):
             self._end_tabular()
             rule = None if header["rule"] == "none" else header["rule"]
             grids = _grids(header["grids"])
             self.header = Header(where, header["table"], int(header["numbers"]), rule, grids, [])
             self.waiting = self.header
-            self.found.headers.append(self.header)
-            self.found.files.add(self.path)
+            self.manuscript.headers.append(self.header)
+            self.manuscript.files.add(self.path)
             return
         if self.header:
             self.header.text.append(code)
@@ -241,7 +241,7 @@ class _File:
             shown, *ends = _ROW_END.split(code[start:].removeprefix("&"))
             self.line.where = self.line.where or where
             self.line.places.append(_written(where, shown.strip(), place, self.header))
-            self.found.files.add(self.path)
+            self.manuscript.files.add(self.path)
             if ends:
                 self._end_line()
         else:
@@ -274,7 +274,7 @@ class _File:
         """Keep the rows so far, if they are a table of ours; what stands before one `begins` are no rows."""
         self._end_line()
         if any(line.places for line in self.lines) or (self.waiting and not begins):
-            self.found.tabulars.append(Tabular(self.waiting, self.lines))
+            self.manuscript.tabulars.append(Tabular(self.waiting, self.lines))
             self.waiting = None
         self.lines = []
 
@@ -291,14 +291,14 @@ class _File:
         other = _find(name, folders, self.paper.root)
         if other is None:
             if reading.command not in OPTIONAL:
-                self.found.missing.append((where, os.path.join(reading.folder or "", name)))
+                self.manuscript.missing.append((where, os.path.join(reading.folder or "", name)))
             return
         if reading.command.startswith("subfile"):
             inner = other.parent
         if os.path.realpath(other) in self.paper.seen:
             return
         if self.depth >= _DEEPEST:
-            self.found.unclear.append((where, name, f"files are followed {_DEEPEST} deep"))
+            self.manuscript.unclear.append((where, name, f"files are followed {_DEEPEST} deep"))
             return
         _File(other, self.paper, inner, self.depth + 1).read()
 
@@ -316,10 +316,10 @@ def _written(where: str, text: str, place: re.Match[str], header: Header | None)
 
 def _grids(text: str) -> tuple[str, ...] | None:
     try:
-        found = json.loads(text)
+        values = json.loads(text)
     except ValueError:
         return None
-    return tuple(map(str, found)) if isinstance(found, list) else None
+    return tuple(map(str, values)) if isinstance(values, list) else None
 
 
 def _text(path: Path) -> str | None:
@@ -359,5 +359,5 @@ def _find(name: str, folders: Iterable[Path], root: Path) -> Path | None:
     program = shutil.which("kpsewhich")
     if program is None or len(name) > 200 or not re.fullmatch(r"[\w.][\w./-]*", name):
         return None
-    found = subprocess.run([program, name], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
-    return root / found if found else None
+    output = subprocess.run([program, name], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+    return root / output if output else None

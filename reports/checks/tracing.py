@@ -38,29 +38,29 @@ def explain(
     vs_paper = name.endswith("-vs-paper")
     gathered = gather(database, grids=grids, selection=selection, vs_paper=vs_paper, tables=tables, also=[name])
     table = gathered.table(name)
-    places = {f"{row.key}/{column.key}": (row, column, each) for row, column, each in entries_of(table)}
-    found = {_any_order(known): known for known in places}.get(_any_order(place))
-    if found is None:
+    places = {f"{row.key}/{column.key}": (row, column, entry) for row, column, entry in entries_of(table)}
+    match = {_any_order(known): known for known in places}.get(_any_order(place))
+    if match is None:
         raise unknown(f"number of {name}", place, places)
-    row, column, each = places[found]
-    said = words(each, column, row).plain
+    row, column, entry = places[match]
+    printed = words(entry, column, row).plain
     lines = [
-        f"{name}:{found}",
-        f"  {' '.join(filter(None, [row.group, *row.labels]))}: {column.heading} = {said}",
-        f"  {_grids(gathered.results, each)}",
+        f"{name}:{match}",
+        f"  {' '.join(filter(None, [row.group, *row.labels]))}: {column.heading} = {printed}",
+        f"  {_grids(gathered.results, entry)}",
         f"  {table.selection.sentence if table.selection else 'No epoch is selected for it.'}",
     ]
-    if each.value is not None and each.samples:
-        lines.append(f"  value {each.value!r}" + (f", ± {each.spread!r}" if each.spread is not None else ""))
-    lines.append(f"  {each.n} of {each.planned} seeds" + (f", {each.diverged} diverged" if each.diverged else ""))
-    lines += [f"  its trials are not alike: {what}" for what in each.differing.footnotes]
-    lines += [f"  note: its trials were {what}" for what in each.differing.notes]
-    return "\n".join([*lines, *_origins(database, each)])
+    if entry.value is not None and entry.samples:
+        lines.append(f"  value {entry.value!r}" + (f", ± {entry.spread!r}" if entry.spread is not None else ""))
+    lines.append(f"  {entry.n} of {entry.planned} seeds" + (f", {entry.diverged} diverged" if entry.diverged else ""))
+    lines += [f"  its trials are not alike: {what}" for what in entry.differing.footnotes]
+    lines += [f"  note: its trials were {what}" for what in entry.differing.notes]
+    return "\n".join([*lines, *_origins(database, entry)])
 
 
-def _grids(results: Results, each: Entry) -> str:
+def _grids(results: Results, entry: Entry) -> str:
     """Which grids ask for the trials behind an entry, of those that were read: another choice is another number."""
-    keys = {found.key for found in each.samples} | {key for key, *_ in each.absent}
+    keys = {sample.key for sample in entry.samples} | {key for key, *_ in entry.absent}
     behind = {name for cell in results.cells if any(trial.key in keys for trial in cell.trials) for name in cell.grids}
     read = [grid.name for grid in results.grids]
     asking = [name for name in read if name in behind]
@@ -71,21 +71,20 @@ def _any_order(place: str) -> str:
     return "/".join("+".join(sorted(part.split("+"))) for part in place.lower().split("/"))
 
 
-def _origins(database: Database, each: Entry) -> Iterator[str]:
+def _origins(database: Database, entry: Entry) -> Iterator[str]:
     """Return the trials behind an entry and those that it lacks, with their attempts."""
-    said: dict[str, str] = {}
-    for found in each.samples:
-        epoch = (
-            "" if found.epoch is None else f", epoch {found.epoch} (epochs.epoch = {found.epoch - 1} in the database)"
-        )
-        shared = "" if found.exclusive else ", device shared"
-        said[found.key] = f"  trial {found.name}: {found.value!r}, seed {found.seed}{epoch}{shared}"
-    said |= {key: f"  trial {name}: no value, {state}" for key, name, state in each.absent}
+    lines: dict[str, str] = {}
+    for sample in entry.samples:
+        number = sample.epoch
+        epoch = "" if number is None else f", epoch {number} (epochs.epoch = {number - 1} in the database)"
+        shared = "" if sample.exclusive else ", device shared"
+        lines[sample.key] = f"  trial {sample.name}: {sample.value!r}, seed {sample.seed}{epoch}{shared}"
+    lines |= {key: f"  trial {name}: no value, {state}" for key, name, state in entry.absent}
     with database.reading() as connection:
         attempts: dict[str, list[Any]] = {}
-        for row in queries.attempts(connection, said):
+        for row in queries.attempts(connection, lines):
             attempts.setdefault(row.key, []).append(row)
-    for key, line in said.items():
+    for key, line in lines.items():
         yield line
         yield f"    key {key}"
         for row in attempts.get(key, []):

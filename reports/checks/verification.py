@@ -98,7 +98,7 @@ def _choice(written: Written | Header | Defined) -> Choice:
 
 def _current(database: Database, paper: Manuscript, declared: Sequence[Mapping[str, Any]]) -> Known:
     """Return the database's entries by address, for every choice of grids and rule that the file was written with."""
-    found: dict[Choice, dict[str, Current]] = {}
+    places: dict[Choice, dict[str, Current]] = {}
     everything: list[Written | Header | Defined] = [*paper.headers, *paper.places]
     everything += [paper.defined[address] for _, address in paper.used if address in paper.defined]
     # Also tables that no grid asks for any more: their numbers are as current as ever.
@@ -106,23 +106,23 @@ def _current(database: Database, paper: Manuscript, declared: Sequence[Mapping[s
     names += [header.table for header in paper.headers] + [address.partition(":")[0] for _, address in paper.used]
     for written in everything:
         grids, rule = _choice(written)
-        if (grids, rule) in found:
+        if (grids, rule) in places:
             continue
         try:
             options: dict[str, Any] = {"grids": grids, "selection": rule, "vs_paper": True}
             tables = gather(database, tables=declared, also=names, **options).tables
         except ReportError as error:
             raise ReportError(f"{written.where}: {error}") from error
-        found[grids, rule] = {
+        places[grids, rule] = {
             f"{table.name}:{row.key}/{column.key}": Current(table, row, column, each)
             for table in tables
             for row, column, each in entries_of(table)
         }
-    return found
+    return places
 
 
-def _judge(place: Written, known: Mapping[str, Current]) -> Iterator[Problem]:
-    current = known.get(place.address)
+def _judge(place: Written, by_address: Mapping[str, Current]) -> Iterator[Problem]:
+    current = by_address.get(place.address)
     if current is None:
         yield Problem(place.where, "stale", place.address, "the database has no such number any more")
         return
@@ -136,8 +136,8 @@ def _judge(place: Written, known: Mapping[str, Current]) -> Iterator[Problem]:
         what = f"{what}: now {expected}" if trials else "the database has no value for it now"
         yield Problem(place.where, "stale", place.address, what)
     elif not _same(place, entry):
-        there = entry.state if entry.value is None else repr(entry.value)
-        what = f"its comment says {place.value}, the database {there}"
+        recorded = entry.state if entry.value is None else repr(entry.value)
+        what = f"its comment says {place.value}, the database {recorded}"
         yield Problem(place.where, "stale", place.address, what)
     elif _loosely(place.text) == _loosely(expected):
         pass
@@ -158,10 +158,10 @@ def _judge(place: Written, known: Mapping[str, Current]) -> Iterator[Problem]:
         yield Problem(place.where, "mixed", place.address, f"its trials are not alike: {what}; train them anew")
 
 
-def _other_trainers(place: Written, known: Mapping[str, Current]) -> Iterator[Problem]:
+def _other_trainers(place: Written, by_address: Mapping[str, Current]) -> Iterator[Problem]:
     """Return a note on a number whose trials were trained by different code of the trainer."""
-    if place.address in known:
-        for what in known[place.address].entry.differing.notes:
+    if place.address in by_address:
+        for what in by_address[place.address].entry.differing.notes:
             yield Problem(place.where, "note", place.address, f"its trials were {what}")
 
 
@@ -197,24 +197,26 @@ def _loosely(text: str) -> str:
 
 def _rows(tabular: Tabular, paper: Manuscript, now: Known) -> Iterator[Problem]:
     """Rows that go by another name than their numbers', and numbers in our rows without the comment that names them."""
-    there = {place.address for place in paper.places}
-    known = _places(tabular, now)
+    written = {place.address for place in paper.places}
+    by_address = _places(tabular, now)
     rows: dict[str, list[str]] = {}
-    for address in known:
-        rows.setdefault(_row_of(address, known), []).append(address)
-    lost = {row: gone for row, all_of_it in rows.items() if (gone := [each for each in all_of_it if each not in there])}
+    for address in by_address:
+        rows.setdefault(_row_of(address, by_address), []).append(address)
+    lost = {row: gone for row, addresses in rows.items() if (gone := [x for x in addresses if x not in written])}
     for line in tabular.lines:
         behind = {
-            _row_of(place.address, known): known[place.address] for place in line.places if place.address in known
+            _row_of(place.address, by_address): by_address[place.address]
+            for place in line.places
+            if place.address in by_address
         }
-        if _is_turned([_parts(place.address, known.get(place.address)) for place in line.places]):
+        if _is_turned([_parts(place.address, by_address.get(place.address)) for place in line.places]):
             # The heading above names the rows, and is the author's; the order of rows is checked.
             continue
         for address, current in behind.items():
             yield from _mislabelled(line, address, current)
-        bare = (row for row in lost if not line.places and _is_called(line, known[rows[row][0]]))
+        bare = (row for row in lost if not line.places and _is_called(line, by_address[rows[row][0]]))
         for row in behind or islice(bare, 1):
-            yield from _uncommented(line, row, lost.get(row, []), known[rows[row][0]])
+            yield from _uncommented(line, row, lost.get(row, []), by_address[rows[row][0]])
 
 
 def _shuffled(tabular: Tabular, now: Known) -> Iterator[Problem]:
@@ -270,18 +272,18 @@ def _places(tabular: Tabular, now: Known) -> dict[str, Current]:
     }
 
 
-def _row_of(address: str, known: Mapping[str, Current]) -> str:
-    return f"{known[address].table.name}:{known[address].row.key}"
+def _row_of(address: str, by_address: Mapping[str, Current]) -> str:
+    return f"{by_address[address].table.name}:{by_address[address].row.key}"
 
 
 def _mislabelled(line: Line, address: str, current: Current) -> Iterator[Problem]:
-    row, said = current.row, _tokens(line.label)
-    seeds = next((each for each in said if re.fullmatch(r"\d+/\d+", each)), "")
-    if not _names(said, current):
+    row, tokens = current.row, _tokens(line.label)
+    seeds = next((each for each in tokens if re.fullmatch(r"\d+/\d+", each)), "")
+    if not _names(tokens, current):
         called, name = _shown(" ".join(line.cells)) or "nothing", ", ".join(row.labels)
         what = f"the row is called {called}, the database calls it {name}; keep that name beside yours, or in a comment"
         yield Problem(line.where, "mislabelled", address, f"{what}: `Ours % {escape(name)}`")
-    elif row.seeds and seeds and not _holds(said, _tokens(escape(row.seeds))):
+    elif row.seeds and seeds and not _holds(tokens, _tokens(escape(row.seeds))):
         yield Problem(line.where, "edited", address, f"the row says {seeds} seeds, the database {row.seeds}")
 
 
@@ -323,12 +325,12 @@ def _name(labels: tuple[str, ...]) -> list[str]:
     return _tokens(escape(" ".join(labels)))
 
 
-def _names(said: Sequence[str], current: Current) -> bool:
+def _names(tokens: Sequence[str], current: Current) -> bool:
     """Return whether a label contains the name of its row, and that of no other row of the table."""
     own = _name(current.row.labels)
     others = (_name(row.labels) for row in current.table.rows)
-    return said == own or (
-        _holds(said, own) and not any(_holds(said, other) and not _holds(own, other) for other in others)
+    return tokens == own or (
+        _holds(tokens, own) and not any(_holds(tokens, other) and not _holds(own, other) for other in others)
     )
 
 
@@ -337,18 +339,18 @@ def _is_called(line: Line, current: Current) -> bool:
     return _tokens(" ".join(line.cells[: len(current.row.labels)])) == _name(current.row.labels)
 
 
-def _notes(header: Header, paper: Manuscript, known: Mapping[str, Current]) -> Iterator[Problem]:
+def _notes(header: Header, paper: Manuscript, by_address: Mapping[str, Current]) -> Iterator[Problem]:
     """Return notes on probable intentions of the author: another caption, and a table without newer rows."""
-    mine = {address: current for address, current in known.items() if current.table.name == header.table}
+    own_places = {address: current for address, current in by_address.items() if current.table.name == header.table}
     text = _loosely("".join(header.text))
-    for table in [current.table for current in mine.values()][:1]:
+    for table in [current.table for current in own_places.values()][:1]:
         sentences = re.split(r"(?<=\.) ", table.caption)
         other = [each for each in sentences if _loosely(escape(each)) not in text]
         if other:
             what = f"the caption, which is not checked, does not say what the database gives: {' '.join(other)}"
             yield Problem(header.where, "note", header.table, what)
-    there = {place.address for place in paper.places}
-    numbers = [address for address, current in mine.items() if current.entry.value is not None]
-    if len(numbers) > header.numbers and not there.issuperset(numbers):
+    written = {place.address for place in paper.places}
+    numbers = [address for address, current in own_places.items() if current.entry.value is not None]
+    if len(numbers) > header.numbers and not written.issuperset(numbers):
         what = f"the database has {len(numbers)} numbers for it now, {header.numbers} when it was written"
         yield Problem(header.where, "note", header.table, what)

@@ -118,14 +118,14 @@ def slices(
     `order`, others as they come. A layout that nothing fits gets one empty slice.
     """
     asking = frozenset(asking)
-    found: dict[str, tuple[dict[str, Any], dict[str, None], list[Cell]]] = {}
+    groups: dict[str, tuple[dict[str, Any], dict[str, None], list[Cell]]] = {}
     for cell in filter(accept, results.cells):
         fixed = {name: each for name, each in cell.config.items() if name not in varies}
-        _, networks, cells = found.setdefault(repr(sorted(fixed.items())), (fixed, {}, []))
+        _, networks, cells = groups.setdefault(repr(sorted(fixed.items())), (fixed, {}, []))
         cells.append(cell)
         if not asking or asking.intersection(cell.grids):
             networks.setdefault(cell.network)
-    asked = sorted((part for part in found.values() if part[1]), key=lambda part: bool(titles.departures(part[0])))
+    asked = sorted((part for part in groups.values() if part[1]), key=lambda part: bool(titles.departures(part[0])))
     owners = [
         next(iter([name for name in cells[0].grids if name in asking] or cells[0].grids)) for _, _, cells in asked
     ]

@@ -27,29 +27,29 @@ def contradictions(values: Iterable[Printed]) -> list[Contradiction]:
     return [*_different_values(values), *_stars(values), *_reversed_columns(values), *_too_long(values)]
 
 
-def _identity(each: Printed) -> tuple[str, ...] | None:
+def _identity(printed: Printed) -> tuple[str, ...] | None:
     """Return the same tuple for every table that prints a value: network, methods, blocks, stages, quantity."""
-    network, _, methods = each.row.partition("/")
-    blocks, stages, column = "all", "", each.column
-    if each.source == "table2" and column == "main":
+    network, _, methods = printed.row.partition("/")
+    blocks, stages, column = "all", "", printed.column
+    if printed.source == "table2" and column == "main":
         column = "top1"
-    elif each.source == "table3":
+    elif printed.source == "table3":
         blocks = methods.removeprefix("blocks")
         blocks, methods = "all" if blocks == "1-2-3" else blocks, "pskd+byot+dmfl"
-    elif each.source == "table4":
+    elif printed.source == "table4":
         stages = methods.removeprefix("stages")
         blocks, methods = str(int(stages) - 1), "pskd+byot+dmfl"
         stages = "" if stages == "4" else stages
-    setting = {name: value for name, value in settings().get(each.source, {}).items() if name != "selection"}
+    setting = {name: value for name, value in settings().get(printed.source, {}).items() if name != "selection"}
     return network, "+".join(sorted(methods.split("+"))), blocks, stages, column, json.dumps(setting, sort_keys=True)
 
 
-def _as_error(each: Printed) -> float:
-    return 100 - each.value if each.source == "table2" else each.value
+def _as_error(printed: Printed) -> float:
+    return 100 - printed.value if printed.source == "table2" else printed.value
 
 
-def _where(each: Printed) -> str:
-    return f"{_source(each.source)}: {each.printed_row}, {each.printed_column}"
+def _where(printed: Printed) -> str:
+    return f"{_source(printed.source)}: {printed.printed_row}, {printed.printed_column}"
 
 
 def _source(name: str) -> str:
@@ -58,8 +58,8 @@ def _source(name: str) -> str:
 
 def _same(values: Sequence[Printed]) -> Iterator[tuple[Printed, Printed]]:
     groups: dict[tuple[str, ...] | None, list[Printed]] = {}
-    for each in values:
-        groups.setdefault(_identity(each), []).append(each)
+    for printed in values:
+        groups.setdefault(_identity(printed), []).append(printed)
     for members in groups.values():
         for one, two in combinations(members, 2):
             if one.source != two.source:
@@ -75,57 +75,62 @@ def _different_values(values: Sequence[Printed]) -> Iterator[Contradiction]:
             yield Contradiction("the same thing, two values", *(f"{_where(x)}: {_error_words(x)}" for x in (one, two)))
 
 
-def _error_words(each: Printed) -> str:
-    return each.printed + (f" (error {_as_error(each):.2f})" if each.source == "table2" else "")
+def _error_words(printed: Printed) -> str:
+    return printed.printed + (f" (error {_as_error(printed):.2f})" if printed.source == "table2" else "")
 
 
 def _stars(values: Sequence[Printed]) -> Iterator[Contradiction]:
     for one, two in _same(values):
         if one.column == "train_time" and (one.footnote != two.footnote):
-            said = [
+            sides = [
                 f"{_where(x)}: {x.printed}, {'starred: ' + x.footnote if x.footnote else 'not starred'}"
                 for x in (one, two)
             ]
-            yield Contradiction("one run, starred once", *said)
+            yield Contradiction("one run, starred once", *sides)
 
 
 def _reversed_columns(values: Sequence[Printed]) -> Iterator[Contradiction]:
     """Of a trained network the deeper classifier is the better one: rows that fall with depth."""
     rows: dict[tuple[str, str], list[tuple[int, Printed]]] = {}
-    for each in values:
-        depth = re.fullmatch(r"(\d+)/(\d+)", each.printed_column)
-        if depth and depth[1] != depth[2] and "byot" in each.row:
-            rows.setdefault((each.source, each.row), []).append((int(depth[1]), each))
+    for printed in values:
+        depth = re.fullmatch(r"(\d+)/(\d+)", printed.printed_column)
+        if depth and depth[1] != depth[2] and "byot" in printed.row:
+            rows.setdefault((printed.source, printed.row), []).append((int(depth[1]), printed))
     for members in rows.values():
         deepest_first = [each for _, each in sorted(members, key=lambda member: -member[0])]
         if len(members) > 1 and all(one.value < two.value for one, two in pairwise(deepest_first)):
-            said = " < ".join(f"{each.printed_column}: {each.printed}" for each in deepest_first)
+            values_by_depth = " < ".join(f"{each.printed_column}: {each.printed}" for each in deepest_first)
             yield Contradiction(
                 "column names reversed",
-                f"{_source(deepest_first[0].source)}: {deepest_first[0].printed_row}: {said}",
+                f"{_source(deepest_first[0].source)}: {deepest_first[0].printed_row}: {values_by_depth}",
                 "deeper classifiers are better, and the released code prints the shallowest first",
             )
 
 
 def _too_long(values: Sequence[Printed]) -> Iterator[Contradiction]:
     per_epoch = {(each.source, each.row): each for each in values if each.column == "epoch_time"}
-    for each in values:
-        epoch = per_epoch.get((each.source, each.row))
-        epochs = settings().get(each.source, {}).get("epochs")
-        if each.column == "train_time" and epoch and epochs and each.value > epochs * epoch.value:
+    for printed in values:
+        epoch = per_epoch.get((printed.source, printed.row))
+        epochs = settings().get(printed.source, {}).get("epochs")
+        if printed.column == "train_time" and epoch and epochs and printed.value > epochs * epoch.value:
             yield Contradiction(
                 "longer than the run",
-                f"{_source(each.source)}: {each.printed_row}: {each.printed}",
-                f"{each.value / epoch.value:,.0f} epochs of {epoch.printed} s, of {epochs}",
+                f"{_source(printed.source)}: {printed.printed_row}: {printed.printed}",
+                f"{printed.value / epoch.value:,.0f} epochs of {epoch.printed} s, of {epochs}",
             )
 
 
-def contradiction_table(found: Sequence[Contradiction]) -> Table:
+def contradiction_table(contradictions: Sequence[Contradiction]) -> Table:
     """Build the table of the contradictions within the published values."""
     columns = (Column("here", "Here", form="text"), Column("there", "There", form="text"))
     rows = tuple(
-        Row("", f"contradiction{place}", (each.what,), (Entry("text", text=each.here), Entry("text", text=each.there)))
-        for place, each in enumerate(found, 1)
+        Row(
+            "",
+            f"contradiction{place}",
+            (contradiction.what,),
+            (Entry("text", text=contradiction.here), Entry("text", text=contradiction.there)),
+        )
+        for place, contradiction in enumerate(contradictions, 1)
     )
     caption = "What the sources print that cannot hold together. Values involved are not compared with ours."
     return Table("published-doubts", "published-doubts", "Contradictions in print", caption, ("What",), columns, rows)

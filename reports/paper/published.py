@@ -87,14 +87,14 @@ def ledger() -> tuple[Printed, ...]:
 @cache
 def settings() -> dict[str, dict[str, Any]]:
     """Return the configuration fields, as far as they are known, behind each source's values."""
-    found: dict[str, dict[str, Any]] = {source: {} for source in SOURCES}
+    fields: dict[str, dict[str, Any]] = {source: {} for source in SOURCES}
     for line in _read("settings"):
         try:
             value = json.loads(line["value"])
         except ValueError:
             value = line["value"]
-        found[line["source"]][line["field"]] = value
-    return found
+        fields[line["source"]][line["field"]] = value
+    return fields
 
 
 def _read(name: str) -> Iterator[dict[str, str]]:
@@ -108,15 +108,15 @@ def compare(table: Table) -> Table | None:
     `match`: ours prints the same. `within noise` and `differs`: by the spread over seeds, by the published spread,
     or for error rates by the binomial noise of the test images. `not comparable`: with the reason as a footnote.
     """
-    known = {(each.row, each.column): each for each in ledger() if SOURCES[each.source] == table.layout}
-    if not known:
+    printed_by_place = {(each.row, each.column): each for each in ledger() if SOURCES[each.source] == table.layout}
+    if not printed_by_place:
         return None
     notes: list[tuple[str, str]] = []
     rows, verdicts = [], Counter[str]()
     for row in table.rows:
         for column, entry in zip(table.columns, row.entries, strict=True):
             place = _without_network(row.key) if table.layout == "ood" else row.key
-            printed = known.get((place, column.key))
+            printed = printed_by_place.get((place, column.key))
             if printed is None:
                 continue
             verdict, reason = judge(printed, entry, column, table, row.deviation)
@@ -224,8 +224,8 @@ def _incomparable(printed: Printed, entry: Entry, column: Column, table: Table, 
 _DATASETS = {"cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 
 
-def _setting(name: str, each: Any) -> str:
-    return titles.field(name, each) if name != "selection" else f"selection {each}"
+def _setting(name: str, given: Any) -> str:
+    return titles.field(name, given) if name != "selection" else f"selection {given}"
 
 
 def _noise(printed: Printed, entry: Entry, column: Column) -> float | None:
