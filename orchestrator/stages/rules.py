@@ -1,4 +1,4 @@
-"""Trials that are decided while a grid runs: results of a stage call for the trials of the next.
+"""List the rules that decide trials while a grid runs, and apply them.
 
 A rule is a function of a grid, as its file gives it, and of the database. It returns every trial that the grid has by
 now, those of earlier stages among them, so that a run, a plan and a run on another machine come to the same trials.
@@ -8,29 +8,13 @@ A rule reads; what it wants to keep is written by its `record`, which a run call
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from orchestrator.stages.decision import Decision
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
     from orchestrator.grid import Grid
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A grid with all the trials that are decided by now.
-
-    `news` are lines about what is decided and not yet kept in the database. `outlook` are lines about what later stages
-    may add, `may_come` the number of their trials at most. `record` writes what the rule keeps; running it a second
-    time changes nothing.
-    """
-
-    grid: Grid
-    news: tuple[str, ...] = ()
-    outlook: tuple[str, ...] = ()
-    may_come: int = 0
-    record: Callable[[Database], None] | None = None
-
 
 Rule = Callable[["Grid", "Database | None"], Decision]
 

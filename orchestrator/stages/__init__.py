@@ -1,0 +1,6 @@
+"""Trials that are decided while a grid runs: results of a stage call for the trials of the next."""
+
+from orchestrator.stages.decision import Decision
+from orchestrator.stages.rules import decide
+
+__all__ = ["Decision", "decide"]
