@@ -271,7 +271,8 @@ def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> A
 
 @pytest.mark.parametrize("methods", [{"byot": {}, "pskd": {}}, {"dcm": {}}], ids=title)
 def test_compiled_networks_train_together(methods: dict[str, Any], data_root: Path, tmp_path: Path) -> None:
-    config = uneven(methods=methods, learning_rate=0.01)
+    # Compiling takes all the time, and a network of two stages has all kinds of modules.
+    config = uneven(methods=methods, stages=2, learning_rate=0.01)
     first, _ = in_processes(2, tmp_path / "launched", learned, config, data_root)
     for each in in_processes(2, tmp_path / "compiled", compiled, learned, config, data_root):
         assert_close(each, first)

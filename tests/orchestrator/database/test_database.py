@@ -110,8 +110,9 @@ def test_what_a_database_cannot_hold_is_escaped(database: Database) -> None:
     assert row.error_text == "\\x00\\udcff"
 
 
-def test_a_hundred_thousand_trials(database: Database) -> None:
-    trials = trials_of(100_000) if "sqlite" in str(database.engine.url) else trials_of(5_000)
+def test_more_trials_than_a_statement_has_parameters(database: Database) -> None:
+    # SQLite takes 32,766 at most, PostgreSQL 65,535: a trial's row has more than one.
+    trials = trials_of(40_000) if "sqlite" in str(database.engine.url) else trials_of(5_000)
     database.save_grid("large", "", "", {}, trials)
     keys = [key for key, _, _ in trials]
     assert [key for key, _ in database.grid_keys("large")] == keys

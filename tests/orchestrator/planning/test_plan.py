@@ -80,20 +80,20 @@ def test_states_of_other_grids_do_not_matter():
     assert make_plan(GRID, {"f" * 64: State("failed")}).count("new") == 2
 
 
-def test_a_hundred_thousand_trials_are_planned():
+def test_tens_of_thousands_of_trials_are_planned():
     axes = {
         "network": ["resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d"],
         "methods": {"powerset": ["byot", "dmfl", "pskd"]},
         "learning_rate": [0.1, 0.05, 0.02, 0.01, 0.005],
         "width": [8, 16, 32, 64, 128],
-        "seed": list(range(100)),
+        "seed": list(range(20)),
     }
     grid = load({"fixed": {"dataset": "digits"}, "grid": axes})
-    assert len({trial.key for trial in grid.trials}) == len({trial.name for trial in grid.trials}) == 100_000
+    assert len({trial.key for trial in grid.trials}) == len({trial.name for trial in grid.trials}) == 20_000
     plan = make_plan(grid, {trial.key: State("done") for trial in grid.trials[:1000]})
     assert plan.count("done") == 1000
-    assert len(plan.pending) == plan.count("new") == 99_000
-    assert plan.summary() == "100,000 trials: 99,000 new, 1,000 done; 99,000 trials to run"
+    assert len(plan.pending) == plan.count("new") == 19_000
+    assert plan.summary() == "20,000 trials: 19,000 new, 1,000 done; 19,000 trials to run"
 
 
 def test_the_plan_tells_of_trials_in_several_processes():
