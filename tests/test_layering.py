@@ -33,7 +33,7 @@ FORBIDDEN = {
     "Only the scheduler and the worker import Ray": ("orchestrator/run.py", "ray"),
     "Only the database imports SQLAlchemy": ("reports/results.py", "sqlalchemy"),
     "The database needs neither Ray nor PyTorch nor pandas": ("orchestrator/database/models.py", "pandas"),
-    "Grids and plans are pure": ("orchestrator/planning/canary.py", "torch"),
+    "Grids, plans and statistics are pure": ("orchestrator/planning/canary.py", "torch"),
     "Only commands and screens write on the terminal": ("orchestrator/run.py", "typer"),
     "Only the store of files imports fsspec": ("orchestrator/storage/staging.py", "fsspec"),
     "Nothing imports scikit-learn: of it, only the digits' file is read": ("trainer/metrics.py", "sklearn"),
@@ -86,7 +86,7 @@ def test_what_a_room_passes_on_is_there(room: str):
     ],
 )
 def test_starting_loads_neither_torch_nor_ray(module):
-    heavy = ("torch", "ray", "pandas", "matplotlib", "sklearn")
+    heavy = ("torch", "ray", "pandas", "matplotlib", "sklearn", "scipy")
     code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from orchestrator.statistics import ENOUGH_SEEDS, Candidate, best_set
 from reports.columns import Column
 from reports.layouts.entries import candidate
 from reports.results import Selection
-from reports.significance import ENOUGH_SEEDS, Candidate, best_set
 from reports.table import Entry, Row
 
 TIME_NOTE = "another process shared the device (or may have) in some of the epochs that this time counts"
@@ -50,7 +50,11 @@ def embolden(
         able = [(row, place) for row, place in places if _competes(marked[row][place])]
         candidates = [candidate(marked[row][place]) for row, place in able]
         lower = column.direction == "lower"
-        winners = best_set(candidates, lower, column.digits) if rule == "noise" else _best(candidates, lower, column)
+        winners = (
+            best_set(candidates, lower, column.digits, "none").members
+            if rule == "noise"
+            else _best(candidates, lower, column)
+        )
         for winner in winners:
             row, place = able[winner]
             marked[row][place] = replace(marked[row][place], bold=True)

@@ -9,15 +9,15 @@ from dataclasses import replace
 from statistics import median, quantiles
 
 from orchestrator.records import Origin
-from reports.results import Cell, Trial
-from reports.significance import (
+from orchestrator.statistics import (
     Candidate,
-    difference_p,
+    compare,
     error_rate_noise,
     half_width,
     mean_of,
     spread_of,
 )
+from reports.results import Cell, Trial
 from reports.table import Entry, Sample
 
 ERROR_RATES = ("top1_error", "top5_error", "accuracy")
@@ -158,13 +158,13 @@ def p_value(cell: Cell | None, other: Cell | None, quantity: str) -> Entry:
     values = (first.value, second.value)
     if not all(value is not None and math.isfinite(value) for value in values):
         return Entry(planned=min(first.planned, second.planned), quantity=f"{quantity}-p")
-    p = difference_p(candidate(first), candidate(second))
+    comparison = compare(candidate(first), candidate(second))
     samples = first.samples + second.samples
     n, planned = min(first.n, second.n), min(first.planned, second.planned)
     state = "done" if n == planned else "partial"
-    if p is None:
+    if comparison is None:
         return Entry("text", n=n, planned=planned, quantity=f"{quantity}-p", text="no test")
-    return Entry(state, p, None, n, planned, samples=samples, quantity=f"{quantity}-p")
+    return Entry(state, comparison.p, None, n, planned, samples=samples, quantity=f"{quantity}-p")
 
 
 def candidate(each: Entry) -> Candidate:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from orchestrator.statistics import mean_of, spread_of
 from orchestrator.tables.addresses import method_names, methods_key, plain_methods, slug
 from orchestrator.tables.schema import TableSpec
 from reports import titles
@@ -15,7 +16,6 @@ from reports.layouts.assemble import count_seeds
 from reports.layouts.cells import Slice, distinctions, slices, whole
 from reports.layouts.entries import weighted_sum
 from reports.results import Cell, Results, Trial
-from reports.significance import mean_of, spread_of
 from reports.table import Entry, Row, Sample, Table, mark_mixed
 
 MOMENTS = ("First epoch", "1/4", "1/2", "3/4", "Last epoch")

@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator.statistics import ENOUGH_SEEDS, error_rate_noise, student_quantile
 from reports import titles
 from reports.columns import Column
 from reports.layouts.entries import ERROR_RATES
-from reports.significance import ENOUGH_SEEDS, error_rate_noise, student_quantile
 from reports.table import Entry, Row, Table, add_note
 from reports.text import MISSING, number, words
 

@@ -1,0 +1,77 @@
+"""Find which candidates may be the best, though the best one is chosen by the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from orchestrator.statistics.comparison import Candidate, Comparison, compare
+from orchestrator.statistics.moments import LEVEL
+
+HSU, HOLM, NONE = "hsu", "holm", "none"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The candidates that may be the best, by index, and how that was decided.
+
+    `despite` are those among them that a candidate with a better mean is not: their own numbers scatter more.
+    `comparisons` are those with the candidate of the best mean, `correction` is `none` where two were compared.
+    """
+
+    members: frozenset[int] = frozenset()
+    despite: frozenset[int] = frozenset()
+    comparisons: tuple[Comparison, ...] = ()
+    correction: str = NONE
+
+
+def best_set(candidates: Sequence[Candidate], lower_is_better: bool, digits: int, correction: str = HSU) -> Best:
+    """Return the candidates that are not ruled out as the best; none where no test is possible.
+
+    A candidate is ruled out when one with a better mean is better beyond chance. `hsu`: with 95 % confidence the truly
+    best candidate is among the members, whichever the data made look best. Of k candidates that one is compared with
+    k - 1 others, one-sided, so a pair is separated at 5 % / (k - 1) of one side (Hsu, 1984, with Bonferroni's
+    inequality in place of equal variances); for two candidates it is the usual two-sided 5 %. `holm`: all statements
+    about all k (k - 1) / 2 pairs hold together with 95 % confidence (Holm, 1979), which asks for more. `none`: each
+    candidate against the observed best at 5 %, as if nobody had chosen it.
+
+    What prints the same mean as a member is one.
+    """
+    if len(candidates) < 2:
+        return Best()
+    means = [candidate.mean for candidate in candidates]
+    order = sorted(range(len(means)), key=lambda index: means[index] if lower_is_better else -means[index])
+    best = order[0]
+    against = {index: compare(candidates[best], candidates[index]) for index in order[1:]}
+    tested = {index: each for index, each in against.items() if each is not None}
+    if not tested:
+        return Best()
+    if len(candidates) == 2 or correction == NONE:
+        correction, out = NONE, {index for index, each in tested.items() if each.p < LEVEL}
+    else:
+        pairs = {}
+        for better, worse in combinations(order, 2):
+            comparison = against[worse] if better == best else compare(candidates[better], candidates[worse])
+            if comparison is not None:
+                # Over the seeds that both have, the better mean may be the worse one.
+                pairs[better, worse] = comparison.p if (comparison.difference < 0) == lower_is_better else 1.0
+        out = _ruled_out(pairs, len(candidates), correction)
+    members = {best, *tested} - out
+    printed = {f"{means[index]:.{digits}f}" for index in members}
+    members |= {index for index, mean in enumerate(means) if f"{mean:.{digits}f}" in printed}
+    first_out = next((place for place, index in enumerate(order) if index not in members), len(order))
+    despite = frozenset(index for index in order[first_out:] if index in members)
+    return Best(frozenset(members), despite, tuple(tested.values()), correction)
+
+
+def _ruled_out(pairs: dict[tuple[int, int], float], count: int, correction: str) -> set[int]:
+    """Return the candidates that a better one is told from, given two-sided p-values of (better, worse)."""
+    if correction == HSU:
+        return {worse for (_, worse), p in pairs.items() if p / 2 < LEVEL / (count - 1)}
+    out = set()
+    for place, ((_, worse), p) in enumerate(sorted(pairs.items(), key=lambda pair: pair[1])):
+        if p >= LEVEL / (len(pairs) - place):
+            break
+        out.add(worse)
+    return out
