@@ -74,7 +74,7 @@ def test_the_truly_best_is_ruled_out_in_at_most_five_percent_of_tables(correctio
         # Any one row, named in advance, is lost in at most 5 %; under Holm no row at all is.
         lost = set(range(5)) - members(rows, correction=correction)
         wrong += bool(lost) if correction == "holm" else 0 in lost
-    # Where rows scatter unlike, their tests are nearly independent and the rate is 5 % itself: allow for the simulation.
+    # Where rows scatter unlike, their tests are nearly independent and the rate is 5 % itself: allow for chance.
     assert wrong / 2_000 <= 0.05 + (0 if len(set(spreads)) == 1 else 2 * (0.05 * 0.95 / 2_000) ** 0.5)
 
 
