@@ -7,6 +7,7 @@ from trainer.lazy import on_first_use
 if TYPE_CHECKING:
     from orchestrator.console.doctor import check_machine, check_resume
     from orchestrator.console.plan_view import print_plan
+    from orchestrator.console.query import print_rows, print_schema
     from orchestrator.console.run_view import run_display, terminal
     from orchestrator.console.status import add_changes, print_status, status_of
     from orchestrator.console.triage import print_triage, triage_of
@@ -18,6 +19,8 @@ __all__ = [
     "check_machine",
     "check_resume",
     "print_plan",
+    "print_rows",
+    "print_schema",
     "print_status",
     "print_triage",
     "run_display",
@@ -33,6 +36,8 @@ _HOMES = {
     "check_machine": ".doctor",
     "check_resume": ".doctor",
     "print_plan": ".plan_view",
+    "print_rows": ".query",
+    "print_schema": ".query",
     "print_status": ".status",
     "print_triage": ".triage",
     "run_display": ".run_view",

@@ -4,6 +4,7 @@ from orchestrator.database.driver import driver_lock
 from orchestrator.database.errors import Busy, DatabaseAway, DatabaseError, Holder
 from orchestrator.database.open import open_database
 from orchestrator.database.store import Database
+from orchestrator.database.user_sql import Answer, answer, schema_rows
 from orchestrator.records import (
     AttemptRow,
     Driver,
@@ -17,6 +18,7 @@ from orchestrator.records import (
 )
 
 __all__ = [
+    "Answer",
     "AttemptRow",
     "Busy",
     "Database",
@@ -31,6 +33,8 @@ __all__ = [
     "PartRow",
     "ProgressRow",
     "TrialState",
+    "answer",
     "driver_lock",
     "open_database",
+    "schema_rows",
 ]

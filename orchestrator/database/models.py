@@ -53,12 +53,12 @@ class Grid(Base):
     __tablename__ = "grids"
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    name: Mapped[str] = mapped_column(String(200), unique=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True, doc="as the file gives it")
     source: Mapped[str] = mapped_column(Text, doc="path of the file")
     text: Mapped[str] = mapped_column(Text, doc="the file's text")
     report: Mapped[dict[str, Any]] = mapped_column(doc="its report section: tables, figures, selection")
-    created: Mapped[datetime]
-    updated: Mapped[datetime]
+    created: Mapped[datetime] = mapped_column(doc="when it was stored first (UTC)")
+    updated: Mapped[datetime] = mapped_column(doc="when it was stored last (UTC)")
 
 
 class Trial(Base):
@@ -67,12 +67,12 @@ class Trial(Base):
     __tablename__ = "trials"
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    key: Mapped[str] = mapped_column(String(64), unique=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True, doc="hash of what differs from the defaults")
     config: Mapped[dict[str, Any]] = mapped_column(doc="every field of the TrainConfig, defaults included")
-    state: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16), doc="pending, running, done or failed")
     driver: Mapped[int | None] = mapped_column(BigInteger, doc="token of the driver that claimed it")
-    created: Mapped[datetime]
-    finished: Mapped[datetime | None] = mapped_column(doc="when it became done or failed")
+    created: Mapped[datetime] = mapped_column(doc="when it was stored first (UTC)")
+    finished: Mapped[datetime | None] = mapped_column(doc="when it became done or failed (UTC)")
 
 
 class GridTrial(Base):
@@ -83,8 +83,8 @@ class GridTrial(Base):
 
     grid_id: Mapped[int] = mapped_column(ForeignKey("grids.id", ondelete="CASCADE"), primary_key=True)
     trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"), primary_key=True, index=True)
-    position: Mapped[int]
-    name: Mapped[str] = mapped_column(String(300))
+    position: Mapped[int] = mapped_column(doc="its place in the grid, from 0")
+    name: Mapped[str] = mapped_column(String(300), doc="such as resnet18/pskd+byot/seed0; unique within the grid")
 
 
 class Attempt(Base):
@@ -100,19 +100,21 @@ class Attempt(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
     number: Mapped[int] = mapped_column(doc="1, 2, ... within the trial, whatever the purpose")
-    purpose: Mapped[str] = mapped_column(String(16))
+    purpose: Mapped[str] = mapped_column(String(16), doc="train, time or canary")
     driver: Mapped[int | None] = mapped_column(BigInteger, doc="token of the driver that started it")
-    host: Mapped[str | None] = mapped_column(String(255))
+    host: Mapped[str | None] = mapped_column(String(255), doc="name of the machine")
     device: Mapped[str | None] = mapped_column(String(255), doc="cpu or cuda:0, with the model's name")
-    device_uuid: Mapped[str | None] = mapped_column(String(80))
-    pid: Mapped[int | None]
+    device_uuid: Mapped[str | None] = mapped_column(String(80), doc="of a GPU, as nvidia-smi names it")
+    pid: Mapped[int | None] = mapped_column(doc="number of its process on the host")
     environment: Mapped[dict[str, Any]] = mapped_column(
         doc="commit, dirty, diff, versions, driver, command line, places"
     )
-    started: Mapped[datetime]
-    ended: Mapped[datetime | None]
-    outcome: Mapped[str | None] = mapped_column(String(16))
-    error_class: Mapped[str | None] = mapped_column(String(32))
+    started: Mapped[datetime] = mapped_column(doc="in UTC")
+    ended: Mapped[datetime | None] = mapped_column(doc="in UTC; NULL while it runs")
+    outcome: Mapped[str | None] = mapped_column(String(16), doc="done, interrupted, failed or lost; NULL while it runs")
+    error_class: Mapped[str | None] = mapped_column(
+        String(32), doc="infrastructure, out_of_memory, diverged, data or code"
+    )
     error_text: Mapped[str | None] = mapped_column(Text, doc="the message and the traceback")
     fingerprint: Mapped[str | None] = mapped_column(String(16), index=True, doc="equal for failures with one cause")
     log: Mapped[str | None] = mapped_column(Text, doc="path of the attempt's log on its host")
@@ -130,12 +132,12 @@ class Part(Base):
     __table_args__ = (UniqueConstraint("kind", "name", "version", "digest"),)
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    kind: Mapped[str] = mapped_column(String(16))
-    name: Mapped[str] = mapped_column(String(200))
-    version: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16), doc="method, network, dataset or metric")
+    name: Mapped[str] = mapped_column(String(200), doc="as a grid file names it")
+    version: Mapped[int] = mapped_column(doc="as its author counts")
     title: Mapped[str] = mapped_column(Text, doc="its name in print")
     facts: Mapped[dict[str, Any]] = mapped_column(doc="of a metric: direction, digits, unit")
-    digest: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(64), doc="hash of its source files; empty where it is unknown")
     source: Mapped[str] = mapped_column(Text, doc="file and line where it was registered")
 
 
@@ -167,17 +169,17 @@ class Epoch(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
     attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"))
-    epoch: Mapped[int]
-    accepted: Mapped[int | None]
-    learning_rate: Mapped[float]
-    train_seconds: Mapped[float]
-    eval_seconds: Mapped[float]
-    data_seconds: Mapped[float]
-    images: Mapped[int]
-    losses: Mapped[dict[str, Any]]
-    peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    timing_quality: Mapped[str] = mapped_column(String(16))
-    recorded: Mapped[datetime]
+    epoch: Mapped[int] = mapped_column(doc="counted from 0; everything that is printed counts from 1")
+    accepted: Mapped[int | None] = mapped_column(doc="1 for the row that counts, else NULL")
+    learning_rate: Mapped[float] = mapped_column(doc="of its last step")
+    train_seconds: Mapped[float] = mapped_column(doc="of its training steps")
+    eval_seconds: Mapped[float] = mapped_column(doc="of all its evaluations")
+    data_seconds: Mapped[float] = mapped_column(doc="of preparing its order and augmentation")
+    images: Mapped[int] = mapped_column(doc="how many were trained on")
+    losses: Mapped[dict[str, Any]] = mapped_column(doc="mean of each loss term over the images")
+    peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger, doc="of a GPU; NULL on a CPU")
+    timing_quality: Mapped[str] = mapped_column(String(16), doc="exclusive, packed, foreign load, throttled or unknown")
+    recorded: Mapped[datetime] = mapped_column(doc="when the row was written (UTC)")
 
 
 class Evaluation(Base):
@@ -195,16 +197,16 @@ class Evaluation(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     epoch_id: Mapped[int] = mapped_column(ForeignKey("epochs.id", ondelete="CASCADE"))
-    network: Mapped[int]
-    classifier: Mapped[str] = mapped_column(String(16))
-    split: Mapped[str] = mapped_column(String(16))
+    network: Mapped[int] = mapped_column(doc="0 for the first of the networks that are trained together")
+    classifier: Mapped[str] = mapped_column(String(16), doc="main; head1, head2, ... from shallow to deep; or ensemble")
+    split: Mapped[str] = mapped_column(String(16), doc="test or validation")
     images: Mapped[int] = mapped_column(doc="how many were evaluated")
-    top1_error: Mapped[float]
-    top5_error: Mapped[float]
-    nll: Mapped[float]
-    ece: Mapped[float]
-    aurc: Mapped[float]
-    ood_auroc: Mapped[float | None]
+    top1_error: Mapped[float] = mapped_column(doc="in percent")
+    top5_error: Mapped[float] = mapped_column(doc="in percent")
+    nll: Mapped[float] = mapped_column(doc="negative log-likelihood, in nats")
+    ece: Mapped[float] = mapped_column(doc="expected calibration error, in percent")
+    aurc: Mapped[float] = mapped_column(doc="area under the risk-coverage curve, times 1,000")
+    ood_auroc: Mapped[float | None] = mapped_column(doc="out-of-distribution AUROC, in percent; NULL without such data")
 
 
 class MetricValue(Base):
@@ -213,8 +215,8 @@ class MetricValue(Base):
     __tablename__ = "metric_values"
 
     evaluation_id: Mapped[int] = mapped_column(ForeignKey("evaluations.id", ondelete="CASCADE"), primary_key=True)
-    metric: Mapped[str] = mapped_column(String(200), primary_key=True)
-    value: Mapped[float]
+    metric: Mapped[str] = mapped_column(String(200), primary_key=True, doc="its name")
+    value: Mapped[float] = mapped_column(doc="a finite number, in the metric's own unit")
 
 
 @event.listens_for(Epoch.__table__, "before_create")

@@ -28,6 +28,7 @@ WORDS = {
     "--log-to",
     "--epochs",
     "--warm-up",
+    "--timeout",
     "--grid",
     "--selection",
     "--format",
@@ -35,6 +36,7 @@ WORDS = {
     "--order",
     "cell",
     "name",
+    "sql",
 }
 ALL = [
     pytest.param(command, parameter, id=f"{name} {parameter.opts[0]}")
