@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
+
+# The field that tells the rows of a tuned grid apart in tables: as the file has them, and with what the search chose.
+TUNING, DEFAULT, TUNED = "tuning", "default", "tuned"
+BY_TEST = "chooses epochs by test images, and the rows of `tune` are chosen without any: its numbers would look better"
+_DRAW, _TUNED_TRIAL = re.compile(r"(.+)/draw([0-9]+)"), re.compile(r"(.+)/tuned/seed[0-9]+")
+
+
+def draw_of(trial_name: str) -> tuple[str, int] | None:
+    """Return the row and the number of a draw by its name in a grid; None for another trial."""
+    draw = _DRAW.fullmatch(trial_name)
+    return (draw[1], int(draw[2])) if draw else None
+
+
+def tuned_row_of(trial_name: str) -> str | None:
+    """Return the row that a trial trains as tuned, by its name in a grid; None for another trial."""
+    trial = _TUNED_TRIAL.fullmatch(trial_name)
+    return trial[1] if trial else None
+
+
+@dataclass(frozen=True)
+class Score:
+    """What became of a draw: `done` with its metric on the validation images, `failed` with a reason, or still open.
+
+    A draw that is done without a finite value has none, and cannot win.
+    """
+
+    state: Literal["open", "done", "failed"]
+    value: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)

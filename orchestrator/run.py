@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.scheduler import Batch, Observer, make_ready, refuse_here, without_checkpoint
-from orchestrator.stages import decide
+from orchestrator.stages import counted_as_draws, decide
 
 if TYPE_CHECKING:
     from orchestrator.database import Database, Driver
@@ -243,7 +243,8 @@ def run_grid(
             time.sleep(POLL_SECONDS)
         if shared:
             observer.planned(plan)
-        return Outcome(plan.count("failed"), left, sum(entry.trial.key in tried for entry in plan.pending))
+        failed = plan.count("failed") - counted_as_draws(grid, plan)
+        return Outcome(failed, left, sum(entry.trial.key in tried for entry in plan.pending))
 
 
 def _staged(database: Database, grid: Grid, observer: Observer) -> Grid:
@@ -449,5 +450,7 @@ def _one_seed_each(grid: Grid) -> list[Trial]:
     """Return one trial of each configuration, of any seed, in random order: a drifting clock then favours none."""
     first: dict[str, Trial] = {}
     for trial in grid.trials:
+        if trial.role == "draw":
+            continue
         first.setdefault(_cell(trial), trial)
     return random.sample(list(first.values()), len(first))

@@ -11,13 +11,15 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.database import origins, progress, queries
+from orchestrator.records import DEFAULT, TUNING
 from reports.catalogue import metrics, use_parts
 from reports.errors import ReportError
 from reports.titles import LATER
+from reports.tuning import places
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
-    from orchestrator.records import Origin
+    from orchestrator.records import Living, Origin
 
 RULES = "best_test, best_val, last or mean_last_K (K epochs, such as mean_last_5)"
 
@@ -97,11 +99,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Cell:
-    """The trials of one configuration, `config` without the seed. `grids` names those that ask for it."""
+    """The trials of one configuration, `config` without the seed. `grids` names those that ask for it.
+
+    Where a grid that is read has a search (`tune`), every configuration has the field `tuning`: default, or tuned for a
+    row with what the search chose. `about` is what a footnote says of that.
+    """
 
     config: Mapping[str, Any]
     grids: tuple[str, ...]
     trials: tuple[Trial, ...]
+    about: str = ""
 
     @property
     def network(self) -> str:
@@ -163,34 +170,34 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
         members = queries.members(connection, ids)
         living = database.living(connection)
 
-    names: dict[int, str] = {}
-    asked: dict[int, list[str]] = defaultdict(list)
+    configs = {trial: {**row.config, **LATER, **row.config} for trial, row in trials.items()}
+    states = {trial: _effective(row, attempts.get(trial), living) for trial, row in trials.items()}
+    searched = any((row.report or {}).get("tune") for row in chosen)
+    plain = {TUNING: DEFAULT} if searched else {}
     by_grid: dict[int, list[int]] = {grid: [] for grid in ids}
-    titles = {row.id: row.name for row in chosen}
+    named: dict[int, list[tuple[int, str]]] = {grid: [] for grid in ids}
     for grid, trial, name in members:
-        names.setdefault(trial, name)
-        asked[trial].append(titles[grid])
+        named[grid].append((trial, name))
         by_grid[grid].append(trial)
 
-    groups: dict[str, list[Trial]] = {}
-    configs: dict[str, dict[str, Any]] = {}
-    places: dict[str, dict[str, None]] = {}
-    states: dict[int, str] = {}
-    for trial in names:
-        row = trials[trial]
-        config = {name: each for name, each in (row.config | LATER | row.config).items() if name != "seed"}
-        identity = repr(sorted(config.items(), key=lambda item: item[0]))
-        attempt = attempts.get(trial)
-        state, _ = progress.effective_state(row.state, row.driver, living)
-        states[trial] = _state(state, attempt.error_class if attempt else None)
-        configs.setdefault(identity, config)
-        places.setdefault(identity, {}).update(dict.fromkeys(asked[trial]))
-        groups.setdefault(identity, []).append(
-            Trial(
+    names: dict[int, str] = {}
+    cells: dict[str, _Gathering] = {}
+    for row in chosen:
+        for place in places(named[row.id], configs, (row.report or {}).get("tune")):
+            config = plain | place.config
+            identity = repr(sorted(config.items(), key=lambda item: item[0]))
+            cell = cells.setdefault(identity, _Gathering(config))
+            cell.grids[row.name] = None
+            cell.about = cell.about or place.about
+            names.setdefault(place.trial, place.name)
+            if place.trial in cell.trials:
+                continue
+            trial, attempt = place.trial, attempts.get(place.trial)
+            cell.trials[trial] = Trial(
                 trial,
-                row.key,
+                trials[trial].key,
                 names[trial],
-                row.config["seed"],
+                trials[trial].config["seed"],
                 states[trial],
                 attempt.parameters if attempt else None,
                 newest.get(trial),
@@ -200,17 +207,32 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
                 compiled[trial] / (newest[trial] + 1) if trial in compiled else 0.0,
                 origins=tuple(trained_by.get(trial, ())),
             )
-        )
     return Results(
         rule,
         tuple(
             GridInfo(row.name, row.report or {}, _count(states[trial] for trial in by_grid[row.id])) for row in chosen
         ),
-        tuple(
-            Cell(configs[key], tuple(places[key]), tuple(sorted(group, key=lambda trial: trial.seed)))
-            for key, group in groups.items()
-        ),
+        tuple(cell.done() for cell in cells.values()),
     )
+
+
+@dataclass
+class _Gathering:
+    """A cell whose trials are still being gathered, by id; `grids` are the names of those that ask for it."""
+
+    config: dict[str, Any]
+    grids: dict[str, None] = field(default_factory=dict)
+    trials: dict[int, Trial] = field(default_factory=dict)
+    about: str = ""
+
+    def done(self) -> Cell:
+        trials = sorted(self.trials.values(), key=lambda trial: trial.seed)
+        return Cell(self.config, tuple(self.grids), tuple(trials), self.about)
+
+
+def _effective(row: Any, attempt: Any, living: Living) -> str:
+    state, _ = progress.effective_state(row.state, row.driver, living)
+    return _state(state, attempt.error_class if attempt else None)
 
 
 def chosen_grids(connection: queries.Connection, names: Sequence[str] | None) -> list[Any]:

@@ -17,6 +17,7 @@ from orchestrator.database.backends.sqlite import synchronous
 from orchestrator.database.errors import DatabaseError, Holder, described
 from orchestrator.database.lock import living_drivers
 from orchestrator.database.patience import patience, persist
+from orchestrator.database.scores import validation_scores
 from orchestrator.records import (
     AttemptRow,
     Extent,
@@ -26,6 +27,7 @@ from orchestrator.records import (
     Origin,
     PartRow,
     ProgressRow,
+    Score,
     TrialState,
 )
 
@@ -135,6 +137,12 @@ class Database:
         """
         wanted = list(keys)
         return self._read(lambda connection: progress.states(connection, wanted, self.living(connection)))
+
+    def scores(self, keys: Iterable[str], metric: str, selection: str) -> dict[str, Score]:
+        """Return what became of draws of a tuning, by key; see `orchestrator.database.scores.validation_scores`."""
+        wanted = list(keys)
+        values = self._read(lambda connection: validation_scores(connection, wanted, metric, selection))
+        return {key: _score(state, values.get(key)) for key, state in self.states(wanted).items()}
 
     # A driver's writes
 
@@ -411,3 +419,11 @@ class Database:
                     return work(connection)
             with connection.begin():
                 return work(connection)
+
+
+def _score(state: TrialState, value: float | None) -> Score:
+    if state.state == "done":
+        return Score("done", value, "" if value is not None else "no finite value on the validation images")
+    if state.state == "failed":
+        return Score("failed", None, ": ".join(part for part in (state.error_class, state.error) if part))
+    return Score("open")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from orchestrator.grid.document import Node
 from orchestrator.grid.problems import Place, joined
 from orchestrator.grid.reader import Reader
+from orchestrator.grid.tuning import TUNE
 from orchestrator.text import counted
 from trainer.config import TrainConfig, config_problems
 from trainer.problems import shown
@@ -26,7 +27,7 @@ RELATED = (
     frozenset({"optimizer", "momentum", "nesterov"}),
     frozenset({"schedule", "milestones", "gamma"}),
 )
-SECTIONS = ("name", "plugins", "fixed", "grid", "exclude", "set", "order", "metrics", "resources", "report")
+SECTIONS = ("name", "plugins", "fixed", "grid", "exclude", "set", "order", "metrics", "resources", "tune", "report")
 ORDERS = ("depth", "breadth")
 ZIP = "zip"
 # Keys of the sections outside a trial's identity: its resources, with the section of single networks last, and its
@@ -35,6 +36,7 @@ RESOURCES = ("gpu", "cpu", "gpus_per_trial", "processes", "engine", "determinist
 REPORT = ("tables", "figures", "selection")
 # Where every key of a grid file belongs.
 ELSEWHERE = {
+    **dict.fromkeys(TUNE, "under `tune`"),
     **dict.fromkeys(TrainConfig.model_fields, "under `fixed`, or under `grid` with a list of values"),
     **dict.fromkeys(RESOURCES, "under `resources`"),
     **dict.fromkeys(REPORT, "under `report`"),
@@ -45,6 +47,7 @@ ELSEWHERE = {
 SET_ELSEWHERE = (
     *("name", "order", "metrics"),
     *(f"resources.{key}" for key in RESOURCES),
+    *(f"tune.{key}" for key in TUNE),
     *(f"report.{key}" for key in REPORT),
 )
 SET_AS = {name.rpartition(".")[2]: f"here as {name}" for name in SET_ELSEWHERE if "." in name}

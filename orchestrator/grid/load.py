@@ -12,18 +12,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from orchestrator.grid.document import Node, compose, read_text
+from orchestrator.grid.draws import first_draws
 from orchestrator.grid.expansion import expand
 from orchestrator.grid.fields import ELSEWHERE, ORDERS, RESOURCES, SECTIONS, SET_AS, SET_ELSEWHERE
 from orchestrator.grid.names import trial_names
 from orchestrator.grid.problems import GridError, Problem
 from orchestrator.grid.reader import Reader
 from orchestrator.grid.report import read_report
+from orchestrator.grid.search import Tuning
 from orchestrator.grid.settings import Span, with_settings
 from orchestrator.grid.trial import Grid, Resources, Trial
+from orchestrator.grid.tuned import with_draws
+from orchestrator.grid.tuning import read_tuning
 from orchestrator.tables.schema import COLUMNS, SPECIAL
 from trainer.builtin_metrics import ALWAYS
-from trainer.config import TrainConfig
+from trainer.config import TrainConfig, config_problems
 from trainer.parts import METRICS, NETWORKS, PartError
 from trainer.plugins import Plugin, load_plugins
 from trainer.problems import shown, unknown
@@ -80,15 +86,31 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
     name = _name(reader, root, sections.get("name"))
     order = _order(reader, sections.get("order"))
     metrics = _metrics(reader, sections.get("metrics"))
-    report = read_report(reader, sections.get("report"), configs.values(), axes)
+    names = trial_names(configs, axes)
+    report = read_report(reader, sections.get("report"), configs.values(), axes, tuned="tune" in sections)
+    if (tune := sections.get("tune")) and isinstance(sections.get("seeds", tune).value, dict) and "seeds" in sections:
+        what = "winners are trained on the seeds of the file, and none may come by a rule (`seeds`); leave one out"
+        reader.note(tune.place, "tune", what)
+    tuning = read_tuning(reader, tune, configs, names, metrics, report["selection"])
     shared, per_network = _resources(reader, sections.get("resources"), configs)
     if reader.problems:
         raise GridError(reader.problems)
     trials = [
         Trial(key, trial_name, config, _largest(config, shared, per_network) if per_network else shared)
-        for (key, config), trial_name in zip(configs.items(), trial_names(configs, axes), strict=True)
+        for (key, config), trial_name in zip(configs.items(), names, strict=True)
     ]
-    return Grid(name, source, text, trials, report, order, settings, tuple(plugins), metrics)
+    grid = Grid(name, source, text, trials, report, order, settings, tuple(plugins), metrics, tuning)
+    return _with_draws(grid, tuning, sections["tune"]) if tuning is not None else grid
+
+
+def _with_draws(grid: Grid, tuning: Tuning, node: Node) -> Grid:
+    """Return a grid with the draws of its rows that need no results: all of a random search, else the defaults."""
+    try:
+        return with_draws(grid, {row.name: list(first_draws(tuning, row)) for row in tuning.rows})
+    except ValidationError as error:
+        message = "; ".join(f"{'.'.join(path)}: {message}" for path, message in config_problems(error))
+        what = f"values that stand in `spaces` do not go together: {message}"
+        raise GridError([Problem(str(grid.source), *node.place, "tune.spaces", what)]) from None
 
 
 def _metrics(reader: Reader, node: Node | None) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from orchestrator.grid.document import Node, compose, read_text
 from orchestrator.grid.fields import ELSEWHERE, REPORT
 from orchestrator.grid.problems import GridError, Place, Problem, joined
 from orchestrator.grid.reader import Reader
+from orchestrator.records import BY_TEST, DEFAULT, TUNED, TUNING
 from orchestrator.tables.placement import table_problems
 from orchestrator.tables.schema import RESERVED, TableSpec, parse_table
 from orchestrator.text import counted
@@ -27,14 +28,17 @@ _MEAN_LAST = re.compile(r"mean_last_[1-9][0-9]{0,5}")
 
 
 def read_report(
-    reader: Reader, node: Node | None, configs: Iterable[TrainConfig], axes: Collection[str]
+    reader: Reader, node: Node | None, configs: Iterable[TrainConfig], axes: Collection[str], *, tuned: bool = False
 ) -> dict[str, Any]:
     """Return the report section as it is stored: declared tables in full, so that the database needs no file.
+
+    The rows of a `tuned` grid are there twice, as they are and tuned, and no epoch of theirs is chosen by test images.
 
     Problems are noted in the reader, those of a table in a file of its own with that file's lines.
     """
     entries = reader.mapping(node, "report", REPORT, elsewhere=ELSEWHERE)
     report: dict[str, Any] = {"tables": [], "figures": [], "selection": "best_test", "axes": list(axes)}
+    report |= {"selection": "best_val"} if tuned else {}
     tables: list[tuple[Table, Reader, str]] = []
     for place, item in enumerate(reader.items(entries.get("tables"), "report.tables")):
         key = joined("report.tables", str(place))
@@ -60,6 +64,8 @@ def read_report(
         if report["selection"] not in SELECTIONS and not _MEAN_LAST.fullmatch(str(selection.value)):
             what = unknown("selection", selection.plain(), [*SELECTIONS, "mean_last_K"], "; K is a number of epochs")
             reader.note(selection.place, "report.selection", what)
+        if tuned and report["selection"] == "best_test":
+            reader.note(selection.place, "report.selection", f"best_test {BY_TEST}; write best_val, or last")
         without = sum(config.validation == 0 for config in configs)
         if report["selection"] == "best_val" and without:
             what = f"chooses the epoch by validation images, and {counted(without, 'trial')} "
@@ -67,7 +73,7 @@ def read_report(
             reader.note(
                 selection.place, "report.selection", f"best_val {what}; add validation: 5000, or so, to `fixed`"
             )
-    _check_tables(reader, tables, configs)
+    _check_tables(reader, tables, configs, tuned)
     return report
 
 
@@ -95,9 +101,11 @@ class Table:
                 break
         return position
 
-    def parse(self, reader: Reader, key: str, metrics: Iterable[str] = ()) -> TableSpec | None:
-        """Return the table, its problems noted in the reader."""
-        spec, wrong = parse_table(self.plain(), TrainConfig.model_fields, metrics)
+    def parse(
+        self, reader: Reader, key: str, metrics: Iterable[str] = (), fields: Iterable[str] = (TUNING,)
+    ) -> TableSpec | None:
+        """Return the table, its problems noted in the reader; `fields` are those beside the configuration's."""
+        spec, wrong = parse_table(self.plain(), [*TrainConfig.model_fields, *fields], metrics)
         for path, what in wrong:
             reader.note(self.place(path), joined(key, *path), what)
         return spec
@@ -151,17 +159,21 @@ def _listed(
         report[section].append(item.value)
 
 
-def _check_tables(reader: Reader, tables: Sequence[tuple[Table, Reader, str]], configs: Iterable[TrainConfig]) -> None:
+def _check_tables(
+    reader: Reader, tables: Sequence[tuple[Table, Reader, str]], configs: Iterable[TrainConfig], tuned: bool
+) -> None:
     """Check every declared table on its own and against the cells of the grid."""
     if not tables:
         return
     valid = not reader.problems
     whole = [config.model_dump(mode="json") for config in configs] if valid else []
+    if tuned:
+        whole = [config | {TUNING: value} for config in whole for value in (DEFAULT, TUNED)]
     cells = {repr(values | {"seed": None}): _without_seed(values) for values in whole}
     own = [name for name in METRICS if name not in ALWAYS]
     taken: dict[str, Place] = {}
     for table, notes, key in tables:
-        spec = table.parse(notes, key, own)
+        spec = table.parse(notes, key, own, [TUNING] if tuned else [])
         if spec is not None:
             if spec.name in RESERVED or spec.name in _shipped():
                 what = f"{spec.name} is the name of a file that every report may have; choose another"

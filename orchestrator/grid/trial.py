@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from orchestrator.grid.search import Tuning
 from trainer.config import TrainConfig
 from trainer.plugins import Plugin
 
@@ -29,12 +30,16 @@ class Resources:
 
 @dataclass(frozen=True)
 class Trial:
-    """A configuration with a seed. `name` is readable, unique in its grid and safe as a path."""
+    """A configuration with a seed. `name` is readable, unique in its grid and safe as a path.
+
+    `role` is what it is for: a `row` of the grid, a `draw` of its tuning, or a row as `tuned`.
+    """
 
     key: str
     name: str
     config: TrainConfig
     resources: Resources
+    role: Literal["row", "draw", "tuned"] = "row"
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Grid:
 
     `order` is that of training: `depth` as in the file, or `breadth`. `settings` are those of `--set`; `text` has them.
     `plugins` are the files and modules of its own parts; `metrics` names those that are measured beside the usual ones,
-    which is no part of a trial's key.
+    which is no part of a trial's key. `tuning` is its section `tune`, whose draws are trials of the grid.
     """
 
     name: str
@@ -55,3 +60,4 @@ class Grid:
     settings: Mapping[str, Any] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
     metrics: tuple[str, ...] = ()
+    tuning: Tuning | None = None

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import SOME_FAILED, TRY_AGAIN
-from orchestrator.failures import INFRASTRUCTURE, OUT_OF_MEMORY, Failure, infrastructure_failure, process_ended
+from orchestrator.failures import (
+    DIVERGED,
+    INFRASTRUCTURE,
+    OUT_OF_MEMORY,
+    Failure,
+    infrastructure_failure,
+    process_ended,
+)
 from orchestrator.provenance import parts_of
 from orchestrator.scheduler.journal import Journal
 from orchestrator.scheduler.observer import Observer
@@ -227,6 +234,9 @@ class Recorder:
         self._end(key, "failed", failure, "pending" if machine_fault else "failed")
         self.summary.failed[trial.name] = failure
         self.observer.failed(trial.name, failure)
+        if trial.role == "draw" and failure.error_class == DIVERGED:
+            # A learning rate that is too high is an outcome of a search, and says nothing of the other trials.
+            return
         last, times = self.repeated
         self.repeated = (failure.fingerprint, times + 1 if last == failure.fingerprint else 1)
         if self.repeated[1] >= self.same_failure_limit:

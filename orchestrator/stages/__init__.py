@@ -2,5 +2,6 @@
 
 from orchestrator.stages.decision import Decision
 from orchestrator.stages.rules import decide
+from orchestrator.stages.tuning import counted_as_draws
 
-__all__ = ["Decision", "decide"]
+__all__ = ["Decision", "counted_as_draws", "decide"]

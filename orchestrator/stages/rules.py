@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from orchestrator.stages.decision import Decision
+from orchestrator.stages.tuning import tune
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Rule = Callable[["Grid", "Database | None"], Decision]
 
 # Every rule gets the grid that the one before it returned, and does nothing where the grid does not ask for it.
-RULES: tuple[Rule, ...] = ()
+RULES: tuple[Rule, ...] = (tune,)
 
 
 def decide(grid: Grid, database: Database | None) -> Decision:

@@ -48,7 +48,9 @@ class Notes:
 
 
 QUIET = {"seconds": 1.0, "samples": 2, "foreign_pids": [], "throttled": [], "unknown": None}
-TRIALS = {key: SimpleNamespace(key=key, name=f"net/{key}", config=SimpleNamespace(epochs=1)) for key in "abcdef"}
+TRIALS = {
+    key: SimpleNamespace(key=key, name=f"net/{key}", role="row", config=SimpleNamespace(epochs=1)) for key in "abcdef"
+}
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def test_gpus_without_uuids_are_still_different_ones(recorder, notes):
 
 @pytest.mark.parametrize("epochs", [0, 2])
 def test_a_trial_that_lacks_epochs_is_never_done(recorder, notes, epochs):
-    recorder.trials = {"a": SimpleNamespace(key="a", name="net/a", config=SimpleNamespace(epochs=3))}
+    recorder.trials = {"a": SimpleNamespace(key="a", name="net/a", role="row", config=SimpleNamespace(epochs=3))}
     if epochs:
         recorder.started("a", started())
     for number in range(epochs):
@@ -192,6 +194,22 @@ def test_the_same_cause_again_and_again_opens_the_circuit(recorder):
     recorder.failing("c", Failure("code", "ValueError: x", "1" * 16))
     with pytest.raises(CircuitOpen, match="3 trials in a row"):
         recorder.failed("c", "", alone=False)
+
+
+def test_draws_of_a_search_may_diverge_one_after_the_other(recorder):
+    draws = {key: SimpleNamespace(**{**vars(TRIALS[key]), "role": "draw"}) for key in "abcde"}
+    recorder.trials = {**TRIALS, **draws}
+    for key in "abcde":
+        recorder.started(key, started())
+        recorder.failing(key, Failure("diverged", "the loss is not finite", "1" * 16))
+        recorder.failed(key, "", alone=False)
+    assert len(recorder.summary.failed) == 5
+    # A fault of the code is the same for every trial.
+    with pytest.raises(CircuitOpen):
+        for key in "abc":
+            recorder.started(key, started())
+            recorder.failing(key, Failure("code", "ValueError: x", "2" * 16))
+            recorder.failed(key, "", alone=False)
 
 
 def test_a_success_in_between_closes_the_circuit(recorder):

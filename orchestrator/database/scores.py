@@ -1,0 +1,62 @@
+"""Read how good trials are on the validation images: what a tuning decides by."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from sqlalchemy import Connection, and_, select, text
+
+from orchestrator.database.grids import chunks
+from orchestrator.database.models import ACCEPTED, Epoch, Evaluation, MetricValue, Trial
+
+# Columns of evaluations by the name of their metric; the others have the metric's own name.
+_ERRORS = {"top1": "top1_error", "top5": "top5_error"}
+
+
+def validation_scores(connection: Connection, wanted: Sequence[str], metric: str, selection: str) -> dict[str, float]:
+    """Return the metric of trials that are done, by key, on the validation split at the epochs that a rule selects.
+
+    It is that of the first network's main classifier; `selection` is best_val (the first epoch with the lowest top-1
+    error), last, or mean_last_K. A trial without such a value, or with one that is no finite number, is left out.
+    """
+    column = _ERRORS.get(metric, metric)
+    own = column not in Evaluation.__table__.columns
+    value: Any = MetricValue.value if own else getattr(Evaluation, column)
+    query = (
+        select(Trial.key, Evaluation.top1_error, value)
+        .join(Epoch, Epoch.trial_id == Trial.id)
+        .join(Evaluation, Evaluation.epoch_id == Epoch.id)
+        .where(
+            Trial.state == "done",
+            text(f"epochs.{ACCEPTED}"),
+            Evaluation.network == 0,
+            Evaluation.classifier == "main",
+            Evaluation.split == "validation",
+        )
+        .order_by(Trial.id, Epoch.epoch)
+    )
+    if own:
+        measured = and_(MetricValue.evaluation_id == Evaluation.id, MetricValue.metric == metric)
+        query = query.outerjoin(MetricValue, measured)
+    rows: dict[str, list[tuple[float, float | None]]] = {}
+    for part in chunks(wanted):
+        for key, top1, measured_value in connection.execute(query.where(Trial.key.in_(part))):
+            rows.setdefault(key, []).append((top1, measured_value))
+    scores = {key: _selected(epochs, selection) for key, epochs in rows.items()}
+    return {key: score for key, score in scores.items() if score is not None and math.isfinite(score)}
+
+
+def _selected(epochs: Sequence[tuple[float, float | None]], selection: str) -> float | None:
+    """Return the value at the selected ones of a trial's epochs (top-1 error and value); None where one is missing."""
+    if selection == "best_val":
+        picked = [min(epochs, key=lambda epoch: epoch[0])]
+    else:
+        averaged = re.fullmatch(r"mean_last_([0-9]+)", selection)
+        count = int(averaged[1]) if averaged else 1
+        picked = list(epochs[-count:]) if len(epochs) >= count else []
+    values = [value for _, value in picked if value is not None]
+    return fmean(values) if values and len(values) == len(picked) else None

@@ -1,0 +1,187 @@
+"""A tuned grid trains its draws, chooses each row's winner on validation images, and trains the winners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import load_grid, open_database, run_grid
+from orchestrator.database import Database
+from orchestrator.grid.tuned import draws_of
+from orchestrator.run import Outcome, plan_of
+from orchestrator.scheduler import Interrupted, Observer
+from orchestrator.stages import decide
+from tests.orchestrator.tuning_runs import Training, error_of, grid_file, stand_in
+
+ROWS = ("resnet18/baseline", "resnet18/pskd")
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
+    """A formula in the place of training, in a new folder."""
+    monkeypatch.chdir(tmp_path)
+    return stand_in(monkeypatch)
+
+
+def kept(database: Database, grid: str = "tuned") -> dict[str, Any]:
+    """What the database says of the search's rows."""
+    (row,) = [row for row in database.grids() if row.name == grid]
+    rows: dict[str, Any] = row.report["tune"]["rows"]
+    return rows
+
+
+def test_the_winners_are_trained_on_the_grid_s_seeds_once_the_draws_are_over(
+    training: Training, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+    path = grid_file(tmp_path)
+    outcome = run_grid(
+        path, "r.db", observer=Observer(planned=lambda plan: heard.append(plan.summary()), note=heard.append)
+    )
+    assert outcome == Outcome(failed=0, elsewhere=0, left=0)
+    grid = load_grid(path)
+    best = {
+        row: min(range(4), key=lambda number, draws=draws: error_of(draws[number].config))
+        for row, draws in draws_of(grid).items()
+    }
+    assert all(best.values())
+    first, second = training.batches
+    assert first == [f"{row}/seed{seed}" for row in ROWS for seed in (0, 1)] + [
+        f"{row}/draw{number}" for number in range(4) for row in ROWS
+    ]
+    assert second == [f"{row}/tuned/seed{seed}" for row in ROWS for seed in (0, 1)]
+    with open_database("r.db", readonly=True) as database:
+        assert {row: facts["winner"] for row, facts in kept(database).items()} == best
+        by_name = {row.trial_name: row for row in database.progress("tuned")}
+        for row, number in best.items():
+            draw, winner = by_name[f"{row}/draw{number}"].config, by_name[f"{row}/tuned/seed1"].config
+            assert (winner["seed"], draw["seed"]) == (1, 100)
+            assert [winner[name] for name in ("learning_rate", "methods")] == [
+                draw[name] for name in ("learning_rate", "methods")
+            ]
+    wins = [line for line in heard if "wins with top1" in line]
+    assert len(wins) == 2 and f"draw {best[ROWS[0]]} of {ROWS[0]}" in wins[0] and "learning_rate " in wins[0]
+    # A second run has nothing to do, says nothing anew, and leaves the grid as it is.
+    del training.batches[:], heard[:]
+    run_grid(path, "r.db", observer=Observer(note=heard.append))
+    assert training.batches == [] and heard == []
+
+
+def test_a_plan_shows_the_whole_cost_first(training: Training, tmp_path: Path) -> None:
+    grid = load_grid(grid_file(tmp_path))
+    decision = decide(grid, None)
+    assert len(plan_of(decision.grid, None).pending) == 4 + 8 and decision.may_come == 4
+    assert decision.outlook == (
+        "tuning: 4 draws of 2 rows by random search, 8 trials",
+        "tuning: then up to 4 trials more, the rows as their best draws have them, on the grid's seeds",
+    )
+    training.stop = lambda trial: trial.role == "draw"
+    with pytest.raises(Interrupted):
+        run_grid(grid, "r.db")
+    with open_database("r.db", readonly=True) as database:
+        decision = decide(grid, database)
+        # An epoch of these trials is known by now: 2.6 seconds.
+        hours = [f"about {trials * 2 * 2.6 / 3600:.3g} device-hours" for trials in (8, 4)]
+        assert all(cost in line for cost, line in zip(hours, decision.outlook, strict=True))
+
+
+def test_a_run_that_is_killed_goes_on_with_the_same_draws_and_loses_none(training: Training, tmp_path: Path) -> None:
+    path = grid_file(tmp_path)
+    training.stop = lambda trial: trial.name == "resnet18/pskd/draw2"
+    with pytest.raises(Interrupted):
+        run_grid(path, "r.db")
+    done = training.trained
+    training.stop = lambda trial: False
+    run_grid(path, "r.db")
+    assert sorted(training.trained) == sorted(set(training.trained)) and training.trained[: len(done)] == done
+    run_grid(grid_file(tmp_path, "whole.yaml", name="whole"), "whole.db")
+    with open_database("r.db", readonly=True) as database, open_database("whole.db", readonly=True) as whole:
+        assert kept(database) == kept(whole, "whole")
+        assert database.grid_keys("tuned") == whole.grid_keys("whole")
+
+
+def test_failed_draws_count_and_a_row_stops_only_if_all_of_its_draws_fail(training: Training, tmp_path: Path) -> None:
+    heard: list[str] = []
+    training.fails = lambda trial: trial.name in ("resnet18/baseline/draw1", "resnet18/pskd/draw0")
+    path = grid_file(tmp_path)
+    assert run_grid(path, "r.db", observer=Observer(note=heard.append)) == Outcome(failed=0, elsewhere=0, left=0)
+    with open_database("r.db", readonly=True) as database:
+        assert [(facts["draws"], facts["failed"]) for facts in kept(database).values()] == [(4, 1), (4, 1)]
+    assert any("no value as it is, 1 failed" in line for line in heard)
+    training.fails = lambda trial: trial.role == "draw" and "pskd" in trial.name
+    del heard[:]
+    outcome = run_grid(path, "other.db", observer=Observer(note=heard.append))
+    assert outcome.failed == 4
+    assert any("all 4 draws of resnet18/pskd failed" in line for line in heard)
+    assert not any(name.startswith("resnet18/pskd/tuned") for name in training.batches[-1])
+    # Tried again, they decide.
+    training.fails = lambda trial: False
+    assert run_grid(path, "other.db", retry_failed=True).failed == 0
+    assert "resnet18/pskd/tuned/seed0" in training.batches[-1]
+
+
+def test_more_draws_keep_the_old_ones_and_may_change_the_winner(training: Training, tmp_path: Path) -> None:
+    heard: list[str] = []
+    run_grid(grid_file(tmp_path, tune={"draws": 2}), "r.db")
+    before = training.trained
+    run_grid(grid_file(tmp_path, tune={"draws": 9}), "r.db", observer=Observer(note=heard.append))
+    new = training.trained[len(before) :]
+    assert not {name for name in new if "/tuned/" not in name} & set(before)
+    with open_database("r.db", readonly=True) as database:
+        winners = {row: facts["winner"] for row, facts in kept(database).items()}
+        assert all(number > 1 for number in winners.values())
+        # The grid has the trials of the winner alone: those of the earlier one stay in the database, out of the grid.
+        assert sum("/tuned/" in name for _, name in database.grid_keys("tuned")) == 4
+    assert len([line for line in heard if "wins with" in line]) == 2
+
+
+def test_a_row_that_comes_later_is_tuned_alike_and_leaves_the_others_alone(training: Training, tmp_path: Path) -> None:
+    run_grid(grid_file(tmp_path), "r.db")
+    with open_database("r.db", readonly=True) as database:
+        before = kept(database)
+    del training.batches[:]
+    path = grid_file(tmp_path, grid={"methods": ["baseline", "pskd", "dmfl"], "seed": [0, 1]})
+    run_grid(path, "r.db")
+    assert {name.split("/")[1] for name in training.trained} == {"dmfl"}
+    with open_database("r.db", readonly=True) as database:
+        after = kept(database)
+        assert {row: after[row] for row in before} == before and after["resnet18/dmfl"]["draws"] == 4
+
+
+def test_a_search_that_is_trained_anew_decides_anew(training: Training, tmp_path: Path) -> None:
+    path = grid_file(tmp_path)
+    run_grid(path, "r.db")
+    with open_database("r.db") as database:
+        draws = [key for key, name in database.grid_keys("tuned") if "/pskd/draw" in name]
+        database.retrain(draws)
+        decision = decide(load_grid(path), database)
+        # Until the draws are over again, the row has no winner; the other one keeps its own.
+        assert [trial.name for trial in decision.grid.trials if trial.role == "tuned"] == [
+            f"resnet18/baseline/tuned/seed{seed}" for seed in (0, 1)
+        ]
+    del training.batches[:]
+    run_grid(path, "r.db")
+    assert sorted(training.trained) == [f"resnet18/pskd/draw{number}" for number in range(4)]
+    with open_database("r.db", readonly=True) as database:
+        assert sum("/tuned/" in name for _, name in database.grid_keys("tuned")) == 4
+
+
+def test_forgetting_a_tuned_grid_takes_its_draws_along(training: Training, tmp_path: Path) -> None:
+    run_grid(grid_file(tmp_path), "r.db")
+    with open_database("r.db") as database:
+        assert database.extent("tuned").trials == 4 + 8 + 4
+        assert len(database.forget("tuned", trials=True)) == 16
+        assert database.grids() == []
+
+
+def test_times_are_measured_of_rows_and_winners_and_not_of_draws(training: Training, tmp_path: Path) -> None:
+    from orchestrator.run import _one_seed_each
+
+    run_grid(grid_file(tmp_path), "r.db")
+    with open_database("r.db", readonly=True) as database:
+        grid = decide(load_grid(grid_file(tmp_path)), database).grid
+    assert sorted(trial.name.removesuffix("/seed0") for trial in _one_seed_each(grid)) == sorted(
+        [*ROWS, *(f"{row}/tuned" for row in ROWS)]
+    )
