@@ -12,9 +12,18 @@ if TYPE_CHECKING:
     from reports.checks.verification import verify
     from reports.exporting import export
     from reports.notebook import open_results
-    from reports.report import earlier_files, write_report
+    from reports.report import earlier_files, write_report, write_template
 
-__all__ = ["ReportError", "earlier_files", "explain", "export", "open_results", "verify", "write_report"]
+__all__ = [
+    "ReportError",
+    "earlier_files",
+    "explain",
+    "export",
+    "open_results",
+    "verify",
+    "write_report",
+    "write_template",
+]
 
 _HOMES = {
     "write_report": "report",
@@ -23,6 +32,7 @@ _HOMES = {
     "open_results": "notebook",
     "explain": "checks.tracing",
     "verify": "checks.verification",
+    "write_template": "report",
 }
 
 

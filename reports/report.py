@@ -10,14 +10,15 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from orchestrator.database import queries
-from orchestrator.tables.schema import TableSpec
+from orchestrator.tables.schema import SOURCES, TableSpec
 from reports.columns import Column
 from reports.errors import ReportError, unknown
 from reports.layouts.declared import build_declared
 from reports.layouts.interactions import interactions, losses, moments
 from reports.layouts.shipped import SHIPPED, Asked, asked, own_table, shipped, shipped_yaml
 from reports.paper.contradictions import contradiction_table, contradictions
-from reports.paper.published import compare, ledger
+from reports.paper.published import compare, ledger, references
+from reports.paper.template import template
 from reports.render import plain
 from reports.render.latex import latex
 from reports.render.numbers import numbers
@@ -89,6 +90,32 @@ def write_report(
         raise ReportError(f"cannot write to {out}: {error.strerror or error}; choose another folder") from error
 
 
+def write_template(
+    database: Database,
+    name: str,
+    path: Path,
+    *,
+    grids: Sequence[str] | None = None,
+    tables: Sequence[Mapping[str, Any]] = (),
+) -> int:
+    """Write the template of a file of published values for a table, run or not; return its number of cells.
+
+    Raises ReportError for a table that the report has not, and for a file that is there or cannot be written.
+    """
+    table = gather(database, grids=grids, tables=tables, also=[name]).table(name)
+    if not (table.declaration and table.rows) or table.declaration.get("rows") in SOURCES:
+        raise ReportError(f"table {name} has no cells to compare; declare a table with rows and columns")
+    text = template(table, path.name)
+    try:
+        with open(path, "x", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ReportError(f"{path} is there already, and is not overwritten; give another name with --out") from None
+    except OSError as error:
+        raise ReportError(f"cannot write {path}: {error.strerror or error}") from error
+    return text.partition("\nrow,column")[2].count("\n") - 1
+
+
 def earlier_files(out: Path, written: Iterable[Path]) -> list[Path]:
     """Return the files in a report's folder that earlier reports wrote, but not the last one, which wrote `written`.
 
@@ -143,7 +170,8 @@ def gather(
         results = loaded[rules[name]] if name in rules else first
         if one.table is not None:
             made = build(results, one.table, one.grids, terms)
-            built += [replace(table, declaration=one.written) for table in made]
+            published = references(one.table)
+            built += [replace(table, declaration=one.written, reference=published) for table in made]
         else:
             built += [table for grid in results.grids if grid.name in one.grids for table in own(results, grid)]
     shown = {key for table in built for key in _trials(table)}

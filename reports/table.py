@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.identity import Mixed, mixed
 from orchestrator.records import Origin
 from reports.columns import Column
 from reports.results import Selection
+
+if TYPE_CHECKING:
+    from reports.paper.published import Printed
 
 
 class Sample(NamedTuple):
@@ -38,7 +41,7 @@ class Entry:
 
     `state` is done, partial (some seeds), missing, running, failed, diverged or text. `spread` is what stands
     after the plus-minus sign, by the table's caption. A starred time shared its device. `absent` holds the trials
-    without a value: key, name and state.
+    without a value: key, name and state; `config` is the configuration of one cell, where it is of one.
     """
 
     state: str = "missing"
@@ -54,6 +57,7 @@ class Entry:
     absent: tuple[tuple[str, str, str], ...] = ()
     quantity: str = ""
     text: str = ""
+    config: Mapping[str, object] | None = field(default=None, compare=False, repr=False)
 
     @property
     def mixed(self) -> str:
@@ -98,7 +102,8 @@ class Table:
 
     `layout` is the name a grid asks for; `fixed` holds the configuration fields that all its trials share, `stub`
     the headings of the label columns, `group_head` that of the groups. `details` are the rules that a short caption
-    leaves out, for the notes below; `declaration` is what the table was made from, as YAML has it.
+    leaves out, for the notes below; `declaration` is what the table was made from, as YAML has it; `reference` are the
+    published values that it is compared with.
     """
 
     name: str
@@ -114,6 +119,7 @@ class Table:
     group_head: str = "Network"
     details: str = ""
     declaration: Mapping[str, object] | None = None
+    reference: tuple[Printed, ...] = ()
 
     @property
     def label_heads(self) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ def report(
             "vs_paper": vs_paper,
         }
         with opened(db, numbers=True) as database:
-            written = write_report(database, out, **options, tables=_declared(table, database))
+            written = write_report(database, out, **options, tables=declared_tables(table, database))
             typer.echo(f"wrote {counted(len(written), 'file')} to {out}/")
             for file in written:
                 typer.echo(f"  {file}")
@@ -158,7 +158,7 @@ def explain(
         from reports import explain as explain_cell
 
         with opened(db, numbers=True) as database:
-            tables = _declared(table, database)
+            tables = declared_tables(table, database)
             typer.echo(explain_cell(database, cell, grids=grid, selection=selection, tables=tables))
 
 
@@ -185,7 +185,7 @@ def verify(
         from reports import verify as verify_paper
 
         with opened(db, numbers=True) as database:
-            tables = _declared(table, database)
+            tables = declared_tables(table, database)
             outcome = verify_paper(database, paper, tables=tables)
             for line in (*outcome.problems, *outcome.notes):
                 typer.echo(str(line), err=True)
@@ -220,7 +220,7 @@ def export(
                 typer.echo(str(file))
 
 
-def _declared(files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
+def declared_tables(files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
     """Return the tables in files of their own; raises GridError with all the problems of all of them."""
     if not files:
         return []

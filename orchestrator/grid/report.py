@@ -13,6 +13,7 @@ from orchestrator.grid.problems import GridError, Place, Problem, joined
 from orchestrator.grid.reader import Reader
 from orchestrator.records import BY_TEST, DEFAULT, TUNED, TUNING
 from orchestrator.tables.placement import table_problems
+from orchestrator.tables.references import LineProblem, misplaced, with_values
 from orchestrator.tables.schema import RESERVED, TableSpec, parse_table
 from orchestrator.text import counted
 from trainer.builtin_metrics import ALWAYS
@@ -43,8 +44,9 @@ def read_report(
     for place, item in enumerate(reader.items(entries.get("tables"), "report.tables")):
         key = joined("report.tables", str(place))
         if isinstance(item.value, dict):
-            report["tables"].append(item.plain())
-            tables.append((Table(item, ""), reader, key))
+            inline = Table(item, "", Path(reader.file).parent)
+            report["tables"].append(inline.plain())
+            tables.append((inline, reader, key))
         elif isinstance(item.value, str) and item.value.endswith((".yaml", ".yml")):
             path = Path(reader.file).parent / item.value
             inner = Reader(str(path))
@@ -78,15 +80,17 @@ def read_report(
 
 
 class Table:
-    """A table as a file has it: its node, and the name that it has where it says none."""
+    """A table as a file in a folder has it: its node, and the name that it has where it says none."""
 
-    def __init__(self, node: Node, name: str) -> None:
-        self.node, self.name = node, name
+    def __init__(self, node: Node, name: str, folder: Path) -> None:
+        self.node = node
+        written = node.plain()
+        named = {"name": name, **written} if name else dict(written)
+        self._whole, self.unread = with_values(named, folder, TrainConfig.model_fields)
 
     def plain(self) -> dict[str, Any]:
-        """Return the table in JSON's types, with its name."""
-        written = self.node.plain()
-        return {"name": self.name, **written} if self.name else dict(written)
+        """Return the table in JSON's types, with its name and the published values of its references."""
+        return self._whole
 
     def place(self, path: Sequence[str]) -> Place:
         """Return the position of the innermost part on a path that is there."""
@@ -105,10 +109,16 @@ class Table:
         self, reader: Reader, key: str, metrics: Iterable[str] = (), fields: Iterable[str] = (TUNING,)
     ) -> TableSpec | None:
         """Return the table, its problems noted in the reader; `fields` are those beside the configuration's."""
+        note_lines(reader, self.unread)
         spec, wrong = parse_table(self.plain(), [*TrainConfig.model_fields, *fields], metrics)
         for path, what in wrong:
             reader.note(self.place(path), joined(key, *path), what)
         return spec
+
+
+def note_lines(reader: Reader, lines: Iterable[LineProblem]) -> None:
+    """Note the problems of files of published values, which are not the reader's own file."""
+    reader.problems += [Problem(line.file, line.line or None, None, line.column, line.message) for line in lines]
 
 
 def read_table(path: Path) -> Table:
@@ -122,7 +132,7 @@ def read_table(path: Path) -> Table:
         problems = [*problems, Problem(str(path), *root.place, "", what)]
     if problems:
         raise GridError(problems)
-    return Table(root, path.stem)
+    return Table(root, path.stem, path.parent)
 
 
 def load_tables(paths: Iterable[str | Path], metrics: Iterable[str] = ()) -> list[dict[str, Any]]:
@@ -183,6 +193,7 @@ def _check_tables(
             taken.setdefault(spec.name, table.place(["name"]))
             for path, what in table_problems(spec, whole if spec.places_seeds else list(cells.values())):
                 notes.note(table.place(path), joined(key, *path), what)
+            note_lines(notes, misplaced(spec, whole if spec.places_seeds else list(cells.values())))
         if notes is not reader:
             reader.problems += notes.problems
 

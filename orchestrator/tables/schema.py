@@ -16,6 +16,11 @@ SOURCES = ("grids", "interactions", "losses")
 COUNTS = ("trials", "done", "running", "pending", "failed", "diverged")
 COLUMNS = ("top1", "top5", "nll", "ece", "aurc", "auroc", "accuracy", "train_time", "epoch_time")
 SPECIAL = ("classifiers", "moments", *COUNTS)
+# Published values that ship, `reports/published/`.
+PUBLISHED = (
+    *("table1", "table2", "table3", "table4"),
+    *("pskd_cifar100", "pskd_imagenet", "pskd_ood", "dcm_cifar100"),
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,109}")
 _KEY = re.compile(r"[A-Za-z0-9_.,:=+()\[\]-]{1,120}")
 # Names of files that a report writes itself.
@@ -122,6 +127,45 @@ class BoldSpec(_Strict):
     within: Literal["column", "row"] = "column"
 
 
+class PublishedValue(_Strict):
+    """A published value. `row` and `column` are an address in the table, an asterisk in `row` stands for any text.
+
+    `printed_row`, `printed_column` and `printed` are as the source has them; `value` is in the table's units, None
+    where `printed` says it; `std` is over `runs`; `footnote` is the source's own; `doubt` says what speaks against the
+    value; `recipe` holds fields of the configuration behind it; `line` is that of the file.
+    """
+
+    row: str
+    column: str
+    printed: str
+    value: float | None = None
+    std: float | None = None
+    runs: int = 1
+    printed_row: str = ""
+    printed_column: str = ""
+    source: str = ""
+    recipe: Match = Field(default_factory=dict)
+    footnote: str = ""
+    doubt: str = ""
+    line: int = 0
+
+
+class ReferenceSpec(_Strict):
+    """Published values: a name that ships, or a file with its `values`; `source` and `recipe` hold for all of them."""
+
+    file: str
+    source: str = ""
+    recipe: Match = Field(default_factory=dict)
+    values: tuple[PublishedValue, ...] | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _known(cls, file: str) -> str:
+        if not file.endswith(".csv") and file not in PUBLISHED:
+            raise problem(unknown("reference", file, PUBLISHED, ", or a file such as published.csv"))
+        return file
+
+
 class TableSpec(_Strict):
     """A declared table, in its full form: every short form that a file may use has become this one."""
 
@@ -143,6 +187,7 @@ class TableSpec(_Strict):
     names: dict[str, str] = Field(default_factory=dict)
     show: Literal["mean_std", "mean_ci95", "median_iqr", "each"] = "mean_std"
     bold: BoldSpec = Field(default_factory=BoldSpec)
+    reference: tuple[ReferenceSpec, ...] = ()
     missing: Literal["dash", "drop", "error"] = "dash"
     notes: Literal["full", "short", "none"] = "short"
 
@@ -176,6 +221,8 @@ class TableSpec(_Strict):
         for place, column in enumerate(self.columns):
             if column.mean and not self.across:
                 raise problem("mean averages over `across`, which is not given", "columns", str(place), "mean")
+        if self.source and self.reference:
+            raise problem("is of no use: computed rows are not compared with published values", "reference")
         if self.stub and self.row_fields and len(self.stub) != len(self.row_fields):
             raise problem(f"has {len(self.stub)} headings for {len(self.row_fields)} fields", "stub")
         if self.across in self.row_fields or (self.groups and self.across in self.groups.fields):
@@ -240,10 +287,8 @@ def parse_table(
         what = "is not there yet: every pair is tested on its own, and the caption says so; leave it out"
         wrong.append((("bold", "correction"), what))
         whole["bold"] = {name: each for name, each in whole["bold"].items() if name != "correction"}
-    if "reference" in whole:
-        what = "is not there yet: only the shipped tables are compared with published values; leave it out"
-        wrong.append((("reference",), what))
-        del whole["reference"]
+    if whole.get("reference") is not None:
+        whole["reference"] = _reference(whole["reference"], fields, wrong)
     if isinstance(whole.get("stub"), str):
         whole["stub"] = [whole["stub"]]
     whole.pop("source", None)
@@ -290,6 +335,20 @@ def _columns(written: Any, metrics: list[str], wrong: Found) -> list[Any]:
         except TypeError:
             wrong.append((path, f"{shown(options)} are not the options of a column"))
     return columns or [{"metric": "top1"}]
+
+
+def _reference(written: Any, fields: Iterable[str] | None, wrong: Found) -> list[Any]:
+    """Return references in their full form; the fields of a recipe are those of a configuration, and `selection`."""
+    listed = written if isinstance(written, list) else [written]
+    whole = [{"file": one} if isinstance(one, str) else one for one in listed]
+    allowed = [*fields, "selection"] if fields is not None else []
+    for place, one in enumerate(whole):
+        path = ("reference", *([str(place)] if isinstance(written, list) else []))
+        recipe = one.get("recipe") if isinstance(one, dict) else None
+        for name in recipe if isinstance(recipe, dict) and allowed else ():
+            if name not in allowed:
+                wrong.append(((*path, "recipe", str(name)), unknown("field", name, allowed)))
+    return whole
 
 
 def _rows(whole: dict[str, Any], wrong: Found) -> None:

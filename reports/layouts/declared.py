@@ -316,7 +316,8 @@ class _Building:
             for cell in cells
             for trial in cell.trials
         )
-        return Cell(cells[0].config, tuple(dict.fromkeys(name for cell in cells for name in cell.grids)), trials)
+        config = {**cells[0].config, **dict.fromkeys(pooled, "several values")}
+        return Cell(config, tuple(dict.fromkeys(name for cell in cells for name in cell.grids)), trials)
 
     def _alone(self, line: Line, network: int) -> Cell | None:
         """Return the cell of one network of a pair trained alone, by the row's own choices."""

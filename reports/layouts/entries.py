@@ -71,7 +71,7 @@ def entry(cell: Cell | None, quantity: str, show: str = "mean_std") -> Entry:
     if not samples:
         state = next((name for name in ("running", "diverged", "failed") if states[name]), "missing")
         state = "diverged" if diverged and state == "missing" else state
-        return Entry(state, planned=planned, diverged=diverged, absent=absent, quantity=quantity)
+        return Entry(state, None, None, 0, planned, diverged, absent=absent, quantity=quantity, config=cell.config)
     values = [each.value for each in samples]
     value, spread = summary(values, show) if all(map(math.isfinite, values)) else (math.inf, None)
     return Entry(
@@ -85,6 +85,7 @@ def entry(cell: Cell | None, quantity: str, show: str = "mean_std") -> Entry:
         samples=samples,
         absent=absent,
         quantity=quantity,
+        config=cell.config,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.tables.addresses import slug
+from orchestrator.tables.references import with_values
 from orchestrator.tables.schema import ColumnSpec, GroupSpec, TableSpec, parse_table
 from reports.columns import own_columns
 from reports.errors import ReportError
@@ -59,9 +60,13 @@ def layout_name(name: int | str) -> str:
 
 def declared(written: Mapping[str, Any]) -> TableSpec:
     """Return a declared table as a database or a program has it; raises ReportError with all its problems."""
-    table, problems = parse_table(written, metrics=own_columns())
+    name = written.get("name", "without a name")
+    # Of a database's tables the values of references were read with the grid file.
+    whole, unread = with_values(written, Path())
+    if unread:
+        raise ReportError("\n".join(f"table {name}: {problem}" for problem in unread))
+    table, problems = parse_table(whole, metrics=own_columns())
     if table is None:
-        name = written.get("name", "without a name")
         raise ReportError("\n".join(f"table {name}: {'.'.join(path)}: {what}" for path, what in problems))
     return table
 

@@ -5,33 +5,28 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.statistics import ENOUGH_SEEDS, error_rate_noise, student_quantile
+from orchestrator.tables.fields import comparable
+from orchestrator.tables.references import fits, printed_number
+from orchestrator.tables.schema import PUBLISHED, PublishedValue, ReferenceSpec, TableSpec
 from reports import titles
 from reports.columns import Column
 from reports.layouts.entries import ERROR_RATES
-from reports.table import Entry, Row, Table, add_note
+from reports.table import Entry, Row, Table, add_note, entries_of
 from reports.text import MISSING, number, words
 
 FOLDER = Path(__file__).resolve().parents[1] / "published"
-# Which of our tables a file of printed values belongs to.
-SOURCES = {
-    "table1": "table1",
-    "table2": "table2",
-    "table3": "table3",
-    "table4": "table4",
-    "pskd_cifar100": "pskd",
-    "pskd_imagenet": "pskd",
-    "pskd_ood": "ood",
-    "dcm_cifar100": "dcm",
-}
 VERDICTS = ("match", "within noise", "differs", "not comparable")
+# The footnote of a time whose device was shared: it is starred, as ours are.
+SHARED = "shared GPU"
 _NORMAL = 1.96
 
 
@@ -39,7 +34,8 @@ class Printed(NamedTuple):
     """One printed value. `row` and `column` are the address in our table, `value` is in its units.
 
     `printed_row`, `printed_column` and `printed` are as the source has them; `std` is over `runs`; `footnote` is the
-    source's own; `doubt` says what speaks against the value.
+    source's own; `doubt` says what speaks against the value. `recipe` holds the configuration fields, as far as they
+    are known, behind it, and `cited` the source in words. `line` is that of a user's file, 0 of one that ships.
     """
 
     source: str
@@ -53,13 +49,21 @@ class Printed(NamedTuple):
     runs: int = 1
     footnote: str = ""
     doubt: str = ""
+    recipe: Mapping[str, Any] = {}
+    cited: str = ""
+    line: int = 0
 
     @property
     def step(self) -> float:
         """Return the unit of the last printed digit; a minute where a time has no seconds."""
-        if self.column == "train_time":
+        if _is_minutes(self.column):
             return 1.0 if "/" in self.printed else 60.0
-        return 10.0 ** -len(self.printed.split()[0].partition(".")[2])
+        decimals = re.match(r"[^\d]*\d*\.(\d+)", self.printed)
+        return 10.0 ** -len(decimals[1]) if decimals else 1.0
+
+
+def _is_minutes(column: str) -> bool:
+    return column.rpartition("/")[2] == "train_time"
 
 
 @cache
@@ -78,16 +82,54 @@ def ledger() -> tuple[Printed, ...]:
             int(line["runs"]),
             line["footnote"],
             line["doubt"],
+            settings()[source],
         )
-        for source in SOURCES
+        for source in PUBLISHED
         for line in _read(source)
+    )
+
+
+def references(table: TableSpec) -> tuple[Printed, ...]:
+    """Return the published values that a declared table names: those that ship, and those of users' files."""
+    listed: list[Printed] = []
+    for one in table.reference:
+        if one.values is None:
+            listed += [
+                each._replace(recipe={**each.recipe, **one.recipe}, cited=one.source)
+                for each in ledger()
+                if each.source == one.file
+            ]
+        listed += [_printed(one, value) for value in one.values or ()]
+    return tuple(listed)
+
+
+def _printed(one: ReferenceSpec, value: PublishedValue) -> Printed:
+    number = value.value
+    if number is None:
+        number = printed_number(value.printed) or 0.0
+        number *= 60 if _is_minutes(value.column) and "/" not in value.printed else 1
+    return Printed(
+        one.file,
+        value.row,
+        value.column,
+        value.printed_row,
+        value.printed_column,
+        value.printed,
+        number,
+        value.std,
+        value.runs,
+        value.footnote,
+        value.doubt,
+        {**one.recipe, **value.recipe},
+        value.source or one.source,
+        value.line,
     )
 
 
 @cache
 def settings() -> dict[str, dict[str, Any]]:
     """Return the configuration fields, as far as they are known, behind each source's values."""
-    fields: dict[str, dict[str, Any]] = {source: {} for source in SOURCES}
+    fields: dict[str, dict[str, Any]] = {source: {} for source in PUBLISHED}
     for line in _read("settings"):
         try:
             value = json.loads(line["value"])
@@ -108,37 +150,41 @@ def compare(table: Table) -> Table | None:
     `match`: ours prints the same. `within noise` and `differs`: by the spread over seeds, by the published spread,
     or for error rates by the binomial noise of the test images. `not comparable`: with the reason as a footnote.
     """
-    printed_by_place = {(each.row, each.column): each for each in ledger() if SOURCES[each.source] == table.layout}
-    if not printed_by_place:
+    if not table.reference:
         return None
     notes: list[tuple[str, str]] = []
-    rows, verdicts = [], Counter[str]()
-    for row in table.rows:
-        for column, entry in zip(table.columns, row.entries, strict=True):
-            place = _without_network(row.key) if table.layout == "ood" else row.key
-            printed = printed_by_place.get((place, column.key))
-            if printed is None:
-                continue
+    rows, verdicts, placed = [], Counter[str](), set[tuple[Any, ...]]()
+    cited = {each.cited for each in table.reference if each.cited}
+    for row, column, entry in entries_of(table):
+        fitting = [each for each in table.reference if each.column == column.key and fits(each.row, row.key)]
+        for place, printed in enumerate(fitting, 1):
+            placed.add(printed[:3])
             verdict, reason = judge(printed, entry, column, table, row.deviation)
             verdicts[verdict] += 1
+            said = [printed.footnote if printed.footnote != SHARED else ""]
+            said += [f"in doubt: {printed.doubt}" if printed.doubt not in reason else ""]
+            said += [printed.cited if len(cited) > 1 else ""]
+            marks = tuple(add_note(notes, text) for text in said if text)
             mark = (add_note(notes, reason),) if reason else ()
-            ours = words(entry, column, row).plain
             rounded = (add_note(notes, entry.mixed),) if entry.mixed else ()
             gap = None if entry.value is None else entry.value - printed.value
             difference = MISSING if gap is None else _signed(gap, column)
+            ours = replace(entry, text=words(entry, column, row).plain, bold=False, notes=rounded)
             rows.append(
                 Row(
                     row.group,
-                    f"{row.key}/{column.key}",
+                    f"{row.key}/{column.key}" + (f"-{place}" if place > 1 else ""),
                     (row.labels[-1], column.heading),
                     (
-                        Entry("text", printed.value, text=_as_printed(printed)),
-                        replace(entry, text=ours, bold=False, notes=rounded),
+                        Entry("text", printed.value, text=_as_printed(printed), notes=marks),
+                        ours,
                         Entry("text", gap, text=difference),
                         Entry("text", text=verdict, notes=mark),
                     ),
                 )
             )
+    if not rows:
+        return None
     if any(each.star or each.text.endswith("*") for row in rows for each in row.entries):
         notes.insert(0, ("*", "the device was shared while this was timed"))
     columns = (
@@ -154,6 +200,7 @@ def compare(table: Table) -> Table | None:
         f"{titles.setting(table.fixed)}. Ours: mean ± sample standard deviation over seeds, where there are several. "
         f"{table.selection.sentence if table.selection else ''}"
     )
+    caption = " ".join(filter(None, [caption.strip(), *_sources(table, cited), _left_over(table, placed)]))
     title = f"{table.title}: against the published values"
     return Table(
         f"{table.name}-vs-paper",
@@ -170,19 +217,32 @@ def compare(table: Table) -> Table | None:
     )
 
 
+def _sources(table: Table, cited: Collection[str]) -> list[str]:
+    """Return a caption's sentences on where the published values come from, and on what is unknown of their runs."""
+    said = [f"Published: {next(iter(cited))}."] if len(cited) == 1 else []
+    if any(not each.recipe for each in table.reference):
+        said.append("Where no recipe is given, the settings are not compared.")
+    return said
+
+
+def _left_over(table: Table, placed: Collection[tuple[Any, ...]]) -> str:
+    """Return a caption's sentence on the values of users' files that no number of the table has the address of."""
+    over = [each for each in table.reference if each.line and each[:3] not in placed]
+    if not over:
+        return ""
+    lines = ", ".join(f"line {each.line} ({each.row}/{each.column})" for each in over[:4])
+    more = f" and {len(over) - 4} more" if len(over) > 4 else ""
+    return f"Not in this table: {over[0].source}, {lines}{more}."
+
+
 def _signed(gap: float, column: Column) -> str:
     if column.form != "minutes":
         return number(gap, replace(column, form="signed"))
     return ("+" if gap > 0 else "\u2212") + number(abs(gap), column)
 
 
-def _without_network(key: str) -> str:
-    inside, _, methods = key.split("/")
-    return f"{inside}/{methods}"
-
-
 def _as_printed(printed: Printed) -> str:
-    return printed.printed + ("*" if printed.footnote == "shared GPU" else "")
+    return printed.printed + ("*" if printed.footnote == SHARED else "")
 
 
 def judge(printed: Printed, entry: Entry, column: Column, table: Table, deviation: str = "") -> tuple[str, str]:
@@ -203,9 +263,11 @@ def judge(printed: Printed, entry: Entry, column: Column, table: Table, deviatio
 
 def _incomparable(printed: Printed, entry: Entry, column: Column, table: Table, deviation: str) -> str:
     other = []
-    for name, theirs in settings()[printed.source].items():
-        ours = table.selection.rule if name == "selection" and table.selection else table.fixed.get(name, theirs)
-        if ours != theirs:
+    own = {**table.fixed, **(entry.config or {})}
+    own |= {"selection": table.selection.rule} if table.selection else {}
+    for name, theirs in printed.recipe.items():
+        ours = own.get(name, theirs)
+        if comparable(ours) != comparable(theirs):
             other.append(f"{_setting(name, ours)} (published: {_DATASETS.get(theirs) or _setting(name, theirs)})")
     if other:
         return "another setting: " + "; ".join(other)

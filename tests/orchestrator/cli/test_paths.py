@@ -34,6 +34,7 @@ WORDS = {
     "--format",
     "--set",
     "--order",
+    "--new",
     "cell",
     "name",
     "sql",
@@ -66,7 +67,10 @@ def parsed(command: Any, parameter: Any, value: str) -> str:
     """Return what a command gets for a value of one of its parameters."""
     option = parameter.opts[0]
     needed = [value if each is parameter else "x" for each in command.params if not each.opts[0].startswith("-")]
+    others = [each for each in command.params if each is not parameter and each.required]
+    required = [each.opts[0] for each in others if each.opts[0].startswith("-")]
     given = [f"{option}={value}", *needed] if option.startswith("-") else needed
+    given = [*(f"{name}=x" for name in required), *given]
     taken = command.make_context("it", given).params[parameter.name]
     # An option that may be repeated gives a list.
     return str(taken[0] if isinstance(taken, list | tuple) else taken)
