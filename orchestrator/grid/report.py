@@ -83,7 +83,7 @@ class Table:
     """A table as a file in a folder has it: its node, and the name that it has where it says none."""
 
     def __init__(self, node: Node, name: str, folder: Path) -> None:
-        self.node = node
+        self.node, self.folder = node, folder
         written = node.plain()
         named = {"name": name, **written} if name else dict(written)
         self._whole, self.unread = with_values(named, folder, TrainConfig.model_fields)
@@ -193,7 +193,8 @@ def _check_tables(
             taken.setdefault(spec.name, table.place(["name"]))
             for path, what in table_problems(spec, whole if spec.places_seeds else list(cells.values())):
                 notes.note(table.place(path), joined(key, *path), what)
-            note_lines(notes, misplaced(spec, whole if spec.places_seeds else list(cells.values())))
+            lines = misplaced(spec, whole if spec.places_seeds else list(cells.values()))
+            note_lines(notes, [line._replace(file=str(table.folder / line.file)) for line in lines])
         if notes is not reader:
             reader.problems += notes.problems
 

@@ -234,16 +234,15 @@ def with_values(
     reference = whole.get("reference")
     if reference is None:
         return whole, []
-    listed = reference if isinstance(reference, list) else [reference]
     problems: list[LineProblem] = []
     complete = []
-    for each in listed:
-        one = {"file": each} if isinstance(each, str) else each
+    for given in reference if isinstance(reference, list) else [reference]:
+        one = {"file": given} if isinstance(given, str) else given
         file = one.get("file") if isinstance(one, dict) and "values" not in one else None
         if isinstance(file, str) and file.endswith(".csv"):
-            found = read_values(folder / Path(file).expanduser(), fields)
-            problems += found.problems
-            one = {**one, "values": found.values}
+            values, wrong = read_values(folder / Path(file).expanduser(), fields)
+            problems += wrong
+            one = {**one, "values": values}
         complete.append(one)
     return {**whole, "reference": complete}, problems
 
@@ -257,7 +256,7 @@ class Addresses(NamedTuple):
 
     def row_problem(self, row: str) -> str:
         """Return what is wrong with a row of a published value, empty where the table has it."""
-        if any(fnmatchcase(known, _pattern(row)) for known in self.rows):
+        if any(fits(row, address) for address in self.rows):
             return ""
         return f"the table has no row {_near(row, self.rows)}"
 
@@ -279,10 +278,10 @@ def fits(row: str, address: str) -> bool:
     return row == address or ("*" in row and fnmatchcase(address, _pattern(row)))
 
 
-def _near(text: str, there: Sequence[str]) -> str:
-    near = get_close_matches(text, there, n=1, cutoff=0.5)
+def _near(text: str, names: Sequence[str]) -> str:
+    near = get_close_matches(text, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{shown(text)}{hint} (there are: {', '.join(there[:12])}{', ...' if len(there) > 12 else ''})"
+    return f"{shown(text)}{hint} (there are: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''})"
 
 
 def addresses(table: TableSpec, placement: Placement) -> Addresses:
@@ -302,13 +301,13 @@ def misplaced(table: TableSpec, configs: Sequence[Mapping[str, Any]]) -> list[Li
     placement = place(table, configs)
     if placement.problems:
         return []
-    there = addresses(table, placement)
+    addressed = addresses(table, placement)
     problems = []
     for one in table.reference:
         for value in one.values or ():
             for name, what in (
-                ("row", there.row_problem(value.row)),
-                ("column", there.column_problem(value.column)),
+                ("row", addressed.row_problem(value.row)),
+                ("column", addressed.column_problem(value.column)),
             ):
                 if what:
                     problems.append(LineProblem(one.file, value.line, name, f"{what}; or begin the line with #"))
