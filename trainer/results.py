@@ -9,6 +9,8 @@ from typing import Any
 # compiled networks (other rounding). `auto` is the fastest of those with equal bits. Never part of an identity.
 LAUNCHED, REPLAYED, COMPILED = "launched", "replayed", "compiled"
 ENGINES = ("auto", LAUNCHED, REPLAYED, COMPILED)
+# What is kept of each image at the best and the last epochs. Never part of an identity.
+OUTCOMES = ("none", "correct", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,28 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Outcomes:
+    """Which images of the test set a classifier has right; every field but the digest is base64, so that JSON has it.
+
+    `correct` are packed bits, the first image the highest bit of the first byte; `labels_sha256` is the digest of the
+    labels in their order. `probabilities` (float16 [images, classes]) and `labels` (int32), both compressed by zlib,
+    are empty where only the bits are kept.
+    """
+
+    labels_sha256: str
+    correct: str
+    probabilities: str = ""
+    labels: str = ""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The metrics of one classifier of one network over `images` images.
 
     `classifier` is `main`, `head1`, `head2`, ... (shallow to deep) or `ensemble`; `split` is `test` or
     `validation`; `ood_auroc` (percent) is there when a second data set was given for out-of-distribution
-    detection; `own_metrics` holds the values of the metrics that the configuration asks for, by name.
+    detection; `own_metrics` holds the values of the metrics that the configuration asks for, by name; `outcomes` are
+    there for `main` on the test split, in the best and the last epochs, where they are kept.
     """
 
     network: int
@@ -41,6 +59,7 @@ class Evaluation:
     split: str = "test"
     ood_auroc: float | None = None
     own_metrics: dict[str, float] = field(default_factory=dict)
+    outcomes: Outcomes | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +98,13 @@ class EpochResult:
     def from_dict(cls, values: dict[str, Any]) -> EpochResult:
         """Build a result from the values of `to_dict`."""
         evaluations = [
-            Evaluation(**{**evaluation, "metrics": Metrics(**evaluation["metrics"])})
+            Evaluation(
+                **{
+                    **evaluation,
+                    "metrics": Metrics(**evaluation["metrics"]),
+                    "outcomes": Outcomes(**outcomes) if (outcomes := evaluation.get("outcomes")) else None,
+                }
+            )
             for evaluation in values["evaluations"]
         ]
         return cls(**{**values, "evaluations": evaluations})

@@ -22,6 +22,7 @@ from sqlalchemy import (
     update,
 )
 
+from orchestrator.database import outcomes
 from orchestrator.database.backends.postgresql import holder_of
 from orchestrator.database.errors import Busy, DatabaseError, Holder
 from orchestrator.database.grids import alone
@@ -214,6 +215,8 @@ def record(
     if rows:
         connection.execute(_INSERT_EVALUATION, rows)
     _record_own_metrics(connection, epoch_id, result)
+    if trains:
+        outcomes.record(connection, where, place.trial_id, epoch_id, result)
     if result.parameters and place.parameters != result.parameters:
         connection.execute(_SET_PARAMETERS, {"attempt": attempt_id, "count": result.parameters})
 
@@ -274,6 +277,8 @@ def finish(
     connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(**end))
     if attempt.purpose != "train":
         return
+    if trial_state == "done":
+        outcomes.store_numbers(connection, attempt.trial_id)
     if trial_state is None:
         raise ValueError("a training attempt leaves its trial done, failed or pending")
     change: dict[str, Any] = {"state": trial_state}

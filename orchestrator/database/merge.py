@@ -8,7 +8,18 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, insert, select, update
 
-from orchestrator.database.models import Attempt, AttemptPart, Base, Epoch, Evaluation, Grid, GridTrial, Part, Trial
+from orchestrator.database.models import (
+    Attempt,
+    AttemptPart,
+    Base,
+    Epoch,
+    Evaluation,
+    Grid,
+    GridTrial,
+    LabelSet,
+    Part,
+    Trial,
+)
 
 # How many rows are held in memory at once.
 BATCH = 2000
@@ -52,7 +63,9 @@ class _Merging:
         self._members()
         for table in (Attempt.__table__, AttemptPart.__table__, Epoch.__table__, Evaluation.__table__):
             self._copy(table)
-        self._copy(Base.metadata.tables["metric_values"])
+        for name in ("metric_values", "outcomes"):
+            self._copy(Base.metadata.tables[name])
+        self._label_sets()
         return self.merged
 
     def _named(self, model: Any) -> None:
@@ -79,6 +92,11 @@ class _Merging:
         self.merged.grids += len(fresh) if model is Grid else 0
         self.merged.trials += len(fresh) if model is Trial else 0
 
+    def _label_sets(self) -> None:
+        table = LabelSet.__table__
+        present = set(self.target.scalars(select(LabelSet.sha256)))
+        _insert(self.target, table, [row for row in _rows(self.source, table) if row["sha256"] not in present])
+
     def _shared(self, row: Mapping[str, Any], old: Mapping[str, Any]) -> None:
         """Keep the target's trial, unless the source's alone is done, or has more epochs where neither is."""
         self.merged.shared += 1
@@ -90,6 +108,7 @@ class _Merging:
             self.merged.epochs_left += epochs
             return
         values = {"state": _settled(row), "driver": None, "finished": row["finished"]}
+        values["numbers_sha256"] = row["numbers_sha256"]
         self.target.execute(update(Trial).where(Trial.id == old["id"]).values(values))
         self.target.execute(update(Epoch).where(Epoch.trial_id == old["id"]).values(accepted=None))
         last = self.target.scalar(select(func.max(Attempt.number)).where(Attempt.trial_id == old["id"]))

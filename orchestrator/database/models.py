@@ -13,6 +13,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -73,6 +74,9 @@ class Trial(Base):
     driver: Mapped[int | None] = mapped_column(BigInteger, doc="token of the driver that claimed it")
     created: Mapped[datetime] = mapped_column(doc="when it was stored first (UTC)")
     finished: Mapped[datetime | None] = mapped_column(doc="when it became done or failed (UTC)")
+    numbers_sha256: Mapped[str | None] = mapped_column(
+        String(64), doc="digest of the main classifier's test metrics of all epochs, once done"
+    )
 
 
 class GridTrial(Base):
@@ -217,6 +221,35 @@ class MetricValue(Base):
     evaluation_id: Mapped[int] = mapped_column(ForeignKey("evaluations.id", ondelete="CASCADE"), primary_key=True)
     metric: Mapped[str] = mapped_column(String(200), primary_key=True, doc="its name")
     value: Mapped[float] = mapped_column(doc="a finite number, in the metric's own unit")
+
+
+class Outcome(Base):
+    """Which test images the main classifier of a network has right, at the best and the last epochs of a trial."""
+
+    __tablename__ = "outcomes"
+
+    evaluation_id: Mapped[int] = mapped_column(
+        ForeignKey("evaluations.id", ondelete="CASCADE"), primary_key=True, doc="the evaluation it belongs to"
+    )
+    labels_sha256: Mapped[str] = mapped_column(
+        String(64), doc="digest of the test labels in their order: where it is equal, two trials saw the same images"
+    )
+    correct: Mapped[bytes] = mapped_column(
+        LargeBinary, doc="a bit per image, packed; the first image is the highest bit of the first byte"
+    )
+    probabilities: Mapped[bytes | None] = mapped_column(
+        LargeBinary, doc="float16 [images, classes], compressed by zlib, where the grid asks for them"
+    )
+
+
+class LabelSet(Base):
+    """The labels of a test set whose probabilities are kept."""
+
+    __tablename__ = "label_sets"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, doc="digest of the labels in their order")
+    images: Mapped[int] = mapped_column(doc="how many there are")
+    labels: Mapped[bytes] = mapped_column(LargeBinary, doc="int32, compressed by zlib")
 
 
 @event.listens_for(Epoch.__table__, "before_create")

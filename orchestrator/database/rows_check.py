@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Engine, Float, Integer, Table, event
+from sqlalchemy import JSON, DateTime, Engine, Float, Integer, LargeBinary, Table, event
 
 from orchestrator.database.models import (
     Attempt,
@@ -17,7 +17,9 @@ from orchestrator.database.models import (
     Evaluation,
     Grid,
     GridTrial,
+    LabelSet,
     MetricValue,
+    Outcome,
     Part,
     Trial,
 )
@@ -25,9 +27,9 @@ from orchestrator.database.models import (
 # With more broken rows than this in a table the file itself is broken.
 MOST = 500
 SMALL: tuple[type[Base], ...] = (Grid, Trial, GridTrial, Attempt, Part, AttemptPart)
-LARGE: tuple[type[Base], ...] = (Epoch, Evaluation, MetricValue)
+LARGE: tuple[type[Base], ...] = (Epoch, Evaluation, MetricValue, Outcome, LabelSet)
 
-_OF_TRIALS = ("trials", "grid_trials", "epochs", "evaluations", "metric_values")
+_OF_TRIALS = ("trials", "grid_trials", "epochs", "evaluations", "metric_values", "outcomes")
 
 # Conditions that readers rely on beyond the type of a column.
 _CONTENT = {
@@ -35,6 +37,8 @@ _CONTENT = {
     ("trials", "config"): "-> '$.epochs' > 0 AND json_type({0}, '$.epochs') = 'integer' AND "
     "json_type({0}, '$.network') = 'text' AND json_type({0}, '$.methods') = 'object' AND "
     "json_type({0}, '$.seed') = 'integer'",
+    ("outcomes", "correct"): "IS NOT NULL AND length({0}) = "
+    "(SELECT (measured.images + 7) / 8 FROM main.evaluations measured WHERE measured.id = evaluation_id)",
     ("attempts", "environment"): "IS NOT NULL AND "
     "(purpose != 'canary' OR outcome IS NOT 'done' OR json_type({0}, '$.canary') = 'object')",
 }
@@ -132,13 +136,15 @@ def _right(table: Table, column: Any) -> str:
     elif isinstance(column.type, DateTime):
         right = f"typeof({name}) = 'text' AND date({name}, '+0 days') = substr({name}, 1, 10) AND {name} >= '0001' "
         right += f"AND {name} GLOB '????-??-?? ??:??:*' AND datetime({name}) IS NOT NULL"
+    elif isinstance(column.type, LargeBinary):
+        right = f"typeof({name}) = 'blob'"
     elif isinstance(column.type, Integer):
         right = f"typeof({name}) = 'integer'"
     elif isinstance(column.type, Float):
         right = f"typeof({name}) IN ('real', 'integer')"
     else:
         right = f"typeof({name}) = 'text'"
-        if table.name not in ("epochs", "evaluations", "metric_values"):
+        if table.name not in ("epochs", "evaluations", "metric_values", "outcomes"):
             right += f" AND is_text(CAST({name} AS BLOB))"
     for key in column.foreign_keys:
         parent = key.column.table.name
@@ -157,11 +163,20 @@ def _described(table: Table) -> tuple[list[str], str]:
     if table.name == "evaluations":
         return ["id", "epoch_id"], "(SELECT trial_id FROM main.epochs WHERE epochs.id = evaluations.epoch_id)"
     if table.name == "metric_values":
-        trial = "SELECT trial_id FROM main.epochs JOIN main.evaluations ON evaluations.epoch_id = epochs.id"
-        return ["evaluation_id", "metric"], f"({trial} WHERE evaluations.id = metric_values.evaluation_id)"
+        return ["evaluation_id", "metric"], _trial_of("metric_values")
+    if table.name == "outcomes":
+        return ["evaluation_id"], _trial_of("outcomes")
+    if table.name == "label_sets":
+        return ["sha256"], "-1"
     if table.name == "attempt_parts":
         return ["attempt_id", "part_id"], "attempt_id"
     return ["id", {"grids": "name", "trials": "key", "attempts": "trial_id", "parts": "name"}[table.name]], "id"
+
+
+def _trial_of(table: str) -> str:
+    """Return the expression for the trial of a row that belongs to an evaluation."""
+    trial = "SELECT trial_id FROM main.epochs JOIN main.evaluations ON evaluations.epoch_id = epochs.id"
+    return f"({trial} WHERE evaluations.id = {table}.evaluation_id)"
 
 
 def _is_text(value: bytes | None) -> bool:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 # The newest revision in migrations/versions; they are numbered 1, 2, ...
-VERSION = 2
+VERSION = 3
 VERSION_TABLE = "orchestrate_version"
 MIGRATIONS = Path(__file__).parent / "migrations"
 

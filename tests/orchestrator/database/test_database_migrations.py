@@ -35,8 +35,8 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "3"
-down_revision = "2"
+revision = "4"
+down_revision = "3"
 
 
 def upgrade():
@@ -65,9 +65,9 @@ def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     def release(more: str = "pass") -> None:
         folder = tmp_path / "migrations"
         shutil.copytree(schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "versions" / "0003_next.py").write_text(NEXT.format(more))
+        (folder / "versions" / "0004_next.py").write_text(NEXT.format(more))
         monkeypatch.setattr(schema, "MIGRATIONS", folder)
-        monkeypatch.setattr(schema, "VERSION", 3)
+        monkeypatch.setattr(schema, "VERSION", 4)
 
     return release
 
@@ -169,6 +169,12 @@ def test_an_old_database_is_opened_and_used(version: int, tmp_path: Path) -> Non
         else:
             assert database.parts() == golden.PARTS
             assert (count(database, "attempt_parts"), count(database, "metric_values")) == (4, 16)
+        # Of two done trials the best and the last epoch are kept; older versions kept no image.
+        assert (count(database, "outcomes"), count(database, "label_sets")) == ((4, 1) if version >= 3 else (0, 0))
+        with database.engine.connect() as connection:
+            digests = connection.execute(text("SELECT key, numbers_sha256 FROM trials WHERE state = 'done'")).all()
+        # The same two computations, whichever version digested them.
+        assert {key: digest[:8] for key, digest in digests} == {keys[0]: "4e2be672", keys[1]: "f379fb68"}
 
         assert database.release_stale() == 0
         assert database.retry(keys) == 1
@@ -226,18 +232,18 @@ def test_an_older_file_is_migrated_only_when_asked_and_after_a_backup(tmp_path: 
     next_version()
     for options in ({}, {"readonly": True}, {"readonly": True, "migrate": True}, {"create": True}):
         with pytest.raises(
-            DatabaseError, match="is of version 2, and this `orchestrate` needs 3; run `orchestrate migrate --db "
+            DatabaseError, match="is of version 3, and this `orchestrate` needs 4; run `orchestrate migrate --db "
         ):
             open_database(path, **options)
     with open_database(path, migrate=True) as database:
         (copy,) = tmp_path.glob("results.db.backup-*")
-        assert database.migrated == f"{path} was migrated from version 2 to 3; the former is kept as {copy}"
-        assert re.fullmatch(r"results\.db\.backup-2-\d{8}T\d{6}Z", copy.name)
+        assert database.migrated == f"{path} was migrated from version 3 to 4; the former is kept as {copy}"
+        assert re.fullmatch(r"results\.db\.backup-3-\d{8}T\d{6}Z", copy.name)
         with database.engine.connect() as connection:
             assert "note" in {column["name"] for column in inspect(connection).get_columns("trials")}
             assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
             assert connection.exec_driver_sql("SELECT count(*) FROM evaluations").one() == rows
-            assert connection.exec_driver_sql("SELECT version_num FROM orchestrate_version").all() == [("3",)]
+            assert connection.exec_driver_sql("SELECT version_num FROM orchestrate_version").all() == [("4",)]
     with open_database(path, migrate=True) as database:
         assert database.migrated is None
     assert len(list(tmp_path.glob("results.db.backup-*"))) == 1
@@ -267,7 +273,7 @@ def test_the_command_line_migrates_when_asked_to(tmp_path: Path, next_version: C
     assert list(tmp_path.glob("*.backup-*")) == []
     code, text = orchestrate("migrate")
     (copy,) = tmp_path.glob("results.db.backup-*")
-    former = f"{path} was migrated from version 2 to 3; the former is kept as {copy}"
+    former = f"{path} was migrated from version 3 to 4; the former is kept as {copy}"
     assert (code, text.splitlines()) == (0, [former, f"{path} is up to date; its tables, rows and pages were checked"])
     assert orchestrate("migrate") == (0, f"{path} is up to date; its tables, rows and pages were checked\n")
     assert orchestrate("status")[0] == 0
@@ -279,10 +285,10 @@ def test_a_server_database_is_migrated_in_one_transaction(postgresql: Server, ne
     with open_database(url, create=True) as database:
         save(database, 3)
     next_version()
-    with pytest.raises(DatabaseError, match="needs 3; run `orchestrate migrate --db "):
+    with pytest.raises(DatabaseError, match="needs 4; run `orchestrate migrate --db "):
         open_database(url)
     with open_database(url, migrate=True) as database:
-        assert database.migrated.endswith("was migrated from version 2 to 3 in one transaction, without a backup copy")
+        assert database.migrated.endswith("was migrated from version 3 to 4 in one transaction, without a backup copy")
         assert len(database.grid_keys("table1")) == 3
         with driver_lock(database, grid="table1"):
             pass
@@ -292,9 +298,9 @@ def test_a_migration_that_fails_changes_nothing(location: str, next_version: Cal
     with open_database(location, create=True) as database:
         save(database, 3)
     next_version("op.execute('DELETE FROM grid_trials'); op.execute('SELECT nonsense FROM nowhere')")
-    with pytest.raises(DatabaseError, match=r"nowhere.* its migration from version 2 to 3 was undone"):
+    with pytest.raises(DatabaseError, match=r"nowhere.* its migration from version 3 to 4 was undone"):
         open_database(location, migrate=True)
-    schema.VERSION = 2
+    schema.VERSION = 3
     with open_database(location) as database:
         assert len(database.grid_keys("table1")) == 3
         with database.engine.connect() as connection:
@@ -307,7 +313,7 @@ def test_a_migration_that_would_leave_orphans_is_undone(tmp_path: Path, next_ver
     next_version("op.execute('DELETE FROM attempts')")
     with pytest.raises(DatabaseError, match=r"results.db is unchanged: the migration would leave \w+ incomplete"):
         open_database(path, migrate=True)
-    schema.VERSION = 2
+    schema.VERSION = 3
     with open_database(path) as database:
         assert len(database.attempts(f"{1:064x}")) == 2
 
@@ -335,14 +341,14 @@ def test_a_backup_that_does_not_fit_stops_the_migration(
     with pytest.raises(DatabaseError, match=r"is unchanged: its backup copy .* could not be written .*No space left"):
         open_database(path, migrate=True)
     assert not list(tmp_path.glob("*backup*"))
-    schema.VERSION = 2
+    schema.VERSION = 3
     open_database(path).close()
 
 
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("3", "is of version 3, and this `orchestrate` knows versions up to 2: a newer release wrote it. Upgrade"),
+        ("4", "is of version 4, and this `orchestrate` knows versions up to 3: a newer release wrote it. Upgrade"),
         ("a1b2c3", "has an unknown version, a1b2c3"),
         (None, "has an unknown version, none"),
     ],

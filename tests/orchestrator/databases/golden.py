@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.database import PartRow, driver_lock, open_database
 from orchestrator.database.schema import VERSION
-from tests.orchestrator.databases.samples import result, save, start, trials_of
+from tests.orchestrator.databases.samples import outcomes, result, save, start, trials_of
 
 FOLDER = Path(__file__).parent
 PARTS = [
@@ -30,15 +30,16 @@ def write(path: Path) -> None:
             first = start(database, key)
             database.record_parts(PARTS, first)
             for epoch in range(2):
-                database.record_epoch(
-                    first, result(epoch, error=30.0 - 5 * epoch, heads=3, own={"brier": 0.25}), "exclusive"
-                )
+                error = 30.0 - 5 * epoch
+                measured = {"own": {"brier": 0.25}, "outcomes": outcomes(error, probabilities=key == done)}
+                database.record_epoch(first, result(epoch, error=error, heads=3, **measured), "exclusive")
             if key == resumed:
                 database.finish_attempt(first, "interrupted", trial_state="pending")
                 first = start(database, key)
                 database.record_epoch(first, result(0, restored=True), "exclusive")
-                database.record_epoch(first, result(1, error=24.5, heads=3), "packed")
-            database.record_epoch(first, result(2, error=26.0, heads=3), "exclusive")
+                database.record_epoch(first, result(1, error=24.5, heads=3, outcomes=outcomes(24.5)), "packed")
+            last = outcomes(26.0, probabilities=key == done)
+            database.record_epoch(first, result(2, error=26.0, heads=3, outcomes=last), "exclusive")
             database.finish_attempt(first, "done", trial_state="done")
         timing = start(database, done, purpose="time")
         database.record_epoch(timing, result(0, error=99.0), "exclusive")
