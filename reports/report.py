@@ -80,9 +80,10 @@ def write_report(
         Thread(target=import_module, args=("reports.figures.figure2",)).start()
     gathered = gather(database, grids=grids, selection=selection, vs_paper=vs_paper, tables=tables)
     drawings = _drawings(database, gathered.results) if draws else []
+    page = _page(database, gathered, drawings) if "html" in chosen else None
     try:
         out.mkdir(parents=True, exist_ok=True)
-        written = _write(gathered, drawings, out, chosen, grids)
+        written = _write(gathered, drawings, page, out, chosen, grids)
         names = "".join(f"{path.name}\n" for path in sorted({*written, *_contents(out)}))
         (out / CONTENTS).write_text(f"# Files that `orchestrate report` wrote here\n{names}", encoding="utf-8")
         return written
@@ -282,8 +283,35 @@ def _drawings(database: Database, results: Results) -> list[Drawing]:
     return _uniquely_named(drawings + curves(results, rows))
 
 
+def page_of(
+    database: Database,
+    *,
+    grids: Sequence[str] | None = None,
+    selection: str | None = None,
+    tables: Sequence[Mapping[str, Any]] = (),
+    draw: bool = False,
+) -> dict[str, Any]:
+    """Return what the page of a report shows, for `render_page`; pictures for readers without scripts with `draw`.
+
+    Raises ReportError as `write_report` does.
+    """
+    gathered = gather(database, grids=grids, selection=selection, tables=tables)
+    return _page(database, gathered, _drawings(database, gathered.results) if draw else [])
+
+
+def _page(database: Database, gathered: Gathered, drawings: Sequence[Drawing]) -> dict[str, Any]:
+    from reports.page import page_data
+
+    return page_data(database, gathered.results, gathered.tables, drawings)
+
+
 def _write(
-    gathered: Gathered, drawings: Sequence[Drawing], out: Path, formats: Sequence[str], grids: Sequence[str] | None
+    gathered: Gathered,
+    drawings: Sequence[Drawing],
+    page: Mapping[str, Any] | None,
+    out: Path,
+    formats: Sequence[str],
+    grids: Sequence[str] | None,
 ) -> list[Path]:
     written: list[Path] = []
 
@@ -310,16 +338,8 @@ def _write(
         write("numbers.tex", numbers(gathered.tables, grids))
     for drawing in drawings:
         written += drawing.save(out)
-    if "html" in formats:
-        from reports.render.html import html
+    if page is not None:
+        from reports.page import render_page
 
-        write("report.html", html(gathered.tables, drawings, *_headline(gathered.results)))
+        write("report.html", render_page(page))
     return written
-
-
-def _headline(results: Results) -> tuple[str, str]:
-    names = [grid.name for grid in results.grids]
-    trials = [trial for cell in results.cells for trial in cell.trials]
-    done = sum(trial.state == "done" for trial in trials)
-    title = f"Results: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}" if names else "Results"
-    return title, f"{done:,} of {len(trials):,} trials done. Hover over a number for the trials behind it."

@@ -1,12 +1,11 @@
-"""All tables and figures as one HTML page that needs nothing else: light and dark, sortable, printable."""
+"""A table as HTML: the values that templates read, and a piece of HTML for a notebook."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
@@ -15,61 +14,43 @@ from reports.render.plain import heading_of
 from reports.table import Entry, Row, Table
 from reports.text import words
 
-if TYPE_CHECKING:
-    from reports.figures.drawing import Drawing
-
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 # Seeds named one by one in a cell's tooltip; more are counted.
 _NAMED = 12
 
 
-def html(tables: Sequence[Table], drawings: Sequence[Drawing], title: str, subtitle: str) -> str:
-    """Render the page. Every text is escaped, since names may contain anything; the drawings' SVG is our own."""
-    figures = [
-        {
-            "name": each.name,
-            "title": _unique_title(each.title, each.name, "figure2"),
-            "caption": each.caption,
-            "svg": each.inline(),
-        }
-        for each in drawings
-    ]
-    # The comparison with the papers is long: it comes last.
-    own = sum(not table.layout.endswith(("-vs-paper", "-doubts")) for table in tables)
-    shown = [_table(table) for table in tables]
-    page = _template("report.html")
-    return page.render(title=title, subtitle=subtitle, tables=shown, figures=figures, figures_before=own) + "\n"
-
-
 def fragment(table: Table) -> str:
     """Return one table as a piece of HTML for a notebook, with its caption and footnotes."""
-    return _template("table.html").render(table=_table(table))
+    return template("table.html").render(table=table_data(table))
 
 
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """Return a template. Every text that goes into one is escaped, since names may contain anything."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     return environment.get_template(name)
 
 
-def _unique_title(title: str, name: str, layout: str) -> str:
+def heading(title: str, name: str, layout: str) -> str:
     """Append the grid's name to the title of a layout's second setting: two links must not read alike."""
     own, first = name.removesuffix("-vs-paper"), layout.removesuffix("-vs-paper")
     return f"{title} ({own.removeprefix(f'{first}-')})" if own.startswith(f"{first}-") else title
 
 
-def _table(table: Table) -> dict[str, Any]:
+def table_data(table: Table) -> dict[str, Any]:
+    """Return the words of a table as templates read them, its rows in groups."""
     groups = [
         {"title": group, "rows": [_row(table, row) for row in rows]}
         for group, rows in groupby(table.rows, key=lambda row: row.group)
     ]
     return {
         "id": table.name,
-        "title": _unique_title(heading_of(table), table.name, table.layout),
+        "title": heading(heading_of(table), table.name, table.layout),
         "caption": table.caption,
-        "stub": table.label_heads,
+        "stub": list(table.label_heads),
+        "group_head": table.group_head,
         "columns": table.columns,
         "groups": groups,
-        "footnotes": [*table.footnotes, *([("", table.details)] if table.details else [])],
+        "footnotes": [list(note) for note in [*table.footnotes, *([("", table.details)] if table.details else [])]],
     }
 
 
@@ -85,10 +66,9 @@ def _cell(row: Row, column: Column, entry: Entry) -> dict[str, Any]:
     kind = "text" if column.form == "text" else "bad" if entry.state in ("failed", "diverged") else "number"
     if entry.value is None and not entry.text and kind == "number":
         kind = "empty"
-    value = entry.value if entry.value is not None and math.isfinite(entry.value) else None
     return {
         "kind": kind,
-        "value": None if value is None else repr(float(value)),
+        "value": float(entry.value) if entry.value is not None and math.isfinite(entry.value) else None,
         "origin": _origin(entry),
         "bold": entry.bold,
         "number": said.number,

@@ -15,7 +15,7 @@ from scipy import stats
 from orchestrator.database import Database
 from reports import ReportError, open_results, write_report
 from reports.layouts.shipped import SHIPPED, shipped
-from reports.render.html import html
+from reports.render.html import fragment
 from reports.render.latex import latex
 from reports.render.plain import json as plain_json
 from reports.render.plain import markdown
@@ -341,7 +341,7 @@ def test_a_short_caption_is_a_line_and_the_rules_stand_below(rates):
     assert all(sentence in full.caption for sentence in short.details.split(". "))
     text = latex(short)
     assert "\\item Mean $\\pm$ sample standard deviation" in text.split("tablenotes")[1]
-    assert short.details.replace("_", "\\_") in markdown(short) and short.details in html([short], [], "t", "t")
+    assert short.details.replace("_", "\\_") in markdown(short) and short.details in fragment(short)
 
 
 def test_columns_that_share_a_heading_have_a_rule_below_it(rates):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html.parser
 import io
 import json
 import os
@@ -17,7 +16,6 @@ import pytest
 
 from reports.columns import TOP1
 from reports.render import plain as render
-from reports.render.html import html as page
 from reports.render.latex import latex
 from reports.report import gather
 from reports.results import Selection
@@ -63,11 +61,6 @@ def test_json(tables, golden, name):
     golden(f"{name}.json", render.json(one(tables, name)))
 
 
-def test_html(tables, golden):
-    chosen = [one(tables, name) for name in ("overview", "table1", "table4-vs-paper")]
-    golden("report.html", page(chosen, [], "Results", "Some trials done."))
-
-
 def test_a_golden_file_that_is_missing_fails(golden, monkeypatch):
     monkeypatch.delenv("GOLDEN_WRITE", raising=False)
     with pytest.raises(AssertionError, match="is missing; GOLDEN_WRITE=1 writes it"):
@@ -104,34 +97,6 @@ def test_no_format_prints_what_json_readers_refuse():
     table = Table("t", "t", "T", "", ("Method",), (TOP1,), (row,))
     assert json.loads(render.json(table))["rows"][0]["entries"]["top1"]["value"] is None
     assert "∞" in render.markdown(table) and "$\\infty$" in latex(table)
-
-
-class Texts(html.parser.HTMLParser):
-    """The tags and texts of a page."""
-
-    def __init__(self, document: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.texts: list[str] = []
-        self.references: list[str] = []
-        self.feed(document)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.references += [value for name, value in attrs if name in ("src", "href") and not value.startswith("#")]
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
-def test_html_escapes_every_name_and_needs_no_other_file(nasty, tables):
-    document = page([nasty], [], NASTY, NASTY)
-    found = Texts(document)
-    assert found.tags.count("script") == 1
-    assert sum(NASTY in text for text in found.texts) >= 7
-    whole = Texts(page(tables, [], "Results", "All of it."))
-    assert whole.references == [] and "link" not in whole.tags and "img" not in whole.tags
-    assert "@import" not in document and "url(" not in document
 
 
 def test_latex_carries_a_comment_for_every_number(tables):

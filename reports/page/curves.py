@@ -1,0 +1,119 @@
+"""Everything measured along the epochs of trials, thinned to what a page has room for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.database import histories, queries
+from reports.columns import AURC, AUROC, ECE, NLL, TOP1, TOP5, column_of
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+
+# Numbers of all curves together: about 3 MB of JSON.
+NUMBERS = 400_000
+# Series that a trial has, about: every metric of an evaluation and a few losses.
+_SERIES = 10
+_TITLES = {
+    "top1_error": TOP1,
+    "top5_error": TOP5,
+    "nll": NLL,
+    "ece": ECE,
+    "aurc": AURC,
+    "ood_auroc": AUROC,
+}
+
+
+def thinning(last_epochs: Mapping[int, int]) -> int:
+    """Return of how many epochs one is shown, given the last epoch of every trial."""
+    return max(1, -(-_SERIES * sum(last + 1 for last in last_epochs.values()) // NUMBERS))
+
+
+def curves(database: Database, grid_ids: Sequence[int], last_epochs: Mapping[int, int]) -> dict[str, Any]:
+    """Return what the trials of the grids measured along their epochs, one in `every` of them.
+
+    `lines` has per trial id its `epochs` (from 1), the `seconds` from its start to the end of each, and the values of
+    `series`, by the series' place; a value that is missing or no finite number is None.
+    """
+    every = thinning(last_epochs)
+    lines: dict[int, dict[str, Any]] = {}
+    places: dict[tuple[str, ...], int] = {}
+
+    def put(trial: int, epoch: int, key: tuple[str, ...], value: float | None) -> None:
+        if value is None:
+            return
+        place = places.setdefault(key, len(places))
+        line = lines[trial]
+        values = line["series"].setdefault(place, {})
+        values[epoch] = value
+
+    with database.reading() as connection:
+        asked = queries.own_metrics(connection)
+        for row in histories.epochs(connection, grid_ids, every):
+            line = lines.setdefault(row.trial_id, {"epochs": [], "seconds": [], "series": {}})
+            if not line["epochs"] or line["epochs"][-1] != row.epoch:
+                line["epochs"].append(row.epoch)
+                line["seconds"].append(row.seconds)
+                for term, value in (row.losses or {}).items():
+                    put(row.trial_id, row.epoch, ("loss", term), value)
+                put(row.trial_id, row.epoch, ("rate",), row.learning_rate)
+            if row.network is not None:
+                for name in queries.METRICS:
+                    put(row.trial_id, row.epoch, (row.split, str(row.network), name), getattr(row, name))
+        if any(name not in queries.METRICS for name in asked):
+            for row in histories.own_metrics(connection, grid_ids, every):
+                if row.metric not in queries.METRICS:
+                    put(row.trial_id, row.epoch, (row.split, str(row.network), row.metric), row.value)
+    order = sorted(places, key=_rank)
+    new = {places[key]: place for place, key in enumerate(order)}
+    return {
+        "every": every,
+        "series": [_series(key) for key in order],
+        "lines": {
+            trial: {
+                "epochs": [epoch + 1 for epoch in line["epochs"]],
+                "seconds": [rounded(value) for value in line["seconds"]],
+                "series": {
+                    str(new[place]): [rounded(values.get(epoch)) for epoch in line["epochs"]]
+                    for place, values in sorted(line["series"].items(), key=lambda item: new[item[0]])
+                },
+            }
+            for trial, line in lines.items()
+        },
+    }
+
+
+def rounded(value: float | None) -> float | None:
+    """Return a number with six significant digits, None for one that is not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    short = float(f"{value:.6g}")
+    return int(short) if short == int(short) and abs(short) < 1e15 else short
+
+
+def _rank(key: tuple[str, ...]) -> tuple[Any, ...]:
+    """Sort test metrics of the first network first, in the order of tables; losses and the learning rate last."""
+    kind = {"test": 0, "validation": 1, "loss": 3, "rate": 4}.get(key[0], 2)
+    metrics = list(_TITLES)
+    place = metrics.index(key[-1]) if key[-1] in metrics else len(metrics)
+    return kind, key[1:2] if len(key) > 2 else (), place, key
+
+
+def _series(key: tuple[str, ...]) -> dict[str, Any]:
+    """Return a series' key, its title, unit, and whether it is an error rate that a logarithm suits."""
+    if key == ("rate",):
+        return {"key": "learning rate", "title": "Learning rate", "unit": "", "direction": None}
+    if key[0] == "loss":
+        return {"key": f"loss {key[1]}", "title": f"Loss: {key[1]}", "unit": "", "direction": "lower"}
+    split, network, metric = key
+    column = _TITLES.get(metric) or column_of(metric)
+    where = [split if split != "test" else "", f"network {int(network) + 1}" if network != "0" else ""]
+    behind = ", ".join(filter(None, where))
+    return {
+        "key": f"{split} {network} {metric}",
+        "title": column.title + (f" ({behind})" if behind else ""),
+        "unit": column.unit,
+        "direction": column.direction,
+    }

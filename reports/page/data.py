@@ -1,0 +1,221 @@
+"""Everything that the page shows, as plain values: its tables, pictures and scripts read nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.database import histories
+from orchestrator.tables import addresses
+from reports import titles
+from reports.columns import AUROC, EPOCH, QUALITY, TRAINING, Column, own_columns
+from reports.page.curves import curves, rounded
+from reports.page.logs import Tails
+from reports.render.html import heading, table_data
+from reports.render.latex import escape, latex_entry
+from reports.results import Cell, Results, Trial, chosen_grids
+from reports.table import Entry, Row, Table
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
+    from reports.figures.drawing import Drawing
+
+# Attempts whose logs are read first: whoever opens those wants to know why.
+_FIRST = ("failed", "diverged", "running")
+
+
+def page_data(
+    database: Database, results: Results, tables: Sequence[Table], drawings: Sequence[Drawing] = ()
+) -> dict[str, Any]:
+    """Return what the page shows of results, tables and figures, ready for JSON: no NaN, no infinity.
+
+    Trials, cells and rows of tables name one another by their places in `trials` and `cells`.
+    """
+    trials = [(place, trial) for place, cell in enumerate(results.cells) for trial in cell.trials]
+    places = {trial.key: place for place, (_, trial) in enumerate(trials)}
+    with database.reading() as connection:
+        grid_ids = [row.id for row in chosen_grids(connection, [grid.name for grid in results.grids])]
+        attempts = {
+            trial: list(rows)
+            for trial, rows in groupby(histories.attempts(connection, grid_ids), key=lambda row: row.trial_id)
+        }
+    tails = Tails()
+    order = sorted(range(len(trials)), key=lambda place: trials[place][1].state not in _FIRST)
+    ends = {place: _ends(trials[place][1], attempts.get(trials[place][1].id, ()), tails) for place in order}
+    measured = curves(
+        database, grid_ids, {trial.id: trial.last_epoch for _, trial in trials if trial.last_epoch is not None}
+    )
+    lines = measured.pop("lines")
+    title, subtitle = headline(results)
+    own = sum(not table.layout.endswith(("-vs-paper", "-doubts")) for table in tables)
+    return {
+        "title": title,
+        "subtitle": subtitle,
+        "selection": results.selection.sentence,
+        "grids": [
+            {
+                "name": grid.name,
+                "states": dict(grid.states),
+                "cells": [place for place, cell in enumerate(results.cells) if grid.name in cell.grids],
+            }
+            for grid in results.grids
+        ],
+        "fields": _fields(results.cells),
+        "cells": [_cell(cell, results.cells, places) for cell in results.cells],
+        "quantities": [_column(column) for column in _quantities(results)],
+        "trials": [
+            _trial(trial, cell, attempts.get(trial.id, ()), ends[place]) for place, (cell, trial) in enumerate(trials)
+        ],
+        "logs_left_out": tails.left_out,
+        "curves": {**measured, "lines": [lines.get(trial.id) for _, trial in trials]},
+        "tables": [_table(table, places) for table in tables],
+        "figures": [
+            {
+                "name": drawing.name,
+                "title": heading(drawing.title, drawing.name, "figure2"),
+                "caption": drawing.caption,
+                "svg": drawing.inline(),
+            }
+            for drawing in drawings
+        ],
+        # The comparison with the papers is long: it comes last.
+        "figures_before": own,
+    }
+
+
+def headline(results: Results) -> tuple[str, str]:
+    """Return the page's title, and how far the trials are."""
+    names = [grid.name for grid in results.grids]
+    trials = [trial for cell in results.cells for trial in cell.trials]
+    done = sum(trial.state == "done" for trial in trials)
+    title = f"Results: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}" if names else "Results"
+    return title, f"{done:,} of {len(trials):,} trials done."
+
+
+def _fields(cells: Sequence[Cell]) -> list[str]:
+    """Return the fields of configurations that differ between cells, network and methods first."""
+    names = dict.fromkeys(["network", "methods", *(name for cell in cells for name in cell.config)])
+    return [name for name in names if len({repr(cell.config.get(name)) for cell in cells}) > 1]
+
+
+def _cell(cell: Cell, cells: Sequence[Cell], places: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "config": {name: _value(name, each) for name, each in cell.config.items()},
+        "grids": list(cell.grids),
+        "trials": [places[trial.key] for trial in cell.trials],
+    }
+
+
+def _value(name: str, each: Any) -> str:
+    """Return the value of a field as tables print it."""
+    if name == "methods":
+        return titles.methods(each)
+    if name in ("network", "peer") and each is not None:
+        return titles.network(each)
+    if name in ("dataset", "ood_dataset") and each is not None:
+        return titles.dataset(each)
+    return addresses.value(each)
+
+
+def _quantities(results: Results) -> list[Column]:
+    """Return the columns of which any trial has a value."""
+    columns = [*QUALITY, AUROC, *own_columns().values(), TRAINING, EPOCH]
+    trials = [trial for cell in results.cells for trial in cell.trials]
+    return [column for column in columns if any(_measured(trial, column) is not None for trial in trials)]
+
+
+def _measured(trial: Trial, column: Column) -> float | None:
+    if column is TRAINING:
+        return trial.training.value if trial.training else None
+    if column is EPOCH:
+        return trial.epoch.value if trial.epoch else None
+    classifier, _, metric = column.quantity.partition("/")
+    measurement = trial.measurements.get((0, classifier))
+    return rounded(measurement.metrics.get(metric)) if measurement else None
+
+
+def _trial(trial: Trial, cell: int, attempts: Iterable[Any], ends: Mapping[int, str | None]) -> dict[str, Any]:
+    columns = [*QUALITY, AUROC, *own_columns().values(), TRAINING, EPOCH]
+    values = {column.key: rounded(_measured(trial, column)) for column in columns}
+    return {
+        "key": trial.key,
+        "name": trial.name,
+        "seed": trial.seed,
+        "state": trial.state,
+        "cell": cell,
+        "epochs": 0 if trial.last_epoch is None else trial.last_epoch + 1,
+        "parameters": trial.parameters,
+        "shared": bool(trial.epoch and not trial.epoch.exclusive),
+        "values": {key: value for key, value in values.items() if value is not None},
+        "attempts": [_attempt(row, ends.get(row.number)) for row in attempts],
+    }
+
+
+def _attempt(row: Any, end: str | None) -> dict[str, Any]:
+    said = {
+        "number": row.number,
+        "purpose": row.purpose,
+        "outcome": row.outcome or "under way",
+        "error_class": row.error_class,
+        "error": (row.error_text or "").strip().split("\n", 1)[0][:400] or None,
+        "started": f"{row.started:%Y-%m-%d %H:%M:%S}",
+        "ended": f"{row.ended:%Y-%m-%d %H:%M:%S}" if row.ended else None,
+        "host": row.host,
+        "device": row.device,
+        "commit": row.commit,
+        "dirty": row.dirty,
+        "engine": row.engine,
+        "log": row.log,
+        "end": end,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _ends(trial: Trial, attempts: Sequence[Any], tails: Tails) -> dict[int, str | None]:
+    """Return the end of the log of a trial's newest training attempt, and of those that failed, by their numbers."""
+    training = [row for row in attempts if row.purpose == "train"]
+    chosen = [row for row in training if row is training[-1] or row.outcome == "failed"]
+    return {row.number: tails.read(row.log, trial.key, row.host) for row in chosen}
+
+
+def _column(column: Column) -> dict[str, Any]:
+    return {name: getattr(column, name) for name in ("key", "title", "unit", "group", "direction", "digits", "form")}
+
+
+def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
+    """Return a table as the page's templates and script read it: its words, and the values and trials behind them."""
+    shown = table_data(table)
+    for group in shown["groups"]:
+        group["latex"] = escape(group["title"])
+    rows = [row for group in shown["groups"] for row in group["rows"]]
+    for row, said in zip(table.rows, rows, strict=True):
+        trials = {sample.key for each in row.entries for sample in each.samples}
+        trials |= {key for each in row.entries for key, _, _ in each.absent}
+        said["key"] = row.key
+        said["trials"] = sorted(places[key] for key in trials if key in places)
+        said["latex"] = [escape(label) for label in table.labels(row)]
+        for cell, column, entry in zip(said["cells"], table.columns, row.entries, strict=True):
+            cell |= _entry(entry, column, row, places)
+    return shown | {
+        "columns": [{**_column(column), "latex": escape(column.heading)} for column in table.columns],
+        "stub_latex": [escape(head) for head in table.label_heads],
+        "selection": table.selection.sentence if table.selection else "",
+    }
+
+
+def _entry(entry: Entry, column: Column, row: Row, places: Mapping[str, int]) -> dict[str, Any]:
+    samples = [
+        [places[each.key], each.epoch, each.value if math.isfinite(each.value) else None, each.images, each.pair]
+        for each in entry.samples
+        if each.key in places
+    ]
+    return {
+        "state": entry.state,
+        "n": entry.n,
+        "planned": entry.planned,
+        "samples": samples,
+        "absent": [[places[key], state] for key, _, state in entry.absent if key in places],
+        "latex": latex_entry(entry, column, row),
+    }

@@ -1,0 +1,153 @@
+"""The data behind the page: what it says of trials, and that it agrees with the tables and the database."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+
+import pytest
+from sqlalchemy import select, update
+
+from orchestrator.database import open_database
+from orchestrator.database.models import Attempt, Epoch, Evaluation
+from reports.page import curves as curves_module
+from reports.page.logs import Tails
+from reports.report import gather, page_of
+from tests.reports.synthetic import ablation, make_database, trials
+
+
+@pytest.fixture(scope="module")
+def data(database):
+    return page_of(database)
+
+
+def test_the_page_has_every_entry_of_every_table_with_its_trials(database, data):
+    tables = gather(database).tables
+    assert [shown["id"] for shown in data["tables"]] == [table.name for table in tables]
+    for table, shown in zip(tables, data["tables"], strict=True):
+        rows = [row for group in shown["groups"] for row in group["rows"]]
+        for row, said in zip(table.rows, rows, strict=True):
+            for entry, cell in zip(row.entries, said["cells"], strict=True):
+                assert (cell["value"], cell["n"], cell["bold"]) == (entry.value, entry.n, entry.bold)
+                behind = [(data["trials"][place]["key"], epoch) for place, epoch, *_ in cell["samples"]]
+                assert behind == [(sample.key, sample.epoch) for sample in entry.samples]
+            assert {data["trials"][place]["key"] for place in said["trials"]} >= {
+                sample.key for entry in row.entries for sample in entry.samples
+            }
+
+
+def test_the_page_is_json_and_the_same_every_time(database, data):
+    text = json.dumps(data, allow_nan=False)
+    assert text == json.dumps(page_of(database), allow_nan=False)
+
+
+def test_trials_have_their_values_states_attempts_and_configurations(data):
+    by_name = {trial["name"]: trial for trial in data["trials"]}
+    done = by_name["resnet18/pskd/cifar100/seed0"]
+    cell = data["cells"][done["cell"]]
+    assert cell["config"]["methods"] == "PS-KD" and cell["config"]["network"] == "ResNet-18"
+    assert data["trials"].index(done) in cell["trials"] and "table1" in cell["grids"]
+    train, timing = done["attempts"]
+    assert (train["purpose"], train["outcome"], train["commit"][:6]) == ("train", "done", "012345")
+    assert train["log"].startswith("/logs/") and timing["purpose"] == "time"
+    table = next(table for table in data["tables"] if table["id"] == "table1")
+    row = next(row for group in table["groups"] for row in group["rows"] if row["key"] == "resnet18/pskd")
+    sample = next(sample for sample in row["cells"][0]["samples"] if data["trials"][sample[0]] is done)
+    assert sample[2] == pytest.approx(done["values"]["top1"])
+    assert {"network", "methods", "dataset"} <= set(data["fields"]) and "momentum" not in data["fields"]
+    states = {trial["state"] for trial in data["trials"]}
+    assert states == {"done", "running", "pending", "failed", "diverged"}
+
+
+def test_curves_are_what_the_database_has(database, data):
+    place = next(place for place, trial in enumerate(data["trials"]) if trial["name"].startswith("resnet18/byot/"))
+    line = data["curves"]["lines"][place]
+    with database.engine.connect() as connection:
+        rows = connection.execute(
+            select(Epoch, Evaluation.top1_error, Evaluation.nll)
+            .join(Evaluation, Evaluation.epoch_id == Epoch.id)
+            .join(Attempt, Attempt.id == Epoch.attempt_id)
+            .where(Evaluation.classifier == "main", Evaluation.network == 0, Epoch.accepted == 1)
+            .where(Attempt.log == data["trials"][place]["attempts"][0]["log"])
+            .order_by(Epoch.epoch)
+        ).all()
+    assert line["epochs"] == [row.epoch + 1 for row in rows] == [1, 2, 3, 4, 5, 6]
+    series = {each["title"]: str(index) for index, each in enumerate(data["curves"]["series"])}
+    assert line["series"][series["Top-1 error"]] == pytest.approx([row.top1_error for row in rows], rel=1e-5)
+    assert line["series"][series["NLL"]] == pytest.approx([row.nll for row in rows], rel=1e-5)
+    seconds = [row.train_seconds + row.eval_seconds + row.data_seconds for row in rows]
+    assert line["seconds"] == pytest.approx([math.fsum(seconds[: index + 1]) for index in range(6)], rel=1e-5)
+    assert "Loss: cross_entropy" in series and "Learning rate" in series
+
+
+def test_curves_are_thinned_from_the_last_epoch_back_and_the_page_says_so(database, monkeypatch):
+    whole = page_of(database)["curves"]
+    monkeypatch.setattr(curves_module, "NUMBERS", 1_000)
+    thin = page_of(database)["curves"]
+    assert whole["every"] == 1 and thin["every"] > 1
+    for full, line in zip(whole["lines"], thin["lines"], strict=True):
+        if full is not None:
+            assert line["epochs"] == full["epochs"][:: -thin["every"]][::-1]
+            assert line["seconds"] == full["seconds"][:: -thin["every"]][::-1]
+
+
+def test_what_is_not_finite_is_a_gap(tmp_path):
+    with make_database(tmp_path / "results.db", lambda filler: filler.grid("one", {}, trials(ablation([0])))):
+        pass
+    with open_database(tmp_path / "results.db") as database, database.engine.begin() as connection:
+        connection.execute(update(Evaluation).where(Evaluation.id == 1).values(nll=math.inf))
+    with open_database(tmp_path / "results.db", readonly=True) as database:
+        data = page_of(database)
+    place = next(str(i) for i, series in enumerate(data["curves"]["series"]) if series["title"] == "NLL")
+    assert data["curves"]["lines"][0]["series"][place][0] is None
+    json.dumps(data, allow_nan=False)
+
+
+def test_the_end_of_a_log_is_read_where_it_lies_here_and_is_the_trials_own(tmp_path):
+    key, host = "0123456789abcdef", socket.gethostname()
+    path = tmp_path / "01234567-1.log"
+    path.write_text("".join(f"line {number}\n" for number in range(2_000)))
+    tails = Tails()
+    end = tails.read(str(path), key, host)
+    assert end.startswith("line ") and end.endswith("line 1999") and 3_000 < len(end) <= 4_000
+    assert tails.read(str(path), key, "elsewhere") is None and tails.read(None, key, host) is None
+    assert tails.read(str(tmp_path / "gone" / path.name), key, host) is None
+    for name in ("secret.log", "01234567-1.txt", "89abcdef-1.log"):
+        (tmp_path / name).write_text("secret")
+        assert tails.read(str(tmp_path / name), key, host) is None
+    path.write_bytes(b"short \xff\n")
+    assert tails.read(str(path), key, host) == "short \ufffd"
+
+
+def test_a_page_has_room_for_so_many_logs_and_counts_the_others(tmp_path):
+    path = tmp_path / "01234567-1.log"
+    path.write_text("x" * 3_000)
+    tails = Tails(room=5_000)
+    ends = [tails.read(str(path), "01234567", socket.gethostname()) for _ in range(4)]
+    assert [end is None for end in ends] == [False, False, True, True] and tails.left_out == 2
+
+
+def test_failed_trials_have_their_logs_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("reports.page.data.Tails", lambda: Tails(room=1))
+
+    def filling(filler):
+        many = trials(ablation([0]))
+        many[5][2].update(state="failed", error_class="code", epochs=1)
+        filler.grid("one", {}, many)
+        for row in filler.rows[Attempt]:
+            trial = filler.rows[list(filler.rows)[1]][row["trial_id"] - 1]
+            path = tmp_path / f"{trial['key'][:8]}-1.log"
+            path.write_text("the end")
+            row |= {"log": str(path), "host": socket.gethostname()}
+
+    with make_database(tmp_path / "results.db", filling) as database:
+        data = page_of(database)
+    with_end = [trial for trial in data["trials"] if trial["attempts"][0].get("end")]
+    assert [trial["state"] for trial in with_end] == ["failed"] and data["logs_left_out"] == 7
+
+
+def test_an_empty_database_has_data(tmp_path):
+    with make_database(tmp_path / "results.db", lambda filler: None) as database:
+        data = page_of(database)
+    assert data["trials"] == data["cells"] == data["fields"] == [] and data["title"] == "Results"
