@@ -122,7 +122,7 @@ def test_a_grid_that_has_not_begun_gives_a_page(tmp_path):
         written = write_report(database, tmp_path / "out", formats=["html"])
     assert [path.name for path in written] == ["report.html"]
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert "0 of 8 trials done" in page and page.count("PS-KD+BYOT+DMFL") == 1
+    assert "0 of 8 trials done" in page and page.count('<td class="label">PS-KD+BYOT+DMFL') == 1
 
 
 def test_grids_that_disagree_about_a_tables_rule_are_refused(tmp_path):
