@@ -153,9 +153,10 @@ def plan(
     anew.
     """
     with errors():
+        from orchestrator.cli.seeds import rows_here_and_elsewhere
         from orchestrator.console import print_plan
         from orchestrator.grid import load_grid, parse_settings
-        from orchestrator.planning import grid_notes, unfit_lines, with_devices
+        from orchestrator.planning import grid_notes, seeds_line, unfit_lines, with_devices
         from orchestrator.planning.parts import other_parts
         from orchestrator.run import compared, leaving, plan_of, unmeasured
         from orchestrator.stages import decide
@@ -172,6 +173,7 @@ def plan(
             plan = compared(plan_of(loaded, database), database, data_root, loaded.metrics)
             planned = with_devices(plan, gpus_here())
             cost = _forecast(planned, database)
+            separating = seeds_line(*rows_here_and_elsewhere(loaded, database, "top1"))
         notes += [line for line in (left, *grid_notes(loaded)) if line]
         # Of a cluster only its nodes can tell.
         if not os.environ.get("RAY_ADDRESS"):
@@ -183,11 +185,12 @@ def plan(
         if as_json:
             trials = [_planned_dict(entry) for entry in planned.entries]
             shown = {"trials": trials, "devices": planned.devices, "forecast": asdict(cost) if cost else None}
+            shown["seeds"] = separating
             later = {"outlook": decision.outlook, "may_come": decision.may_come}
             typer.echo(json.dumps(shown | later | {"notes": [*notes, *warnings]}))
         else:
             print_plan(planned, cost)
-            for line in decision.outlook:
+            for line in (*decision.outlook, *([separating] if separating else [])):
                 typer.echo(line)
 
 

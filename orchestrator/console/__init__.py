@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from orchestrator.console.plan_view import print_plan
     from orchestrator.console.query import print_rows, print_schema
     from orchestrator.console.run_view import run_display, terminal
+    from orchestrator.console.seeds_view import print_seeds
     from orchestrator.console.status import add_changes, print_status, status_of
     from orchestrator.console.triage import print_triage, triage_of
     from orchestrator.console.watch import PageError, watch_grids
@@ -21,6 +22,7 @@ __all__ = [
     "print_plan",
     "print_rows",
     "print_schema",
+    "print_seeds",
     "print_status",
     "print_triage",
     "run_display",
@@ -38,6 +40,7 @@ _HOMES = {
     "print_plan": ".plan_view",
     "print_rows": ".query",
     "print_schema": ".query",
+    "print_seeds": ".seeds_view",
     "print_status": ".status",
     "print_triage": ".triage",
     "run_display": ".run_view",

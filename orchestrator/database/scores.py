@@ -1,4 +1,4 @@
-"""Read how good trials are on the validation images: what a tuning decides by."""
+"""Read how good trials are: on the validation images, by which a tuning decides, and on the test images."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from sqlalchemy import Connection, and_, select, text
+from sqlalchemy import Connection, and_, func, select, text
 
+from orchestrator.database import queries
 from orchestrator.database.grids import chunks
 from orchestrator.database.models import ACCEPTED, Epoch, Evaluation, MetricValue, Trial
 
 # Columns of evaluations by the name of their metric; the others have the metric's own name.
 _ERRORS = {"top1": "top1_error", "top5": "top5_error"}
+_COLUMNS = {**_ERRORS, "accuracy": "top1_error", "auroc": "ood_auroc"}
 
 
 def validation_scores(connection: Connection, wanted: Sequence[str], metric: str, selection: str) -> dict[str, float]:
@@ -60,3 +62,46 @@ def _selected(epochs: Sequence[tuple[float, float | None]], selection: str) -> f
         picked = list(epochs[-count:]) if len(epochs) >= count else []
     values = [value for _, value in picked if value is not None]
     return fmean(values) if values and len(values) == len(picked) else None
+
+
+def scores_on_test(
+    connection: Connection, wanted: Sequence[str], metric: str, selection: str
+) -> dict[str, tuple[float, int]]:
+    """Return the metric of trials that are done, by key, as tables have it, and the number of test images.
+
+    It is that of the first network's main classifier on the test split at the epochs that a rule selects: best_test or
+    best_val (the first epoch with the lowest top-1 error there), last, or mean_last_K. A trial without a finite value
+    is left out.
+    """
+    ids: dict[int, str] = {}
+    for part in chunks(wanted):
+        ids |= connection.execute(select(Trial.id, Trial.key).where(Trial.key.in_(part), Trial.state == "done")).all()
+    averaged = re.fullmatch(r"mean_last_([0-9]+)", selection)
+    count = int(averaged[1]) if averaged else 1
+    if selection in ("best_test", "best_val"):
+        ends = queries.best_epochs(connection, ids, "test" if selection == "best_test" else "validation")
+    else:
+        newest = select(Epoch.trial_id, func.max(Epoch.epoch)).where(text(f"epochs.{ACCEPTED}"))
+        ends = {}
+        for part in chunks(list(ids)):
+            rows = connection.execute(newest.where(Epoch.trial_id.in_(part)).group_by(Epoch.trial_id))
+            ends |= {trial: last for trial, last in rows if last + 1 >= count}
+    picks = [queries.Pick(trial, 0, end - count + 1, end) for trial, end in ends.items()]
+    column = _COLUMNS.get(metric, metric)
+    if column in queries.METRICS:
+        values = {
+            row.trial_id: (getattr(row, column), row.images)
+            for row in queries.measurements(connection, picks)
+            if row.classifier == "main" and row.epochs == count
+        }
+    else:
+        values = {
+            row.trial_id: (row.value, 0)
+            for row in queries.own_measurements(connection, picks)
+            if row.classifier == "main" and row.metric == metric and row.epochs == count
+        }
+    return {
+        ids[trial]: (100 - value if metric == "accuracy" else value, images)
+        for trial, (value, images) in values.items()
+        if value is not None and math.isfinite(value)
+    }

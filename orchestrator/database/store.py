@@ -16,8 +16,9 @@ from orchestrator.database.backends.postgresql import holder_of
 from orchestrator.database.backends.sqlite import synchronous
 from orchestrator.database.errors import DatabaseError, Holder, described
 from orchestrator.database.lock import living_drivers
+from orchestrator.database.models import Trial
 from orchestrator.database.patience import patience, persist
-from orchestrator.database.scores import validation_scores
+from orchestrator.database.scores import scores_on_test, validation_scores
 from orchestrator.records import (
     AttemptRow,
     Extent,
@@ -143,6 +144,19 @@ class Database:
         wanted = list(keys)
         values = self._read(lambda connection: validation_scores(connection, wanted, metric, selection))
         return {key: _score(state, values.get(key)) for key, state in self.states(wanted).items()}
+
+    def test_scores(self, keys: Iterable[str], metric: str, selection: str) -> dict[str, tuple[float, int]]:
+        """Return a metric of done trials as tables have it, with the number of test images, by key.
+
+        See `orchestrator.database.scores.scores_on_test`.
+        """
+        wanted = list(keys)
+        return self._read(lambda connection: scores_on_test(connection, wanted, metric, selection))
+
+    def done_trials(self) -> dict[str, dict[str, Any]]:
+        """Return the configurations of all trials that are done, by key."""
+        done = select(Trial.key, Trial.config).where(Trial.state == "done").order_by(Trial.id)
+        return self._read(lambda connection: {key: config for key, config in connection.execute(done)})
 
     # A driver's writes
 

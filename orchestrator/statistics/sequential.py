@@ -94,16 +94,20 @@ def look_levels(level: float, seeds: tuple[int, ...]) -> tuple[float, ...]:
                 weights = np.diff(weights @ _chances(places, edges, before))
                 places = (edges[1:] + edges[:-1]) / 2
 
-            def beyond(bound: float, n: int = n, places: Any = places, weights: Any = weights) -> float:
-                below, above = weights @ _chances(places, np.array([-bound, bound]), n - 1)
-                return float(below + weights.sum() - above)
-
-            bound = brentq(lambda bound: beyond(bound) - allowed, 0.0, math.sqrt(n), xtol=1e-12)
+            bound = brentq(_excess, 0.0, math.sqrt(n), (places, weights, n - 1, allowed), xtol=1e-12)
             edges = np.linspace(-bound, bound, CELLS + 1)
             weights = np.diff(weights @ _chances(places, edges, n - 1))
         places = (edges[1:] + edges[:-1]) / 2
         levels.append(2 * float(stdtr(n - 1, -_t_of(bound, n))))
     return tuple(levels)
+
+
+def _excess(bound: float, places: Any, weights: Any, n: int, allowed: float) -> float:
+    """Return by how much the probability that r is beyond a bound after one more seed exceeds what is allowed."""
+    import numpy as np
+
+    below, above = weights @ _chances(places, np.array([-bound, bound]), n)
+    return float(below + weights.sum() - above - allowed)
 
 
 def _chances(places: Any, limits: Any, n: int) -> Any:

@@ -35,6 +35,7 @@ WORDS = {
     "--set",
     "--order",
     "--new",
+    "--metric",
     "cell",
     "name",
     "sql",
