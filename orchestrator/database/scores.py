@@ -83,8 +83,8 @@ def scores_on_test(
     else:
         newest = select(Epoch.trial_id, func.max(Epoch.epoch)).where(text(f"epochs.{ACCEPTED}"))
         ends = {}
-        for part in chunks(list(ids)):
-            rows = connection.execute(newest.where(Epoch.trial_id.in_(part)).group_by(Epoch.trial_id))
+        for trials in chunks(list(ids)):
+            rows = connection.execute(newest.where(Epoch.trial_id.in_(trials)).group_by(Epoch.trial_id))
             ends |= {trial: last for trial, last in rows if last + 1 >= count}
     picks = [queries.Pick(trial, 0, end - count + 1, end) for trial, end in ends.items()]
     column = _COLUMNS.get(metric, metric)
