@@ -63,7 +63,7 @@ def test_every_problem_of_every_table_has_its_line(tmp_path):
         "12: report.tables[0].columns[1].ece.digit: unknown option 'digit'; did you mean 'digits'?",
         "12: report.tables[0].columns[2]: unknown metric 'topp'; did you mean 'top",
         "13: report.tables[0].show: unknown value 'mean'; did you mean 'mean_std'?",
-        "14: report.tables[1].name: 'a b' cannot name a table",
+        "14: report.tables[1].name: 'a b' cannot name a file",
         "14: report.tables[1].bold.rule: unknown value 'nois'; did you mean 'noise'?",
         "14: report.tables[1].bold.correction: is not there yet",
         "15: report.tables[2].name: table1 is the name of a file that every report may have",
