@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from orchestrator.tables.fields import Config, comparable
-from orchestrator.tables.placement import open_fields, place, table_problems
+from orchestrator.tables.placement import DERIVED, open_fields, place, table_problems
 from orchestrator.tables.schema import (
     COLUMNS,
     SPECIAL,
@@ -132,7 +132,11 @@ class FigureSpec(Declaration):
         given = tuple(name for name in self.lines if name != VARYING)
         rest = open_fields(self.model_copy(update={"lines": given}).table, configs)
         rest.sort(key=lambda name: name != "methods")
-        return self.model_copy(update={"lines": (*given, *rest)})
+        # What follows from the others by itself, as heads do from methods, needs no place.
+        derived = [name for name in rest if name in DERIVED]
+        free = [name for name in rest if name not in DERIVED]
+        still = open_fields(self.model_copy(update={"lines": (*given, *free)}).table, configs) if derived else []
+        return self.model_copy(update={"lines": (*given, *free, *still)})
 
 
 _KEYS = [name for name in FigureSpec.model_fields if name != "own"]

@@ -14,7 +14,7 @@ from trainer.problems import Found, shown
 
 Values = tuple[Any, ...]
 # What follows from other fields by itself: heads left to `auto` are there where a method needs them.
-_DERIVED = ("heads",)
+DERIVED = ("heads",)
 
 
 class Spot(NamedTuple):
@@ -243,7 +243,7 @@ class _Placing:
             if name in placed:
                 continue
             values = {comparable(value): value for index in scope for value in [self._value(index, name)]}
-            if len(values) > 1 and not (name in _DERIVED and self._follows(name, scope)):
+            if len(values) > 1 and not (name in DERIVED and self._follows(name, scope)):
                 varying[name] = list(values.values())
         return varying
 

@@ -115,7 +115,7 @@ class Labels:
         rules += [ABOUT_EPOCH] if "epoch_seconds" in quantities else []
         rules += [seeds, selection.sentence, unselected(rows, selection), bold]
         if self.table.notes == "full":
-            return " ".join(filter(None, [self._about(), self.table.about, *rules])), ""
+            return " ".join(filter(None, [self.about, self.table.about, *rules])), ""
         if self.table.notes == "none":
             return self.table.about, ""
         shown = {"mean_ci95": "mean ± 95 % interval", "median_iqr": "median ± IQR", "each": "every seed"}
@@ -126,10 +126,11 @@ class Labels:
         names = {"paired": "paired t", "binomial": "binomial"}
         tested = " or ".join(names[test] for test in names if test in tests)
         said = f"bold: not told from the best ({tested}, 5 %)" if tested else "bold: best" if tests else ""
-        short = "; ".join(filter(None, [self._about().removesuffix("."), many, selection.rule, said]))
+        short = "; ".join(filter(None, [self.about.removesuffix("."), many, selection.rule, said]))
         return " ".join(filter(None, [f"{short}.", self.table.about])), " ".join(filter(None, rules))
 
-    def _about(self) -> str:
+    @property
+    def about(self) -> str:
         """Return the setting, as a caption begins, with what the table has no labels for."""
         if not self.part.cells:
             return self.part.about

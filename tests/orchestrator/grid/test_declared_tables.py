@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.grid import load_grid
+from orchestrator.grid.declarations import load_declared
 from orchestrator.grid.problems import GridError
-from orchestrator.grid.report import load_tables
 
 HEAD = """name: rates
 fixed: {dataset: digits, width: 8}
@@ -112,7 +112,7 @@ def test_problems_of_a_file_beside_the_grid_have_its_name_and_lines(tmp_path):
     assert [line[:42] for line in listed] == ["mine.yaml:2: rows: learning_rate varies (0"]
     with pytest.raises(GridError, match=r"mine.yaml:2: columns\[0\]: unknown metric 'tpo1'"):
         (tmp_path / "mine.yaml").write_text("rows: methods\ncolumns: [tpo1]\n")
-        load_tables([tmp_path / "mine.yaml"])
+        load_declared("table", [tmp_path / "mine.yaml"])
 
 
 def test_heads_that_follow_from_the_methods_need_no_place(tmp_path):
