@@ -183,6 +183,7 @@ def run_grid(
     with driven(db, grid.name, observer, create=True) as (database, driver), ExitStack() as ray:
         database.release_stale()
         grid = _staged(database, file, observer)
+        rank = _ranks(grid, order)
         save_grid(database, grid, observer)
         for plugin in grid.plugins:
             for note in plugin.notes:
@@ -207,10 +208,11 @@ def run_grid(
         shared = False
         ownerless_since: float | None = None
         while True:
-            if (grown := _staged(database, file, observer)).trials != grid.trials:
-                grid, rank = grown, _ranks(grown, order)
+            if (grown := _staged(database, file, observer)) != grid:
+                more, grid, rank = grown.trials != grid.trials, grown, _ranks(grown, order)
                 save_grid(database, grid, observer)
-                observer.planned(plan_of(grid, database))
+                if more:
+                    observer.planned(plan_of(grid, database))
             # Count the other drivers' trials before planning, so that a trial they finish in between appears as done.
             by_driver = _others(database, grid, driver)
             plan = plan_of(grid, database)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.records import DEFAULT, TUNING
 from orchestrator.tables.addresses import method_names, parameters, value
 from reports.catalogue import title_of
 
@@ -54,6 +55,7 @@ _FIELDS = {
     "schedule": "{} schedule",
     "milestones": "milestones {}",
     "weight_decay": "weight decay {}",
+    TUNING: "{}",
 }
 
 
@@ -95,7 +97,7 @@ def setting(fields: Mapping[str, Any]) -> str:
 
 def departures(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return the fields that differ from the paper's recipe on CIFAR-100."""
-    recipe = {"dataset": "cifar100", **RECIPE}
+    recipe = {"dataset": "cifar100", TUNING: DEFAULT, **RECIPE}
     return [(name, each) for name, each in fields.items() if name not in recipe or recipe[name] != each]
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from orchestrator.database import queries, scores
 from orchestrator.records import DEFAULT, TUNED, TUNING, draw_of, tuned_row_of
 from orchestrator.tables.addresses import value
+from orchestrator.text import counted
+from reports.columns import column_of
+
+if TYPE_CHECKING:
+    from orchestrator.database import Database
 
 
 class Place(NamedTuple):
@@ -52,6 +58,42 @@ def places(
             yield Place(trial, name, config | {TUNING: TUNED}, about)
 
 
+class Search(NamedTuple):
+    """The search of a grid: its facts (`tune` of the grid's report section), and per row its draws by number.
+
+    A draw is its state and its score: the metric on the validation images, None without one.
+    """
+
+    grid: str
+    tune: Mapping[str, Any]
+    draws: Mapping[str, Mapping[int, tuple[str, float | None]]]
+
+    def best_so_far(self, row: str, lower: bool) -> list[tuple[int, float]]:
+        """Return the best score after each draw of a row, as (number of draws, score), from the first that has one."""
+        best: float | None = None
+        curve = []
+        for number, (_, score) in sorted(self.draws.get(row, {}).items()):
+            if score is not None and (best is None or (score < best if lower else score > best)):
+                best = score
+            if best is not None:
+                curve.append((number, best))
+        return curve
+
+
+def searches(database: Database, grids: Sequence[str] | None = None) -> list[Search]:
+    """Return the searches of the named grids, of all for None."""
+    with database.reading() as connection:
+        return [
+            Search(
+                row.name,
+                tune,
+                scores.draw_scores(connection, row.name, tune["metric"], tune["selection"]),
+            )
+            for row in queries.grids(connection)
+            if (tune := (row.report or {}).get("tune")) and (grids is None or row.name in grids)
+        ]
+
+
 def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: each for name, each in config.items() if name != "seed"}
 
@@ -75,16 +117,18 @@ def hyperparameters(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{path.removeprefix('methods.')} {value(each)}" for path, each in values.items())
 
 
-def budget(tune: Mapping[str, Any], selection: str) -> tuple[str, str]:
+def budget(tune: Mapping[str, Any]) -> tuple[str, str]:
     """Return what a caption says of a search, in sentences and in a few words."""
-    epochs = f" of {tune['epochs']} epochs" if tune["epochs"] else ""
+    epochs = f" of {counted(tune['epochs'], 'epoch')}" if tune["epochs"] else ""
     fewer = [name for name, row in tune["rows"].items() if row["draws"] < tune["draws"]]
     less = f" (all that their spaces hold: {', '.join(fewer)})" if fewer else ""
     failed = sum(row.get("failed", 0) for row in tune["rows"].values())
-    lost = f" {failed} draws failed and count as draws." if failed else ""
+    lost = f" {counted(failed, 'draw')} failed and counted all the same." if failed else ""
+    title = column_of(tune["metric"]).title
+    metric = title if title[:2].isupper() else title[:1].lower() + title[1:]
     words = (
-        f"Tuned: {tune['draws']} draws per row{less}, draw 0 the row as it is, by {tune['search']} search from seed "
-        f"{tune['seed']}{epochs}, chosen by {tune['metric']} on the validation images ({selection}); the winners are "
-        f"trained on the grid's seeds.{lost}"
+        f"Tuned: {counted(tune['draws'], 'draw')} per row{less}, draw 0 the row as it is, by {tune['search']} search "
+        f"from seed {tune['seed']}{epochs}, chosen by the {metric} on the validation images ({tune['selection']}); the "
+        f"winners are trained on the grid's seeds.{lost}"
     )
     return words, f"tuned: {tune['draws']} draws per row"

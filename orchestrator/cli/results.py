@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -76,18 +76,6 @@ TableFiles = Annotated[
 ]
 
 
-FigureFiles = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--figure",
-        metavar="FILE",
-        parser=path,
-        help="A declared figure (YAML), over all the grids that are read; may be repeated.",
-        show_default="those of the grid files",
-    ),
-]
-
-
 @app.command(
     short_help="Write the tables and figures.",
     epilog="Example: `orchestrate report --format tex --out tables --vs-paper`",
@@ -108,9 +96,8 @@ def report(
     selection: SelectionRule = None,
     vs_paper: Annotated[bool, typer.Option("--vs-paper", help="Compare every number with the published one.")] = False,
     table: TableFiles = None,
-    figure: FigureFiles = None,
 ) -> None:
-    """Write the tables and figures from the database: Markdown, LaTeX, one HTML page, CSV, JSON, PDF, SVG, PNG.
+    """Write the tables and the figure from the database: Markdown, LaTeX, one HTML page, CSV, JSON, PDF, SVG, PNG.
 
     Files of earlier reports stay in the folder; those that are not of this report are listed at the end.
     """
@@ -125,8 +112,7 @@ def report(
             "vs_paper": vs_paper,
         }
         with opened(db, numbers=True) as database:
-            options |= {"tables": declared_tables(table, database), "figures": declared_figures(figure, database)}
-            written = write_report(database, out, **options)
+            written = write_report(database, out, **options, tables=declared_tables(table, database))
             typer.echo(f"wrote {counted(len(written), 'file')} to {out}/")
             for file in written:
                 typer.echo(f"  {file}")
@@ -163,10 +149,8 @@ def explain(
     grid: GridNames = None,
     selection: SelectionRule = None,
     table: TableFiles = None,
-    figure: FigureFiles = None,
 ) -> None:
-    """Say where a number of a table or a figure comes from: grids, selection rule, trials, seeds, epoch, commit,
-    device and log.
+    """Say where a printed number comes from: grids, selection rule, trials, seeds, epoch, commit, device and log.
 
     Give the --grid and --selection that `report` was given: the same place may hold another number without them.
     """
@@ -174,8 +158,8 @@ def explain(
         from reports import explain as explain_cell
 
         with opened(db, numbers=True) as database:
-            declared = {"tables": declared_tables(table, database), "figures": declared_figures(figure, database)}
-            typer.echo(explain_cell(database, cell, grids=grid, selection=selection, **declared))
+            tables = declared_tables(table, database)
+            typer.echo(explain_cell(database, cell, grids=grid, selection=selection, tables=tables))
 
 
 @app.command(
@@ -238,20 +222,11 @@ def export(
 
 def declared_tables(files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
     """Return the tables in files of their own; raises GridError with all the problems of all of them."""
-    return _declared("table", files, database)
-
-
-def declared_figures(files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
-    """Return the figures in files of their own; raises GridError with all the problems of all of them."""
-    return _declared("figure", files, database)
-
-
-def _declared(kind: Literal["table", "figure"], files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
     if not files:
         return []
-    from orchestrator.grid.declarations import load_declared
+    from orchestrator.grid.report import load_tables
 
-    return load_declared(kind, files, [part.name for part in database.parts() if part.kind == "metric"])
+    return load_tables(files, [part.name for part in database.parts() if part.kind == "metric"])
 
 
 def _database_option(db: str, database: Database) -> list[str]:

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, and_, func, select, text
 
 from orchestrator.database import queries
 from orchestrator.database.grids import chunks
-from orchestrator.database.models import ACCEPTED, Epoch, Evaluation, MetricValue, Trial
+from orchestrator.database.models import ACCEPTED, Epoch, Evaluation, Grid, GridTrial, MetricValue, Trial
+from orchestrator.records import draw_of
 
 # Columns of evaluations by the name of their metric; the others have the metric's own name.
 _ERRORS = {"top1": "top1_error", "top5": "top5_error"}
@@ -50,6 +51,25 @@ def validation_scores(connection: Connection, wanted: Sequence[str], metric: str
             rows.setdefault(key, []).append((top1, measured_value))
     scores = {key: _selected(epochs, selection) for key, epochs in rows.items()}
     return {key: score for key, score in scores.items() if score is not None and math.isfinite(score)}
+
+
+def draw_scores(
+    connection: Connection, grid: str, metric: str, selection: str
+) -> dict[str, dict[int, tuple[str, float | None]]]:
+    """Return the draws of a grid, by row and number: the state of each and its score, None without one."""
+    rows = connection.execute(
+        select(GridTrial.name, Trial.key, Trial.state)
+        .join(Trial, Trial.id == GridTrial.trial_id)
+        .join(Grid, Grid.id == GridTrial.grid_id)
+        .where(Grid.name == grid)
+        .order_by(GridTrial.position)
+    ).all()
+    draws = [(draw, key, state) for name, key, state in rows if (draw := draw_of(name)) is not None]
+    scores = validation_scores(connection, [key for _, key, _ in draws], metric, selection)
+    answer: dict[str, dict[int, tuple[str, float | None]]] = {}
+    for (row, number), key, state in draws:
+        answer.setdefault(row, {})[number] = (state, scores.get(key))
+    return answer
 
 
 def _selected(epochs: Sequence[tuple[float, float | None]], selection: str) -> float | None:

@@ -101,7 +101,7 @@ def _described(grid: Grid, decided: Sequence[Winner]) -> Grid:
     tuning = grid.tuning
     assert tuning is not None
     draws, results = draws_of(grid), {winner.row.name: _result(winner) for winner in decided}
-    facts = {name: getattr(tuning, name) for name in ("draws", "metric", "epochs", "seed", "search")}
+    facts = {name: getattr(tuning, name) for name in ("draws", "metric", "epochs", "seed", "search", "selection")}
     rows = {
         row.name: {
             "draws": len(draws[row.name]),

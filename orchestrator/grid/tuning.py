@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from importlib.util import find_spec
 
 from pydantic import ValidationError
 
@@ -56,6 +57,9 @@ def read_tuning(
     seed = _whole(reader, entries.get("seed"), "seed", 0, 2**63 - 1)
     metric = _one_of(reader, entries.get("metric"), "metric", [*ALWAYS, *metrics], "top1")
     search = _one_of(reader, entries.get("search"), "search", SEARCHES, SEARCHES[0])
+    if search == "optuna" and find_spec("optuna") is None:
+        what = "optuna is not installed: pip install 'orchestrate-ablations[optuna]', or take search: random"
+        reader.note(entries["search"].place, "tune.search", what)
     rows = _rows(configs, names)
     _check_rows(reader, node, configs, rows)
     seed = DEFAULT_SEED if seed is None else seed

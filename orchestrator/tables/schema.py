@@ -30,7 +30,7 @@ Fields = tuple[str, ...]
 Match = dict[str, Any]
 
 
-def as_list(value: Any) -> Any:
+def _fields(value: Any) -> Any:
     """Return a field or a list of fields as a list."""
     return [value] if isinstance(value, str) else [] if value is None else value
 
@@ -117,7 +117,7 @@ class GroupSpec(_Strict):
     parameters: bool = False
     having: Match = Field(default_factory=dict)
 
-    _listed = field_validator("fields", mode="before")(as_list)
+    _listed = field_validator("fields", mode="before")(_fields)
 
 
 class BoldSpec(_Strict):
@@ -166,8 +166,8 @@ class ReferenceSpec(_Strict):
         return file
 
 
-class Declaration(_Strict):
-    """The part of a declaration that tables and figures share: a name, the trials that count, order and names."""
+class TableSpec(_Strict):
+    """A declared table, in its full form: every short form that a file may use has become this one."""
 
     name: str
     title: str = ""
@@ -176,17 +176,28 @@ class Declaration(_Strict):
     per: Literal["setting"] | None = None
     where: Match = Field(default_factory=dict)
     prefer: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    groups: GroupSpec | None = None
+    rows: Fields | tuple[RowSpec, ...] = ()
+    source: Literal["grids", "interactions", "losses"] | None = None
+    stub: tuple[str, ...] = ()
+    across: str | None = None
+    columns: tuple[ColumnSpec, ...] = Field(min_length=1)
     over: Fields = ("seed",)
     order: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     names: dict[str, str] = Field(default_factory=dict)
+    show: Literal["mean_std", "mean_ci95", "median_iqr", "each"] = "mean_std"
+    bold: BoldSpec = Field(default_factory=BoldSpec)
+    reference: tuple[ReferenceSpec, ...] = ()
+    missing: Literal["dash", "drop", "error"] = "dash"
+    notes: Literal["full", "short", "none"] = "short"
 
-    _listed = field_validator("over", mode="before")(as_list)
+    _listed = field_validator("over", mode="before")(_fields)
 
     @field_validator("name")
     @classmethod
     def _file_name(cls, name: str) -> str:
         if not _NAME.fullmatch(name):
-            raise problem(f"{shown(name)} cannot name a file: letters, digits, dashes and underscores, at most 110")
+            raise problem(f"{shown(name)} cannot name a table: letters, digits, dashes and underscores, at most 110")
         return name
 
     @field_validator("names", mode="before")
@@ -200,22 +211,6 @@ class Declaration(_Strict):
         if not isinstance(order, dict):
             return order
         return {name: tuple(each) if isinstance(each, list | tuple) else (each,) for name, each in order.items()}
-
-
-class TableSpec(Declaration):
-    """A declared table, in its full form: every short form that a file may use has become this one."""
-
-    groups: GroupSpec | None = None
-    rows: Fields | tuple[RowSpec, ...] = ()
-    source: Literal["grids", "interactions", "losses"] | None = None
-    stub: tuple[str, ...] = ()
-    across: str | None = None
-    columns: tuple[ColumnSpec, ...] = Field(min_length=1)
-    show: Literal["mean_std", "mean_ci95", "median_iqr", "each"] = "mean_std"
-    bold: BoldSpec = Field(default_factory=BoldSpec)
-    reference: tuple[ReferenceSpec, ...] = ()
-    missing: Literal["dash", "drop", "error"] = "dash"
-    notes: Literal["full", "short", "none"] = "short"
 
     @model_validator(mode="after")
     def _consistent(self) -> TableSpec:
@@ -281,7 +276,7 @@ def parse_table(
     columns = whole.get("columns")
     metrics = [*COLUMNS, *SPECIAL, *metrics]
     if "columns" in whole:
-        whole["columns"] = parse_columns(columns, metrics, wrong)
+        whole["columns"] = _columns(columns, metrics, wrong)
     else:
         wrong.append((("columns",), "is missing; list the metrics, such as [top1, ece]"))
     if isinstance(whole.get("groups"), str | list):
@@ -297,9 +292,8 @@ def parse_table(
     if isinstance(whole.get("stub"), str):
         whole["stub"] = [whole["stub"]]
     whole.pop("source", None)
-    parse_rows(whole, wrong)
-    if fields is not None:
-        wrong += unknown_fields(whole, ("groups", "over", "across", "rows"), list(fields))
+    _rows(whole, wrong)
+    wrong += _unknown_fields(whole, list(fields)) if fields is not None else []
     try:
         table = TableSpec(**whole)
     except ValidationError as error:
@@ -315,8 +309,7 @@ def parse_table(
     return (None if wrong else table), wrong
 
 
-def parse_columns(written: Any, metrics: list[str], wrong: Found) -> list[Any]:
-    """Return the columns of a list in full; problems are added to `wrong`, below the key `columns`."""
+def _columns(written: Any, metrics: list[str], wrong: Found) -> list[Any]:
     if not isinstance(written, list) or not written:
         wrong.append((("columns",), f"{shown(written)} is not a list of metrics, such as [top1, ece]"))
         return [{"metric": "top1"}]
@@ -358,7 +351,7 @@ def _reference(written: Any, fields: Iterable[str] | None, wrong: Found) -> list
     return whole
 
 
-def parse_rows(whole: dict[str, Any], wrong: Found) -> None:
+def _rows(whole: dict[str, Any], wrong: Found) -> None:
     """Bring the rows into their full form: fields, an explicit list, or a source."""
     rows = whole.get("rows")
     if isinstance(rows, str):
@@ -404,23 +397,24 @@ def _row(row: dict[str, Any], place: int, wrong: Found) -> RowSpec:
         return RowSpec(choices=tuple(choices))
 
 
-def unknown_fields(whole: Mapping[str, Any], listing: Iterable[str], allowed: list[str]) -> Found:
-    """Return the names that are no field of a configuration, wherever a declaration names one.
-
-    `listing` are the keys whose value is a field, a list of fields, or a list of rows.
-    """
+def _unknown_fields(whole: Mapping[str, Any], allowed: list[str]) -> Found:
+    """Return the names that are no field of a configuration, wherever a table names one."""
     named: list[tuple[tuple[str, ...], Any]] = []
     for key in ("where", "order", "prefer"):
         if isinstance(fields := whole.get(key), dict):
             named += [((key, str(name)), name) for name in fields]
-    for key in listing:
-        listed = whole.get(key)
-        listed = listed.get("fields") if isinstance(listed, dict) else listed
-        for place, one in enumerate(listed if isinstance(listed, list | tuple) else [listed]):
-            if isinstance(one, RowSpec):
-                named += [((key, str(place), name), name) for choice in one.choices for name in choice]
-            elif one is not None:
-                named.append(((key,), one))
+    groups = whole.get("groups")
+    for key, listed in (
+        ("groups", groups.get("fields") if isinstance(groups, dict) else None),
+        ("over", whole.get("over")),
+    ):
+        named += [((key,), name) for name in (listed if isinstance(listed, list) else [listed]) if name is not None]
+    named += [(("across",), whole["across"])] if whole.get("across") is not None else []
+    for place, row in enumerate(whole["rows"]):
+        if isinstance(row, RowSpec):
+            named += [(("rows", str(place), name), name) for choice in row.choices for name in choice]
+        else:
+            named.append((("rows",), row))
     wrong: Found = []
     for path, name in named:
         base, dot, _ = str(name).partition(".")

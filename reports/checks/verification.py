@@ -92,8 +92,8 @@ _NOT_FOUND = "there is no such file, so nothing in it is checked; write it with 
 
 
 def _choice(written: Written | Header | Defined) -> Choice:
-    # Tables without a rule are the same under any; grids may disagree about theirs.
-    return written.grids, written.rule or "best_test"
+    # Tables without a rule are the same under any; grids may disagree about theirs, and every trial has a last epoch.
+    return written.grids, written.rule or "last"
 
 
 def _current(database: Database, paper: Manuscript, declared: Sequence[Mapping[str, Any]]) -> Known:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
+from orchestrator.records import BY_TEST, TUNED, TUNING
 from orchestrator.tables.addresses import column_key
 from orchestrator.tables.fields import comparable, has, in_words, value_of
 from orchestrator.tables.placement import Line, Spot, place, reference_of
@@ -21,6 +22,7 @@ from reports.layouts.labels import Labels
 from reports.results import Cell, Results
 from reports.table import Entry, Row, Table, add_note, mark_mixed, mark_unmeasured
 from reports.text import number
+from reports.tuning import budget
 
 _EACH = ", "
 
@@ -34,39 +36,17 @@ class Planned:
     across: int | None
 
 
-class Placed(NamedTuple):
-    """A table with what a figure needs beside it: the setting in words, the place of every row, and the cells."""
-
-    table: Table
-    about: str
-    lines: tuple[Line, ...]
-    cells: tuple[Cell, ...]
-
-
 def build_declared(results: Results, table: TableSpec, asking: Iterable[str] | None = None) -> list[Table]:
     """Build a declared table from the cells that the grids that ask for it have; one per setting where it says so.
 
     Raises ReportError where the cells leave the declaration open.
     """
     asking = frozenset(asking or ())
-    parts = _parts(replace(results, cells=cells_of(results, table, asking)), table, asking)
-    return [_Building(results, table, part).build() for part in parts]
-
-
-def build_placed(results: Results, table: TableSpec, asking: Iterable[str] | None = None) -> list[Placed]:
-    """Build tables as `build_declared` does, with the line of every row; raises ReportError as it does."""
-    asking = frozenset(asking or ())
-    parts = _parts(replace(results, cells=cells_of(results, table, asking)), table, asking)
-    buildings = [_Building(results, table, part) for part in parts]
-    return [Placed(one.build(), one.labels.about, tuple(one.placement.lines), one.part.cells) for one in buildings]
-
-
-def cells_of(results: Results, table: TableSpec, asking: Collection[str] = ()) -> tuple[Cell, ...]:
-    """Return the cells that a table is about: of the grids that ask for it, or of all; by seed where seeds stand."""
-    cells = [cell for cell in results.cells if table.grids == "all" or not asking or {*asking} & {*cell.grids}]
+    cells = [cell for cell in results.cells if table.grids == "all" or not asking or asking.intersection(cell.grids)]
     if table.places_seeds:
         cells = [_of_seed(cell, place) for cell in cells for place in range(len(cell.trials))]
-    return tuple(cells)
+    parts = _parts(replace(results, cells=tuple(cells)), table, asking)
+    return [_Building(results, table, part).build() for part in parts]
 
 
 def _of_seed(cell: Cell, place: int) -> Cell:
@@ -148,7 +128,8 @@ class _Building:
         if twice := next((key for key, count in counted.items() if count > 1), None):
             raise ReportError(f"table {table.name}: two rows have the address {twice}; give them a `key`")
         bold = bold_sentence(rows, tests, table.bold.within)
-        caption, details = self.labels.caption(rows, columns, seeds, self.results.selection, bold, tests)
+        search = self._search()
+        caption, details = self.labels.caption(rows, columns, seeds, self.results.selection, bold, tests, search)
         return Table(
             self.part.name,
             table.name,
@@ -163,6 +144,18 @@ class _Building:
             self.labels.group_head,
             details,
         )
+
+    def _search(self) -> tuple[str, str]:
+        """Return what the caption says of how the tuned rows were tuned; raises ReportError for epochs by test images.
+
+        Of several grids that tune alike it is said once.
+        """
+        tuned = {name for cell in self.part.cells if cell.config.get(TUNING) == TUNED for name in cell.grids}
+        if tuned and self.results.selection.rule == "best_test":
+            raise ReportError(f"table {self.table.name}: best_test {BY_TEST}; take best_val, or last")
+        searches = {grid.name: grid.report["tune"] for grid in self.results.grids if grid.report.get("tune")}
+        budgets = dict.fromkeys(budget(searches[name]) for name in sorted(tuned & set(searches)))
+        return " ".join(long for long, _ in budgets), "; ".join(dict.fromkeys(short for _, short in budgets))
 
     # Columns
 
@@ -275,6 +268,7 @@ class _Building:
             if self.table.missing == "drop":
                 return None
         said = [next((spot.note for spot in line.spots if spot.note), "")]
+        said += dict.fromkeys(about for index in cells if (about := self.part.cells[index].about))
         deviation = self._deviation(line, cells)
         if not cells and self.table.grids == "own" and line.row and not line.row.alone:
             said.append(f"no trial of the chosen grids is {self._wanted(line)}; add it to a grid file")

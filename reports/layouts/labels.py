@@ -108,14 +108,18 @@ class Labels:
         selection: Selection,
         bold: str,
         tests: Collection[str],
+        search: tuple[str, str] = ("", ""),
     ) -> tuple[str, str]:
-        """Return the caption and the details below the table: every rule, a line of them, or none, as `notes` says."""
+        """Return the caption and the details below the table: every rule, a line of them, or none, as `notes` says.
+
+        `search` is how tuned rows were tuned, in sentences and in a few words.
+        """
         quantities = {column.quantity for column in columns}
         rules = [ABOUT_TRAINING] if "seconds" in quantities else []
         rules += [ABOUT_EPOCH] if "epoch_seconds" in quantities else []
-        rules += [seeds, selection.sentence, unselected(rows, selection), bold]
+        rules += [seeds, selection.sentence, unselected(rows, selection), search[0], bold]
         if self.table.notes == "full":
-            return " ".join(filter(None, [self.about, self.table.about, *rules])), ""
+            return " ".join(filter(None, [self._about(), self.table.about, *rules])), ""
         if self.table.notes == "none":
             return self.table.about, ""
         shown = {"mean_ci95": "mean ± 95 % interval", "median_iqr": "median ± IQR", "each": "every seed"}
@@ -126,11 +130,10 @@ class Labels:
         names = {"paired": "paired t", "binomial": "binomial"}
         tested = " or ".join(names[test] for test in names if test in tests)
         said = f"bold: not told from the best ({tested}, 5 %)" if tested else "bold: best" if tests else ""
-        short = "; ".join(filter(None, [self.about.removesuffix("."), many, selection.rule, said]))
+        short = "; ".join(filter(None, [self._about().removesuffix("."), many, selection.rule, search[1], said]))
         return " ".join(filter(None, [f"{short}.", self.table.about])), " ".join(filter(None, rules))
 
-    @property
-    def about(self) -> str:
+    def _about(self) -> str:
         """Return the setting, as a caption begins, with what the table has no labels for."""
         if not self.part.cells:
             return self.part.about

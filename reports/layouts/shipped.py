@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator.records import DEFAULT, TUNED, TUNING
 from orchestrator.tables.addresses import slug
 from orchestrator.tables.references import with_values
 from orchestrator.tables.schema import ColumnSpec, GroupSpec, TableSpec, parse_table
@@ -129,11 +130,17 @@ def own_table(grid: GridInfo, cells: Sequence[Cell], part: str = "") -> TableSpe
     specs = [ColumnSpec(metric=name) for name in columns]
     if any(network for cell in cells for trial in cell.done for network, _ in trial.measurements):
         specs.insert(1, ColumnSpec(metric="top1", key="net2_top1", title="Net 2 top-1 error", network=1))
+    order = {}
+    if TUNING in fields and (tune := grid.report.get("tune")):
+        order = {TUNING: (DEFAULT, TUNED)}
+        gain = ColumnSpec(metric=tune["metric"], key="gain", title="Against default", minus={TUNING: DEFAULT})
+        specs.insert([spec.metric for spec in specs].index(tune["metric"]) + 1, gain)
     return TableSpec(
         name=own_name(grid.name),
         title=f"Grid {grid.name}{part}",
         groups=GroupSpec(fields=("network",)),
         rows=tuple(fields),
         columns=tuple(specs),
+        order=order,
         notes="full",
     )

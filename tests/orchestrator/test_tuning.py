@@ -185,3 +185,43 @@ def test_times_are_measured_of_rows_and_winners_and_not_of_draws(training: Train
     assert sorted(trial.name.removesuffix("/seed0") for trial in _one_seed_each(grid)) == sorted(
         [*ROWS, *(f"{row}/tuned" for row in ROWS)]
     )
+
+
+def test_winners_that_were_stopped_go_on_in_the_next_run(training: Training, tmp_path: Path) -> None:
+    path = grid_file(tmp_path)
+    training.stop = lambda trial: trial.name == "resnet18/pskd/tuned/seed0"
+    with pytest.raises(Interrupted):
+        run_grid(path, "r.db")
+    assert training.batches[-1] == [f"resnet18/baseline/tuned/seed{seed}" for seed in (0, 1)]
+    training.stop = lambda trial: False
+    for order in ("depth", "breadth"):
+        assert run_grid(path, "r.db", order=order) == Outcome(failed=0, elsewhere=0, left=0)
+    assert training.batches[-1] == [f"resnet18/pskd/tuned/seed{seed}" for seed in (0, 1)]
+
+
+@pytest.mark.parametrize("stop", ["", "resnet18/pskd/draw5"])
+def test_a_model_s_search_is_the_same_whether_it_is_killed_or_not(
+    training: Training, tmp_path: Path, stop: str
+) -> None:
+    pytest.importorskip("optuna", reason="optuna is not installed")
+    path = grid_file(tmp_path, tune={"draws": 7, "search": "optuna"})
+    assert len(load_grid(path).trials) == 4 + 2 * 2
+    assert decide(load_grid(path), None).may_come == 2 * 5 + 4
+    if stop:
+        training.stop = lambda trial: trial.name == stop
+        with pytest.raises(Interrupted):
+            run_grid(path, "r.db")
+        training.stop = lambda trial: False
+    assert run_grid(path, "r.db") == Outcome(failed=0, elsewhere=0, left=0)
+    assert len(training.trained) == len(set(training.trained)) == 4 + 2 * 7 + 4
+    with open_database("r.db", readonly=True) as database:
+        grid = decide(load_grid(path), database).grid
+        draws = {row: [trial.key for trial in of_row] for row, of_row in draws_of(grid).items()}
+        assert [len(keys) for keys in draws.values()] == [7, 7]
+    # Another search, in one go, comes to the same draws.
+    run_grid(grid_file(tmp_path, "r2.yaml", tune={"draws": 7, "search": "optuna"}), "other.db")
+    with open_database("other.db", readonly=True) as database:
+        other = decide(load_grid(path), database).grid
+        assert draws == {row: [trial.key for trial in of_row] for row, of_row in draws_of(other).items()}
+    # A plan asks no model, and without the database it knows the first draws alone.
+    assert [len(of_row) for of_row in draws_of(load_grid(path)).values()] == [2, 2]

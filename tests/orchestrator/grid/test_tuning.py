@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.grid import Grid, load_grid
+from orchestrator.grid import Grid, load_grid, tuning
 from orchestrator.grid.draws import random_values
 from orchestrator.grid.search import Space
 from orchestrator.grid.tuned import draws_of, winners, with_winners
@@ -249,6 +249,12 @@ def test_a_mistake_is_said_with_its_line_and_what_to_write(changes: dict[str, An
     found = problems(tuned(**changes))
     assert any(expected in said for said in found), found
     assert all(said.split(":")[0].isdecimal() for said in found)
+
+
+def test_a_search_by_a_model_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "find_spec", lambda name: None)
+    (said,) = problems(tuned(search="optuna"))
+    assert "tune.search: optuna is not installed: pip install 'orchestrate-ablations[optuna]'" in said
 
 
 def test_without_validation_images_nothing_is_tuned() -> None:

@@ -1,0 +1,51 @@
+"""A model's draws are nearer to the best of what it was told than draws at random, and the same for the same draws."""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean
+
+import pytest
+
+from orchestrator.grid.draws import Values, random_values
+from orchestrator.grid.search import Space
+
+pytest.importorskip("optuna", reason="optuna is not installed")
+
+RATE, SCHEDULE = ("learning_rate",), ("schedule",)
+SPACES = [
+    Space(RATE, "log", (0.001, 1.0)),
+    Space(SCHEDULE, "choice", ("steps", {"cosine": {}}, "linear")),
+    Space(("batch_size",), "int", (16, 64)),
+]
+
+
+def error_of(values: Values) -> float:
+    """The error of a draw: a rate of 0.03 and the second schedule are best."""
+    return abs(math.log(values[RATE] / 0.03)) + 2 * (values[SCHEDULE] != {"cosine": {}})
+
+
+def drawn(count: int) -> list[tuple[Values, float | None]]:
+    """As many random draws with their errors."""
+    draws = [random_values(SPACES, 5, "row", number) for number in range(count)]
+    return [(values, error_of(values)) for values in draws]
+
+
+@pytest.mark.parametrize("higher", [False, True])
+def test_a_model_learns_from_the_draws_that_ended(higher: bool) -> None:
+    from orchestrator.scheduler.search import suggest
+
+    sign = -1 if higher else 1
+    ended = [(values, sign * score) for values, score in drawn(40) if score is not None]
+    suggested = [values for seed in range(6) for values in suggest(SPACES, ended, 2, seed=seed, higher=higher)]
+    assert fmean(map(error_of, suggested)) < 0.7 * fmean(sign * score for _, score in ended)
+    assert all(0.001 <= values[RATE] <= 1 and 16 <= values[("batch_size",)] <= 64 for values in suggested)
+    assert suggest(SPACES, ended, 2, seed=0, higher=higher) == suggested[:2]
+
+
+def test_draws_that_failed_or_lie_outside_of_the_spaces_are_no_obstacle() -> None:
+    from orchestrator.scheduler.search import suggest
+
+    failed: list[tuple[Values, float | None]] = [(values, None) for values, _ in drawn(5)]
+    outside: Values = {RATE: 5.0, SCHEDULE: "steps", ("batch_size",): 1000}
+    assert len(suggest(SPACES, [(outside, 1.0), *failed], 3, seed=1, higher=False)) == 3
