@@ -176,6 +176,7 @@ def run_grid(
         grid.settings,
         plugins=grid.plugins,
         metrics=grid.metrics,
+        outcomes=grid.outcomes,
         **options,
     )
     file, order = grid, order or grid.order

@@ -17,6 +17,7 @@ from trainer.device import without_search
 from trainer.distributed import all_gather, rank
 from trainer.method import Output
 from trainer.metrics import auroc_value, metric_values
+from trainer.outcomes import Keeper, Kept
 from trainer.own_metrics import measure
 from trainer.results import Evaluation, Metrics
 
@@ -29,11 +30,14 @@ def evaluate(
     sets: EvaluationSets,
     device: torch.device,
     own_metrics: Sequence[str] = (),
+    keeper: Keeper | None = None,
+    epoch: int = 0,
 ) -> list[Evaluation]:
     """Evaluate every classifier of every network, and their ensemble (the mean of their softmax), on every split.
 
     Several processes that train together share the images, and all return the metrics of the whole splits. The device
-    is waited for once, at the end, but for the user's own metrics: the first process alone measures those.
+    is waited for once, at the end, but for the user's own metrics: the first process alone measures those. It alone
+    has the `keeper` add outcomes per image to those of an epoch (0-based).
 
     Raises MetricError where one of them fails.
     """
@@ -41,6 +45,7 @@ def evaluate(
     places: list[tuple[int, str, str, int]] = []
     rows = []
     own: list[dict[str, float]] = []
+    kept: dict[int, Kept] = {}
     networks.eval()
     for index, network in enumerate(networks):
         outside = sets.out_of_distribution
@@ -49,6 +54,13 @@ def evaluate(
             if images is None:
                 continue
             probabilities, labels = classifier_probabilities(network, images, config, device)
+            if (
+                keeper
+                and split == "test"
+                and rank() == 0
+                and (own_kept := keeper.collect(probabilities["main"], labels))
+            ):
+                kept[index] = own_kept
             for classifier, values in probabilities.items():
                 row = metric_values(values, labels)
                 if unfamiliar and split == "test":
@@ -63,7 +75,7 @@ def evaluate(
         metrics = Metrics(*islice(numbers, METRICS))
         auroc = next(numbers) if len(row) > METRICS else None
         evaluations.append(Evaluation(index, classifier, metrics, count, split, auroc, measured))
-    return evaluations
+    return keeper.keep(epoch, evaluations, kept) if keeper else evaluations
 
 
 # In inference mode, autocast would cast all weights anew for every batch.

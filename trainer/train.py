@@ -24,6 +24,7 @@ from trainer.evaluation import evaluate
 from trainer.memory import keep_freed_memory
 from trainer.method import Batch
 from trainer.objective import Objective
+from trainer.outcomes import Keeper, drop_surpassed
 from trainer.own_metrics import try_out
 from trainer.results import EpochResult
 from trainer.state import build_networks, build_optimizer, checkpoint_state, derived_seed, load_state, teacher_config
@@ -44,6 +45,7 @@ class _Run:
     engine: str
     report_engine: Callable[[str], None]
     own_metrics: tuple[str, ...]
+    outcomes: str
 
 
 def train(
@@ -60,6 +62,7 @@ def train(
     report_engine: Callable[[str], None] = lambda engine: None,
     report_teacher: Report | None = None,
     own_metrics: Sequence[str] = (),
+    outcomes: str = "none",
 ) -> EpochResult:
     """Train one configuration and report every epoch, in order.
 
@@ -79,6 +82,10 @@ def train(
 
     `own_metrics` are names of registered metrics that are measured beside those of every evaluation.
 
+    `outcomes` is one of `trainer.results.OUTCOMES`: what is kept of each test image, for the main classifier of each
+    network, in epochs that are the best so far and in the last one. Results from a checkpoint have those of the best
+    and of its newest epoch.
+
     Within `trainer.distributed.process_group` several processes train the same networks. All call this function and are
     given every epoch, which differ in what is measured of the process: seconds and memory. The first one alone measures
     the own metrics, and reads and writes the checkpoint (the others need not name it), and a training may go on with
@@ -93,7 +100,8 @@ def train(
         RankLost: another process that trains the same networks has ended.
     """
     place = prepare_device(device, deterministic=deterministic)
-    run = _Run(place, data_root, checkpoint, checkpoint_seconds, stop_after, engine, report_engine, tuple(own_metrics))
+    own = tuple(own_metrics)
+    run = _Run(place, data_root, checkpoint, checkpoint_seconds, stop_after, engine, report_engine, own, outcomes)
     if place.type == "cpu":
         keep_freed_memory()
     with watching_ranks():
@@ -116,8 +124,10 @@ class Training:
         data_root: Path,
         engine: str = "auto",
         own_metrics: Sequence[str] = (),
+        outcomes: str = "none",
     ) -> None:
         self.config, self.device, self.own_metrics = config, device, own_metrics
+        self.keeper = Keeper(outcomes, config.epochs)
         self.splits: Splits = load_splits(config, data_root)
         self.num_classes = self.splits.train.num_classes
         try_out(own_metrics, self.num_classes)
@@ -180,7 +190,7 @@ class Training:
         trained_at = time.perf_counter()
 
         with eager(self.chosen == "compiled"):
-            evaluations = evaluate(config, self.networks, self.evaluated, device, self.own_metrics)
+            evaluations = evaluate(config, self.networks, self.evaluated, device, self.own_metrics, self.keeper, epoch)
         wait_for(device)
         evaluated_at = time.perf_counter()
         result = EpochResult(
@@ -244,10 +254,11 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
     if saved is not None:
         del saved["config"]
     saved = broadcast_state(saved, run.device)
-    training = Training(config, run.device, run.data_root, run.engine, run.own_metrics)
+    training = Training(config, run.device, run.data_root, run.engine, run.own_metrics, run.outcomes)
     training.set_up(_teacher(training, run, saved is not None, report_teacher))
     results = _restored(training, run, saved)
     del saved
+    training.keeper.see(results)
     for result in results:
         report(result)
 
@@ -261,6 +272,7 @@ def _fit(config: TrainConfig, run: _Run, report: Report, report_teacher: Report)
             engine = training.engine
             run.report_engine(engine)
         results.append(result)
+        drop_surpassed(results)
         state = partial(checkpoint_state, training.networks, training.optimizer, training.objective, results)
         saver.save(config, state, last=epoch == epochs - 1)
         report(result)
@@ -292,7 +304,7 @@ def _teacher(training: Training, run: _Run, saved: bool, report: Report) -> nn.M
     # Never compiled: a resumed training has its teacher from a checkpoint, as it was written.
     engine = "auto" if run.engine == "compiled" else run.engine
     try:
-        run = replace(run, engine=engine, report_engine=lambda engine: None, own_metrics=())
+        run = replace(run, engine=engine, report_engine=lambda engine: None, own_metrics=(), outcomes="none")
         return _fit(plain, run, report, report)[1][0]
     except Diverged as error:
         raise Diverged(f"the teacher: {error}") from None

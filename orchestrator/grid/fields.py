@@ -27,7 +27,20 @@ RELATED = (
     frozenset({"optimizer", "momentum", "nesterov"}),
     frozenset({"schedule", "milestones", "gamma"}),
 )
-SECTIONS = ("name", "plugins", "fixed", "grid", "exclude", "set", "order", "metrics", "resources", "tune", "report")
+SECTIONS = (
+    "name",
+    "plugins",
+    "fixed",
+    "grid",
+    "exclude",
+    "set",
+    "order",
+    "metrics",
+    "outcomes",
+    "resources",
+    "tune",
+    "report",
+)
 ORDERS = ("depth", "breadth")
 ZIP = "zip"
 # Keys of the sections outside a trial's identity: its resources, with the section of single networks last, and its
@@ -45,7 +58,7 @@ ELSEWHERE = {
 }
 # What `set` takes beside the fields of a configuration, and how keys of other sections are written there.
 SET_ELSEWHERE = (
-    *("name", "order", "metrics"),
+    *("name", "order", "metrics", "outcomes"),
     *(f"resources.{key}" for key in RESOURCES),
     *(f"tune.{key}" for key in TUNE),
     *(f"report.{key}" for key in REPORT),

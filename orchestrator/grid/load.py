@@ -33,7 +33,7 @@ from trainer.config import TrainConfig, config_problems
 from trainer.parts import METRICS, NETWORKS, PartError
 from trainer.plugins import Plugin, load_plugins
 from trainer.problems import shown, unknown
-from trainer.results import Evaluation, Metrics
+from trainer.results import OUTCOMES, Evaluation, Metrics
 
 # Ways to run a trial's steps. See `trainer.train.train`.
 ENGINES = ("auto", "launched", "replayed", "compiled")
@@ -86,6 +86,7 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
     name = _name(reader, root, sections.get("name"))
     order = _order(reader, sections.get("order"))
     metrics = _metrics(reader, sections.get("metrics"))
+    outcomes = _outcomes(reader, sections.get("outcomes"))
     names = trial_names(configs, axes)
     report = read_report(reader, sections.get("report"), configs.values(), axes, tuned="tune" in sections)
     if (tune := sections.get("tune")) and isinstance(sections.get("seeds", tune).value, dict) and "seeds" in sections:
@@ -99,7 +100,7 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
         Trial(key, trial_name, config, _largest(config, shared, per_network) if per_network else shared)
         for (key, config), trial_name in zip(configs.items(), names, strict=True)
     ]
-    grid = Grid(name, source, text, trials, report, order, settings, tuple(plugins), metrics, tuning)
+    grid = Grid(name, source, text, trials, report, order, settings, tuple(plugins), metrics, outcomes, tuning)
     return _with_draws(grid, tuning, sections["tune"]) if tuning is not None else grid
 
 
@@ -111,6 +112,17 @@ def _with_draws(grid: Grid, tuning: Tuning, node: Node) -> Grid:
         message = "; ".join(f"{'.'.join(path)}: {message}" for path, message in config_problems(error))
         what = f"values that stand in `spaces` do not go together: {message}"
         raise GridError([Problem(str(grid.source), *node.place, "tune.spaces", what)]) from None
+
+
+def _outcomes(reader: Reader, node: Node | None) -> str:
+    """Return what is kept of each test image, `correct` unless the file says otherwise."""
+    if node is None:
+        return "correct"
+    kind = node.plain()
+    if kind not in OUTCOMES:
+        reader.note(node.place, "outcomes", unknown("value", kind, OUTCOMES))
+        return "correct"
+    return str(kind)
 
 
 def _metrics(reader: Reader, node: Node | None) -> tuple[str, ...]:

@@ -48,7 +48,8 @@ class Grid:
 
     `order` is that of training: `depth` as in the file, or `breadth`. `settings` are those of `--set`; `text` has them.
     `plugins` are the files and modules of its own parts; `metrics` names those that are measured beside the usual ones,
-    which is no part of a trial's key. `tuning` is its section `tune`, whose draws are trials of the grid.
+    and `outcomes` is what is kept of each test image; neither is part of a trial's key. `tuning` is its section `tune`,
+    whose draws are trials of the grid.
     """
 
     name: str
@@ -60,4 +61,5 @@ class Grid:
     settings: Mapping[str, Any] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
     metrics: tuple[str, ...] = ()
+    outcomes: str = "correct"
     tuning: Tuning | None = None

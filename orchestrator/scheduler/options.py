@@ -18,7 +18,7 @@ class RunOptions:
     least time between two checkpoints of a trial (None: see `trainer.train.train`); `stall_seconds` the silence after
     which a trial counts as hung (`orchestrator.scheduler.callbacks.START_SECONDS` is the least for a trial that
     starts). `wait_for_nodes` starts although no node is large enough yet: one may join. `plugins`
-    and `metrics` are the grid's.
+    `metrics` and `outcomes` are the grid's.
     """
 
     grid: str
@@ -37,6 +37,7 @@ class RunOptions:
     wait_for_nodes: bool = False
     plugins: tuple[Plugin, ...] = ()
     metrics: tuple[str, ...] = ()
+    outcomes: str = "correct"
 
     def checkpoint(self, key: str) -> str:
         """Return the path or URL of a trial's checkpoint."""

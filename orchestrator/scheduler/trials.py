@@ -311,4 +311,5 @@ def _job(trial: Trial, shape: Resources, options: RunOptions, warm_up: int, time
         deterministic=trial.resources.deterministic,
         plugins=tuple(plugin.to_dict() for plugin in options.plugins),
         metrics=options.metrics,
+        outcomes=options.outcomes,
     )

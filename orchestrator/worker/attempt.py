@@ -152,6 +152,7 @@ def _train(job: Job, report: Report, rank: Rank) -> None:
             engine=job.engine,
             deterministic=job.deterministic,
             own_metrics=job.metrics,
+            outcomes=job.outcomes if job.timed is None else "none",
         )
         put_back()
 

@@ -17,7 +17,7 @@ class Job:
     canary is a rehearsal: `checkpoint` is the file in whose folder it writes its own. `cpus` and `gpus` are those of
     each of the `processes`. `engine` and `deterministic` are as in `trainer.train.train`. `plugins`
     are those of the grid (`trainer.plugins.Plugin`), whose files are in the folder `plugins` beside the trainer;
-    `metrics` names those that are measured beside the usual ones.
+    `metrics` names those that are measured beside the usual ones, `outcomes` is what is kept of each test image.
     """
 
     key: str
@@ -38,6 +38,7 @@ class Job:
     deterministic: bool = False
     plugins: tuple[dict[str, Any], ...] = ()
     metrics: tuple[str, ...] = ()
+    outcomes: str = "correct"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from orchestrator.timing import device_facts
 from tests.bench import driving, gpu, program, training
 
 PARTS = (
-    *("training", "evaluating", "methods", "operations", "sizes"),
+    *("training", "evaluating", "outcomes", "methods", "operations", "sizes"),
     *("starting", "planning", "scheduling", "driving", "recording", "reporting"),
 )
 
@@ -46,6 +46,7 @@ def main() -> None:
     parts: dict[str, Callable[[], Iterator[dict[str, object]]]] = {
         "training": lambda: training.alone(training.loops, *trained),
         "evaluating": lambda: training.alone(training.evaluation, *trained),
+        "outcomes": lambda: training.alone(training.outcomes, *trained),
         "methods": lambda: training.alone(training.methods, *trained),
         "operations": lambda: training.alone(training.operations, *trained),
         "sizes": lambda: training.alone(training.sizes, *trained),

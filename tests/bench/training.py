@@ -28,6 +28,8 @@ from trainer.evaluation import autocast, evaluate
 from trainer.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 from trainer.method import Batch
 from trainer.objective import Objective
+from trainer.outcomes import Keeper
+from trainer.results import OUTCOMES
 from trainer.state import build_networks
 from trainer.train import Training
 
@@ -250,6 +252,33 @@ def evaluation(images: int, width: int, rounds: int) -> list[dict[str, object]]:
     seconds = in_turns({"evaluation": run.evaluate, "forward": run.forward_only}, rounds)
     slower = ratio(seconds, "evaluation", "forward")
     return [row("evaluation with all metrics against the forward pass", slower, "<=", 1.15)]
+
+
+def outcomes(images: int, width: int, rounds: int) -> list[dict[str, object]]:
+    """An epoch that keeps the outcomes of as many test images as training images, against one that keeps none."""
+    keep_freed_memory()
+    run = Run(METHODS["baseline"], images, width)
+    test = run.training.evaluated.test
+    run.training.evaluated = EvaluationSets(test.first(min(images, test.count)), None, None)
+
+    def epoch(kind: str) -> Callable[[], None]:
+        def work() -> None:
+            # Anew, so that every epoch is the best so far, which is the dearest case.
+            run.training.keeper = Keeper(kind, run.config.epochs)
+            run.training.epoch(0)
+
+        return work
+
+    seconds = in_turns({kind: epoch(kind) for kind in OUTCOMES}, rounds)
+    return [
+        row(
+            f"epoch that keeps {kind} against none",
+            ratio(seconds, kind, "none"),
+            "<=",
+            1.02 if kind == "correct" else 1.1,
+        )
+        for kind in OUTCOMES[1:]
+    ]
 
 
 def methods(images: int, width: int, rounds: int) -> list[dict[str, object]]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.grid import Grid, Resources, load_grid, placed
-from tests.orchestrator.grid_files import GRIDS, SHIPPED, keys, load, names
+from tests.orchestrator.grid_files import GRIDS, SHIPPED, keys, load, names, problems
 from trainer.config import TrainConfig
 
 SIZES = {
@@ -379,3 +379,14 @@ def test_optimizers_and_schedules_are_axes_with_readable_names():
         for schedule in ("cosine", "linear[final=0.01]")
     ]
     assert [trial.config.learning_rate for trial in loaded.trials] == [0.1, 0.1, 1e-3, 1e-3, 1e-3, 1e-3]
+
+
+def test_what_is_kept_of_images_is_no_part_of_a_trial():
+    axes = {"grid": {"dataset": "digits", "seed": [0, 1]}}
+    plain, kept = load(axes), load({**axes, "outcomes": "probabilities"})
+    assert (plain.outcomes, kept.outcomes) == ("correct", "probabilities")
+    assert [trial.key for trial in plain.trials] == [trial.key for trial in kept.trials]
+    assert load_grid(GRIDS / "quickstart.yaml", {"outcomes": "none"}).outcomes == "none"
+    assert problems({**axes, "outcomes": "probabilitys"}) == [
+        "1: outcomes: unknown value 'probabilitys'; did you mean 'probabilities'? (allowed: correct, none, probabilities)"
+    ]
