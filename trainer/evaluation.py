@@ -54,13 +54,8 @@ def evaluate(
             if images is None:
                 continue
             probabilities, labels = classifier_probabilities(network, images, config, device)
-            if (
-                keeper
-                and split == "test"
-                and rank() == 0
-                and (own_kept := keeper.collect(probabilities["main"], labels))
-            ):
-                kept[index] = own_kept
+            if keeper and split == "test" and rank() == 0:
+                kept |= keeper.collect(index, probabilities["main"], labels)
             for classifier, values in probabilities.items():
                 row = metric_values(values, labels)
                 if unfamiliar and split == "test":

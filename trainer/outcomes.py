@@ -56,11 +56,11 @@ class Keeper:
     def _better(self, evaluations: Iterable[Evaluation]) -> set[int]:
         """Return the networks that are better than ever on a split."""
         better = set()
-        for each in evaluations:
-            place = each.network, each.split
-            if each.classifier == "main" and each.metrics.top1_error < self.best.get(place, float("inf")):
-                self.best[place] = each.metrics.top1_error
-                better.add(each.network)
+        for evaluation in evaluations:
+            place = evaluation.network, evaluation.split
+            if evaluation.classifier == "main" and evaluation.metrics.top1_error < self.best.get(place, float("inf")):
+                self.best[place] = evaluation.metrics.top1_error
+                better.add(evaluation.network)
         return better
 
 
@@ -69,10 +69,10 @@ def drop_surpassed(results: list[EpochResult]) -> None:
     needed = {len(results) - 1}
     best: dict[tuple[int, str], tuple[float, int]] = {}
     for place, result in enumerate(results):
-        for each in result.evaluations:
-            if each.classifier == "main":
-                key = each.network, each.split
-                best[key] = min(best.get(key, (float("inf"), -1)), (each.metrics.top1_error, place))
+        for evaluation in result.evaluations:
+            if evaluation.classifier == "main":
+                key = evaluation.network, evaluation.split
+                best[key] = min(best.get(key, (float("inf"), -1)), (evaluation.metrics.top1_error, place))
     needed |= {place for _, place in best.values()}
     for place, result in enumerate(results):
         if place not in needed and any(each.outcomes for each in result.evaluations):
