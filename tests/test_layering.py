@@ -36,6 +36,7 @@ FORBIDDEN = {
     "Grids, plans and statistics are pure": ("orchestrator/planning/canary.py", "torch"),
     "Only commands and screens write on the terminal": ("orchestrator/run.py", "typer"),
     "Only the store of files imports fsspec": ("orchestrator/storage/staging.py", "fsspec"),
+    "Only the live page's server imports aiohttp": ("orchestrator/serving/watcher.py", "aiohttp"),
     "Nothing imports scikit-learn: of it, only the digits' file is read": ("trainer/metrics.py", "sklearn"),
 }
 

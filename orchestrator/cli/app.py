@@ -88,6 +88,12 @@ def database_location(text: str) -> str:
     return location(_SQLITE_URL.sub("", text) if "?" not in text else text)
 
 
+def database_option(db: str, database: Database) -> list[str]:
+    """Return the options by which another command reads the same database; none where it is the default."""
+    without = database_location(os.environ.get("ORCHESTRATE_DB") or "results.db")
+    return [] if db == without else ["--db", database.where]
+
+
 _SQLITE_URL = re.compile(r"^sqlite(\+\w+)?:///(?=.)(?!:memory:)")
 
 GridFile = Annotated[

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, database_location, errors, opened, path
+from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, database_option, errors, opened, path
 from orchestrator.exit_codes import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: A
         from orchestrator.console import add_changes, print_status, status_of
 
         with opened(db) as database:
-            options = _database_option(db, database)
+            options = database_option(db, database)
             grids = status_of(database, grid, options)
             if as_json:
                 add_changes(database, grids)
@@ -53,12 +52,33 @@ def watch(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", parser=path, help="Write a page that refreshes itself instead.")
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the page of `report`, live, to this machine's browsers instead.")
+    ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="The port of --serve; 0 takes a free one.",
+            show_default="8270, or a free one where that is taken",
+        ),
+    ] = None,
 ) -> None:
     """Watch the tables fill up: methods by networks, with running cells, failures and the time left.
 
-    It reads the database alone, so it works from another terminal or machine.
+    It reads the database alone, so it works from another terminal or machine. `--serve` prints the address of a page
+    with the same, the ends of logs, and the tables and curves of `report`; it listens on the loopback interface only,
+    and to open the page takes the token in that address.
     """
     with errors():
+        if serve:
+            from orchestrator.cli.live import refuse_beside_serve, serve_page
+
+            refuse_beside_serve(once=once, html=html)
+            serve_page(db, grid, every=every, port=port)
+            return
         from orchestrator.console import watch_grids
 
         watch_grids(db, grid, every=every, once=once, html=html)
@@ -132,7 +152,7 @@ def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: A
         from orchestrator.console import print_triage, triage_of
 
         with opened(db) as database:
-            failures = triage_of(database, grid, _database_option(db, database))
+            failures = triage_of(database, grid, database_option(db, database))
             if as_json:
                 typer.echo(json.dumps(failures))
             else:
@@ -227,9 +247,3 @@ def declared_tables(files: list[Path] | None, database: Database) -> list[dict[s
     from orchestrator.grid.report import load_tables
 
     return load_tables(files, [part.name for part in database.parts() if part.kind == "metric"])
-
-
-def _database_option(db: str, database: Database) -> list[str]:
-    """Return the options by which another command reads the same database; none where it is the default."""
-    without = database_location(os.environ.get("ORCHESTRATE_DB") or "results.db")
-    return [] if db == without else ["--db", database.where]

@@ -125,6 +125,12 @@ def _seconds_left(trials: Sequence[dict[str, Any]], canaries: Sequence[Measured]
 
 
 def headline(grid: dict[str, Any]) -> str:
+    """Return the name of a grid of `status_of` and how far it is, as Rich's markup."""
+    return f"[bold]{escape(grid['name'])}[/]: {progress_words(grid)}"
+
+
+def progress_words(grid: dict[str, Any]) -> str:
+    """Return how far a grid of `status_of` is: its trials by state, and the time left."""
     counts, total = grid["counts"], len(grid["trials"])
     words = [f"{counts.get('done', 0)} of {total} trials done"]
     interrupted = sum(trial["interrupted"] for trial in grid["trials"])
@@ -138,7 +144,7 @@ def headline(grid: dict[str, Any]) -> str:
         # Where no trial runs now, the number that will run at once is unknown.
         turns = not counts.get("running") and counts["interrupted"] + counts["pending"] > 1
         rest = f"; about {interval(left)} left" + (" for one trial after the other" if turns else "")
-    return f"[bold]{escape(grid['name'])}[/]: {', '.join(words)}{rest}"
+    return ", ".join(words) + rest
 
 
 def _progress_text(trial: dict[str, Any]) -> str:

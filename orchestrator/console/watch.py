@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.console.status import headline, status_of, trial_under_way
+from orchestrator.console.status import headline, progress_words, status_of, trial_under_way
 from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import of_system
 
@@ -169,9 +169,9 @@ def _write_page(path: Path, grids: Sequence[dict[str, Any]], every: float) -> No
             texts = [_cell(cell, grid["selection"]) for cell in cells]
             values = "".join(f'<td class="{state}">{html_lib.escape(text)}</td>' for text, state in texts)
             lines.append(f"<tr><td>{html_lib.escape(label)}</td>{values}</tr>")
-        name, _, rest = html_lib.escape(Text.from_markup(headline(grid)).plain).partition(": ")
+        name, progress = html_lib.escape(grid["name"]), html_lib.escape(progress_words(grid))
         top = f"<tr><th>{html_lib.escape(f'top-1 error ({_rule(grid)})')}</th>{heads}</tr>"
-        body.append(f"<h2>{name}</h2><p>{rest}</p><table>{top}{''.join(lines)}</table>")
+        body.append(f"<h2>{name}</h2><p>{progress}</p><table>{top}{''.join(lines)}</table>")
     page = PAGE.format(
         every=max(1, round(every)),
         title=html_lib.escape(", ".join(grid["name"] for grid in grids) or "orchestrate"),

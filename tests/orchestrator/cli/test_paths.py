@@ -29,6 +29,7 @@ WORDS = {
     "--epochs",
     "--warm-up",
     "--timeout",
+    "--port",
     "--grid",
     "--selection",
     "--format",
