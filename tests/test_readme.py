@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from orchestrator.cli import app
+from tests.orchestrator.runs import ONE_PROCESSOR
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,7 +61,7 @@ def test_run_watch_and_report_as_the_readme_says(tmp_path):
     small = re.sub(r"  epochs: \d+", "  epochs: 1\n  subset: 3", grid)
     assert small != grid
     (tmp_path / "grids/quickstart.yaml").write_text(small)
-    entry = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
+    entry = [sys.executable, "-c", f"{ONE_PROCESSOR}from orchestrator.cli import main; main()"]
     first = BLOCKS[0].splitlines()
     outputs = {}
     for line in first:

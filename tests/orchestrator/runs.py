@@ -38,6 +38,16 @@ SMALL = {
     "resources": {"gpu": 0, "cpu": 1},
 }
 
+COMMAND = "from orchestrator.cli import main\n\nmain()\n"
+# Several runs at a time are on different processors.
+ONE_PROCESSOR = """import os
+
+if hasattr(os, "sched_setaffinity"):
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {allowed[os.getpid() % len(allowed)]})
+
+"""
+
 # Per trial key and epoch everything that must not depend on what happened on the way.
 Results = dict[str, dict[int, dict[str, Any]]]
 
@@ -83,7 +93,14 @@ class Workplace:
             shutil.copytree(ROOT / package, self.code / package, ignore=shutil.ignore_patterns("__pycache__"))
         self.command = folder / "bin" / "orchestrate"
         self.command.parent.mkdir()
-        self.command.write_text("from orchestrator.cli import main\n\nmain()\n")
+        self.command.write_text(COMMAND)
+
+    def keep_to_one_processor(self) -> None:
+        """Have runs use one processor, so that their trials come one after the other, and short ones in one process.
+
+        For tests that show nothing of trials beside one another: importing PyTorch is most of the work of a short one.
+        """
+        self.command.write_text(ONE_PROCESSOR + COMMAND)
 
     def move_python(self, name: str) -> None:
         """Have the program run from a virtual environment in a folder of this name, with the same packages."""

@@ -1,10 +1,10 @@
-"""What the dashboard of Ray shows of a run, asked as a browser and Prometheus ask it."""
+"""What the dashboard of Ray shows of a run, asked as a browser, Prometheus and Grafana's board ask it."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -12,10 +12,13 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.orchestrator.runs import Workplace, ended, wait_for
+from tests.docker import boards
+from tests.orchestrator.runs import Workplace, ended, wait_for, workplace
+
+pytestmark = pytest.mark.ray
 
 # Enough epochs that the trial counts as long (a process and a name of its own) and is still there when it is looked at.
-EPOCHS = 400
+EPOCHS = 10_000
 TRIAL = "shown/resnet18/pskd/seed0"
 
 
@@ -63,34 +66,60 @@ def answered(ask: Callable[[], Any], wanted: Callable[[Any], object]) -> Any:
     return last[0]
 
 
-@pytest.mark.ray
-def test_the_dashboard_shows_a_trial_by_name_with_its_log_and_gauges(workplace: Workplace):
-    grid = workplace.grid("shown", {"methods": [{"pskd": None}]}, epochs=EPOCHS)
-    token = workplace.folder / "token"
-    token.write_text("0123456789abcdef" * 2)
-    process = workplace.start("run", grid, RAY_AUTH_TOKEN_PATH=str(token))
-    output = workplace.folder / "output.txt"
-    with ended(process):
-        assert wait_for(lambda: process.poll() is not None or workplace.epochs() >= 2)
-        printed = re.search(r"Ray dashboard: (http://\S+)", output.read_text())
-        assert printed, output.read_text()
-        dashboard = Dashboard(printed[1], token.read_text())
+@pytest.fixture(scope="module")
+def place() -> Iterator[Workplace]:
+    """A workplace with a run of one trial, two of whose epochs are over and which goes on until the last test."""
+    with workplace() as place:
+        token = place.folder / "token"
+        token.write_text("0123456789abcdef" * 2)
+        grid = place.grid("shown", {"methods": [{"pskd": None}]}, epochs=EPOCHS)
+        with ended(place.start("run", grid, "--no-canary", RAY_AUTH_TOKEN_PATH=str(token))) as run:
+            assert wait_for(lambda: run.over() or place.epochs() >= 2) and not run.over(), run.text()
+            yield place
 
-        with pytest.raises(HTTPError, match="401"):
-            urlopen(f"{dashboard.url}/api/v0/actors", timeout=60)
-        actors = answered(dashboard.actors, bool)
-        assert [(actor["class_name"], actor["repr_name"]) for actor in actors] == [("Trial", TRIAL)]
 
-        query = f"/api/v0/logs/file?actor_id={actors[0]['actor_id']}&suffix=out&lines=1000"
-        log = answered(lambda: dashboard.text(query), lambda text: "epoch 2/" in text)
-        (path,) = workplace.ask("SELECT log FROM attempts")[0]
-        assert "epoch 2/" in str(log), log
-        assert set(Path(path).read_text().splitlines()) & set(log.splitlines())
+@pytest.fixture(scope="module")
+def dashboard(place: Workplace) -> Dashboard:
+    output = (place.folder / "output.txt").read_text()
+    printed = re.search(r"Ray dashboard: (http://\S+)", output)
+    assert printed, output
+    return Dashboard(printed[1], (place.folder / "token").read_text())
 
-        gauges = answered(dashboard.gauges, lambda values: values.get("epoch", 0) >= 1)
-        assert set(gauges) == {"epoch", "top1_error_percent", "seconds_per_epoch", "images_per_second"}
-        query = """SELECT v.top1_error FROM epochs e JOIN evaluations v ON v.epoch_id = e.id AND v.classifier = 'main'
-                   WHERE e.epoch = ?"""
-        recorded = workplace.ask(query, int(gauges["epoch"]) - 1)
-        assert recorded and abs(recorded[0][0] - gauges["top1_error_percent"]) < 1e-6
-        assert gauges["seconds_per_epoch"] > 0 and gauges["images_per_second"] > 0
+
+def test_the_dashboard_is_for_the_holder_of_the_token(dashboard: Dashboard):
+    with pytest.raises(HTTPError, match="401"):
+        urlopen(f"{dashboard.url}/api/v0/actors", timeout=60)
+
+
+def test_the_dashboard_shows_a_trial_by_name_with_its_log_and_gauges(place: Workplace, dashboard: Dashboard):
+    actors = answered(dashboard.actors, bool)
+    assert [(actor["class_name"], actor["repr_name"]) for actor in actors] == [("Trial", TRIAL)]
+
+    query = f"/api/v0/logs/file?actor_id={actors[0]['actor_id']}&suffix=out&lines=1000"
+    log = answered(lambda: dashboard.text(query), lambda text: "epoch 2/" in text)
+    (path,) = place.ask("SELECT log FROM attempts")[0]
+    assert "epoch 2/" in str(log), log
+    assert set(Path(path).read_text().splitlines()) & set(log.splitlines())
+
+    gauges = answered(dashboard.gauges, lambda values: values.get("epoch", 0) >= 1)
+    assert set(gauges) == {"epoch", "top1_error_percent", "seconds_per_epoch", "images_per_second"}
+    query = """SELECT v.top1_error FROM epochs e JOIN evaluations v ON v.epoch_id = e.id AND v.classifier = 'main'
+               WHERE e.epoch = ?"""
+    recorded = place.ask(query, int(gauges["epoch"]) - 1)
+    assert recorded and abs(recorded[0][0] - gauges["top1_error_percent"]) < 1e-6
+    assert gauges["seconds_per_epoch"] > 0 and gauges["images_per_second"] > 0
+
+
+def test_the_boards_queries_find_a_trial_that_trains(place: Workplace, dashboard: Dashboard):
+    boards.program("prometheus")
+    with boards.prometheus(place.folder, dashboard.url, place.folder / "token") as url:
+        values: dict[str, dict[str, float]] = {}
+
+        def all_answered() -> bool:
+            values.update({query: boards.answer(url, query) for query in boards.queries()})
+            return all(set(by_trial) == {TRIAL} for by_trial in values.values())
+
+        assert wait_for(all_answered), (values, (place.folder / "prometheus.log").read_text()[-2000:])
+        assert all(by_trial[TRIAL] > 0 for by_trial in values.values())
+        nodes = boards.answer(url, 'count by (job) (up{job="ray"} == 1)')
+        assert nodes and min(nodes.values()) >= 1

@@ -49,6 +49,7 @@ def test_an_unknown_tracker_is_bad_input(workplace: Workplace):
 @pytest.mark.ray
 def test_tensorboard_gets_every_epoch_and_another_tracker_that_fails_stops_nothing(workplace: Workplace):
     pytest.importorskip("tensorboardX")
+    workplace.keep_to_one_processor()
     # A package of that name that cannot be reached, as a tracking server that is down.
     package = workplace.code / "mlflow"
     package.mkdir()
