@@ -15,10 +15,12 @@ from typing import IO, TYPE_CHECKING, Any
 from orchestrator.storage.store import StorageError, Store, is_url, joined, with_timeout
 from trainer import paths
 from trainer.data import alone, file_problem, list_folder, prepare
+from trainer.data.arrays import read_arrays
 from trainer.datasets import DataError, dataset_spec
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
+    from trainer.spec import DatasetSpec
 
 Say = Callable[[str], None]
 
@@ -133,7 +135,12 @@ def _is_there(name: str, root: Path) -> bool:
     spec = dataset_spec(name)
     if spec.folder:
         return (root / spec.folder).is_dir()
-    return all((root / file.path).is_file() for file in spec.files)
+    return all((root / path).is_file() for path in _files(spec))
+
+
+def _files(spec: DatasetSpec) -> dict[str, str | None]:
+    """Return the paths of a data set's files below its root, and the MD5 of those that have a published one."""
+    return {file.path: file.md5 for file in spec.files} | ({spec.arrays: None} if spec.arrays else {})
 
 
 def _fetch(name: str, url: str, root: Path, say: Say) -> None:
@@ -146,18 +153,18 @@ def _fetch(name: str, url: str, root: Path, say: Say) -> None:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         try:
-            for file in spec.files:
-                say(f"{name}: fetching {joined(url, file.path)}")
-                (work / file.path).parent.mkdir(parents=True, exist_ok=True)
-                if not store.get(file.path, work / file.path):
-                    raise DataError(f"{name}: {joined(url, file.path)} is missing; put it there")
-                if file_problem(work / file.path, file.md5):
-                    raise DataError(
-                        f"{name}: {joined(url, file.path)} is damaged (its MD5 is not {file.md5}); replace it"
-                    )
-            for file in spec.files:
-                (root / file.path).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(work / file.path, root / file.path)
+            for path, md5 in _files(spec).items():
+                say(f"{name}: fetching {joined(url, path)}")
+                (work / path).parent.mkdir(parents=True, exist_ok=True)
+                if not store.get(path, work / path):
+                    raise DataError(f"{name}: {joined(url, path)} is missing; put it there")
+                if md5 and file_problem(work / path, md5):
+                    raise DataError(f"{name}: {joined(url, path)} is damaged (its MD5 is not {md5}); replace it")
+            if spec.arrays:
+                _refuse_damaged_arrays(name, work / spec.arrays, joined(url, spec.arrays))
+            for path in _files(spec):
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(work / path, root / path)
             if spec.folder:
                 say(f"{name}: fetching {joined(url, spec.folder)}")
                 if not store.get_all(spec.folder, work / spec.folder, lambda progress: say(f"{name}: {progress}")):
@@ -170,6 +177,14 @@ def _fetch(name: str, url: str, root: Path, say: Say) -> None:
         finally:
             shutil.rmtree(work, ignore_errors=True)
         say(f"{name}: ready in {root}")
+
+
+def _refuse_damaged_arrays(name: str, copy: Path, url: str) -> None:
+    """Raise DataError, which names the file at the URL, where its copy is not what the trainer reads."""
+    try:
+        read_arrays(name, copy)
+    except DataError as error:
+        raise DataError(str(error).replace(str(copy), url)) from None
 
 
 @contextmanager
@@ -209,6 +224,6 @@ def missing_data(name: str, url: str) -> str | None:
     Raises StorageError when the storage does not answer, and KeyError for an unknown name.
     """
     spec, store = dataset_spec(name), Store(url, pauses=())
-    wanted = [file.path for file in spec.files] + ([spec.folder] if spec.folder else [])
+    wanted = [*_files(spec), *([spec.folder] if spec.folder else [])]
     missing = with_timeout(url, lambda: [path for path in wanted if not store.exists(path)])
     return f"{joined(url, missing[0])} is missing" if missing else None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -31,6 +33,7 @@ from tests.orchestrator.runs import differences, ended, wait_for, workplace
 from tests.orchestrator.s3_server import S3Server, s3_server
 from tests.trainer.fake_datasets import fake_cifar100, fake_folder, put_spec
 from trainer.config import TrainConfig
+from trainer.data import read_dataset
 from trainer.datasets import DataError
 from trainer.results import EpochResult
 
@@ -411,6 +414,34 @@ def test_a_folder_is_fetched_whole(place: Place, tmp_path: Path, lines: list[str
     assert local_data(config, place.url, pytest.fail) == root
 
 
+def test_a_file_of_arrays_is_fetched_and_read(place: Place, tmp_path: Path, lines: list[str]) -> None:
+    file = tmp_path / "published/sets/blobs.npz"
+    file.parent.mkdir(parents=True)
+    splits = {"train": 6, "test": 3}
+    images = {f"{split}_images": np.zeros((count, 8, 8, 3), np.uint8) for split, count in splits.items()}
+    labels = {f"{split}_labels": np.arange(count) % 3 for split, count in splits.items()}
+    np.savez(file, **images, **labels)
+    name = "npz:sets/blobs.npz"
+    config = TrainConfig(dataset=name)
+    assert missing_data(name, place.url) == f"{place.url}/sets/blobs.npz is missing"
+    with pytest.raises(DataError, match=f"^{name}: {re.escape(place.url)}/sets/blobs.npz is missing; put it there$"):
+        local_data(config, place.url, lines.append)
+    upload(tmp_path / "published", place.url)
+    assert missing_data(name, place.url) is None
+    root = local_data(config, place.url, lines.append)
+    assert lines[1:] == [f"{name}: fetching {place.url}/sets/blobs.npz", f"{name}: ready in {root}"]
+    assert local_data(config, place.url, pytest.fail) == root
+    assert read_dataset(name, root)[0].labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_damaged_file_of_arrays_is_refused_by_its_address(tmp_path: Path, node: Path, lines: list[str]) -> None:
+    (tmp_path / "cut.npz").write_bytes(b"PK cut")
+    url = f"file://{tmp_path}"
+    with pytest.raises(DataError, match=f"^npz:cut.npz: {url}/cut.npz cannot be read "):
+        local_data(TrainConfig(dataset="npz:cut.npz"), url, lines.append)
+    assert not list(node.rglob("*.npz"))
+
+
 def test_what_is_missing_is_told_before_anything_starts(place: Place, lines: list[str]) -> None:
     assert missing_data("cifar100", place.url) == f"{place.url}/cifar-100-python/train is missing"
     assert missing_data("folder:birds", place.url) == f"{place.url}/birds is missing"
@@ -455,6 +486,7 @@ FETCH = """
 import sys
 from orchestrator.storage import local_data
 from trainer.config import TrainConfig
+from trainer.data import read_dataset
 sys.stdin.readline()
 local_data(TrainConfig(dataset="folder:birds", subset=1), sys.argv[1], print)
 """
