@@ -39,6 +39,25 @@ class Score:
 
 
 @dataclass(frozen=True)
+class LookRow:
+    """A look of sequential seeds at a pair of rows of a grid; see `orchestrator.database.models.Look`."""
+
+    grid: str
+    row_key: str
+    baseline_key: str
+    row_name: str
+    baseline_name: str
+    look: int
+    seeds: int
+    shared: int
+    difference: float | None
+    p: float | None
+    level: float
+    separated: bool
+    rule: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class GridRow:
     """A grid as its file was last stored; `trials` is their number."""
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Table, delete, func, select, text
 
 from orchestrator.database.errors import DatabaseError
 from orchestrator.database.grids import alone, chunks
-from orchestrator.database.models import Attempt, Base, Epoch, Evaluation, Grid, GridTrial, Trial
+from orchestrator.database.models import Attempt, Base, Epoch, Evaluation, Grid, GridTrial, Look, Trial
 from orchestrator.records import Extent
 
 
@@ -49,6 +49,7 @@ def forget(connection: Connection, name: str, trials: bool) -> set[str]:
         return set()
     _, own = _trials(connection, grid_id)
     connection.execute(delete(GridTrial.__table__).where(GridTrial.grid_id == grid_id))
+    connection.execute(delete(Look.__table__).where(Look.grid_id == grid_id))
     connection.execute(delete(Grid.__table__).where(Grid.id == grid_id))
     if not trials:
         return set()

@@ -17,6 +17,7 @@ from orchestrator.database.models import (
     Grid,
     GridTrial,
     LabelSet,
+    Look,
     Part,
     Trial,
 )
@@ -66,6 +67,7 @@ class _Merging:
         for name in ("metric_values", "outcomes"):
             self._copy(Base.metadata.tables[name])
         self._label_sets()
+        self._looks()
         return self.merged
 
     def _named(self, model: Any) -> None:
@@ -96,6 +98,15 @@ class _Merging:
         table = LabelSet.__table__
         present = set(self.target.scalars(select(LabelSet.sha256)))
         _insert(self.target, table, [row for row in _rows(self.source, table) if row["sha256"] not in present])
+
+    def _looks(self) -> None:
+        """Take over the looks of sequential seeds; of a pair that both have looked at, the target's looks stay."""
+        table, pair = Look.__table__, ("row_key", "baseline_key")
+        present = {(row["grid_id"], *(row[name] for name in pair)) for row in _rows(self.target, table)}
+        following = _next_id(self.target, table)
+        rows = [row | {"grid_id": self.ids["grids"][row["grid_id"]]} for row in _rows(self.source, table)]
+        fresh = [row for row in rows if (row["grid_id"], *(row[name] for name in pair)) not in present]
+        _insert(self.target, table, [row | {"id": following + place} for place, row in enumerate(fresh)])
 
     def _shared(self, row: Mapping[str, Any], old: Mapping[str, Any]) -> None:
         """Keep the target's trial, unless the source's alone is done, or has more epochs where neither is."""

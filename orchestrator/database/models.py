@@ -252,6 +252,29 @@ class LabelSet(Base):
     labels: Mapped[bytes] = mapped_column(LargeBinary, doc="int32, compressed by zlib")
 
 
+class Look(Base):
+    """A look of sequential seeds at one pair of rows: its test, and whether the pair was separated there."""
+
+    __tablename__ = "looks"
+    __table_args__ = (UniqueConstraint("grid_id", "row_key", "baseline_key", "look"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True, doc="number of this row")
+    grid_id: Mapped[int] = mapped_column(ForeignKey("grids.id", ondelete="CASCADE"), doc="the grid with the rule")
+    row_key: Mapped[str] = mapped_column(String(64), doc="key of the row's configuration with seed 0")
+    baseline_key: Mapped[str] = mapped_column(String(64), doc="key of the configuration that it is compared with")
+    row_name: Mapped[str] = mapped_column(String(300), doc="name of the row in its grid, without the seed")
+    baseline_name: Mapped[str] = mapped_column(String(300), doc="name of the row that it is compared with")
+    look: Mapped[int] = mapped_column(doc="1, 2, ... for the pair")
+    seeds: Mapped[int] = mapped_column(doc="number of seeds that the rule has for this look")
+    shared: Mapped[int] = mapped_column(doc="how many of these both rows have a value of")
+    difference: Mapped[float | None] = mapped_column(doc="mean of row minus baseline over the shared seeds")
+    p: Mapped[float | None] = mapped_column(doc="two-sided p-value of the paired t test; NULL below two shared seeds")
+    level: Mapped[float] = mapped_column(doc="the p-value at or below which the pair is separated at this look")
+    separated: Mapped[int] = mapped_column(doc="1 where the pair was separated here and stopped, else 0")
+    rule: Mapped[dict[str, Any]] = mapped_column(doc="the rule of seeds: start, step, most, against, metric, selection")
+    recorded: Mapped[datetime] = mapped_column(doc="when this row was written, UTC")
+
+
 @event.listens_for(Epoch.__table__, "before_create")
 @event.listens_for(Evaluation.__table__, "before_create")
 def _partial_on_postgresql(table: Table, connection: Connection, **_: Any) -> None:

@@ -18,6 +18,7 @@ from orchestrator.database.models import (
     Grid,
     GridTrial,
     LabelSet,
+    Look,
     MetricValue,
     Outcome,
     Part,
@@ -26,7 +27,7 @@ from orchestrator.database.models import (
 
 # With more broken rows than this in a table the file itself is broken.
 MOST = 500
-SMALL: tuple[type[Base], ...] = (Grid, Trial, GridTrial, Attempt, Part, AttemptPart)
+SMALL: tuple[type[Base], ...] = (Grid, Trial, GridTrial, Attempt, Part, AttemptPart, Look)
 LARGE: tuple[type[Base], ...] = (Epoch, Evaluation, MetricValue, Outcome, LabelSet)
 
 _OF_TRIALS = ("trials", "grid_trials", "epochs", "evaluations", "metric_values", "outcomes")
@@ -79,7 +80,7 @@ def leave_out(engine: Engine, broken: Sequence[Broken]) -> None:
     """Let every connection of a reader see the tables without the broken rows, and without what belongs to them."""
     ids = {
         table: sorted({each.owner for each in broken if each.table == table})
-        for table in ("grids", "attempts", "parts")
+        for table in ("grids", "attempts", "parts", "looks")
     }
     # A trial with a broken epoch is left out whole: its numbers would be wrong.
     of_trials = {each.owner for each in broken if each.table in _OF_TRIALS}
@@ -90,6 +91,7 @@ def leave_out(engine: Engine, broken: Sequence[Broken]) -> None:
         "grid_trials": f"trial_id NOT IN ({lists['trials']}) AND grid_id NOT IN ({lists['grids']})",
         "attempts": f"id NOT IN ({lists['attempts']}) AND trial_id NOT IN ({lists['trials']})",
         "parts": f"id NOT IN ({lists['parts']})",
+        "looks": f"id NOT IN ({lists['looks']}) AND grid_id NOT IN ({lists['grids']})",
     }
 
     @event.listens_for(engine, "connect")
@@ -168,6 +170,8 @@ def _described(table: Table) -> tuple[list[str], str]:
         return ["evaluation_id"], _trial_of("outcomes")
     if table.name == "label_sets":
         return ["sha256"], "-1"
+    if table.name == "looks":
+        return ["id", "row_name"], "id"
     if table.name == "attempt_parts":
         return ["attempt_id", "part_id"], "attempt_id"
     return ["id", {"grids": "name", "trials": "key", "attempts": "trial_id", "parts": "name"}[table.name]], "id"

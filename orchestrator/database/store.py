@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, select
 
-from orchestrator.database import attempts, forgetting, grids, origins, parts, progress
+from orchestrator.database import attempts, forgetting, grids, looks, origins, parts, progress
 from orchestrator.database.backends.postgresql import holder_of
 from orchestrator.database.backends.sqlite import synchronous
 from orchestrator.database.errors import DatabaseError, Holder, described
@@ -24,6 +24,7 @@ from orchestrator.records import (
     Extent,
     FailureRow,
     GridRow,
+    LookRow,
     MeasuredRow,
     Origin,
     PartRow,
@@ -152,6 +153,15 @@ class Database:
         """
         wanted = list(keys)
         return self._read(lambda connection: scores_on_test(connection, wanted, metric, selection))
+
+    def looks(self, grid: str | None = None) -> list[LookRow]:
+        """Return the looks of sequential seeds of a grid, or of all grids, pair by pair in their order."""
+        return self._read(lambda connection: looks.looks(connection, grid))
+
+    def record_looks(self, rows: Sequence[LookRow]) -> None:
+        """Store looks of sequential seeds; one that is there already stays as it is."""
+        given = list(rows)
+        self._write(lambda connection: looks.record(connection, self.where, given), durable=True)
 
     def done_trials(self) -> dict[str, dict[str, Any]]:
         """Return the configurations of all trials that are done, by key."""

@@ -1,4 +1,4 @@
-"""Outcomes per image with the labels they belong to, and a digest of each trial's numbers."""
+"""Outcomes per image with their labels, a digest of each trial's numbers, and the looks of sequential seeds."""
 
 import hashlib
 import struct
@@ -31,6 +31,29 @@ def upgrade() -> None:
         sa.Column("images", sa.Integer, nullable=False),
         sa.Column("labels", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("sha256", name="pk_label_sets"),
+    )
+    op.create_table(
+        "looks",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("grid_id", ID, nullable=False),
+        sa.Column("row_key", sa.String(64), nullable=False),
+        sa.Column("baseline_key", sa.String(64), nullable=False),
+        sa.Column("row_name", sa.String(300), nullable=False),
+        sa.Column("baseline_name", sa.String(300), nullable=False),
+        sa.Column("look", sa.Integer, nullable=False),
+        sa.Column("seeds", sa.Integer, nullable=False),
+        sa.Column("shared", sa.Integer, nullable=False),
+        sa.Column("difference", sa.Double, nullable=True),
+        sa.Column("p", sa.Double, nullable=True),
+        sa.Column("level", sa.Double, nullable=False),
+        sa.Column("separated", sa.Integer, nullable=False),
+        sa.Column("rule", sa.JSON, nullable=False),
+        sa.Column("recorded", sa.DateTime, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_looks"),
+        sa.UniqueConstraint(
+            "grid_id", "row_key", "baseline_key", "look", name="uq_looks_grid_id_row_key_baseline_key_look"
+        ),
+        sa.ForeignKeyConstraint(["grid_id"], ["grids.id"], name="fk_looks_grid_id_grids", ondelete="CASCADE"),
     )
     _digest_numbers(op.get_bind())
 

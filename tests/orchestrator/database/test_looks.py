@@ -1,0 +1,65 @@
+"""Looks of sequential seeds in the database: each is written once, and goes and comes with its grid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.database import Database, DatabaseError, open_database
+from orchestrator.records import LookRow
+from tests.orchestrator.databases.samples import count, save
+
+RULE = {"start": 3, "step": 2, "most": 5}
+FIRST = LookRow("table1", "a" * 64, "b" * 64, "r18/pskd", "r18/baseline", 1, 3, 3, -0.5, 0.04, 0.001, False, RULE)
+SECOND = replace(FIRST, look=2, seeds=5, shared=4, p=None, difference=None, separated=True)
+
+
+@pytest.fixture
+def database(location: str) -> Database:
+    return open_database(location, create=True)
+
+
+def test_a_look_is_written_once(database: Database) -> None:
+    with pytest.raises(DatabaseError, match="no grid table1"):
+        database.record_looks([FIRST])
+    save(database, 1)
+    save(database, 1, grid="other")
+    database.record_looks([FIRST])
+    # A second driver comes to the same look, or the answer to a commit was lost.
+    database.record_looks([replace(FIRST, p=0.9), SECOND, replace(FIRST, grid="other")])
+    assert database.looks("table1") == [FIRST, SECOND]
+    assert len(database.looks()) == 3 and database.looks("none") == []
+    # A grid that is stored anew keeps its looks.
+    save(database, 2)
+    assert database.looks("table1") == [FIRST, SECOND]
+    database.forget("table1")
+    assert [row.grid for row in database.looks()] == ["other"]
+
+
+def test_merging_takes_the_looks_of_pairs_that_are_new(tmp_path: Path) -> None:
+    with (
+        open_database(tmp_path / "a.db", create=True) as target,
+        open_database(tmp_path / "b.db", create=True) as source,
+    ):
+        for each in (target, source):
+            save(each, 1)
+        new = replace(FIRST, row_key="c" * 64)
+        target.record_looks([FIRST])
+        source.record_looks([new, replace(FIRST, p=0.9), SECOND])
+        target.add(source)
+        assert target.looks() == [FIRST, new]
+
+
+def test_a_broken_look_is_named_and_left_out(tmp_path: Path) -> None:
+    with open_database(tmp_path / "a.db", create=True) as database:
+        save(database, 1)
+        database.record_looks([FIRST, SECOND])
+        with database.engine.connect() as connection:
+            connection.exec_driver_sql("UPDATE looks SET level = 'much' WHERE look = 1")
+            connection.commit()
+    with open_database(tmp_path / "a.db", readonly=True) as database:
+        (line,) = database.leave_out_broken(numbers=False)
+        assert "table looks" in line and "level is much" in line
+        assert database.looks() == [SECOND] and count(database, "looks") == 1
