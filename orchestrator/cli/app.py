@@ -90,8 +90,12 @@ def database_location(text: str) -> str:
 
 def database_option(db: str, database: Database) -> list[str]:
     """Return the options by which another command reads the same database; none where it is the default."""
-    without = database_location(os.environ.get("ORCHESTRATE_DB") or "results.db")
-    return [] if db == without else ["--db", database.where]
+    return [] if is_default(db) else ["--db", database.where]
+
+
+def is_default(db: str) -> bool:
+    """Return whether a command without --db has this database."""
+    return db == database_location(os.environ.get("ORCHESTRATE_DB") or "results.db")
 
 
 _SQLITE_URL = re.compile(r"^sqlite(\+\w+)?:///(?=.)(?!:memory:)")

@@ -52,13 +52,6 @@ def serve_page(db: str, grids: Sequence[str] | None, *, every: float, port: int 
         look.close()
 
 
-def refuse_beside_serve(*, once: bool, html: object) -> None:
-    """Raise BadParameter for options that mean another way of watching."""
-    other = "--once" if once else "--html" if html else None
-    if other:
-        raise typer.BadParameter(f"--serve and {other} are two ways to watch; give one of them")
-
-
 def tunnel_command(port: int) -> str | None:
     """Return the command that forwards the page's port to the machine from which a person logged in by SSH, if so."""
     # The client's address and port, and this machine's as the client reached them.

@@ -49,9 +49,6 @@ def watch(
     grid: GridNames = None,
     every: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="Seconds between two looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", parser=path, help="Write a page that refreshes itself instead.")
-    ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page of `report`, live, to this machine's browsers instead.")
     ] = False,
@@ -74,14 +71,17 @@ def watch(
     """
     with errors():
         if serve:
-            from orchestrator.cli.live import refuse_beside_serve, serve_page
+            from orchestrator.cli.live import serve_page
 
-            refuse_beside_serve(once=once, html=html)
+            if once:
+                raise typer.BadParameter("--serve and --once are two ways to watch; give one of them")
             serve_page(db, grid, every=every, port=port)
             return
+        if port is not None:
+            raise typer.BadParameter("--port is the port of the page that --serve serves; add --serve")
         from orchestrator.console import watch_grids
 
-        watch_grids(db, grid, every=every, once=once, html=html)
+        watch_grids(db, grid, every=every, once=once)
 
 
 TableFiles = Annotated[

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +22,7 @@ from orchestrator.cli.app import (
     app,
     errors,
     existing,
+    is_default,
     location,
 )
 from orchestrator.exit_codes import BUSY, DONE, SOME_FAILED, TRY_AGAIN
@@ -112,11 +115,12 @@ def run(
         from orchestrator.grid import load_grid, parse_settings
         from orchestrator.run import run_grid
 
+        loaded = load_grid(grid, parse_settings(settings or ()))
         outcome = run_grid(
-            load_grid(grid, parse_settings(settings or ())),
+            loaded,
             db,
             data_root,
-            observer=terminal(),
+            observer=terminal(live_page(db, loaded.name)),
             address=address,
             checkpoints=checkpoints,
             retry_failed=retry_failed,
@@ -221,6 +225,12 @@ def time_command(
         loaded = load_grid(grid, parse_settings(settings or ()))
         outcome = time_grid(loaded, db, data_root, observer=terminal(), address=address, warm_up=warm_up, epochs=epochs)
         raise typer.Exit(SOME_FAILED if outcome.failed else DONE)
+
+
+def live_page(db: str, grid: str) -> str:
+    """Return the command that serves the live page of a grid; a password in the database's URL is not in it."""
+    options = [] if is_default(db) else ["--db", re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", db)]
+    return shlex.join(["orchestrate", "watch", "--serve", "--grid", grid, *options])
 
 
 def _forecast(plan: Plan, database: Database | None) -> Forecast | None:

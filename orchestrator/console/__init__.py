@@ -1,4 +1,4 @@
-"""Screens: grids, plans and runs on the terminal or as a page."""
+"""Screens: grids, plans and runs on the terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,9 @@ if TYPE_CHECKING:
     from orchestrator.console.seeds_view import print_seeds
     from orchestrator.console.status import add_changes, print_status, status_of
     from orchestrator.console.triage import print_triage, triage_of
-    from orchestrator.console.watch import PageError, watch_grids
+    from orchestrator.console.watch import watch_grids
 
 __all__ = [
-    "PageError",
     "add_changes",
     "check_machine",
     "check_resume",
@@ -34,7 +33,6 @@ __all__ = [
 
 # Imported on first use, so that the command line starts at once.
 _HOMES = {
-    "PageError": ".watch",
     "check_machine": ".doctor",
     "check_resume": ".doctor",
     "print_plan": ".plan_view",

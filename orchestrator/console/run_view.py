@@ -39,34 +39,39 @@ def run_display(
     console: Console | None = None,
     *,
     plan: Plan | None = None,
+    page: str | None = None,
 ) -> Iterator[Observer]:
     """Show a run while it goes on; yields the observer that the scheduler reports to.
 
     `configs` are the configurations by trial name, `measured` the earlier measurements. `plan` is the plan of the whole
-    grid before the run, with the state of the grid's other trials and the epochs of these.
+    grid before the run, with the state of the grid's other trials and the epochs of these. `page` is the command that
+    serves the live page.
     """
     console = console or _Console(highlight=False)
     board = Board(grid, configs, measured, console, plan)
     if not console.is_terminal:
         try:
-            yield _plain(board, console)
+            yield _plain(board, console, page)
         finally:
             console.print(escape(board.conclusion()), soft_wrap=True)
         return
     try:
         with Live(board, console=console, refresh_per_second=4) as live:
-            yield _lively(board, live)
+            yield _lively(board, live, page)
     finally:
         console.print(escape(board.conclusion()))
 
 
-def terminal() -> Observer:
-    """Return an observer that shows a run in the terminal: its lines as they come, its trials as `run_display`."""
+def terminal(page: str | None = None) -> Observer:
+    """Return an observer that shows a run in the terminal: its lines as they come, its trials as `run_display`.
+
+    `page` is the command that serves the live page.
+    """
     return Observer(
         planned=announce_plan,
         note=typer.echo,
         warning=partial(typer.echo, err=True),
-        batch=lambda batch: run_display(batch.grid, batch.configs, batch.measured, plan=batch.plan),
+        batch=lambda batch: run_display(batch.grid, batch.configs, batch.measured, plan=batch.plan, page=page),
     )
 
 
@@ -77,12 +82,14 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _lively(board: Board, live: Live) -> Observer:
+def _lively(board: Board, live: Live, page: str | None) -> Observer:
     def ready(url: str | None) -> None:
         board.ready = True
         if url:
             # Above the table, because a line that is drawn again may be left behind by a resize.
             note(f"Ray dashboard: {url}")
+        if page:
+            note(f"live page of the results: {page}")
 
     def note(text: str) -> None:
         live.console.print(f"[dim]{escape(text)}[/]")
@@ -109,13 +116,15 @@ def _lively(board: Board, live: Live) -> Observer:
     )
 
 
-def _plain(board: Board, console: Console) -> Observer:
+def _plain(board: Board, console: Console, page: str | None) -> Observer:
     def say(text: str) -> None:
         console.print(escape(text), soft_wrap=True)
 
     def ready(url: str | None) -> None:
         if url:
             say(f"Ray dashboard: {url}")
+        if page:
+            say(f"live page of the results: {page}")
 
     def started(name: str, host: str, device: str) -> None:
         board.start(name, host, device)

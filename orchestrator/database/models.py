@@ -111,7 +111,7 @@ class Attempt(Base):
     device_uuid: Mapped[str | None] = mapped_column(String(80), doc="of a GPU, as nvidia-smi names it")
     pid: Mapped[int | None] = mapped_column(doc="number of its process on the host")
     environment: Mapped[dict[str, Any]] = mapped_column(
-        doc="commit, dirty, diff, versions, driver, command line, places"
+        doc="commit, dirty, diff, versions, driver, command line, places, dashboards"
     )
     started: Mapped[datetime] = mapped_column(doc="in UTC")
     ended: Mapped[datetime | None] = mapped_column(doc="in UTC; NULL while it runs")

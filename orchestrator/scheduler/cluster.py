@@ -70,6 +70,11 @@ class Cluster:
     # Watches the processes of a private Ray; None on a cluster.
     guard: Guard | None = None
 
+    def dashboards(self) -> dict[str, str]:
+        """Return the addresses of Ray's dashboard and of the Grafana that it shows boards of, as far as there are."""
+        grafana = os.environ.get("RAY_GRAFANA_IFRAME_HOST") or os.environ.get("RAY_GRAFANA_HOST")
+        return {name: url for name, url in (("ray", self.dashboard_url), ("grafana", grafana)) if url}
+
     def ended(self) -> str | None:
         """Return the error message once a process of the private Ray has ended."""
         return self.guard.ended() if self.guard else None

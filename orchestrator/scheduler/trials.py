@@ -65,6 +65,7 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
     """
     with ray_cluster(options) as cluster:
         trials = _placed(cluster, trials, observer)
+        options = replace(options, environment={**options.environment, "dashboards": cluster.dashboards()})
         recorder = _recorder(database, trials, options, observer, "train")
         _refuse_infeasible(cluster, trials, options, observer)
         observer.ready(cluster.dashboard_url)
@@ -182,6 +183,7 @@ def time_trials(
     """
     with ray_cluster(options) as cluster:
         trials = _placed(cluster, trials, observer)
+        options = replace(options, environment={**options.environment, "dashboards": cluster.dashboards()})
         recorder = _recorder(database, trials, options, observer, "time")
         _refuse_infeasible(cluster, trials, options, observer)
         observer.ready(cluster.dashboard_url)

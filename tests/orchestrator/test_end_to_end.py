@@ -214,6 +214,7 @@ def test_plain_lines_where_there_is_no_terminal(evidence):
     lines = evidence.output.splitlines()
     assert lines[0] == "4 trials: 4 new; 4 trials to run"
     assert lines[1].startswith("Ray dashboard: http://127.0.0.1:")
+    assert lines[2] == "live page of the results: orchestrate watch --serve --grid first"
     for name in ("baseline/seed0", "baseline/seed1", "pskd/seed0", "pskd/seed1"):
         assert f"resnet18/{name}: done" in lines
         assert any(line.startswith(f"resnet18/{name}: epoch {EPOCHS}/{EPOCHS}, top-1 error ") for line in lines)
@@ -229,6 +230,7 @@ def test_every_attempt_knows_its_code_and_its_machine(evidence):
         assert environment["dirty"] is True
         assert "+# edited before the launch" in environment["diff"]
         assert environment["code_changed"] is False
+        assert f"Ray dashboard: {environment['dashboards']['ray']}" in evidence.output
         assert f"run {evidence.grid}" in environment["command"]
         assert {"torch", "ray", "numpy", "sqlalchemy"} <= environment["versions"].keys()
         assert environment["device"]["name"] and environment["device"]["name"] in device

@@ -487,13 +487,6 @@ not of this report, but of earlier ones into the same folder (--out names anothe
     )
 
 
-def test_a_page_that_cannot_be_written_is_one_line(recorded):
-    recorded()
-    assert refused("watch", "--once", "--html", "none/a.html") == (
-        "error: cannot write none/a.html: No such file or directory; name another file with --html\n"
-    )
-
-
 # What a change of the file leads to
 
 

@@ -65,10 +65,11 @@ def run(clock: Clock, observer) -> None:
 
 def test_plain_lines_where_nobody_looks(clock):
     console = Console(file=StringIO(), width=40)
-    with run_display("table1", CONFIGS, console=console) as observer:
+    with run_display("table1", CONFIGS, console=console, page="orchestrate watch --serve") as observer:
         run(clock, observer)
     assert console.file.getvalue().splitlines() == [
         "Ray dashboard: http://127.0.0.1:8265",
+        "live page of the results: orchestrate watch --serve",
         f"{ONE}: started on node1, cuda:0 (H200)",
         f"{TWO}: started on node1, cuda:1 (H200)",
         # Two at once: the second has 30 s left, by what the first took, and then another of 30 s follows.
@@ -99,7 +100,7 @@ def test_a_live_table_in_a_terminal(clock):
     console = Console(
         file=StringIO(), width=110, height=30, force_terminal=True, color_system=None, legacy_windows=False
     )
-    with run_display("table1", CONFIGS, console=console) as observer:
+    with run_display("table1", CONFIGS, console=console, page="orchestrate watch --serve") as observer:
         run(clock, observer)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
     assert f"{TWO}: tried again: the node [was] lost" in text
@@ -110,6 +111,7 @@ def test_a_live_table_in_a_terminal(clock):
     )
     # Above the table, not in it.
     assert text.count("Ray dashboard: http://127.0.0.1:8265") == 1
+    assert text.count("live page of the results: orchestrate watch --serve") == 1
     assert re.search(rf"{ONE} +cuda:0 on node1 +3/3 .* 18\.00 % +done", last)
     assert re.search(rf"{TWO} +code +0/3 .* failed", last)
     assert re.search(rf"{THREE} +cuda:0 on node1 +1/3 .* 25\.00 % +20 s", last)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.console import PageError, print_status, status_of, watch_grids
+from orchestrator.console import print_status, status_of, watch_grids
 from orchestrator.console.watch import _matrices
 from orchestrator.database import DatabaseError, driver_lock, open_database
 from tests.orchestrator.databases.samples import config, result, start
@@ -50,7 +50,7 @@ def db(tmp_path: Path) -> str:
 
 
 def printed(capsys: pytest.CaptureFixture[str], db: str, **options) -> list[str]:
-    watch_grids(db, None, every=1, once=True, html=None, **options)
+    watch_grids(db, None, every=1, once=True, **options)
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
 
@@ -185,58 +185,27 @@ def test_the_rule_of_the_grid_is_followed_or_the_other_one_is_named(tmp_path, ca
         database.finish_attempt(attempt, "done", trial_state="done")
     _, heads, row, *_ = printed(capsys, where)
     assert heads.startswith(heading) and re.fullmatch(rf"pskd +{shown}", row)
-    watch_grids(where, None, every=1, once=True, html=tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
-    assert f"<th>{heading}</th>" in page and f">{shown}</td>" in page
 
 
-def test_the_page_says_the_same_and_refreshes_itself(db, tmp_path, capsys):
-    page = tmp_path / "watch.html"
-    watch_grids(db, None, every=5, once=True, html=page)
-    text = page.read_text()
-    assert '<meta http-equiv="refresh" content="5">' in text
-    assert re.search(
-        r"<h2>table1</h2><p>2 of 8 trials done, 1 running, 4 pending, 1 failed; about [^<]* left</p>", text
-    )
-    cells = re.findall(r'<td class="(\w+)">([^<]*)</td>', text)
-    assert cells == [
-        ("done", "25.00 % (2/2 seeds)"),
-        ("failed", "seed 0: out_of_memory"),
-        ("running", "seed 0: 2 of 4 epochs, 25.50 %, 40 s left"),
-        ("pending", "waiting"),
-    ]
-    assert [path.name for path in tmp_path.glob("watch*")] == ["watch.html"]
-
-
-@pytest.mark.parametrize(("name", "why"), [("none/a.html", "No such file or directory"), ("folder", "Is a directory")])
-def test_a_page_that_cannot_be_written_says_so_and_leaves_nothing(name, why, db, tmp_path):
-    (tmp_path / "folder").mkdir()
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(PageError, match=re.escape(f"cannot write {tmp_path / name}: {why}; name another file with")):
-        watch_grids(db, None, every=1, once=True, html=tmp_path / name)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_ctrl_c_ends_the_watching(db, tmp_path, monkeypatch):
-    page, looks = tmp_path / "watch.html", []
+def test_ctrl_c_ends_the_watching(db, monkeypatch, capsys):
+    pauses = []
 
     def sleep(seconds: float) -> None:
-        looks.append((seconds, page.exists()))
-        page.unlink()
-        if len(looks) == 3:
+        pauses.append(seconds)
+        if len(pauses) == 3:
             raise KeyboardInterrupt
 
+    # A terminal, as Rich takes it.
+    monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr("orchestrator.console.watch.time.sleep", sleep)
-    watch_grids(db, None, every=1.5, once=False, html=page)
-    assert looks == [(1.5, True)] * 3
+    watch_grids(db, None, every=1.5, once=False)
+    assert pauses == [1.5] * 3
+    assert "table1" in capsys.readouterr().out
 
 
-def test_names_are_text_in_the_page_and_the_terminal(tmp_path, capsys):
+def test_names_are_text(tmp_path, capsys):
     where = str(tmp_path / "odd.db")
     name = "resnet18/<b>[red]/seed0"
     with open_database(where, create=True) as database:
         database.save_grid("g", "g.yaml", "", {}, [("k", config("resnet18", "pskd", 0), name)])
-    watch_grids(where, None, every=1, once=True, html=tmp_path / "page.html")
-    assert "<td>&lt;b&gt;[red]</td>" in (tmp_path / "page.html").read_text()
-    capsys.readouterr()
     assert any("<b>[red]" in line for line in printed(capsys, where))

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.cli.live import tunnel_command
+from orchestrator.cli.run import live_page
 from orchestrator.database import DatabaseAway, open_database
 from orchestrator.serving.state import Seen
 from orchestrator.serving.watcher import Watcher
@@ -237,6 +238,26 @@ def test_who_came_by_ssh_is_told_how_to_reach_the_port(variable: str, command: s
     assert re.fullmatch(command, tunnel_command(9) or "")
 
 
+@pytest.mark.parametrize(
+    ("db", "variable", "options"),
+    [
+        ("results.db", None, ""),
+        ("a b.db", None, " --db 'a b.db'"),
+        ("results.db", "other.db", " --db results.db"),
+        ("other.db", "other.db", ""),
+        ("postgresql://me:secret@host/name", None, " --db 'postgresql://me:***@host/name'"),
+        ("postgresql://me@host/name", None, " --db postgresql://me@host/name"),
+    ],
+)
+def test_a_run_prints_the_command_of_its_page(
+    db: str, variable: str | None, options: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("ORCHESTRATE_DB", raising=False)
+    if variable:
+        monkeypatch.setenv("ORCHESTRATE_DB", variable)
+    assert live_page(db, "table1") == f"orchestrate watch --serve --grid table1{options}"
+
+
 class Source:
     """A stand-in for a database: what is seen, how often, and an error to raise."""
 
@@ -301,3 +322,8 @@ def test_an_error_that_is_foreseen_is_shown_and_a_bug_is_not_hidden():
             await watcher.refresh()
 
     asyncio.run(watched())
+
+
+def test_a_port_without_a_page_is_refused(folder: Path):
+    done = CliRunner().invoke(app, ["watch", "--port", "1", "--db", str(folder / "results.db")])
+    assert done.exit_code == 2 and "add --serve" in done.stderr
