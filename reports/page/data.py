@@ -77,6 +77,8 @@ def page_data(
                 "title": heading(drawing.title, drawing.name, "figure2"),
                 "caption": drawing.caption,
                 "svg": drawing.inline(),
+                # The page draws these itself, to explore.
+                "folded": drawing.name.startswith(("figure2", "curves-")),
             }
             for drawing in drawings
         ],

@@ -16,7 +16,7 @@ from reports.render.html import template
 
 ROOM = Path(__file__).resolve().parent
 # In the order in which they stand in the page: a script uses what those before it define.
-SCRIPTS = ("tables.js",)
+SCRIPTS = ("base.js", "statistics.js", "tables.js", "chart.js", "explore.js", "start.js")
 
 
 def render_page(data: Mapping[str, Any], more: str = "", connect: str = "'none'") -> str:
