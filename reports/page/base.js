@@ -80,22 +80,28 @@ function words(field) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/** Return the fields whose values differ between cells. */
+/** Return the fields whose values differ between cells, network and methods first. */
 function differing(cells) {
-  const names = [...new Set(cells.flatMap((cell) => Object.keys(cell.config)))];
-  const order = ["network", "methods"];
-  names.sort((one, two) => (order.indexOf(two) - order.indexOf(one)) || 0);
-  return names.filter((name) => new Set(cells.map((cell) => cell.config[name])).size > 1);
+  const names = new Set(["network", "methods", ...cells.flatMap((cell) => Object.keys(cell.config))]);
+  return [...names].filter((name) => new Set(cells.map((cell) => cell.config[name])).size > 1);
 }
 
-/** Return a name for each cell by what tells it from the others. */
+/** Return a name for each cell: its network and methods, and what it has unlike most cells; whatever tells it from the others where that does not. */
 function labels(cells) {
-  const fields = differing(cells);
-  return cells.map((cell) => {
-    const parts = fields.filter((name) => cell.config[name] !== undefined);
-    const texts = parts.map((name) => (["network", "methods", "dataset"].includes(name) ? cell.config[name] : `${words(name).toLowerCase()} ${cell.config[name]}`));
-    return texts.join(", ") || cell.config.methods;
-  });
+  const fields = differing(cells), always = ["network", "methods"];
+  const usual = new Map(fields.map((name) => {
+    const counts = new Map();
+    for (const cell of cells) counts.set(cell.config[name], (counts.get(cell.config[name]) ?? 0) + 1);
+    return [name, [...counts].sort((one, two) => two[1] - one[1])[0][0]];
+  }));
+  const text = (cell, all) => fields
+    .filter((name) => cell.config[name] !== undefined && (all || always.includes(name) || cell.config[name] !== usual.get(name)))
+    .map((name) => ([...always, "dataset"].includes(name) ? cell.config[name] : `${words(name).toLowerCase()} ${cell.config[name]}`))
+    .join(", ");
+  const names = cells.map((cell) => text(cell, false) || cell.config.methods);
+  const taken = new Map();
+  for (const name of names) taken.set(name, (taken.get(name) ?? 0) + 1);
+  return names.map((name, place) => (taken.get(name) > 1 ? text(cells[place], true) || name : name));
 }
 
 /** Make a menu of a select element with options [value, text]. */

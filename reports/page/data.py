@@ -201,6 +201,8 @@ def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
         for cell, column, entry in zip(said["cells"], table.columns, row.entries, strict=True):
             cell |= _entry(entry, column, row, places)
     return shown | {
+        # How many of the label columns name a row; those behind them count its seeds.
+        "named": len(table.stub),
         "columns": [{**_column(column), "latex": escape(column.heading)} for column in table.columns],
         "stub_latex": [escape(head) for head in table.label_heads],
         "selection": table.selection.sentence if table.selection else "",

@@ -1,8 +1,14 @@
 // What the page draws: curves over epochs or seconds, one quantity against another, and fields as parallel axes.
 
+/** Return the first grid with results: configurations of several grids have little in common. */
+function firstGrid() {
+  const begun = (grid) => grid.cells.some((cell) => data.cells[cell].trials.some((trial) => data.trials[trial].epochs));
+  return (data.grids.find(begun) ?? data.grids[0]).name;
+}
+
 /** Return the cells that are shown: of the grid that was chosen, or of all. */
 function cellsOf(key) {
-  const grid = data.grids.find((each) => each.name === view.get(key));
+  const grid = data.grids.find((each) => each.name === view.get(key, firstGrid()));
   return grid ? grid.cells : data.cells.map((_, place) => place);
 }
 
@@ -15,7 +21,8 @@ function zoomOf(key, redraw) {
 
 function grids(key, redraw) {
   if (data.grids.length < 2) return null;
-  return choice("Grid", [["", "all"], ...data.grids.map((grid) => [grid.name, grid.name])], view.get(key), (value) => { view.set(key, value); redraw(true); });
+  const named = data.grids.map((grid) => [grid.name, grid.name]);
+  return choice("Grid", [...named, ["", "all"]], view.get(key, firstGrid()), (value) => { view.set(key, value, firstGrid()); redraw(true); });
 }
 
 function section(id, title, caption) {
@@ -141,7 +148,7 @@ function planeSection() {
   const keys = data.quantities.map((each) => each.key);
   if (keys.length < 2 || data.cells.length < 2) return null;
   const firstX = keys.includes("epoch_time") ? "epoch_time" : keys[1], firstY = keys[0];
-  const made = section("explore-plane", "What it costs", `A point per configuration, the mean over seeds. ${data.selection} Dashed: the Pareto front, which nothing beats in both. Hollow: the device was shared while it was timed; such a point is never on the front.`);
+  const made = section("explore-plane", "Trade-offs", `A point per configuration, the mean over seeds. ${data.selection} Dashed: the Pareto front, which nothing beats in both. Hollow: the device was shared while it was timed; such a point is never on the front.`);
   const tools = element("div", { class: "tools", role: "group", "aria-label": "Tools for one quantity against another" });
   const chart = element("div", { class: "chart" });
   made.append(tools, chart);

@@ -89,7 +89,7 @@ class TableView {
   }
 
   nameOf(row) {
-    return [row.group, ...row.labels.map((label) => label.text)].filter(Boolean).join(", ");
+    return [row.group, ...row.labels.slice(0, this.table.named).map((label) => label.text)].filter(Boolean).join(", ");
   }
 
   get hidden() {
@@ -282,11 +282,11 @@ function comparison(shown, first, second) {
       }
     }
     const digits = column.form === "minutes" ? 0 : column.digits + 1;
-    const unit = column.form === "minutes" ? " s" : column.unit === "%" ? " points" : column.unit ? ` ${column.unit}` : "";
+    const unit = column.form === "minutes" ? " s" : { "%": " points", s: " s" }[column.unit] ?? "";
     const sign = found.difference > 0 ? "+" : "";
     const better = column.direction && found.difference !== 0 ? ((found.difference < 0) === (column.direction === "lower") ? "first" : "second") : null;
     const starred = one.marks.startsWith("*") || two.marks.startsWith("*");
-    const verdict = starred ? "the device was shared" : found.p === null ? "–" : found.p < 0.05 ? (better ? `${better} is better` : "they differ") : "cannot be told apart";
+    const verdict = starred ? "the device was shared" : found.p === null ? "cannot be told" : found.p < 0.05 ? (better ? `${better} is better` : "they differ") : "cannot be told apart";
     const interval = found.margin === null ? "–" : `${fixed(found.difference - found.margin, digits)} to ${fixed(found.difference + found.margin, digits)}`;
     lines.push(
       element("tr", { class: verdict.endsWith("better") || verdict === "they differ" ? "told" : "" },
