@@ -106,7 +106,7 @@ function labels(cells) {
 
 /** Make a menu of a select element with options [value, text]. */
 function choice(label, options, chosen, changed) {
-  const select = element("select", { change: () => changed(select.value) }, ...options.map(([value, text]) => element("option", { value, selected: value === chosen }, text)));
+  const select = element("select", { "aria-label": label, change: () => changed(select.value) }, ...options.map(([value, text]) => element("option", { value, selected: value === chosen }, text)));
   return element("label", { class: "control" }, element("span", {}, label), select);
 }
 
@@ -118,7 +118,14 @@ function tick(label, checked, changed) {
 
 /** Make a button that opens a panel of choices; Escape and a click elsewhere close it. */
 function menu(label, ...content) {
-  return element("details", { class: "menu" }, element("summary", {}, label), element("div", { class: "panel" }, ...content));
+  const panel = element("div", { class: "panel" }, ...content);
+  // Inside the window: a panel at the right edge moves to the left.
+  const place = () => {
+    panel.style.left = "0";
+    const beyond = panel.getBoundingClientRect().right - document.documentElement.clientWidth + 8;
+    if (beyond > 0) panel.style.left = `${-beyond}px`;
+  };
+  return element("details", { class: "menu", toggle: place }, element("summary", {}, label), panel);
 }
 
 /** Say something to readers of screens, and show it for a moment. */

@@ -148,8 +148,8 @@ class TableView {
       groups.get(title).push(row);
     }
     const sort = view.get(this.key("sort"));
-    if (sort) {
-      const place = parseInt(sort, 10), falling = sort.endsWith("-");
+    const place = parseInt(sort, 10), falling = sort.endsWith("-");
+    if (place in this.columns) {
       for (const group of groups.values()) {
         group.sort((one, two) => {
           const a = this.sortKey(one, place), b = this.sortKey(two, place);
@@ -166,6 +166,8 @@ class TableView {
   /** Put the rows into the page as the view asks for. */
   show() {
     const groups = this.arranged(), hidden = this.hidden, width = this.columns.length - hidden.size + this.offset;
+    // Rows that move lose the focus.
+    const focused = this.element.contains(document.activeElement) ? document.activeElement : null;
     for (const body of [...this.element.tBodies]) body.remove();
     for (const [title, rows] of groups) {
       const body = element("tbody");
@@ -186,6 +188,7 @@ class TableView {
     const hint = this.comparable && ticked.length < 2 ? (ticked.length ? "Tick a second row to compare." : "Tick two rows to compare them.") : "";
     this.count.textContent = [shown < this.rows.length ? `${shown} of ${this.rows.length} rows.` : "", hint].filter(Boolean).join(" ");
     for (const row of this.rows) row.line.classList.toggle("picked", ticked.includes(row));
+    if (focused?.isConnected) focused.focus({ preventScroll: true });
     this.panel.replaceChildren(...(ticked.length === 2 ? comparison(this, ...ticked) : []));
   }
 

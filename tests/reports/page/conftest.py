@@ -1,0 +1,47 @@
+"""The page of three tables in a real browser without a screen."""
+
+from __future__ import annotations
+
+import pytest
+
+from reports.page import page_data, render_page
+from reports.report import gather
+from tests.reports.lookup import one
+
+NAMES = ("overview", "table1", "table2")
+
+
+@pytest.fixture(scope="module")
+def tables(database):
+    tables = gather(database).tables
+    return {name: one(tables, name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def address(database, tables, tmp_path_factory) -> str:
+    """The page of three tables as a file."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(render_page(page_data(database, gather(database).results, list(tables.values()))), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture
+def visit(chromium, address):
+    """A function that opens the page, at a place and in a window of one's choice; errors of scripts fail the test."""
+    contexts, errors = [], []
+
+    def visit(place: str = "", width: int = 1280, **options):
+        contexts.append(chromium.new_context(viewport={"width": width, "height": 900}, **options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto(address + place)
+        if options.get("java_script_enabled", True):
+            page.wait_for_selector("html.alive")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert errors == []

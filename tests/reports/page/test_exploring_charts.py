@@ -1,0 +1,121 @@
+"""Charts of the page in a real browser: every interaction clicks, types and reads what a person would."""
+
+from __future__ import annotations
+
+import re
+
+from reports.report import gather
+from tests.reports.page.reading import chosen, lines
+
+
+def test_curves_of_any_metric_over_epochs_or_seconds(visit):
+    page = visit()
+    curves = page.locator("#explore-curves")
+    first = lines(page)
+    assert len(first) == 8 and any("PS-KD" in name for name in first)
+    options = curves.get_by_label("Metric").locator("option").all_inner_texts()
+    assert {"Top-1 error", "NLL", "Loss: cross_entropy", "Learning rate"} <= set(options)
+    curves.get_by_label("Metric").select_option(label="Loss: cross_entropy")
+    curves.get_by_role("combobox", name="Over").select_option("seconds")
+    svg = curves.locator(".chart svg")
+    assert svg.get_attribute("aria-label").startswith("Loss: cross_entropy over seconds")
+    assert svg.locator("text.name").all_text_contents() == ["Time since the start (s)", "Loss: cross_entropy"]
+    assert curves.locator("path.band").count() > 0
+    before = svg.locator("text.tick").all_text_contents()
+    curves.get_by_label("Logarithmic").check()
+    assert curves.locator("text.tick").all_text_contents() != before
+    curves.get_by_label("Single seeds").check()
+    assert any(name.endswith("seed 2") for name in lines(page)) and curves.locator("path.band").count() == 0
+
+
+def test_lines_are_chosen(visit):
+    page = visit()
+    curves = page.locator("#explore-curves")
+    curves.get_by_role("button", name="None").click()
+    assert lines(page) == [] and "Nothing to draw" in curves.inner_text()
+    curves.get_by_role("searchbox", name="Filter lines").fill("ps-kd")
+    boxes = curves.locator(".legend label:visible")
+    boxes.first.get_by_role("checkbox").check()
+    assert lines(page) == [boxes.first.inner_text().strip()]
+    curves.get_by_role("button", name="All").click()
+    assert len(lines(page)) == boxes.count() > 1
+
+
+def test_pointing_at_a_chart_reads_values_and_dragging_zooms(visit):
+    page = visit()
+    curves = page.locator("#explore-curves")
+    svg = curves.locator(".chart svg")
+    svg.scroll_into_view_if_needed()
+    frame = svg.bounding_box()
+    page.mouse.move(frame["x"] + frame["width"] * 0.6, frame["y"] + frame["height"] * 0.55)
+    for step in range(10):
+        page.mouse.move(
+            frame["x"] + frame["width"] * (0.4 + step / 20), frame["y"] + frame["height"] * (0.4 + step / 20)
+        )
+    assert re.search(r"epoch \d+ \([\d.]+ (s|min)\): [\d.]+", curves.locator(".readout").inner_text())
+    before = svg.locator("text.tick").all_text_contents()
+    page.mouse.move(frame["x"] + frame["width"] * 0.5, frame["y"] + frame["height"] * 0.3)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + frame["width"] * 0.9, frame["y"] + frame["height"] * 0.85, steps=4)
+    page.mouse.up()
+    assert curves.locator("text.tick").all_text_contents() != before
+    assert len(chosen(page)["curves.zoom"][0].split(",")) == 4
+    curves.get_by_role("button", name="Show everything").click()
+    assert curves.locator("text.tick").all_text_contents() == before and "curves.zoom" not in chosen(page)
+
+
+def test_a_chart_is_read_by_the_keyboard(visit):
+    page = visit()
+    curves = page.locator("#explore-curves")
+    curves.locator(".chart svg").focus()
+    page.keyboard.press("ArrowRight")
+    first = curves.locator(".readout").inner_text()
+    page.keyboard.press("ArrowRight")
+    second = curves.locator(".readout").inner_text()
+    assert "epoch 1 " in first and "epoch 2 " in second
+    page.keyboard.press("ArrowDown")
+    third = curves.locator(".readout").inner_text()
+    assert "epoch 2 " in third and third != second
+    page.keyboard.press("+")
+    assert "curves.zoom" in chosen(page)
+    curves.locator(".chart svg").focus()
+    page.keyboard.press("0")
+    assert "curves.zoom" not in chosen(page)
+
+
+def test_the_plane_has_the_points_of_figure_2_and_its_front(visit, database):
+    from reports.figures.figure2 import front_of, points
+    from reports.layouts.declared import build_declared
+    from reports.layouts.shipped import shipped
+
+    page = visit()
+    plane = page.locator("#explore-plane")
+    names = plane.locator("path.point").evaluate_all("points => points.map(point => point.dataset.point)")
+    (table,) = build_declared(gather(database).results, shipped("table1"), ["table1"])
+    found = points(table)
+    assert len(names) == len(found) and plane.locator("path.point[fill=none]").count() == sum(p.shared for p in found)
+    said = plane.locator(".front-names").inner_text()
+    assert said.count(";") + 1 == len(front_of(found)) and "ResNet-18" in said
+    svg = plane.locator("svg")
+    svg.focus()
+    page.keyboard.press("ArrowRight")
+    assert re.search(r"Time per epoch [\d.]+ s, Top-1 error [\d.]+ %", plane.locator(".readout").inner_text())
+    plane.get_by_label("Up").select_option(label="NLL")
+    assert plane.locator("text.name").all_text_contents() == ["Time per epoch (s)", "NLL"]
+
+
+def test_fields_side_by_side_keep_the_lines_of_a_value(visit):
+    page = visit()
+    fields = page.locator("#explore-fields")
+    everything = fields.locator("path.line").count()
+    assert everything > 10
+    fields.get_by_role("button", name="Network ResNet-50").click()
+    kept = everything - fields.locator("path.line.dropped").count()
+    assert 0 < kept < everything and chosen(page)["fields.keep"] == ["network=ResNet-50"]
+    again = fields.get_by_role("button", name="Network ResNet-50")
+    assert again.get_attribute("aria-pressed") == "true"
+    again.focus()
+    page.keyboard.press("Enter")
+    assert fields.locator("path.line.dropped").count() == 0
+    fields.locator("path.line").first.dispatch_event("pointerenter")
+    assert re.search(r"Top-1 error [\d.]+ %", fields.locator(".readout").inner_text())
