@@ -17,10 +17,8 @@
   const blocks = make("div");
   const panel = make("section", { id: "live", "aria-label": "Live" }, connection, problem, blocks);
   document.head.append(make("style", {}, LIVE_STYLE));
-  const page = document.getElementById("page") ?? document.body;
-  const heading = page.querySelector("h1");
-  if (page === document.body) heading.after(panel);
-  else page.before(panel);
+  const page = document.getElementById("page");
+  page.before(panel);
 
   // A block is replaced only when its values changed, so that what a person has opened or selected stays.
   const shown = new Map();
@@ -82,44 +80,62 @@
     problem.textContent = state.problem ? `${state.problem} What stands below was read before; this page goes on trying.` : "";
     problem.hidden = !state.problem;
     const wanted = [];
-    for (const grid of state.grids ?? []) {
+    const whole = (grid) => grid.done === grid.total && !grid.trials.length && !grid.links.length;
+    const grids = state.grids ?? [];
+    for (const grid of grids.length > 1 ? grids.filter((grid) => !whole(grid)) : grids) {
       const { trials, more, ...values } = grid;
       wanted.push({ key: `grid ${grid.name}`, values, draw: drawGrid });
       for (const trial of trials) wanted.push({ key: `trial ${grid.name} ${trial.name}`, values: trial, draw: drawTrial });
       if (more) wanted.push({ key: `more ${grid.name}`, values: more, draw: () => make("p", { class: "soft" }, `and ${more} more under way`) });
     }
     (state.failures ?? []).forEach((failure) => {
-      wanted.push({ key: `failure ${failure.grid} ${failure.class} ${failure.error}`, values: failure, draw: drawFailure });
+      wanted.push({ key: `failure ${failure.grid} ${failure.trials[0]}`, values: failure, draw: drawFailure });
     });
-    if (state.grids && !state.grids.length) wanted.push({ key: "none", values: 0, draw: () => make("p", {}, "No grid was run yet.") });
+    const finished = grids.length > 1 ? grids.filter(whole).map((grid) => `${grid.name} (${grid.total})`) : [];
+    if (finished.length) wanted.push({ key: "finished", values: finished, draw: () => make("p", { class: "soft" }, `All trials done: ${finished.join(", ")}`) });
+    if (state.grids && !grids.length) wanted.push({ key: "none", values: 0, draw: () => make("p", {}, "No grid was run yet.") });
     show(wanted);
-    const title = state.grids?.length ? state.grids.map((grid) => `${grid.done}/${grid.total} ${grid.name}`).join(", ") : "orchestrate";
+    const sum = (name) => grids.reduce((total, grid) => total + grid[name], 0);
+    const title = `${sum("done")}/${sum("total")} done${grids.length === 1 ? `: ${grids[0].name}` : ""}`;
     document.title = state.problem ? `(!) ${title}` : title;
   };
 
   // Results: the page is fetched again, and its content put in place of the old one.
   let version = JSON.parse(document.getElementById("data").textContent).live.version;
+  let newest = version;
   let fetching = false;
-  const renew = async (wanted) => {
-    if (fetching || wanted === version) return;
+  // Not under the hands of a person who writes, reads a trial, chooses from a menu or has selected something.
+  const busy = () => page.querySelector("details.menu[open]") || document.querySelector("dialog[open]")
+    || (page.contains(document.activeElement) && document.activeElement.matches("input, select, textarea"))
+    || (!getSelection().isCollapsed && page.contains(getSelection().anchorNode));
+  const renew = async () => {
+    if (fetching || newest === version || busy()) return;
     fetching = true;
     try {
-      const answer = await fetch("/", { cache: "no-store" });
-      if (!answer.ok) return;
+      // Where the server is away, the connection says so, and the next state asks again.
+      const answer = await fetch("/", { cache: "no-store" }).catch(() => null);
+      if (!answer?.ok) return;
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const data = fresh.getElementById("data");
-      if (typeof showPage !== "function" || page === document.body) {
-        location.reload();
-        return;
-      }
-      version = JSON.parse(data.textContent).live.version;
-      document.getElementById("data").textContent = data.textContent;
+      const data = fresh.getElementById("data").textContent;
+      if (busy()) return;
+      version = JSON.parse(data).live.version;
+      const top = scrollY;
+      const focused = pathTo(document.activeElement);
+      document.getElementById("data").textContent = data;
       page.replaceChildren(...document.adoptNode(fresh.getElementById("page")).childNodes);
       showPage();
-      page.dispatchEvent(new CustomEvent("renewed", { bubbles: true }));
+      focused?.reduce((element, place) => element?.children[place], page)?.focus({ preventScroll: true });
+      scrollTo({ top, behavior: "instant" });
     } finally {
       fetching = false;
     }
+  };
+  // The places of an element and of what it stands in, from the page down; null for one outside of the page.
+  const pathTo = (element) => {
+    if (element === page || !page.contains(element)) return null;
+    const path = [];
+    for (; element !== page; element = element.parentNode) path.unshift([...element.parentNode.children].indexOf(element));
+    return path;
   };
 
   let source = null;
@@ -142,22 +158,20 @@
       alive();
       const state = JSON.parse(event.data);
       draw(state);
-      renew(state.page);
+      newest = state.page;
+      renew();
     });
     source.addEventListener("error", async () => {
       lost("The connection is lost; this page tries again. What stands here was read before.");
       if (source.readyState !== EventSource.CLOSED) return;
       // The server has answered, and refused: another one has its place, with another token.
-      try {
-        const answer = await fetch("/events-allowed", { cache: "no-store" });
-        if (answer.status === 403) lost("The server was started anew: open the address that `orchestrate watch --serve` prints now.");
-      } catch {
-        // Nobody answers: it is tried again.
-      }
+      const answer = await fetch("/events-allowed", { cache: "no-store" }).catch(() => null);
+      if (answer?.status === 403) lost("The server was started anew: open the address that `orchestrate watch --serve` prints now.");
     });
   };
   connect();
   setInterval(() => {
+    renew();
     if (source.readyState === EventSource.CLOSED || Date.now() - heard > SILENCE) connect();
   }, AGAIN);
   // After sleep a connection may look open that is dead.

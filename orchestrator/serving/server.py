@@ -104,7 +104,10 @@ def application(watcher: Watcher, token: str) -> web.Application:
         text = await watcher.current_page()
         if text is None:
             raise web.HTTPServiceUnavailable(text=f"{watcher.problem}\n")
-        return web.Response(text=text, content_type="text/html")
+        response = web.Response(text=text, content_type="text/html")
+        # A forwarded port may lead over a slow line.
+        response.enable_compression()
+        return response
 
     async def events(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **HEADERS})

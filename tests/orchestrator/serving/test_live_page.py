@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import ipaddress
 import re
 import socket
@@ -52,6 +53,7 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(live: Live):
     # Cookies are one machine's, whatever the port: two servers must not take each other's.
     assert live.port in name
     page = live.ask(token=None, Cookie=f"{name}={value}")
+    assert gzip.decompress(live.ask(Accept_Encoding="gzip").body)[:15] == page.body[:15]
     text = page.body.decode()
     assert page.status == 200 and "<!doctype html>" in text and "table1" in text
     assert live.token not in text
@@ -222,6 +224,14 @@ def test_an_empty_database_has_a_page(tmp_path: Path):
 def test_what_cannot_be_served_is_said_at_once(arguments: list[str], message: str, folder: Path):
     done = CliRunner().invoke(app, ["watch", "--serve", "--db", str(folder / "results.db"), *arguments])
     assert done.exit_code == 2 and message in done.stderr, done.output
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_database_names_the_command_that_migrates_it(version: int, tmp_path: Path):
+    old = tmp_path / "old.db"
+    old.write_bytes((Path(__file__).parents[1] / f"databases/v{version}.sqlite").read_bytes())
+    done = CliRunner().invoke(app, ["watch", "--serve", "--db", str(old)])
+    assert done.exit_code == 2 and f"orchestrate migrate --db {old}" in done.stderr
 
 
 @pytest.mark.parametrize(
