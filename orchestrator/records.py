@@ -26,6 +26,12 @@ def tuned_row_of(trial_name: str) -> str | None:
     return trial[1] if trial else None
 
 
+def in_words(trial_name: str) -> str:
+    """Return a trial's name for a person: a draw as `draw 3 of resnet18/pskd`."""
+    draw = draw_of(trial_name)
+    return f"draw {draw[1]} of {draw[0]}" if draw else trial_name
+
+
 @dataclass(frozen=True)
 class Score:
     """What became of a draw: `done` with its metric on the validation images, `failed` with a reason, or still open.
@@ -55,6 +61,21 @@ class LookRow:
     level: float
     separated: bool
     rule: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DrawRow:
+    """A draw of a search as the database has it: its trial, and its score on the validation images, None without one.
+
+    `name` is the trial's in its grid; `error_class` that of its newest failure, for a draw that failed.
+    """
+
+    key: str
+    name: str
+    state: str
+    seed: int
+    score: float | None
+    error_class: str | None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from reports.columns import column_of
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
+    from orchestrator.records import DrawRow
 
 
 class Place(NamedTuple):
@@ -59,20 +60,18 @@ def places(
 
 
 class Search(NamedTuple):
-    """The search of a grid: its facts (`tune` of the grid's report section), and per row its draws by number.
-
-    A draw is its state and its score: the metric on the validation images, None without one.
-    """
+    """The search of a grid: its facts (`tune` of the grid's report section), and per row its draws by number."""
 
     grid: str
     tune: Mapping[str, Any]
-    draws: Mapping[str, Mapping[int, tuple[str, float | None]]]
+    draws: Mapping[str, Mapping[int, DrawRow]]
 
     def best_so_far(self, row: str, lower: bool) -> list[tuple[int, float]]:
         """Return the best score after each draw of a row, as (number of draws, score), from the first that has one."""
         best: float | None = None
         curve = []
-        for number, (_, score) in sorted(self.draws.get(row, {}).items()):
+        for number, draw in sorted(self.draws.get(row, {}).items()):
+            score = draw.score
             if score is not None and (best is None or (score < best if lower else score > best)):
                 best = score
             if best is not None:
@@ -87,7 +86,7 @@ def searches(database: Database, grids: Sequence[str] | None = None) -> list[Sea
             Search(
                 row.name,
                 tune,
-                scores.draw_scores(connection, row.name, tune["metric"], tune["selection"]),
+                scores.draws(connection, row.name, tune["metric"], tune["selection"]),
             )
             for row in queries.grids(connection)
             if (tune := (row.report or {}).get("tune")) and (grids is None or row.name in grids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from orchestrator.console.triage import rerun, selected
 from orchestrator.planning import Estimate, Measured, Work, as_measured, interval, is_interrupted, make_estimate
+from orchestrator.records import draw_of, in_words
 from orchestrator.text import counted, duration
 
 if TYPE_CHECKING:
@@ -53,12 +54,13 @@ def print_status(grids: Sequence[dict[str, Any]], options: Sequence[str] = ()) -
     for grid in grids:
         console.print(headline(grid))
         for trial in grid["trials"]:
+            name = escape(in_words(trial["name"]))
             if trial["state"] == "running":
-                console.print(f"  [blue]running[/] {escape(trial['name'])}: {escape(_progress_text(trial))}")
+                console.print(f"  [blue]running[/] {name}: {escape(_progress_text(trial))}")
             elif trial["interrupted"]:
-                console.print(f"  interrupted {escape(trial['name'])}: {escape(_progress_text(trial))}")
+                console.print(f"  interrupted {name}: {escape(_progress_text(trial))}")
             elif trial["state"] == "failed":
-                console.print(f"  [red]failed [/] {escape(trial['name'])}: {escape(trial['error_class'] or 'unknown')}")
+                console.print(f"  [red]failed [/] {name}: {escape(trial['error_class'] or 'unknown')}")
         if grid["continue"]:
             console.print(f"  `{escape(grid['continue'])}` continues what was interrupted")
         if grid["counts"].get("failed"):
@@ -104,8 +106,24 @@ def _grid_status(database: Database, grid: GridRow, options: Sequence[str]) -> d
         "counts": dict(counts),
         "selection": grid.report.get("selection", "best_test"),
         "continue": again,
+        "search": _search(grid.report.get("tune"), trials),
         "trials": trials,
         **_seconds_left(trials, canaries),
+    }
+
+
+def _search(tune: Mapping[str, Any] | None, trials: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return how far the search of a tuned grid is: its draws, those that are over, and the winners by row."""
+    if tune is None:
+        return None
+    draws = Counter(trial["state"] for trial in trials if draw_of(trial["name"]))
+    rows = tune["rows"]
+    return {
+        "draws": draws.total(),
+        "over": draws["done"] + draws["failed"],
+        "failed": draws["failed"],
+        "rows": len(rows),
+        "winners": {name: row["winner"] for name, row in rows.items() if "winner" in row},
     }
 
 
@@ -144,6 +162,10 @@ def progress_words(grid: dict[str, Any]) -> str:
         # Where no trial runs now, the number that will run at once is unknown.
         turns = not counts.get("running") and counts["interrupted"] + counts["pending"] > 1
         rest = f"; about {interval(left)} left" + (" for one trial after the other" if turns else "")
+    if search := grid.get("search"):
+        failed = f", {search['failed']} failed" if search["failed"] else ""
+        rest += f"; search: {search['over']} of {counted(search['draws'], 'draw')} over{failed}, "
+        rest += f"{len(search['winners'])} of {counted(search['rows'], 'row')} decided"
     return ", ".join(words) + rest
 
 

@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.console.status import headline, status_of, trial_under_way
+from orchestrator.records import draw_of
+from orchestrator.text import counted
 
 # The key of a trial's error under the rules that use its last and best epochs alone.
 BEST = "best_top1_error"
@@ -51,15 +53,21 @@ def watch_grids(db: str, grids: Sequence[str] | None, *, every: float, once: boo
 
 
 def _matrix(grid: dict[str, Any]) -> tuple[list[str], list[tuple[str, list[list[dict[str, Any]]]]]]:
-    """Return columns (networks) and rows (other differences) of a grid; the trials of a cell differ only in seed."""
+    """Return columns (networks) and rows (other differences) of a grid; the trials of a cell differ only in seed.
+
+    The draws of a row are one cell.
+    """
     networks: list[str] = []
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for trial in grid["trials"]:
         network = trial["network"]
         if network not in networks:
             networks.append(network)
-        parts = [part for part in trial["name"].split("/") if not part.startswith("seed") and part != network]
-        rows.setdefault("/".join(parts), {}).setdefault(network, []).append(trial)
+        draw = draw_of(trial["name"])
+        name = draw[0] if draw else trial["name"]
+        parts = [part for part in name.split("/") if not part.startswith("seed") and part != network]
+        label = "/".join(parts) + (", draws" if draw else "")
+        rows.setdefault(label, {}).setdefault(network, []).append(trial)
     return networks, [(label, [cells.get(network, []) for network in networks]) for label, cells in rows.items()]
 
 
@@ -73,11 +81,18 @@ def _rule(grid: dict[str, Any]) -> str:
 def _cell(trials: Sequence[dict[str, Any]], selection: str) -> tuple[str, str]:
     """Return the text of a cell and its state: the mean error of the seeds that are done, then how far the rest is.
 
-    `25.00 % (1/2 seeds); seed 1: 2 of 4 epochs, 25.50 %, 40 s left`.
+    `25.00 % (1/2 seeds); seed 1: 2 of 4 epochs, 25.50 %, 40 s left`. Of draws it is how many are over: no test
+    image has a say in them.
     """
     if not trials:
         return "", "none"
     states = Counter(trial["state"] for trial in trials)
+    if draw_of(trials[0]["name"]):
+        over = states["done"] + states["failed"]
+        failed = f", {states['failed']} failed" if states["failed"] else ""
+        running = f"; {states['running']} running" if states["running"] else ""
+        state = "done" if over == len(trials) else "running" if over or states["running"] else "pending"
+        return f"{over} of {counted(len(trials), 'draw')}{failed}{running}", state
     errors = [trial[SHOWN_RULES.get(selection, BEST)] for trial in trials if trial["state"] == "done"]
     seeds = f" ({states['done']}/{len(trials)} seeds)" if len(trials) > 1 else ""
     parts = [f"{sum(errors) / len(errors):.2f} %{seeds}"] if errors else []

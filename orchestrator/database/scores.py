@@ -12,8 +12,8 @@ from sqlalchemy import Connection, and_, func, select, text
 
 from orchestrator.database import queries
 from orchestrator.database.grids import chunks
-from orchestrator.database.models import ACCEPTED, Epoch, Evaluation, Grid, GridTrial, MetricValue, Trial
-from orchestrator.records import draw_of
+from orchestrator.database.models import ACCEPTED, Attempt, Epoch, Evaluation, Grid, GridTrial, MetricValue, Trial
+from orchestrator.records import DrawRow, draw_of
 
 # Columns of evaluations by the name of their metric; the others have the metric's own name.
 _ERRORS = {"top1": "top1_error", "top5": "top5_error"}
@@ -53,22 +53,31 @@ def validation_scores(connection: Connection, wanted: Sequence[str], metric: str
     return {key: score for key, score in scores.items() if score is not None and math.isfinite(score)}
 
 
-def draw_scores(
-    connection: Connection, grid: str, metric: str, selection: str
-) -> dict[str, dict[int, tuple[str, float | None]]]:
-    """Return the draws of a grid, by row and number: the state of each and its score, None without one."""
+def draws(connection: Connection, grid: str, metric: str, selection: str) -> dict[str, dict[int, DrawRow]]:
+    """Return the draws of a grid by row and number, with their scores as in `validation_scores`."""
     rows = connection.execute(
-        select(GridTrial.name, Trial.key, Trial.state)
+        select(GridTrial.name, Trial.key, Trial.state, Trial.config)
         .join(Trial, Trial.id == GridTrial.trial_id)
         .join(Grid, Grid.id == GridTrial.grid_id)
         .where(Grid.name == grid)
         .order_by(GridTrial.position)
     ).all()
-    draws = [(draw, key, state) for name, key, state in rows if (draw := draw_of(name)) is not None]
-    scores = validation_scores(connection, [key for _, key, _ in draws], metric, selection)
-    answer: dict[str, dict[int, tuple[str, float | None]]] = {}
-    for (row, number), key, state in draws:
-        answer.setdefault(row, {})[number] = (state, scores.get(key))
+    drawn = [(draw, *row) for row in rows if (draw := draw_of(row.name)) is not None]
+    keys = [key for _, _, key, _, _ in drawn]
+    scores = validation_scores(connection, keys, metric, selection)
+    failures: dict[str, str | None] = {}
+    for part in chunks(keys):
+        failed = (
+            select(Trial.key, Attempt.error_class)
+            .join(Attempt, Attempt.trial_id == Trial.id)
+            .where(Trial.key.in_(part), Trial.state == "failed")
+            .where(Attempt.purpose == "train", Attempt.outcome == "failed")
+        )
+        failures.update({key: error_class for key, error_class in connection.execute(failed.order_by(Attempt.id))})
+    answer: dict[str, dict[int, DrawRow]] = {}
+    for (row, number), name, key, state, config in drawn:
+        one = DrawRow(key, name, state, config["seed"], scores.get(key), failures.get(key))
+        answer.setdefault(row, {})[number] = one
     return answer
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from orchestrator.records import DrawRow
 from orchestrator.tables.addresses import slug
 from reports.columns import Column, column_of
 from reports.results import Selection
-from reports.table import Entry, Row, Table
-from reports.text import number
+from reports.table import Entry, Row, Sample, Table, add_note
+from reports.text import MISSING
 from reports.tuning import Search, budget, hyperparameters
+
+# What the scores are, for whoever compares numbers of several tables: no other table has one on validation images.
+QUANTITY = "validation"
 
 
 def search_table(search: Search) -> Table:
@@ -21,31 +25,39 @@ def search_table(search: Search) -> Table:
         Column("winner", "Best draw"),
         Column("hyperparameters", "What it has", form="text"),
     )
-    rows = []
+    rows, notes = [], list[tuple[str, str]]()
     for name, row in tune["rows"].items():
         draws = search.draws.get(name, {})
-        over = sum(state in ("done", "failed") for state, _ in draws.values())
-        failed = sum(state == "failed" for state, _ in draws.values())
-        total = max(len(draws), row["draws"])
+        ended = {number: draw for number, draw in draws.items() if draw.state in ("done", "failed")}
+        over, total = len(ended), max(len(draws), row["draws"])
+        failed = {number: draw.error_class or "no value" for number, draw in ended.items() if draw.score is None}
         counts = f"{over}" if over == total else f"{over} of {total}"
         winner = row.get("winner")
-        entries = [
-            _text(f"{counts} ({failed} failed)" if failed else counts),
-            _score(draws.get(0, ("", None))[1], metric),
-            _score(draws.get(winner, ("", None))[1] if winner is not None else None, metric),
+        entries = (
+            _text(f"{counts} ({len(failed)} failed)" if failed else counts),
+            _score(draws.get(0)),
+            _score(draws.get(winner) if winner is not None else None),
             _text("" if winner is None else str(winner)),
             _text("" if winner is None else hyperparameters(row["values"])),
-        ]
-        rows.append(Row("", name, (name,), tuple(entries)))
+        )
+        reasons = ", ".join(f"draw {number} ({why})" for number, why in failed.items())
+        note = add_note(notes, f"failed: {reasons}") if reasons else ""
+        rows.append(Row("", name, (name,), entries, note, n=1, planned=1))
     name = f"search-{slug(search.grid)}"
-    caption = budget(tune)[0]
     rule = Selection.parse(tune["selection"])
-    return Table(name, name, f"Search of {search.grid}", caption, ("Row",), columns, tuple(rows), selection=rule)
+    title, caption = f"Search of {search.grid}", budget(tune)[0]
+    return Table(name, name, title, caption, ("Row",), columns, tuple(rows), tuple(notes), selection=rule)
 
 
 def _text(text: str) -> Entry:
-    return Entry("text", text=text or "\u2013")
+    return Entry("text", text=text or MISSING)
 
 
-def _score(value: float | None, metric: Column) -> Entry:
-    return _text("" if value is None else number(value, metric))
+def _score(draw: DrawRow | None) -> Entry:
+    """Return the score of a draw, with its trial behind it."""
+    if draw is None:
+        return _text("")
+    if draw.score is None:
+        return Entry("missing", planned=1, absent=((draw.key, draw.name, draw.state),), quantity=QUANTITY)
+    sample = Sample(draw.key, draw.name, draw.seed, None, draw.score, None)
+    return Entry("done", draw.score, None, 1, 1, samples=(sample,), quantity=QUANTITY)

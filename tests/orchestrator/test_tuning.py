@@ -225,3 +225,36 @@ def test_a_model_s_search_is_the_same_whether_it_is_killed_or_not(
         assert draws == {row: [trial.key for trial in of_row] for row, of_row in draws_of(other).items()}
     # A plan asks no model, and without the database it knows the first draws alone.
     assert [len(of_row) for of_row in draws_of(load_grid(path)).values()] == [2, 2]
+
+
+def test_status_watch_and_triage_speak_of_draws(
+    training: Training, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from orchestrator.console.status import print_status, status_of
+    from orchestrator.console.triage import print_triage, triage_of
+    from orchestrator.console.watch import watch_grids
+
+    training.fails = lambda trial: trial.name == "resnet18/pskd/draw1"
+    training.stop = lambda trial: trial.name == "resnet18/pskd/draw3"
+    with pytest.raises(Interrupted):
+        run_grid(grid_file(tmp_path), "r.db")
+    with open_database("r.db", readonly=True) as database:
+        (status,) = status_of(database, None)
+        assert status["search"] == {"draws": 8, "over": 7, "failed": 1, "rows": 2, "winners": {}}
+        print_status([status])
+        print_triage(triage_of(database, None))
+    shown = capsys.readouterr().out
+    assert "search: 7 of 8 draws over, 1 failed, 0 of 2 rows decided" in shown
+    assert "failed  draw 1 of resnet18/pskd: diverged" in shown
+    assert "trials:  draw 1 of resnet18/pskd" in shown
+    watch_grids("r.db", None, every=1, once=True)
+    lines = {line.split("  ")[0].strip(): line for line in capsys.readouterr().out.splitlines()}
+    assert "4 of 4 draws" in lines["baseline, draws"] and "3 of 4 draws, 1 failed" in lines["pskd, draws"]
+    assert "%" not in lines["pskd, draws"] and "%" in lines["pskd"]
+    training.stop = lambda trial: False
+    run_grid(grid_file(tmp_path), "r.db")
+    with open_database("r.db", readonly=True) as database:
+        (status,) = status_of(database, None)
+        assert set(status["search"]["winners"]) == set(ROWS)
+    watch_grids("r.db", None, every=1, once=True)
+    assert "pskd/tuned" in capsys.readouterr().out

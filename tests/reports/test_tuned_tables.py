@@ -117,9 +117,9 @@ def test_the_search_has_a_table_and_a_figure_of_its_own(training: Training, tmp_
     errors = {name: [error_of(draw.config) for draw in drawn] for name, drawn in draws.items()}
     best = {name: errors[name].index(min(errors[name])) for name in errors}
     rate = draws["resnet18/baseline"][best["resnet18/baseline"]].config.learning_rate
-    expected = [f"{errors['resnet18/baseline'][number]:.2f}" for number in (0, best["resnet18/baseline"])]
+    expected = [f"{errors['resnet18/baseline'][number]:.3f}" for number in (0, best["resnet18/baseline"])]
     assert first == ["8", *expected, str(best["resnet18/baseline"]), f"learning_rate {rate:g}"]
-    assert second[0] == "8 (1 failed)"
+    assert second[0] == "8 (1 failed)" and dict(table.footnotes)[table.rows[1].note] == "failed: draw 1 (diverged)"
     with open_database("r.db", readonly=True) as database:
         (search,) = searches(database)
         written = [each.name for each in write_report(database, tmp_path / "out", formats=["md", "html"])]
@@ -154,4 +154,6 @@ def test_numbers_of_tuned_rows_are_explained_and_verified(training: Training, tm
         outcome = verify(database, paper)
         assert outcome.numbers and not outcome.problems
         origin = explain(database, "both:pskd/tuned/top1")
+        draw = explain(database, "search-tuned:resnet18/pskd/default")
+    assert "trial resnet18/pskd/draw0: 17.33" in draw and "seed 100" in draw
     assert "resnet18/pskd/tuned/seed0" in origin and "resnet18/pskd/tuned/seed1" in origin
