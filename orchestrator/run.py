@@ -183,14 +183,14 @@ def run_grid(
     rank = _ranks(grid, order)
     with driven(db, grid.name, observer, create=True) as (database, driver), ExitStack() as ray:
         database.release_stale()
-        grid = _staged(database, file, observer)
+        if retry_failed:
+            # Before anything is decided by their failure.
+            database.retry([trial.key for trial in decide(file, database).grid.trials])
+        grid = _staged(database, file, None, observer)
         rank = _ranks(grid, order)
-        save_grid(database, grid, observer)
         for plugin in grid.plugins:
             for note in plugin.notes:
                 observer.warning(f"warning: {note}")
-        if retry_failed:
-            database.retry([trial.key for trial in grid.trials])
         plan = compared(plan_of(grid, database), database, data_root, grid.metrics)
         if retrain and (outdated := [entry.trial for entry in plan.entries if entry.changes]):
             _retrain(database, outdated, settings, observer)
@@ -209,9 +209,8 @@ def run_grid(
         shared = False
         ownerless_since: float | None = None
         while True:
-            if (grown := _staged(database, file, observer)) != grid:
+            if (grown := _staged(database, file, grid, observer)) != grid:
                 more, grid, rank = grown.trials != grid.trials, grown, _ranks(grown, order)
-                save_grid(database, grid, observer)
                 if more:
                     observer.planned(plan_of(grid, database))
             # Count the other drivers' trials before planning, so that a trial they finish in between appears as done.
@@ -250,9 +249,14 @@ def run_grid(
         return Outcome(failed, left, sum(entry.trial.key in tried for entry in plan.pending))
 
 
-def _staged(database: Database, grid: Grid, observer: Observer) -> Grid:
-    """Return a grid with the trials that its results call for by now; what its rules decide is kept and announced."""
-    decision = decide(grid, database)
+def _staged(database: Database, file: Grid, present: Grid | None, observer: Observer) -> Grid:
+    """Return a grid's file with the trials that its results call for by now; what its rules decide is announced.
+
+    The grid is stored where it is another one than at `present`, and what its rules want to keep after it.
+    """
+    decision = decide(file, database)
+    if decision.grid != present:
+        save_grid(database, decision.grid, observer)
     if decision.record is not None:
         decision.record(database)
     for line in decision.news:

@@ -3,7 +3,19 @@
 from orchestrator.grid.load import load_grid, placed
 from orchestrator.grid.names import trial_names
 from orchestrator.grid.problems import GridError, Problem
+from orchestrator.grid.seeding import SeedRule
 from orchestrator.grid.settings import parse_settings
 from orchestrator.grid.trial import Grid, Resources, Trial
 
-__all__ = ["Grid", "GridError", "Problem", "Resources", "Trial", "load_grid", "parse_settings", "placed", "trial_names"]
+__all__ = [
+    "Grid",
+    "GridError",
+    "Problem",
+    "Resources",
+    "SeedRule",
+    "Trial",
+    "load_grid",
+    "parse_settings",
+    "placed",
+    "trial_names",
+]

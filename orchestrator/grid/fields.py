@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from orchestrator.grid.document import Node
 from orchestrator.grid.problems import Place, joined
 from orchestrator.grid.reader import Reader
+from orchestrator.grid.seeding import SEEDS
 from orchestrator.grid.tuning import TUNE
 from orchestrator.text import counted
 from trainer.config import TrainConfig, config_problems
@@ -38,6 +39,7 @@ SECTIONS = (
     "metrics",
     "outcomes",
     "resources",
+    "seeds",
     "tune",
     "report",
 )
@@ -60,6 +62,7 @@ ELSEWHERE = {
 SET_ELSEWHERE = (
     *("name", "order", "metrics", "outcomes"),
     *(f"resources.{key}" for key in RESOURCES),
+    *(f"seeds.{key}" for key in SEEDS),
     *(f"tune.{key}" for key in TUNE),
     *(f"report.{key}" for key in REPORT),
 )

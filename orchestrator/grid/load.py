@@ -16,13 +16,14 @@ from pydantic import ValidationError
 
 from orchestrator.grid.document import Node, compose, read_text
 from orchestrator.grid.draws import first_draws
-from orchestrator.grid.expansion import expand
+from orchestrator.grid.expansion import MAX_TRIALS, expand
 from orchestrator.grid.fields import ELSEWHERE, ORDERS, RESOURCES, SECTIONS, SET_AS, SET_ELSEWHERE
 from orchestrator.grid.names import trial_names
 from orchestrator.grid.problems import GridError, Problem
 from orchestrator.grid.reader import Reader
 from orchestrator.grid.report import read_report
 from orchestrator.grid.search import Tuning
+from orchestrator.grid.seeding import SeedRule, read_seeds, row_key, with_seeds
 from orchestrator.grid.settings import Span, with_settings
 from orchestrator.grid.trial import Grid, Resources, Trial
 from orchestrator.grid.tuned import with_draws
@@ -87,6 +88,9 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
     order = _order(reader, sections.get("order"))
     metrics = _metrics(reader, sections.get("metrics"))
     outcomes = _outcomes(reader, sections.get("outcomes"))
+    rule = _rule_of_seeds(reader, sections, configs, fields, metrics)
+    if rule is not None:
+        configs, axes = with_seeds(configs, rule.most), [*axes, "seed"]
     names = trial_names(configs, axes)
     report = read_report(reader, sections.get("report"), configs.values(), axes, tuned="tune" in sections)
     if (tune := sections.get("tune")) and isinstance(sections.get("seeds", tune).value, dict) and "seeds" in sections:
@@ -101,7 +105,45 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
         for (key, config), trial_name in zip(configs.items(), names, strict=True)
     ]
     grid = Grid(name, source, text, trials, report, order, settings, tuple(plugins), metrics, outcomes, tuning)
+    if rule is not None:
+        return _by_rule(grid, rule)
     return _with_draws(grid, tuning, sections["tune"]) if tuning is not None else grid
+
+
+def _rule_of_seeds(
+    reader: Reader,
+    sections: dict[str, Node],
+    configs: dict[str, TrainConfig],
+    settings: dict[str, Node],
+    metrics: tuple[str, ...],
+) -> SeedRule | None:
+    """Return the rule by which seeds are added, None where the file lists the seeds."""
+    given = {"set.seed": settings["seed"].place} if "seed" in settings else {}
+    blocks = sections["grid"].value if "grid" in sections else {}
+    for key, node in (("fixed", sections.get("fixed")), *(("grid", block) for block in _blocks(blocks))):
+        values = (node.value if isinstance(node, Node) else node) or {}
+        if isinstance(values, dict) and "seed" in values:
+            given[f"{key}.seed"] = values["seed"].place
+    return read_seeds(reader, sections.get("seeds"), configs, metrics, given, MAX_TRIALS)
+
+
+def _blocks(value: Any) -> Iterator[Any]:
+    """Yield the mappings of a section `grid` that may name fields: its blocks, and what varies together in them."""
+    for block in value if isinstance(value, list) else [value]:
+        values = block.value if isinstance(block, Node) else block
+        yield values
+        if isinstance(values, dict) and isinstance(together := values.get("zip"), Node):
+            yield from together.value if isinstance(together.value, list) else [together.value]
+
+
+def _by_rule(grid: Grid, rule: SeedRule) -> Grid:
+    """Return a grid with the seeds of its first look, that knows those of later ones."""
+    rows: dict[str, list[Trial]] = {}
+    for trial in grid.trials:
+        rows.setdefault(row_key(trial.config), []).append(trial)
+    first = [trial for members in rows.values() for trial in members[: rule.start]]
+    report = grid.report | {"seeds": rule.facts(grid.report["selection"])}
+    return replace(grid, trials=first, report=report, seeds=rule, rows={key: tuple(own) for key, own in rows.items()})
 
 
 def _with_draws(grid: Grid, tuning: Tuning, node: Node) -> Grid:

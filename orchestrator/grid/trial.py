@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.grid.search import Tuning
+from orchestrator.grid.seeding import SeedRule
 from trainer.config import TrainConfig
 from trainer.plugins import Plugin
 
@@ -49,7 +50,8 @@ class Grid:
     `order` is that of training: `depth` as in the file, or `breadth`. `settings` are those of `--set`; `text` has them.
     `plugins` are the files and modules of its own parts; `metrics` names those that are measured beside the usual ones,
     and `outcomes` is what is kept of each test image; neither is part of a trial's key. `tuning` is its section `tune`,
-    whose draws are trials of the grid.
+    whose draws are trials of the grid. `seeds` is its rule for adding seeds, and `rows` are then the trials that each
+    row may have, by the key of its configuration with seed 0; `trials` are those of the first look.
     """
 
     name: str
@@ -63,3 +65,5 @@ class Grid:
     metrics: tuple[str, ...] = ()
     outcomes: str = "correct"
     tuning: Tuning | None = None
+    seeds: SeedRule | None = None
+    rows: Mapping[str, tuple[Trial, ...]] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.planning.estimate import Measured, Work, make_estimate
-from orchestrator.statistics import error_rate_noise, mean_of, spread_of
+from orchestrator.statistics import error_rate_noise, mean_of, paired_p, spread_of
 from orchestrator.statistics.power import pair_level, seeds_needed, separable
 from orchestrator.text import counted
 from trainer.datasets import dataset_spec
@@ -192,7 +192,7 @@ def _group(
             untested += 1
             continue
         differences = [first.values[seed] - second.values[seed] for seed in shared]
-        p = _paired_p(differences) if len(shared) >= 3 else None
+        p = paired_p(differences) if len(shared) >= 3 else None
         if p is not None and p < level:
             separated += 1
             continue
@@ -233,15 +233,6 @@ def _cost(
     work = [Work(row.config, row.config["epochs"]) for row in rows for _ in range(missing[row.name])]
     estimate = make_estimate(work, measured, 1)
     return len(work), estimate.device_seconds if estimate else None
-
-
-def _paired_p(differences: Sequence[float]) -> float:
-    from orchestrator.statistics import student_p
-
-    mean, spread = mean_of(differences), spread_of(differences) or 0.0
-    if spread <= 1e-12 * max(map(abs, differences)):
-        return float(not mean)
-    return student_p(mean / spread * math.sqrt(len(differences)), len(differences) - 1)
 
 
 def _spread(rows: Sequence[SeedRow]) -> float | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from orchestrator.stages.decision import Decision
+from orchestrator.stages.sequential import add_seeds
 from orchestrator.stages.tuning import tune
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Rule = Callable[["Grid", "Database | None"], Decision]
 
 # Every rule gets the grid that the one before it returned, and does nothing where the grid does not ask for it.
-RULES: tuple[Rule, ...] = (tune,)
+RULES: tuple[Rule, ...] = (tune, add_seeds)
 
 
 def decide(grid: Grid, database: Database | None) -> Decision:

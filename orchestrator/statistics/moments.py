@@ -30,6 +30,17 @@ def student_p(t: float, freedom: float) -> float:
     return 2 * float(stdtr(freedom, -abs(t)))
 
 
+def paired_p(differences: Sequence[float]) -> float:
+    """Return the two-sided p-value of the t test that two or more paired differences have the mean zero.
+
+    Equal differences leave no noise: it is 1 where they are zero, and 0 otherwise.
+    """
+    mean, spread = mean_of(differences), spread_of(differences) or 0.0
+    if spread <= 1e-12 * max(map(abs, differences)):
+        return float(not mean)
+    return student_p(mean / spread * math.sqrt(len(differences)), len(differences) - 1)
+
+
 @cache
 def student_quantile(freedom: float, level: float = LEVEL) -> float:
     """Return the t that `level` of the distribution lies beyond, on both sides together."""
