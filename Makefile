@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOWER := .venv-lower
-WORKERS ?= 2
+# One more than the processors of a small machine: programs that tests start wait for one another.
+WORKERS ?= 3
+SLOW_WORKERS ?= 2
+SPREAD := --dist loadfile --no-loadscope-reorder --randomly-seed=
 # The seed of the tests' order, `last`, or `default` for a new one.
 ORDER ?= default
 
@@ -16,17 +19,17 @@ demo: $(INSTALLED)
 	@echo 'Next: ". $(BIN)/activate" makes "orchestrate" a command of this shell ("$(BIN)/orchestrate" works without);'
 	@echo 'then "orchestrate status", or open report/report.html.'
 
-# A file at a time in two processes, each of whose computations has a processor to itself; `make test WORKERS=0` for one.
+# A file at a time in several processes, each of whose computations has one thread; `make test WORKERS=0` for one.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --randomly-seed=$(ORDER) $(MORE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) $(SPREAD)$(ORDER) $(MORE)
 
-# `make test` with a count of the statements that its own processes run: those of subprocesses and of Ray's workers are
-# not counted, so that a program that is only ever started shows as not covered.
+# `make test` with a count of the statements that run, also in programs that tests start and in Ray's workers.
 coverage:
 	$(MAKE) test MORE='--cov --cov-report=term:skip-covered'
 
+# In fewer processes: they wait for nodes and servers, and some trials here are taken for hung after seconds.
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow --randomly-seed=$(ORDER)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(SLOW_WORKERS) $(SPREAD)$(ORDER)
 
 # Needs a GPU; without one, every test says so and is skipped.
 test-gpu: $(INSTALLED)

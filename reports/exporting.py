@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from orchestrator.database import queries
+from orchestrator.database.export import statements
 from orchestrator.tables.addresses import method_names
 from reports.errors import ReportError
 from reports.results import chosen_grids
@@ -63,7 +64,7 @@ def export(database: Database, out: Path, format: str = "csv", grids: Sequence[s
     try:
         out.mkdir(parents=True, exist_ok=True)
         grid_ids = _ids(database, grids)
-        for name in queries.export_statements():
+        for name in statements():
             path = out / f"{name}.{format}"
             _write(path, format, frames(database, name, grid_ids))
             written.append(path)
@@ -85,7 +86,7 @@ def frames(database: Database, name: str, grid_ids: Sequence[int] | None = None)
     The rows are those of all grids, or of these and their trials.
     """
     with database.reading() as connection:
-        statement = queries.export_statements(grid_ids, queries.own_metrics(connection))[name]
+        statement = statements(grid_ids, queries.own_metrics(connection))[name]
         types = {column.name: _TYPES.get(column.type.python_type) for column in statement.selected_columns}
         yield from _frames(name, connection.execution_options(stream_results=True).execute(statement), types)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Subquery, and_, func, select, text
+from sqlalchemy import Connection, Row, Subquery, and_, func, select, text
 
-from orchestrator.database.models import ACCEPTED, Attempt, Epoch, Evaluation, GridTrial, MetricValue
-from orchestrator.database.queries import METRICS
+from orchestrator.database.models import ACCEPTED, Attempt, Epoch, Evaluation, MetricValue
+from orchestrator.database.queries import METRICS, trials_of
 
 
 def attempts(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[Any]]:
@@ -24,7 +24,7 @@ def attempts(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[An
     columns += [environment[name].as_string().label(name) for name in ("commit", "engine")]
     columns.append(environment["dirty"].as_boolean().label("dirty"))
     return connection.execute(
-        select(*columns).where(Attempt.trial_id.in_(_trials_of(grid_ids))).order_by(Attempt.trial_id, Attempt.number)
+        select(*columns).where(Attempt.trial_id.in_(trials_of(grid_ids))).order_by(Attempt.trial_id, Attempt.number)
     ).all()
 
 
@@ -73,10 +73,6 @@ def _thinned(grid_ids: Sequence[int]) -> Subquery:
             func.sum(seconds).over(partition_by=Epoch.trial_id, order_by=Epoch.epoch).label("seconds"),
             func.max(Epoch.epoch).over(partition_by=Epoch.trial_id).label("last"),
         )
-        .where(text(f"epochs.{ACCEPTED}"), Epoch.trial_id.in_(_trials_of(grid_ids)))
+        .where(text(f"epochs.{ACCEPTED}"), Epoch.trial_id.in_(trials_of(grid_ids)))
         .subquery()
     )
-
-
-def _trials_of(grid_ids: Sequence[int]) -> Select[int]:
-    return select(GridTrial.trial_id).where(GridTrial.grid_id.in_(grid_ids))

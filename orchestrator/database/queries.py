@@ -28,7 +28,6 @@ from orchestrator.database.models import (
     ACCEPTED,
     MAIN_TEST,
     Attempt,
-    AttemptPart,
     Epoch,
     Evaluation,
     Grid,
@@ -43,9 +42,10 @@ EVERY_NETWORK = -1
 # Rows of one statement: SQLite binds at most 32,766 parameters, and a pick needs four.
 _CHUNK = 8000
 
+_EPOCHS = func.count(distinct(Epoch.epoch)).label("epochs")
 _SECONDS = Epoch.train_seconds + Epoch.eval_seconds + Epoch.data_seconds
 # The partial index's condition, literally: SQLite does not match a bound parameter.
-_ACCEPTED = text(f"epochs.{ACCEPTED}")
+ACCEPTED_EPOCHS = text(f"epochs.{ACCEPTED}")
 
 
 class Pick(NamedTuple):
@@ -73,7 +73,7 @@ def members(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[int
 def trials(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[int, str, dict[str, Any], str, int | None]]:
     """Return rows (id, key, config, state, driver) of every trial of the grids, once each."""
     return connection.execute(
-        select(Trial.id, Trial.key, Trial.config, Trial.state, Trial.driver).where(Trial.id.in_(_trials_of(grid_ids)))
+        select(Trial.id, Trial.key, Trial.config, Trial.state, Trial.driver).where(Trial.id.in_(trials_of(grid_ids)))
     ).all()
 
 
@@ -81,7 +81,7 @@ def last_attempts(connection: Connection, grid_ids: Sequence[int]) -> dict[int, 
     """Return per trial (trial_id, error_class, parameters) of its newest training attempt."""
     rows = connection.execute(
         select(Attempt.trial_id, Attempt.error_class, Attempt.parameters)
-        .where(Attempt.purpose == "train", Attempt.trial_id.in_(_trials_of(grid_ids)))
+        .where(Attempt.purpose == "train", Attempt.trial_id.in_(trials_of(grid_ids)))
         .order_by(Attempt.trial_id, Attempt.number)
     )
     return {row.trial_id: row for row in rows}
@@ -90,23 +90,26 @@ def last_attempts(connection: Connection, grid_ids: Sequence[int]) -> dict[int, 
 def last_epochs(connection: Connection, grid_ids: Sequence[int]) -> dict[int, int]:
     """Return per trial that has begun its newest accepted epoch."""
     newest = (
-        select(func.max(Epoch.epoch)).where(Epoch.trial_id == Trial.id, _ACCEPTED).correlate(Trial).scalar_subquery()
+        select(func.max(Epoch.epoch))
+        .where(Epoch.trial_id == Trial.id, ACCEPTED_EPOCHS)
+        .correlate(Trial)
+        .scalar_subquery()
     )
-    return _per_trial(connection, newest, Trial.id.in_(_trials_of(grid_ids)))
+    return _per_trial(connection, newest, Trial.id.in_(trials_of(grid_ids)))
 
 
 def compiled_epochs(connection: Connection, grid_ids: Sequence[int]) -> dict[int, int]:
     """Return per trial with any the number of its accepted epochs that an attempt with compiled networks trained."""
     engine = Attempt.environment["engine"].as_string()
     chosen = select(Attempt.id, Attempt.trial_id).where(
-        Attempt.purpose == "train", engine == "compiled", Attempt.trial_id.in_(_trials_of(grid_ids))
+        Attempt.purpose == "train", engine == "compiled", Attempt.trial_id.in_(trials_of(grid_ids))
     )
     attempts = chosen.subquery()
     # By attempt: an index has its epochs in order, and most databases have no such attempt.
     rows = connection.execute(
         select(attempts.c.trial_id, func.count())
         .join(Epoch, Epoch.attempt_id == attempts.c.id)
-        .where(_ACCEPTED)
+        .where(ACCEPTED_EPOCHS)
         .group_by(attempts.c.trial_id)
     )
     return {trial: count for trial, count in rows}
@@ -151,59 +154,38 @@ def measurements(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[
     `epochs` is the number of epochs in the average.
     """
     metrics = [func.avg(getattr(Evaluation, name)).label(name) for name in METRICS]
+    images = func.min(Evaluation.images).label("images")
     for part in _chunks(picks):
-        picked = _relation("picks", part, Pick._fields)
-        yield from connection.execute(
-            select(
-                Epoch.trial_id,
-                Evaluation.network,
-                Evaluation.classifier,
-                func.min(Evaluation.images).label("images"),
-                func.count(distinct(Epoch.epoch)).label("epochs"),
-                *metrics,
-            )
-            .select_from(picked)
-            .join(
-                Epoch,
-                and_(Epoch.trial_id == picked.c.trial_id, Epoch.epoch.between(picked.c.first, picked.c.last)),
-            )
-            .join(Evaluation, Evaluation.epoch_id == Epoch.id)
-            .where(
-                _ACCEPTED,
-                Evaluation.split == "test",
-                or_(picked.c.network == EVERY_NETWORK, picked.c.network == Evaluation.network),
-            )
-            .group_by(Epoch.trial_id, Evaluation.network, Evaluation.classifier)
-        )
+        yield from connection.execute(_averages(part, images, _EPOCHS, *metrics))
 
 
 def own_measurements(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[Any]]:
     """Return rows (trial_id, network, classifier, metric, value, epochs) of users' own metrics, as `measurements`."""
+    value = func.avg(MetricValue.value).label("value")
     for part in _chunks(picks):
-        picked = _relation("picks", part, Pick._fields)
+        averages = _averages(part, MetricValue.metric, value, _EPOCHS)
         yield from connection.execute(
-            select(
-                Epoch.trial_id,
-                Evaluation.network,
-                Evaluation.classifier,
-                MetricValue.metric,
-                func.avg(MetricValue.value).label("value"),
-                func.count(distinct(Epoch.epoch)).label("epochs"),
-            )
-            .select_from(picked)
-            .join(
-                Epoch,
-                and_(Epoch.trial_id == picked.c.trial_id, Epoch.epoch.between(picked.c.first, picked.c.last)),
-            )
-            .join(Evaluation, Evaluation.epoch_id == Epoch.id)
-            .join(MetricValue, MetricValue.evaluation_id == Evaluation.id)
-            .where(
-                _ACCEPTED,
-                Evaluation.split == "test",
-                or_(picked.c.network == EVERY_NETWORK, picked.c.network == Evaluation.network),
-            )
-            .group_by(Epoch.trial_id, Evaluation.network, Evaluation.classifier, MetricValue.metric)
+            averages.join(MetricValue, MetricValue.evaluation_id == Evaluation.id).group_by(MetricValue.metric)
         )
+
+
+def _averages(picks: Sequence[Pick], *answers: Any) -> Select[Any]:
+    """Return a statement with answers over the picked epochs of each classifier on the test split."""
+    picked = _relation("picks", picks, Pick._fields)
+    groups = (Epoch.trial_id, Evaluation.network, Evaluation.classifier)
+    of_trial = and_(Epoch.trial_id == picked.c.trial_id, Epoch.epoch.between(picked.c.first, picked.c.last))
+    return (
+        select(*groups, *answers)
+        .select_from(picked)
+        .join(Epoch, of_trial)
+        .join(Evaluation, Evaluation.epoch_id == Epoch.id)
+        .where(
+            ACCEPTED_EPOCHS,
+            Evaluation.split == "test",
+            or_(picked.c.network == EVERY_NETWORK, picked.c.network == Evaluation.network),
+        )
+        .group_by(*groups)
+    )
 
 
 def own_metrics(connection: Connection) -> list[str]:
@@ -223,7 +205,7 @@ def clocks(connection: Connection, until: Mapping[int, int]) -> Iterator[Row[Any
 
         def over(what: Any, *where: Any, picked: Any = picked) -> Any:
             """Return one number over a trial's accepted epochs: by index, without sorting a million rows."""
-            accepted = select(what).where(Epoch.trial_id == picked.c.trial_id, _ACCEPTED, *where)
+            accepted = select(what).where(Epoch.trial_id == picked.c.trial_id, ACCEPTED_EPOCHS, *where)
             return accepted.correlate(picked).scalar_subquery()
 
         counted, exclusive = Epoch.epoch <= picked.c.until, Epoch.timing_quality == "exclusive"
@@ -239,7 +221,9 @@ def clocks(connection: Connection, until: Mapping[int, int]) -> Iterator[Row[Any
 
 def mean_seconds(connection: Connection, trial_ids: Iterable[int]) -> dict[int, float]:
     """Return per trial the mean seconds of its accepted epochs, of any timing quality."""
-    mean = select(func.avg(_SECONDS)).where(Epoch.trial_id == Trial.id, _ACCEPTED).correlate(Trial).scalar_subquery()
+    mean = (
+        select(func.avg(_SECONDS)).where(Epoch.trial_id == Trial.id, ACCEPTED_EPOCHS).correlate(Trial).scalar_subquery()
+    )
     means: dict[int, float] = {}
     for part in _chunks(trial_ids):
         means |= _per_trial(connection, mean, Trial.id.in_(part))
@@ -250,7 +234,7 @@ def timing_passes(connection: Connection, grid_ids: Sequence[int]) -> Sequence[R
     """Return rows (trial_id, seconds, timing_quality) of every epoch of each trial's newest finished timing pass."""
     newest = (
         select(Attempt.trial_id, func.max(Attempt.number).label("number"))
-        .where(Attempt.purpose == "time", Attempt.outcome == "done", Attempt.trial_id.in_(_trials_of(grid_ids)))
+        .where(Attempt.purpose == "time", Attempt.outcome == "done", Attempt.trial_id.in_(trials_of(grid_ids)))
         .group_by(Attempt.trial_id)
         .subquery()
     )
@@ -270,7 +254,7 @@ def losses(connection: Connection, epochs: Iterable[tuple[int, int]]) -> Iterato
             select(Epoch.trial_id, Epoch.epoch, Epoch.losses)
             .select_from(picked)
             .join(Epoch, and_(Epoch.trial_id == picked.c.trial_id, Epoch.epoch == picked.c.epoch))
-            .where(_ACCEPTED)
+            .where(ACCEPTED_EPOCHS)
         )
 
 
@@ -286,7 +270,7 @@ def curves(connection: Connection, last_epochs: Mapping[int, int], every: int = 
             .select_from(picked)
             .join(Epoch, Epoch.trial_id == picked.c.trial_id)
             .join(Evaluation, Evaluation.epoch_id == Epoch.id)
-            .where(_ACCEPTED, _main(0, "test"), (picked.c.last - Epoch.epoch) % every == 0)
+            .where(ACCEPTED_EPOCHS, _main(0, "test"), (picked.c.last - Epoch.epoch) % every == 0)
             .order_by(Epoch.trial_id, Epoch.epoch)
         )
 
@@ -316,84 +300,7 @@ def attempts(connection: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:
     ).all()
 
 
-def export_statements(grid_ids: Sequence[int] | None = None, own_metrics: Iterable[str] = ()) -> dict[str, Select[Any]]:
-    """Return one statement per tidy file: trials of grids by name, trials, attempts, their parts, epochs and so on.
-
-    They are of all grids and trials, or of these grids and their trials; epochs are the accepted ones.
-    `own_metrics` are columns of the evaluations.
-    """
-    evaluations: list[Any] = [
-        column for column in Evaluation.__table__.columns if column.name not in ("id", "epoch_id")
-    ]
-    for name in own_metrics:
-        value = select(MetricValue.value).where(MetricValue.evaluation_id == Evaluation.id, MetricValue.metric == name)
-        evaluations.append(value.scalar_subquery().label(name))
-    epochs = [
-        column
-        for column in Epoch.__table__.columns
-        if column.name not in ("id", "trial_id", "attempt_id", "accepted", "epoch", "losses")
-    ]
-    # Stored from 0; files count from 1, as the screen and the logs do.
-    counted_epoch = (Epoch.epoch + 1).label("epoch")
-    environment = Attempt.environment
-    grids: Any = (
-        select(Trial.key, Grid.name.label("grid"), GridTrial.position, GridTrial.name.label("trial"))
-        .join(GridTrial, GridTrial.trial_id == Trial.id)
-        .join(Grid, Grid.id == GridTrial.grid_id)
-        .order_by(Grid.id, GridTrial.position)
-    )
-    statements: dict[str, Any] = {
-        "grids": grids,
-        "trials": select(Trial.key, Trial.state, Trial.finished, Trial.config).order_by(Trial.id),
-        "attempts": select(
-            Trial.key,
-            Attempt.number.label("attempt"),
-            Attempt.purpose,
-            Attempt.host,
-            Attempt.device,
-            Attempt.started,
-            Attempt.ended,
-            Attempt.outcome,
-            Attempt.error_class,
-            environment["commit"].as_string().label("commit"),
-            environment["dirty"].as_boolean().label("dirty"),
-            environment["code_digest"].as_string().label("code_digest"),
-            Attempt.data_sha256,
-        )
-        .join(Attempt, Attempt.trial_id == Trial.id)
-        .order_by(Attempt.trial_id, Attempt.number),
-        "parts": select(
-            Trial.key,
-            Attempt.number.label("attempt"),
-            *(Part.kind, Part.name, Part.version),
-            *(Part.title, Part.digest, Part.source),
-        )
-        .join(Attempt, Attempt.trial_id == Trial.id)
-        .join(AttemptPart, AttemptPart.attempt_id == Attempt.id)
-        .join(Part, Part.id == AttemptPart.part_id)
-        .order_by(Attempt.trial_id, Attempt.number, Part.kind, Part.name),
-        "epochs": select(Trial.key, counted_epoch, Attempt.number.label("attempt"), *epochs)
-        .join(Epoch, Epoch.trial_id == Trial.id)
-        .join(Attempt, Attempt.id == Epoch.attempt_id)
-        .where(_ACCEPTED)
-        .order_by(Epoch.trial_id, Epoch.epoch),
-        "losses": select(Trial.key, counted_epoch, Epoch.losses)
-        .join(Epoch, Epoch.trial_id == Trial.id)
-        .where(_ACCEPTED)
-        .order_by(Epoch.trial_id, Epoch.epoch),
-        "evaluations": select(Trial.key, counted_epoch, *evaluations)
-        .join(Epoch, Epoch.trial_id == Trial.id)
-        .join(Evaluation, Evaluation.epoch_id == Epoch.id)
-        .where(_ACCEPTED)
-        .order_by(Epoch.trial_id, Epoch.epoch, Evaluation.id),
-    }
-    if grid_ids is None:
-        return statements
-    chosen = {name: statement.where(Trial.id.in_(_trials_of(grid_ids))) for name, statement in statements.items()}
-    return chosen | {"grids": grids.where(Grid.id.in_(grid_ids))}
-
-
-def _trials_of(grid_ids: Sequence[int]) -> Select[int]:
+def trials_of(grid_ids: Sequence[int]) -> Select[int]:
     return select(GridTrial.trial_id).where(GridTrial.grid_id.in_(grid_ids))
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.storage.staging import BESIDE
+from orchestrator.storage.staging import BESIDE, remover
 from orchestrator.storage.store import StorageError, Store, is_url
 
 
@@ -21,18 +21,13 @@ class Leftovers:
 
     def remove(self, keys: Collection[str]) -> list[str]:
         """Remove the files of these trials; returns a line for each that could not be removed."""
-        store = Store(self.folder) if is_url(self.folder) else None
-        left = []
+        remove, left = remover(self.folder), []
         for name in self.names:
-            if name.partition(".")[0] not in keys:
-                continue
-            try:
-                if store:
-                    store.remove(name)
-                else:
-                    Path(self.folder, name).unlink(missing_ok=True)
-            except (OSError, StorageError) as error:
-                left.append(f"{self.folder.rstrip('/')}/{name} stays: {getattr(error, 'strerror', None) or error}")
+            if name.partition(".")[0] in keys:
+                try:
+                    remove(name)
+                except StorageError as error:
+                    left.append(f"{self.folder.rstrip('/')}/{name} stays: {error}")
         return left
 
 

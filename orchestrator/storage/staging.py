@@ -74,17 +74,28 @@ def local_checkpoint(location: str | None) -> Iterator[tuple[Path | None, Callab
 
 def remove_checkpoint(location: str) -> None:
     """Remove the checkpoint of a trial, and what the trainer keeps beside it. Raises StorageError."""
-    if is_url(location):
-        url, _, name = location.rpartition("/")
-        store = Store(url)
-        for suffix in BESIDE:
-            store.remove(name + suffix)
-        return
+    folder, name = os.path.split(location)
+    remove = remover(folder)
     for suffix in BESIDE:
         try:
-            Path(location + suffix).unlink(missing_ok=True)
+            remove(name + suffix)
+        except StorageError as error:
+            raise StorageError(f"{location + suffix} cannot be removed ({error})") from None
+
+
+def remover(folder: str) -> Callable[[str], None]:
+    """Return a function that removes a file by its name from a folder, a path or a URL; a missing one is no error.
+
+    Both raise StorageError with the reason alone.
+    """
+
+    def remove(name: str) -> None:
+        try:
+            Path(folder, name).unlink(missing_ok=True)
         except OSError as error:
-            raise StorageError(f"{location + suffix} cannot be removed ({error.strerror})") from None
+            raise StorageError(error.strerror or str(error)) from None
+
+    return Store(folder).remove if is_url(folder) else remove
 
 
 class _Copy:

@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,6 @@ from tests.orchestrator.runs import Run, Workplace, describe, differences, ended
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 EPOCHS = 4
-
-
-@dataclass
-class Evidence:
-    """What was seen while a run was in progress, and afterwards."""
-
-    place: Workplace
-    grid: Path
-    pid: int = 0
-    listening: dict[str, set[str]] = field(default_factory=dict)
-    token_mode: int = 0
-    said: dict[str, tuple[int, str]] = field(default_factory=dict)
-    states: list[dict[str, str]] = field(default_factory=list)
-    code: int = 1
-    output: str = ""
-    home: Path = Path()
 
 
 def git(place: Workplace, *arguments: str) -> str:
@@ -86,8 +69,8 @@ def lock_for_a_while(place: Workplace, seconds: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def evidence() -> Iterator[Evidence]:
-    """One run of four trials from a folder of an odd name, with everything done to it that must not disturb it."""
+def place() -> Iterator[Workplace]:
+    """A workplace below a folder of an odd name, with a repository whose code was edited since the last commit."""
     with workplace() as place:
         # Shells read the path of the interpreter, and command lines are as long as the path is.
         place.move_python("the environment of project #1, in a folder with a name as long as names are")
@@ -96,24 +79,33 @@ def evidence() -> Iterator[Evidence]:
         git(place, "commit", "--quiet", "--message", "all")
         source = place.code / "trainer/train.py"
         source.write_text(source.read_text() + "\n# edited before the launch\n")
-        grid = place.grid("first", {"methods": [{}, {"pskd": None}], "seed": [0, 1]}, epochs=EPOCHS)
-        home = place.folder / "home"
-        home.mkdir()
-        seen = Evidence(place, grid, home=home)
-        run = place.start("run", grid, HOME=str(home))
-        seen.pid = run.pid
-        with ended(run):
-            assert wait_for(lambda: place.epochs() >= 1 or run.over()), run.text()
-            watch(seen, run)
-            seen.code = run.code()
-        seen.output = run.text()
-        yield seen
+        (place.folder / "home").mkdir()
+        yield place
 
 
-def watch(seen: Evidence, run: Run) -> None:
-    place, grid = seen.place, seen.grid
-    seen.listening = listening(place)
-    seen.token_mode = (seen.home / ".ray/auth_token").stat().st_mode & 0o777
+@pytest.fixture(scope="module")
+def grid(place: Workplace) -> Path:
+    """A grid of four trials."""
+    return place.grid("first", {"methods": [{}, {"pskd": None}], "seed": [0, 1]}, epochs=EPOCHS)
+
+
+@pytest.fixture(scope="module")
+def run(place: Workplace, grid: Path) -> Iterator[Run]:
+    """A run of the grid whose first epoch is recorded; what other fixtures do meanwhile must not disturb it."""
+    with ended(place.start("run", grid, HOME=str(place.folder / "home"))) as run:
+        assert wait_for(lambda: place.epochs() >= 1 or run.over()), run.text()
+        yield run
+
+
+@pytest.fixture(scope="module")
+def sockets(place: Workplace, run: Run) -> dict[str, set[str]]:
+    """Where the processes of the run listen."""
+    return listening(place)
+
+
+@pytest.fixture(scope="module")
+def said(place: Workplace, grid: Path, run: Run, sockets: dict[str, set[str]]) -> dict[str, tuple[int, str]]:
+    """Exit codes and outputs of other commands during the run, by name."""
     commands = {
         "second run": ("run", grid),
         "time": ("time", grid),
@@ -128,16 +120,18 @@ def watch(seen: Evidence, run: Run) -> None:
     processes = {name: place.start(*words, output=f"{name}.txt") for name, words in commands.items()}
     lock_for_a_while(place, 2)
     assert not run.over(), run.text()
+    answers = {}
     for name, process in processes.items():
         with ended(process):
-            seen.said[name] = (process.code(), process.text())
+            answers[name] = (process.code(), process.text())
+    return answers
 
 
-def test_every_trial_is_done(evidence):
-    assert evidence.code == 0, evidence.output
-    assert "4 of 4 done" in evidence.output
-    assert evidence.place.doubtful() == []
-    assert evidence.place.processes_left() == []
+@pytest.fixture(scope="module")
+def output(run: Run, said: dict[str, tuple[int, str]]) -> str:
+    """What the run has printed at its end, with everything done to it that must not disturb it."""
+    assert run.code() == 0, run.text()
+    return run.text()
 
 
 def hold_to_loopback(found: dict[str, set[str]]) -> None:
@@ -146,46 +140,25 @@ def hold_to_loopback(found: dict[str, set[str]]) -> None:
     assert {name: addresses for name, addresses in found.items() if not all(map(local, addresses))} == {}
 
 
-def test_every_listening_socket_is_a_local_one(evidence):
-    hold_to_loopback(evidence.listening)
+def test_every_listening_socket_is_a_local_one(sockets):
+    hold_to_loopback(sockets)
 
 
-@pytest.mark.parametrize(
-    ("options", "variables"),
-    [((), {"RAY_ADDRESS": "local"}), pytest.param(("--address", "local"), {}, marks=pytest.mark.slow)],
-    ids=str,
-)
-def test_a_ray_of_the_own_word_for_it_listens_like_the_default(evidence, options, variables):
-    place = evidence.place
-    # Ray makes the key where there is none.
-    home = place.folder / f"home{len(options)}"
-    home.mkdir()
-    words = ("run", evidence.grid, "--db", f"{home.name}.db", "--no-canary", *options)
-    with ended(place.start(*words, output=f"{home.name}.txt", HOME=str(home), **variables)) as run:
-        assert wait_for(lambda: "started on" in run.text() or run.over()) and not run.over(), run.text()
-        found = listening(place)
-        run.press_ctrl_c()
-        assert run.code() == 130, run.text()
-    hold_to_loopback(found)
-    assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
-    assert place.processes_left() == []
-
-
-def test_the_key_to_ray_is_for_its_owner_alone(evidence):
-    assert evidence.token_mode == 0o600
+def test_the_key_to_ray_is_for_its_owner_alone(place, run):
+    assert (place.folder / "home/.ray/auth_token").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("command", ["second run", "time"])
-def test_a_second_driver_is_told_who_holds_the_database(evidence, command):
-    code, text = evidence.said[command]
+def test_a_second_driver_is_told_who_holds_the_database(run, said, command):
+    code, text = said[command]
     assert code == 3
     assert text.startswith("error: results.db is in use by `orchestrate` for first, process ")
-    assert f"process {evidence.pid} on {os.uname().nodename}, since " in text
+    assert f"process {run.pid} on {os.uname().nodename}, since " in text
     assert "Traceback" not in text
 
 
-def test_status_tells_of_a_running_grid(evidence):
-    code, text = evidence.said["status"]
+def test_status_tells_of_a_running_grid(said):
+    code, text = said["status"]
     assert code == 0
     (grid,) = json.loads(text)
     assert grid["name"] == "first"
@@ -203,15 +176,21 @@ def test_status_tells_of_a_running_grid(evidence):
         ("triage", "[]"),
     ],
 )
-def test_others_read_while_it_runs(evidence, command, words):
-    code, text = evidence.said[command]
+def test_others_read_while_it_runs(said, command, words):
+    code, text = said[command]
     assert code == 0, text
     assert words in text and "Traceback" not in text
 
 
-def test_plain_lines_where_there_is_no_terminal(evidence):
-    assert "\x1b" not in evidence.output
-    lines = evidence.output.splitlines()
+def test_every_trial_is_done(place, output):
+    assert "4 of 4 done" in output
+    assert place.doubtful() == []
+    assert place.processes_left() == []
+
+
+def test_plain_lines_where_there_is_no_terminal(output):
+    assert "\x1b" not in output
+    lines = output.splitlines()
     assert lines[0] == "4 trials: 4 new; 4 trials to run"
     assert lines[1].startswith("Ray dashboard: http://127.0.0.1:")
     assert lines[2] == "live page of the results: orchestrate watch --serve --grid first"
@@ -220,8 +199,7 @@ def test_plain_lines_where_there_is_no_terminal(evidence):
         assert any(line.startswith(f"resnet18/{name}: epoch {EPOCHS}/{EPOCHS}, top-1 error ") for line in lines)
 
 
-def test_every_attempt_knows_its_code_and_its_machine(evidence):
-    place = evidence.place
+def test_every_attempt_knows_its_code_and_its_machine(place, grid, output):
     rows = place.ask("SELECT environment, host, device, pid, log FROM attempts")
     assert len(rows) == 4
     for text, host, device, pid, log in rows:
@@ -230,24 +208,43 @@ def test_every_attempt_knows_its_code_and_its_machine(evidence):
         assert environment["dirty"] is True
         assert "+# edited before the launch" in environment["diff"]
         assert environment["code_changed"] is False
-        assert f"Ray dashboard: {environment['dashboards']['ray']}" in evidence.output
-        assert f"run {evidence.grid}" in environment["command"]
+        assert f"Ray dashboard: {environment['dashboards']['ray']}" in output
+        assert f"run {grid}" in environment["command"]
         assert {"torch", "ray", "numpy", "sqlalchemy"} <= environment["versions"].keys()
         assert environment["device"]["name"] and environment["device"]["name"] in device
         assert host == os.uname().nodename and pid
         assert "epoch 4/4:" in Path(log).read_text()
 
 
-def test_a_finished_grid_starts_nothing(evidence):
-    before = sorted(path.name for path in (evidence.place.folder / "ray").iterdir())
-    code, text = evidence.place.run("run", evidence.grid)
+def test_a_finished_grid_starts_nothing(place, grid, output):
+    before = sorted(path.name for path in (place.folder / "ray").iterdir())
+    code, text = place.run("run", grid)
     assert (code, text) == (0, "4 trials: 4 done; nothing to run\n")
-    assert sorted(path.name for path in (evidence.place.folder / "ray").iterdir()) == before
+    assert sorted(path.name for path in (place.folder / "ray").iterdir()) == before
 
 
-def test_a_trial_of_two_grids_is_trained_once(evidence, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "variables"),
+    [((), {"RAY_ADDRESS": "local"}), pytest.param(("--address", "local"), {}, marks=pytest.mark.slow)],
+    ids=str,
+)
+def test_a_ray_of_the_own_word_for_it_listens_like_the_default(place, grid, output, options, variables):
+    # Ray makes the key where there is none.
+    home = place.folder / f"home{len(options)}"
+    home.mkdir()
+    words = ("run", grid, "--db", f"{home.name}.db", "--no-canary", *options)
+    with ended(place.start(*words, output=f"{home.name}.txt", HOME=str(home), **variables)) as run:
+        assert wait_for(lambda: "started on" in run.text() or run.over()) and not run.over(), run.text()
+        found = listening(place)
+        run.press_ctrl_c()
+        assert run.code() == 130, run.text()
+    hold_to_loopback(found)
+    assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+    assert place.processes_left() == []
+
+
+def test_a_trial_of_two_grids_is_trained_once(place, output, monkeypatch):
     """With Ray's own choice of process, and on a copy of the database: other tests count what is in the first one."""
-    place: Workplace = evidence.place
     code, text = place.run("backup", "both.db")
     assert code == 0, text
     monkeypatch.setattr(place, "database", place.folder / "both.db")

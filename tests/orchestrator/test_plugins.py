@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from orchestrator import load_grid, open_database, run_grid
+from orchestrator.failures import Failure
 from orchestrator.grid import Grid, GridError
 from orchestrator.planning.parts import other_parts
 from orchestrator.run import save_grid
 from orchestrator.scheduler import Observer
 from orchestrator.worker.attempt import attempt
 from orchestrator.worker.job import Job
+from orchestrator.worker.messages import EpochDone, Message
+from tests.trainer.training import assert_same, content
 from trainer.parts import METHODS, NETWORKS, PartError, network
-from trainer.plugins import activate, load_plugins
+from trainer.plugins import activate, load_plugins, stage
 
 PARTS = """
 from dataclasses import dataclass
@@ -162,24 +167,85 @@ def test_a_grid_whose_plugin_was_edited_since_is_not_run(tmp_path: Path):
         activate(replace(grid).plugins)
 
 
+def job_of(grid: Grid, folder: Path, **more: Any) -> Job:
+    """The grid's second trial, which has a method of the plug-in's."""
+    job = Job(
+        key="0" * 64,
+        name="mine/trial",
+        config=grid.trials[1].config.model_dump(mode="json"),
+        cpus=1,
+        gpus=0,
+        data_root=str(folder),
+        checkpoint=None,
+        checkpoint_seconds=None,
+        log_folder=str(folder / "logs"),
+        code_digest="",
+        plugins=tuple(plugin.to_dict() for plugin in grid.plugins),
+    )
+    return replace(job, **more)
+
+
+STATE = """
+    def setup(self, labels, num_classes, networks, teacher=None):
+        self.share = labels.new_zeros(()).float() + 0.1
+
+    def losses(self, networks, outputs, batch, targets):
+        return {"penalty": self.share * outputs[0].logits.float().square().mean()}
+
+    def after_step(self, outputs, batch):
+        self.share *= 1.1
+
+    def state_dict(self):
+        return {"share": self.share}
+
+    def load_state_dict(self, state):
+        self.share = state["share"]
+"""
+
+
+def test_an_interrupted_trial_goes_on_with_the_state_of_a_plug_ins_method(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("orchestrator.worker.attempt._freeze_gc", lambda: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    sized = "nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, num_classes)"
+    parts = PARTS.replace("nn.Flatten(), nn.LazyLinear(num_classes)", sized)
+    parts = parts.replace("    weight: float = 0.1\n", f"    weight: float = 0.1\n{STATE}")
+    grid = load_grid(grid_file(tmp_path, parts=parts))
+    config = grid.trials[1].config.model_dump(mode="json") | {"epochs": 2, "subset": 6}
+    # As in the copy of the code that workers run.
+    stage(grid.plugins, tmp_path / "code/plugins")
+    monkeypatch.setattr("orchestrator.worker.attempt.ROOT", tmp_path / "code")
+
+    def train(name: str, report: Callable[[Message], None]) -> Failure | None:
+        # A worker of its own begins without the grid's plug-ins.
+        load_plugins([], Path())
+        place = tmp_path / f"{name}.pt"
+        return attempt(job_of(grid, tmp_path, config=config, checkpoint=str(place), checkpoint_seconds=0.0), report)
+
+    def stop(message: Message) -> None:
+        if isinstance(message, EpochDone):
+            raise ConnectionError("the node is gone")
+
+    assert train("straight", lambda message: None) is None
+    assert "ConnectionError" in train("resumed", stop).message
+    epochs: list[bool] = []
+    assert (
+        train(
+            "resumed",
+            lambda message: epochs.append(message.result.restored) if isinstance(message, EpochDone) else None,
+        )
+        is None
+    )
+    assert epochs == [True, False]
+    straight, resumed = content(tmp_path / "straight.pt"), content(tmp_path / "resumed.pt")
+    assert straight["methods"]["penalty"]["share"].item() == pytest.approx(0.121)
+    assert_same(resumed, straight)
+
+
 def test_a_worker_with_other_code_refuses_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(tmp_path)
     grid = load_grid(grid_file(tmp_path))
     (plugin,) = grid.plugins
     missing = replace(plugin, digest="0" * 64)
     for given, words in ((missing, "cannot be loaded"), (replace(missing, module="my_parts"), "is other code here")):
-        job = Job(
-            key="0" * 64,
-            name="mine/trial",
-            config=grid.trials[1].config.model_dump(mode="json"),
-            cpus=1,
-            gpus=0,
-            data_root=str(tmp_path),
-            checkpoint=None,
-            checkpoint_seconds=None,
-            log_folder=str(tmp_path / "logs"),
-            code_digest="",
-            plugins=(given.to_dict(),),
-        )
-        failure = attempt(job, pytest.fail)
+        failure = attempt(job_of(grid, tmp_path, plugins=(given.to_dict(),)), pytest.fail)
         assert failure is not None and failure.error_class == "code" and words in failure.message, failure

@@ -164,6 +164,22 @@ def test_every_method_gives_what_one_process_gives(data_root: Path, tmp_path: Pa
         assert_same(a, b, name)
 
 
+def measured(config: TrainConfig, data_root: Path) -> Any:
+    return plainly_trained(config, data_root, own_metrics=["e_aurc"])
+
+
+def test_the_first_process_alone_measures_own_metrics_on_all_images(data_root: Path, tmp_path: Path) -> None:
+    config = uneven(methods={"byot": {}}, validation=6, epochs=1)
+    alone = measured(config, data_root)
+    first, second = in_processes(2, tmp_path / "two", measured, config, data_root)
+    assert_close(first, alone)
+    own = [
+        [evaluation["own_metrics"] for evaluation in trained["results"][0]["evaluations"]]
+        for trained in (alone, second)
+    ]
+    assert all(values.keys() == {"e_aurc"} for values in own[0]) and not any(own[1])
+
+
 def of_halves(norm: nn.BatchNorm2d, inputs: Tensor) -> Tensor:
     """Batch norm in training, as two processes do it: each half of a batch by its own mean and variance."""
     if not norm.training:
