@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.database import origins, progress, queries
 from orchestrator.records import DEFAULT, TUNING
+from orchestrator.statistics import Outcomes
 from reports.catalogue import metrics, use_parts
 from reports.errors import ReportError
 from reports.titles import LATER
@@ -55,12 +56,14 @@ class Selection(NamedTuple):
 class Measurement(NamedTuple):
     """One classifier of one network on the test split at the selected epoch, over `images` images.
 
-    Metrics in the units of the database; `aurc` is times 1000.
+    Metrics in the units of the database; `aurc` is times 1000. `outcomes` say which images are right, where they are
+    kept: for `main`, at a single epoch.
     """
 
     epoch: int
     images: int
     metrics: Mapping[str, float | None]
+    outcomes: Outcomes | None = None
 
 
 class Seconds(NamedTuple):

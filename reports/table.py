@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.identity import Mixed, mixed
 from orchestrator.records import Origin
+from orchestrator.statistics import Outcomes
 from reports.columns import Column
 from reports.results import Selection
 
@@ -20,7 +21,8 @@ class Sample(NamedTuple):
 
     `compiled` is the share of its epochs that were trained with compiled networks; 0 for a time, which has no rounding.
     `pair` are the values of the fields, beside the seed, that pair it with samples of other cells.
-    `origins` are the code and data that trained its epochs; none for a time.
+    `origins` are the code and data that trained its epochs; none for a time. `outcomes` say which images are right,
+    for a top-1 error or accuracy.
     """
 
     key: str
@@ -33,6 +35,7 @@ class Sample(NamedTuple):
     compiled: float = 0.0
     pair: str = ""
     origins: tuple[Origin, ...] = ()
+    outcomes: Outcomes | None = None
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from orchestrator.database.models import (
     Grid,
     GridTrial,
     MetricValue,
+    Outcome,
     Part,
     Trial,
 )
@@ -186,6 +187,25 @@ def _averages(picks: Sequence[Pick], *answers: Any) -> Select[Any]:
         )
         .group_by(*groups)
     )
+
+
+def outcomes(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[int, int, int, bytes, str]]:
+    """Return rows (trial_id, network, images, correct, labels_sha256): which test images are right at picked epochs."""
+    for part in _chunks(picks):
+        picked = _relation("picks", part, Pick._fields)
+        yield from connection.execute(
+            select(Epoch.trial_id, Evaluation.network, Evaluation.images, Outcome.correct, Outcome.labels_sha256)
+            .select_from(picked)
+            .join(Epoch, and_(Epoch.trial_id == picked.c.trial_id, Epoch.epoch == picked.c.last))
+            .join(Evaluation, Evaluation.epoch_id == Epoch.id)
+            .join(Outcome, Outcome.evaluation_id == Evaluation.id)
+            .where(
+                ACCEPTED_EPOCHS,
+                Evaluation.split == "test",
+                Evaluation.classifier == "main",
+                or_(picked.c.network == EVERY_NETWORK, picked.c.network == Evaluation.network),
+            )
+        )
 
 
 def own_metrics(connection: Connection) -> list[str]:

@@ -121,9 +121,13 @@ class GroupSpec(_Strict):
 
 
 class BoldSpec(_Strict):
-    """Choose what is bold: all that the noise does not tell from the best, the best alone, or nothing; within what."""
+    """Choose what is bold: all that is not ruled out as the best, the best mean alone, or nothing; within what.
+
+    `correction` is for the number of comparisons, from three on: with the best (`hsu`), of all pairs (`holm`), `none`.
+    """
 
     rule: Literal["noise", "best", "none"] = "noise"
+    correction: Literal["hsu", "holm", "none"] = "hsu"
     within: Literal["column", "row"] = "column"
 
 
@@ -283,10 +287,6 @@ def parse_table(
         whole["groups"] = {"fields": whole["groups"]}
     if isinstance(whole.get("bold"), str):
         whole["bold"] = {"rule": whole["bold"]}
-    if isinstance(whole.get("bold"), dict) and "correction" in whole["bold"]:
-        what = "is not there yet: every pair is tested on its own, and the caption says so; leave it out"
-        wrong.append((("bold", "correction"), what))
-        whole["bold"] = {name: each for name, each in whole["bold"].items() if name != "correction"}
     if whole.get("reference") is not None:
         whole["reference"] = _reference(whole["reference"], fields, wrong)
     if isinstance(whole.get("stub"), str):

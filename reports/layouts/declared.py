@@ -15,7 +15,8 @@ from orchestrator.tables.schema import ColumnSpec, RowSpec, TableSpec
 from reports import titles
 from reports.columns import Column, column_of
 from reports.errors import ReportError
-from reports.layouts.assemble import TIME_NOTE, bold_sentence, count_seeds, embolden
+from reports.layouts.assemble import TIME_NOTE, count_seeds
+from reports.layouts.bold import embolden
 from reports.layouts.cells import Slice, slices
 from reports.layouts.entries import entry, p_value, weighted_sum
 from reports.layouts.labels import Labels
@@ -115,11 +116,13 @@ class _Building:
         planned = self._columns()
         columns = [each.column for each in planned]
         rows = [row for line in self.placement.lines if (row := self._row(line, planned)) is not None]
-        rows, tests = embolden(
+        rows, bold = embolden(
             mark_unmeasured(mark_mixed(rows, self.notes), columns, self.notes),
             columns,
+            self.notes,
             table.bold.rule,
             table.bold.within,
+            table.bold.correction,
         )
         rows, seeds = count_seeds(rows, table.show)
         if any(each.star for row in rows for each in row.entries):
@@ -127,9 +130,8 @@ class _Building:
         counted = Counter(row.key for row in rows)
         if twice := next((key for key, count in counted.items() if count > 1), None):
             raise ReportError(f"table {table.name}: two rows have the address {twice}; give them a `key`")
-        bold = bold_sentence(rows, tests, table.bold.within)
         search = self._search()
-        caption, details = self.labels.caption(rows, columns, seeds, self.results.selection, bold, tests, search)
+        caption, details = self.labels.caption(rows, columns, seeds, self.results.selection, bold, search)
         return Table(
             self.part.name,
             table.name,

@@ -12,7 +12,7 @@ from orchestrator.records import Origin
 from orchestrator.statistics import (
     Candidate,
     compare,
-    error_rate_noise,
+    contrast,
     half_width,
     mean_of,
     spread_of,
@@ -44,7 +44,8 @@ def sample(trial: Trial, quantity: str) -> Sample | None:
     value = 100 - value if metric == "accuracy" else value
     epoch = measured.epoch + 1
     sample = Sample(trial.key, trial.name, trial.seed, epoch, value, images, compiled=trial.compiled, pair=trial.pair)
-    return sample._replace(origins=tuple(_behind(metric, origin) for origin in trial.origins))
+    outcomes = measured.outcomes if metric in ("top1_error", "accuracy") else None
+    return sample._replace(origins=tuple(_behind(metric, origin) for origin in trial.origins), outcomes=outcomes)
 
 
 def _behind(metric: str, origin: Origin) -> Origin:
@@ -104,8 +105,7 @@ def summary(values: Sequence[float], show: str) -> tuple[float, float | None]:
 def weighted_sum(terms: Sequence[tuple[Cell | None, float]], quantity: str, show: str = "mean_std") -> Entry:
     """Return a weighted sum of cells, seed by seed over the seeds that all of them have.
 
-    With `show` noise, the spread is half a 95 % interval: paired over seeds, for one seed the binomial noise of an
-    error rate.
+    With `show` noise, the spread is half the 95 % interval of `statistics.contrast`.
     """
     cells = [cell for cell, _ in terms if cell is not None]
     if len(cells) < len(terms):
@@ -124,7 +124,9 @@ def weighted_sum(terms: Sequence[tuple[Cell | None, float]], quantity: str, show
     if show != "noise":
         value, spread = summary(sums, show)
     else:
-        value, spread = mean_of(sums), half_width(sums) if len(sums) > 1 else _binomial(weights, samples)
+        own = [_candidate([samples_of[seed] for seed in shared]) for samples_of in measured]
+        comparison = contrast(list(zip(own, weights, strict=True)))
+        value, spread = mean_of(sums), comparison.margin if comparison else None
     return Entry(
         "done" if len(shared) == planned else "partial",
         value,
@@ -140,17 +142,6 @@ def weighted_sum(terms: Sequence[tuple[Cell | None, float]], quantity: str, show
 def pairing(trial: Trial | Sample) -> tuple[int, str]:
     """Return what pairs a trial with one of another cell: its seed, and the values that `over` averages."""
     return trial.seed, trial.pair
-
-
-def _binomial(weights: Sequence[float], samples: Sequence[Sample]) -> float | None:
-    images = [each.images for each in samples if each.images]
-    if len(images) < len(samples):
-        return None
-    noise = [
-        weight * error_rate_noise(each.value, count)
-        for weight, each, count in zip(weights, samples, images, strict=True)
-    ]
-    return 1.96 * math.hypot(*noise)
 
 
 def p_value(cell: Cell | None, other: Cell | None, quantity: str) -> Entry:
@@ -169,6 +160,14 @@ def p_value(cell: Cell | None, other: Cell | None, quantity: str) -> Entry:
 
 
 def candidate(each: Entry) -> Candidate:
-    """Return what an entry competes with: a value per seed, and the size of the test set for an error rate."""
-    images = [found.images for found in each.samples if found.images]
-    return Candidate({pairing(found): found.value for found in each.samples}, min(images) if images else None)
+    """Return what an entry competes with: a value per seed, and for an error rate what is known of its test images."""
+    return _candidate(each.samples)
+
+
+def _candidate(samples: Sequence[Sample]) -> Candidate:
+    images = [sample.images for sample in samples if sample.images]
+    return Candidate(
+        {pairing(sample): sample.value for sample in samples},
+        min(images) if images else None,
+        {pairing(sample): sample.outcomes for sample in samples if sample.outcomes is not None},
+    )

@@ -45,9 +45,11 @@ def interactions(results: Results, table: TableSpec, asking: Iterable[str] = ())
         caption = (
             part.about,
             table.about,
-            "± half the 95 % confidence interval, paired over the shared seeds."
+            "± half the 95 % confidence interval, paired over the shared seeds; below three, paired over the test "
+            "images where their outcomes are kept, else by binomial noise."
             if several
-            else "± the 95 % binomial noise of the test images; one seed says nothing of the other metrics' noise.",
+            else "± half the 95 % confidence interval over the test images, paired where their outcomes are kept, else "
+            "by binomial noise; one seed says nothing of the other metrics' noise.",
             "" if not several else seeds.replace("Mean ± sample standard deviation over", "Mean over"),
             results.selection.sentence,
         )

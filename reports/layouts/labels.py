@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from orchestrator.tables.schema import RowSpec, TableSpec
 from reports import titles
 from reports.columns import ABOUT_EPOCH, ABOUT_TRAINING, Column
 from reports.layouts.assemble import unselected
+from reports.layouts.bold import Bold
 from reports.layouts.cells import Slice
 from reports.layouts.wording import head_of, text_of
 from reports.results import Selection
@@ -106,8 +107,7 @@ class Labels:
         columns: Sequence[Column],
         seeds: str,
         selection: Selection,
-        bold: str,
-        tests: Collection[str],
+        bold: Bold,
         search: tuple[str, str] = ("", ""),
     ) -> tuple[str, str]:
         """Return the caption and the details below the table: every rule, a line of them, or none, as `notes` says.
@@ -117,7 +117,7 @@ class Labels:
         quantities = {column.quantity for column in columns}
         rules = [ABOUT_TRAINING] if "seconds" in quantities else []
         rules += [ABOUT_EPOCH] if "epoch_seconds" in quantities else []
-        rules += [seeds, selection.sentence, unselected(rows, selection), search[0], bold]
+        rules += [seeds, selection.sentence, unselected(rows, selection), search[0], bold.sentence]
         if self.table.notes == "full":
             return " ".join(filter(None, [self._about(), self.table.about, *rules])), ""
         if self.table.notes == "none":
@@ -127,10 +127,7 @@ class Labels:
         many = "" if not plans else f"n = {plans[0]}" if len(plans) == 1 else f"n = {plans[0]} to {plans[-1]}"
         if plans and plans != [1]:
             many = f"{shown.get(self.table.show, 'mean ± s.d.')}, {many}"
-        names = {"paired": "paired t", "binomial": "binomial"}
-        tested = " or ".join(names[test] for test in names if test in tests)
-        said = f"bold: not told from the best ({tested}, 5 %)" if tested else "bold: best" if tests else ""
-        short = "; ".join(filter(None, [self._about().removesuffix("."), many, selection.rule, search[1], said]))
+        short = "; ".join(filter(None, [self._about().removesuffix("."), many, selection.rule, search[1], bold.short]))
         return " ".join(filter(None, [f"{short}.", self.table.about])), " ".join(filter(None, rules))
 
     def _about(self) -> str:

@@ -51,7 +51,7 @@ def test_every_problem_of_every_table_has_its_line(tmp_path):
       acros: methods
       columns: [top1, {ece: {digit: 1}}, topp]
       show: mean
-    - {name: a b, rows: methods, columns: [top1], bold: {rule: nois, correction: holm}}
+    - {name: a b, rows: methods, columns: [top1], bold: {rule: nois, correction: holmes}}
     - {name: table1, rows: [methods, learning_rate], columns: [top1]}
     - lost.yaml
     - 9
@@ -65,7 +65,7 @@ def test_every_problem_of_every_table_has_its_line(tmp_path):
         "13: report.tables[0].show: unknown value 'mean'; did you mean 'mean_std'?",
         "14: report.tables[1].name: 'a b' cannot name a table",
         "14: report.tables[1].bold.rule: unknown value 'nois'; did you mean 'noise'?",
-        "14: report.tables[1].bold.correction: is not there yet",
+        "14: report.tables[1].bold.correction: unknown value 'holmes'",
         "15: report.tables[2].name: table1 is the name of a file that every report may have",
         "17: report.tables: 9 is not one of them (allowed: 1, 2, 3, 4",
     ]

@@ -335,7 +335,7 @@ def test_a_short_caption_is_a_line_and_the_rules_stand_below(rates):
     short, full, none = (declare(rates, **fields, notes=notes) for notes in ("short", "full", "none"))
     assert short.caption == declare(rates, **fields).caption
     assert short.caption == (
-        "CIFAR-100, 300 epochs, ResNet-18; mean ± s.d., n = 3; best_test; bold: not told from the best (paired t, 5 %)."
+        "CIFAR-100, 300 epochs, ResNet-18; mean ± s.d., n = 3; best_test; bold: may be the best (paired t, 5 %)."
     )
     assert none.caption == none.details == full.details == ""
     assert all(sentence in full.caption for sentence in short.details.split(". "))

@@ -51,7 +51,7 @@ def test_the_triple_is_compared_with_the_sum_of_single_gains(results):
             weight**2 * stats.binom.var(10_000, error / 100) / 10_000**2 * 100**2
             for weight, (error,) in ((2, base), (1, triple), (1, pskd), (1, byot), (1, dmfl))
         ]
-        assert found.spread == pytest.approx(1.96 * math.sqrt(sum(variances)))
+        assert found.spread == pytest.approx(stats.norm.isf(0.025) * math.sqrt(sum(variances)))
         # One seed says nothing of how much the negative log-likelihood varies.
         assert entry(table, "resnet18/pskd/nll").spread is None
         assert "binomial noise" in table.caption
