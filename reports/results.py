@@ -291,11 +291,15 @@ def _measured(
                 # The mean of fewer epochs is not what the rule promises.
                 if row.epochs == picks[row.trial_id].last - picks[row.trial_id].first + 1:
                     own[row.trial_id, row.network, row.classifier][row.metric] = row.value
+        kept = {}
+        if rule.last <= 1:
+            for right in queries.outcomes(connection, picks.values()):
+                kept[right.trial_id, right.network, "main"] = Outcomes(right.correct, right.images, right.labels_sha256)
         for row in queries.measurements(connection, picks.values()):
             values = {name: getattr(row, name) for name in queries.METRICS}
             place = row.trial_id, row.network, row.classifier
             measured[row.trial_id][place[1:]] = Measurement(
-                picks[row.trial_id].last, row.images, values | own.get(place, {})
+                picks[row.trial_id].last, row.images, values | own.get(place, {}), kept.get(place)
             )
 
     take(picks)

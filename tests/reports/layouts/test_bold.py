@@ -44,7 +44,7 @@ def declare(database: Any, selection: str = "best_test", **fields: Any) -> Any:
 
 FIVE = [
     row("best", 20.0, 20.1, 20.2, 20.1, 20.0),
-    row("close", 20.2, 20.2, 20.5, 20.1, 20.4),
+    row("close", 20.3, 20.0, 20.5, 20.0, 20.4),
     row("far", 22.0, 22.2, 22.1, 22.0, 22.3),
 ]
 
