@@ -296,7 +296,7 @@ def test_a_column_of_the_authors_own_is_no_problem(paper):
 def test_a_caption_that_is_not_the_databases_is_noted(paper):
     assert checked(paper).notes == []
     edit(paper, "table1", "over 3 seeds", "over 5 seeds")
-    edit(paper, "table1", "two-sided", "one-sided")
+    edit(paper, "table1", "one-sided", "two-sided")
     found = checked(paper)
     assert found.problems == []
     (note,) = found.notes
