@@ -15,6 +15,7 @@ from reports.columns import Column
 from reports.errors import ReportError, unknown
 from reports.layouts.declared import build_declared
 from reports.layouts.interactions import interactions, losses, moments
+from reports.layouts.looks import looks_tables, with_seeds_by_rule
 from reports.layouts.search import search_table
 from reports.layouts.shipped import SHIPPED, Asked, asked, own_table, shipped, shipped_yaml
 from reports.paper.contradictions import contradiction_table, contradictions
@@ -182,6 +183,8 @@ def gather(
         if grid.report.get("tables"):
             # A table that is asked for hides no trials: those it has no room for get one of their own.
             built += own(_load_once(loaded, database, grids, _rule(grid.report, selection)), grid, shown)
+    looks = looks_tables(database, first)
+    built = [*with_seeds_by_rule(built, first, looks), *looks]
     built += [search_table(search) for search in searches(database, grids)]
     if vs_paper:
         built += [compared for table in built if (compared := compare(table)) is not None]
