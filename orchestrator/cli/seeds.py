@@ -27,7 +27,7 @@ class MetricError(OrchestrateError):
 
 @app.command(
     short_help="Say which differences a grid's seeds separate.",
-    epilog="Example: `orchestrate seeds grids/table1.yaml --metric top1 --metric nll`",
+    epilog="Example: `orchestrate seeds grids/table1.yaml --difference 0.5`",
 )
 def seeds(
     grid: GridFile,
@@ -37,23 +37,34 @@ def seeds(
         list[str] | None,
         typer.Option(metavar="NAME", help="A column of tables; may be repeated.", show_default="top1"),
     ] = None,
+    difference: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=1e-9,
+            metavar="NUMBER",
+            help="Say how many seeds this difference needs; may be repeated.",
+            show_default="round ones",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which differences a grid's seeds separate, which pairs of rows are open, and what more seeds would cost.
 
     Rows of one network and data set are compared with one another. How much they scatter is taken from the seeds that
     are done, else from other grids of the database on the same data set, else from the size of the test set.
+    Of a grid whose seeds come by a rule it says as well where each pair stands.
     """
     with errors():
         from orchestrator.console import print_seeds
         from orchestrator.grid import load_grid, parse_settings
-        from orchestrator.planning import as_measured, group_seeds
+        from orchestrator.planning import as_measured, group_seeds, seeds_for
         from orchestrator.stages import decide
 
         loaded = load_grid(grid, parse_settings(settings or ()))
         names = check_metrics(loaded, metric or ["top1"])
         with existing(db) as database:
-            loaded = decide(loaded, database).grid
+            decision = decide(loaded, database)
+            loaded = decision.grid
             measured = as_measured(database.measured()) if database else []
             groups = [
                 group
@@ -61,9 +72,11 @@ def seeds(
                 for group in group_seeds(*rows_here_and_elsewhere(loaded, database, name), measured)
             ]
         if as_json:
-            typer.echo(json.dumps([asdict(group) for group in groups]))
+            needs = [{"needs": seeds_for(group, difference or ())} for group in groups]
+            shown = [asdict(group) | more for group, more in zip(groups, needs, strict=True)]
+            typer.echo(json.dumps({"groups": shown, "rule": decision.outlook}))
         else:
-            print_seeds(groups)
+            print_seeds(groups, difference or (), decision.outlook)
 
 
 def check_metrics(grid: Grid, names: Sequence[str]) -> list[str]:

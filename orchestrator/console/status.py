@@ -17,6 +17,7 @@ from orchestrator.text import counted, duration
 
 if TYPE_CHECKING:
     from orchestrator.database import Database, GridRow
+    from orchestrator.records import LookRow
 
 
 def status_of(database: Database, grids: Sequence[str] | None, options: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -53,6 +54,8 @@ def print_status(grids: Sequence[dict[str, Any]], options: Sequence[str] = ()) -
         console.print(f"no grid was run yet; `{escape(first)}` runs the first")
     for grid in grids:
         console.print(headline(grid))
+        if grid.get("seeds"):
+            console.print(f"  {escape(_seeds_text(grid['seeds']))}")
         for trial in grid["trials"]:
             name = escape(in_words(trial["name"]))
             if trial["state"] == "running":
@@ -107,9 +110,47 @@ def _grid_status(database: Database, grid: GridRow, options: Sequence[str]) -> d
         "selection": grid.report.get("selection", "best_test"),
         "continue": again,
         "search": _search(grid.report.get("tune"), trials),
+        "seeds": _seeds(grid.report.get("seeds"), database.looks(grid.name) if "seeds" in grid.report else ()),
         "trials": trials,
         **_seconds_left(trials, canaries),
     }
+
+
+def _seeds(rule: Mapping[str, Any] | None, looks: Sequence[LookRow]) -> dict[str, Any] | None:
+    """Return what the looks of a grid whose seeds come by a rule have decided, by pair; None without a rule."""
+    if rule is None:
+        return None
+    last = {(look.row_key, look.baseline_key): look for look in looks}
+    pairs = [
+        {
+            "row": look.row_name,
+            "against": look.baseline_name,
+            "look": look.look,
+            "seeds": look.seeds,
+            "p": look.p,
+            "level": look.level,
+            "separated": look.separated,
+            "over": look.separated or look.seeds >= rule["most"],
+        }
+        for look in last.values()
+    ]
+    return {"rule": dict(rule), "pairs": pairs}
+
+
+def _seeds_text(seeds: dict[str, Any]) -> str:
+    """Return what is decided of the seeds of a grid."""
+    rule, pairs = seeds["rule"], seeds["pairs"]
+    separated = [pair for pair in pairs if pair["separated"]]
+    counts = [
+        (len(separated), "separated"),
+        (sum(pair["over"] for pair in pairs) - len(separated), "open after the last look"),
+        (sum(not pair["over"] for pair in pairs), "going on"),
+    ]
+    listed = ", ".join(f"{counted(count, 'pair')} {what}" for count, what in counts if count) or "no look yet"
+    saved = sum(rule["most"] - pair["seeds"] for pair in separated)
+    return f"seeds by rule, {rule['start']} to {rule['most']}: {listed}" + (
+        f"; {counted(saved, 'seed')} saved" if saved else ""
+    )
 
 
 def _search(tune: Mapping[str, Any] | None, trials: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from orchestrator.planning.plan import (
     with_devices,
 )
 from orchestrator.planning.seeds import (
+    RATES,
     GroupSeeds,
     Pair,
     SeedRow,
@@ -22,10 +23,12 @@ from orchestrator.planning.seeds import (
     noise_of,
     rows_elsewhere,
     rows_of,
+    seeds_for,
     seeds_line,
 )
 
 __all__ = [
+    "RATES",
     "Estimate",
     "Footprint",
     "Forecast",
@@ -53,6 +56,7 @@ __all__ = [
     "packed_share",
     "rows_elsewhere",
     "rows_of",
+    "seeds_for",
     "seeds_line",
     "shape_of",
     "trained_images",

@@ -223,6 +223,15 @@ def _group(
     )
 
 
+def seeds_for(group: GroupSeeds, differences: Sequence[float]) -> dict[float, int | None]:
+    """Return how many seeds each difference needs in a group, None beyond 1,000; empty where the noise is unknown."""
+    if group.spread is None:
+        return {}
+    counts = {difference: seeds_needed(difference, group.spread, group.level) for difference in differences}
+    # Fewer than three are not tested.
+    return {difference: count if count is None else max(3, count) for difference, count in counts.items()}
+
+
 def _cost(
     rows: Sequence[SeedRow], wanted: Mapping[str, int | None], measured: Sequence[Measured]
 ) -> tuple[int | None, float | None]:

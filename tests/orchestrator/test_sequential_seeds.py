@@ -115,6 +115,13 @@ def test_a_pair_stops_where_it_is_separated_and_the_baseline_goes_on(write: Writ
     )
     assert "stay open: these were the last seeds" in heard[-1]
     # The same command has nothing to do, decides nothing anew, and takes no trial away.
+    shown = CliRunner().invoke(app, ["status", "--db", "r.db"]).stdout
+    assert "  seeds by rule, 3 to 7: 1 pair separated, 1 pair open after the last look; 2 seeds saved\n" in shown
+    (status,) = json.loads(CliRunner().invoke(app, ["status", "--db", "r.db", "--json"]).stdout)
+    assert [(pair["row"], pair["look"], pair["over"]) for pair in status["seeds"]["pairs"]] == [
+        ("resnet18/pskd", 2, True),
+        ("resnet18/byot", 3, True),
+    ]
     before = looks()
     run_grid(write(), "r.db")
     assert len(trained) == 3 and looks() == before

@@ -37,6 +37,7 @@ WORDS = {
     "--order",
     "--new",
     "--metric",
+    "--difference",
     "cell",
     "name",
     "sql",

@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def seeds(*options: str) -> list[dict[str, Any]]:
     done = CliRunner().invoke(app, ["seeds", "g.yaml", "--json", *options])
     assert done.exit_code == 0, done.output
-    groups: list[dict[str, Any]] = json.loads(done.stdout)
+    groups: list[dict[str, Any]] = json.loads(done.stdout)["groups"]
     return groups
 
 
@@ -105,3 +105,25 @@ def test_an_unknown_metric_and_a_grid_without_pairs(folder: Path) -> None:
     (folder / "g.yaml").write_text(json.dumps(GRID | {"grid": {"seed": [0, 1]}}))
     assert seeds() == [] and "no two rows" in CliRunner().invoke(app, ["seeds", "g.yaml"]).stdout
     assert CliRunner().invoke(app, ["plan", "g.yaml"]).exit_code == 0
+
+
+def test_the_seeds_that_a_difference_needs(folder: Path) -> None:
+    (group,) = seeds("--difference", "0.5", "--difference", "9")
+    assert group["needs"] == {"0.5": seeds_needed(0.5, group["spread"]), "9.0": 3}
+    shown = CliRunner().invoke(app, ["seeds", "g.yaml", "--difference", "0.5"]).stdout
+    assert f"seeds that are needed: for 0.5 {group['needs']['0.5']}\n" in shown and "0.57 points" in shown
+
+
+def test_groups_of_which_the_same_is_said_are_named_together(folder: Path) -> None:
+    wide = {**GRID["grid"], "network": ["resnet18", "resnet34"]}
+    (folder / "g.yaml").write_text(json.dumps(GRID | {"grid": wide}))
+    shown = CliRunner().invoke(app, ["seeds", "g.yaml", "--metric", "top1", "--metric", "nll"]).stdout
+    assert "resnet18, resnet34; top1: 3 rows in each, 4 seeds each; " in shown
+    assert "\n\nresnet18, resnet34; nll: 3 rows in each" in shown
+
+
+def test_a_grid_with_a_rule_says_where_its_pairs_stand(folder: Path) -> None:
+    rule = {"most": 5, "against": "baseline"}
+    (folder / "g.yaml").write_text(json.dumps(GRID | {"grid": {"methods": GRID["grid"]["methods"]}, "seeds": rule}))
+    shown = CliRunner().invoke(app, ["seeds", "g.yaml"]).stdout
+    assert "seeds: looks at 3, 5 seeds, 2 pairs in top1: 2 to decide\n" in shown
