@@ -50,10 +50,10 @@ function fixed(value, digits) {
   return value.toFixed(digits).replace("-", "−");
 }
 
-/** Return a number with four significant digits, as short as it is. */
-function short(value) {
+/** Return a number with so many significant digits, as short as it is. */
+function short(value, digits = 4) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  const text = Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+  const text = Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(2) : String(Number(value.toPrecision(digits)));
   return text.replace("-", "−");
 }
 

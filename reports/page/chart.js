@@ -20,6 +20,15 @@ function dashOf(place) {
   return DASHES[(place + Math.floor(place / COLOURS.length)) % DASHES.length];
 }
 
+/** Return how to write the numbers of an axis: with as many digits as tell them from one another. */
+function writer(values) {
+  for (let digits = 3; digits < 9; digits++) {
+    const texts = values.map((value) => short(value, digits));
+    if (new Set(texts).size === texts.length) return (value) => short(value, digits);
+  }
+  return short;
+}
+
 /** Return round numbers between two, about `count` of them. */
 function ticks(low, high, count) {
   const rough = (high - low) / count;
@@ -79,9 +88,9 @@ function drawChart(container, { lines = [], points = [], front = [], x, y, zoom,
   svg.append(element("defs", {}, element("clipPath", { id: clip }, element("rect", { x: left, y: top, width: right - left, height: bottom - top }))));
   const axisX = (x.log ? logTicks(x0, x1) : ticks(x0, x1, Math.max(3, width / 110))).filter((at) => !x.whole || Number.isInteger(at));
   const axisY = y.log ? logTicks(y0, y1) : ticks(y0, y1, 6);
-  const say = (axis) => axis.format ?? short;
-  for (const at of axisX) svg.append(element("line", { class: "grid", x1: px(at), x2: px(at), y1: top, y2: bottom }), element("text", { class: "tick", x: px(at), y: bottom + 16, "text-anchor": "middle" }, say(x)(at)));
-  for (const at of axisY) svg.append(element("line", { class: "grid", x1: left, x2: right, y1: py(at), y2: py(at) }), element("text", { class: "tick", x: left - 7, y: py(at) + 4, "text-anchor": "end" }, say(y)(at)));
+  const [sayX, sayY] = [axisX, axisY].map(writer);
+  for (const at of axisX) svg.append(element("line", { class: "grid", x1: px(at), x2: px(at), y1: top, y2: bottom }), element("text", { class: "tick", x: px(at), y: bottom + 16, "text-anchor": "middle" }, sayX(at)));
+  for (const at of axisY) svg.append(element("line", { class: "grid", x1: left, x2: right, y1: py(at), y2: py(at) }), element("text", { class: "tick", x: left - 7, y: py(at) + 4, "text-anchor": "end" }, sayY(at)));
   svg.append(element("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom }), element("line", { class: "axis", x1: left, x2: left, y1: top, y2: bottom }));
   svg.append(element("text", { class: "name", x: (left + right) / 2, y: height - 8, "text-anchor": "middle" }, x.title));
   svg.append(element("text", { class: "name", x: 0, y: 0, transform: `translate(14 ${(top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.title));

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import combinations, groupby
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.database import histories
+from orchestrator.statistics import IMAGES, compare
 from orchestrator.tables import addresses
 from reports import titles
 from reports.columns import AUROC, EPOCH, QUALITY, TRAINING, Column, own_columns
+from reports.layouts.entries import candidate
 from reports.page.curves import curves, rounded
 from reports.page.logs import Tails
 from reports.render.html import heading, table_data
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from orchestrator.database import Database
     from reports.figures.drawing import Drawing
 
+# Tests over images take a moment each; a table of a hundred rows has as many pairs.
+MOST_COMPARISONS = 5_000
 # Attempts whose logs are read first: whoever opens those wants to know why.
 _FIRST = ("failed", "diverged", "running")
 
@@ -206,7 +210,33 @@ def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
         "columns": [{**_column(column), "latex": escape(column.heading)} for column in table.columns],
         "stub_latex": [escape(head) for head in table.label_heads],
         "selection": table.selection.sentence if table.selection else "",
+        "comparisons": _comparisons(table),
     }
+
+
+def _comparisons(table: Table) -> list[list[Any]]:
+    """Return the tests over images of two rows of a table, whose outcomes per image stay in the database.
+
+    Rows (row, other row, column, p, difference, margin, seeds, images). The page's script does all other tests. Of a
+    large table, pairs within a group come first, as far as there is room.
+    """
+    pairs = list(combinations(range(len(table.rows)), 2))
+    pairs.sort(key=lambda pair: table.rows[pair[0]].group != table.rows[pair[1]].group)
+    found: list[list[Any]] = []
+    for place in range(len(table.columns)):
+        kept = {
+            row: candidate(each.entries[place]) for row, each in enumerate(table.rows) if each.entries[place].samples
+        }
+        kept = {row: each for row, each in kept.items() if each.outcomes}
+        for one, two in pairs:
+            if len(found) >= MOST_COMPARISONS:
+                return found
+            if one in kept and two in kept:
+                told = compare(kept[one], kept[two])
+                if told is not None and told.test == IMAGES:
+                    numbers = [rounded(told.p), rounded(told.difference), rounded(told.margin)]
+                    found.append([one, two, place, *numbers, told.n, told.images])
+    return found
 
 
 def _entry(entry: Entry, column: Column, row: Row, places: Mapping[str, int]) -> dict[str, Any]:

@@ -249,7 +249,8 @@ function fieldsSection() {
       });
     });
     svg.append(element("line", { class: "axis", x1: lastX, x2: lastX, y1: top, y2: bottom }), element("text", { class: "name", x: lastX, y: 16, "text-anchor": "middle" }, quantity.title));
-    for (const value of high === low ? [low] : ticks(low, high, 5)) svg.append(element("text", { class: "tick", x: lastX + 7, y: lastY(value) + 4 }, short(value)));
+    const numbers = high === low ? [low] : ticks(low, high, 5), write = writer(numbers);
+    for (const value of numbers) svg.append(element("text", { class: "tick", x: lastX + 7, y: lastY(value) + 4 }, write(value)));
     chart.append(svg);
   };
   const grid = grids("fields.grid", () => { view.set("fields.keep", ""); draw(); });
