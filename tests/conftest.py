@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser import ARGUMENTS, NAMES, browser
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PLACE = pytest.StashKey[int]()
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A browser without a screen, driven by Playwright; skips where none is installed."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = browser()
     if found is None:
-        pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
+        pytest.skip(f"no browser is installed (looked for {', '.join(NAMES)})")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # Containers run as root, where Chromium refuses its sandbox.
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
+        opened = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        yield opened
+        opened.close()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -6,7 +6,6 @@ The database is one of the quickstart; the picture has 2 MB at most. Needs Chrom
 from __future__ import annotations
 
 import io
-import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,7 @@ from playwright.sync_api import Page, sync_playwright
 from orchestrator.database import open_database
 from reports.page import render_page
 from reports.report import page_of
-from tests.conftest import BROWSERS
+from tests.browser import ARGUMENTS, browser
 
 SIZE = {"width": 1000, "height": 640}
 MOST_BYTES = 2_000_000
@@ -95,17 +94,16 @@ def main() -> None:
     location, out = sys.argv[1:3]
     with open_database(location, readonly=True) as database:
         text = render_page(page_of(database))
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder) / "report.html"
         path.write_text(text, encoding="utf-8")
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport=SIZE, reduced_motion="reduce")
+        opened = playwright.chromium.launch(executable_path=browser(), args=list(ARGUMENTS))
+        page = opened.new_page(viewport=SIZE, reduced_motion="reduce")
         page.goto(path.as_uri())
         page.wait_for_selector("html.alive")
         film = Film(page)
         play(film)
-        browser.close()
+        opened.close()
     film.save(Path(out))
 
 
