@@ -128,11 +128,12 @@ class Cell:
 
 
 class GridInfo(NamedTuple):
-    """A grid of the report: its name, its report section, and its trials counted by state."""
+    """A grid of the report: its name, its report section, its trials counted by state, and their keys."""
 
     name: str
     report: Mapping[str, Any]
     states: Mapping[str, int]
+    keys: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,13 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
     return Results(
         rule,
         tuple(
-            GridInfo(row.name, row.report or {}, _count(states[trial] for trial in by_grid[row.id])) for row in chosen
+            GridInfo(
+                row.name,
+                row.report or {},
+                _count(states[trial] for trial in by_grid[row.id]),
+                frozenset(trials[trial].key for trial in by_grid[row.id]),
+            )
+            for row in chosen
         ),
         tuple(cell.done() for cell in cells.values()),
     )

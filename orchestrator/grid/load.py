@@ -93,7 +93,8 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
         configs, axes = with_seeds(configs, rule.most), [*axes, "seed"]
     names = trial_names(configs, axes)
     report = read_report(reader, sections.get("report"), configs.values(), axes, tuned="tune" in sections)
-    if (tune := sections.get("tune")) and isinstance(sections.get("seeds", tune).value, dict) and "seeds" in sections:
+    tune = sections.get("tune")
+    if tune is not None and sections.get("seeds") is not None:
         what = "winners are trained on the seeds of the file, and none may come by a rule (`seeds`); leave one out"
         reader.note(tune.place, "tune", what)
     tuning = read_tuning(reader, tune, configs, names, metrics, report["selection"])

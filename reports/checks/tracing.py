@@ -61,7 +61,7 @@ def explain(
 def _grids(results: Results, entry: Entry) -> str:
     """Which grids ask for the trials behind an entry, of those that were read: another choice is another number."""
     keys = {sample.key for sample in entry.samples} | {key for key, *_ in entry.absent}
-    behind = {name for cell in results.cells if any(trial.key in keys for trial in cell.trials) for name in cell.grids}
+    behind = {grid.name for grid in results.grids if not keys.isdisjoint(grid.keys)}
     read = [grid.name for grid in results.grids]
     asking = [name for name in read if name in behind]
     return f"Grids of its trials: {', '.join(asking) or 'none'}. Grids read: {', '.join(read) or 'none'}."

@@ -155,5 +155,5 @@ def test_numbers_of_tuned_rows_are_explained_and_verified(training: Training, tm
         assert outcome.numbers and not outcome.problems
         origin = explain(database, "both:pskd/tuned/top1")
         draw = explain(database, "search-tuned:resnet18/pskd/default")
-    assert "trial resnet18/pskd/draw0: 17.33" in draw and "seed 100" in draw
+    assert "trial resnet18/pskd/draw0: 17.33" in draw and "seed 100" in draw and "Grids of its trials: tuned." in draw
     assert "resnet18/pskd/tuned/seed0" in origin and "resnet18/pskd/tuned/seed1" in origin

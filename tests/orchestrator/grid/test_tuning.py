@@ -257,6 +257,13 @@ def test_a_search_by_a_model_that_is_not_installed_is_refused(monkeypatch: pytes
     assert "tune.search: optuna is not installed: pip install 'orchestrate-ablations[optuna]'" in said
 
 
+def test_a_search_and_seeds_by_a_rule_do_not_go_together() -> None:
+    content = tuned()
+    del content["grid"]["seed"]
+    found = problems(content | {"seeds": {"start": 3, "step": 2, "most": 9}})
+    assert any("none may come by a rule" in said for said in found), found
+
+
 def test_without_validation_images_nothing_is_tuned() -> None:
     content = copy.deepcopy(CONTENT)
     del content["fixed"]["validation"]
