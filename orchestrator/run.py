@@ -387,12 +387,18 @@ def time_grid(
 
 def leaving(database: Database | None, grid: Grid) -> str | None:
     """Return a line about trials that the grid's file no longer lists and the tables leave out; None for none."""
+    from orchestrator.records import tuned_row_of
     from orchestrator.text import counted
 
     if database is None:
         return None
     listed = {trial.key for trial in grid.trials}
-    names = {key: name for key, name in database.grid_keys(grid.name) if key not in listed}
+    # Of a former winner the search says that it is none any more, and the file does not bring it back.
+    names = {
+        key: name
+        for key, name in database.grid_keys(grid.name)
+        if key not in listed and not (grid.tuning and tuned_row_of(name))
+    }
     begun = [names[key] for key, state in database.states(names).items() if state.epochs]
     if not begun:
         return None

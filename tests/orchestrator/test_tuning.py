@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,10 @@ def test_more_draws_keep_the_old_ones_and_may_change_the_winner(training: Traini
     heard: list[str] = []
     run_grid(grid_file(tmp_path, tune={"draws": 2}), "r.db")
     before = training.trained
-    run_grid(grid_file(tmp_path, tune={"draws": 9}), "r.db", observer=Observer(note=heard.append))
+    warned: list[str] = []
+    more = Observer(note=heard.append, warning=warned.append)
+    run_grid(grid_file(tmp_path, tune={"draws": 9}), "r.db", observer=more)
+    assert warned == []
     new = training.trained[len(before) :]
     assert not {name for name in new if "/tuned/" not in name} & set(before)
     with open_database("r.db", readonly=True) as database:
@@ -135,6 +139,12 @@ def test_more_draws_keep_the_old_ones_and_may_change_the_winner(training: Traini
         # The grid has the trials of the winner alone: those of the earlier one stay in the database, out of the grid.
         assert sum("/tuned/" in name for _, name in database.grid_keys("tuned")) == 4
     assert len([line for line in heard if "wins with" in line]) == 2
+    # Without the search, its trials leave the tables, and a person is told.
+    file = json.loads((tmp_path / "tuned.yaml").read_text())
+    del file["tune"]
+    (tmp_path / "tuned.yaml").write_text(json.dumps(file))
+    run_grid(tmp_path / "tuned.yaml", "r.db", observer=more)
+    assert any("not in tuned.yaml any more: 22 trials" in line.replace(f"{tmp_path}/", "") for line in warned)
 
 
 def test_a_row_that_comes_later_is_tuned_alike_and_leaves_the_others_alone(training: Training, tmp_path: Path) -> None:
