@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator import exit_codes
 from orchestrator.serving.state import Seen
 
-# The page is made anew at most so much of the time, since trials may need the processor.
+# Looks at the database, and pages made anew, take at most so much of the time each: trials may need the processor.
 SHARE = 0.1
 
 
@@ -57,10 +57,12 @@ class Watcher:
             async with asyncio.TaskGroup() as builds:
                 while True:
                     await self._looked_at.wait()
+                    began = time.monotonic()
                     await self.refresh()
+                    took = time.monotonic() - began
                     if self._due() and not self._one_build.locked():
                         builds.create_task(self._make())
-                    await asyncio.sleep(self._every)
+                    await asyncio.sleep(max(self._every, took / SHARE))
         finally:
             for executor in (self._looking, self._building):
                 executor.shutdown(wait=False, cancel_futures=True)
