@@ -12,6 +12,15 @@
     return element;
   };
 
+  // What has the focus keeps it when its surroundings are replaced: returns what gives it to the same place in the new.
+  const keepFocus = (root) => {
+    let element = document.activeElement;
+    if (element === root || !root.contains(element)) return () => {};
+    const path = [];
+    for (; element !== root; element = element.parentNode) path.unshift([...element.parentNode.children].indexOf(element));
+    return (replaced) => path.reduce((inner, place) => inner?.children[place], replaced)?.focus({ preventScroll: true });
+  };
+
   const connection = make("p", { class: "connection soft", role: "status" }, "connecting");
   const problem = make("p", { class: "problem", role: "alert" });
   const blocks = make("div");
@@ -35,18 +44,18 @@
       if (old?.text !== text) {
         const element = draw(values);
         if (old) {
-          const open = new Set([...old.element.querySelectorAll("details[open]")].map((each) => each.dataset.key));
-          const isOpen = old.element.matches("details[open]");
-          for (const each of element.querySelectorAll("details")) each.open = open.has(each.dataset.key);
-          if (element.matches("details")) element.open = isOpen;
+          if (element.matches("details")) element.open = old.element.open;
+          const read = [...old.element.querySelectorAll("pre")].map((log) => log.scrollTop);
+          const focus = keepFocus(old.element);
           old.element.replaceWith(element);
+          focus(element);
+          element.querySelectorAll("pre").forEach((log, number) => { log.scrollTop = read[number] ?? 0; });
         }
         shown.set(key, { text, element });
       }
       const { element } = shown.get(key);
       if (blocks.children[place] !== element) blocks.insertBefore(element, blocks.children[place] ?? null);
     });
-    for (const end of blocks.querySelectorAll("details[open] > pre.end")) end.scrollTop = end.scrollHeight;
   };
 
   const drawGrid = (grid) => make("div", {},
@@ -61,7 +70,7 @@
     if (trial.end === null) return make("p", {}, text, trial.log ? make("span", { class: "soft" }, ` (log: ${trial.log})`) : null);
     return make("details", {}, make("summary", {}, text),
       make("p", { class: "soft" }, "End of ", make("code", {}, trial.log)),
-      make("pre", { class: "end", tabindex: "0", "aria-label": `End of the log of ${trial.name}` }, trial.end));
+      make("pre", { tabindex: "0", "aria-label": `End of the log of ${trial.name}` }, trial.end));
   };
 
   const drawFailure = (failure) => {
@@ -73,7 +82,7 @@
       make("p", {}, failure.retry ? "Try again: " : "Try again with the original of this copy.",
         failure.retry ? make("code", {}, failure.retry) : null),
       failure.log ? make("p", { class: "soft" }, "Log: ", make("code", {}, failure.log)) : null,
-      make("pre", { class: "end", tabindex: "0", "aria-label": "End of the log" }, failure.excerpt));
+      make("pre", { tabindex: "0", "aria-label": "End of the log" }, failure.excerpt));
   };
 
   const draw = (state) => {
@@ -120,24 +129,16 @@
       if (busy()) return;
       version = JSON.parse(data).live.version;
       const top = scrollY;
-      const focused = pathTo(document.activeElement);
+      const focus = keepFocus(page);
       document.getElementById("data").textContent = data;
       page.replaceChildren(...document.adoptNode(fresh.getElementById("page")).childNodes);
       showPage();
-      focused?.reduce((element, place) => element?.children[place], page)?.focus({ preventScroll: true });
+      focus(page);
       scrollTo({ top, behavior: "instant" });
     } finally {
       fetching = false;
     }
   };
-  // The places of an element and of what it stands in, from the page down; null for one outside of the page.
-  const pathTo = (element) => {
-    if (element === page || !page.contains(element)) return null;
-    const path = [];
-    for (; element !== page; element = element.parentNode) path.unshift([...element.parentNode.children].indexOf(element));
-    return path;
-  };
-
   let source = null;
   let heard = 0;
   const lost = (text) => {
