@@ -40,9 +40,9 @@ def print_seeds(groups: Sequence[GroupSeeds], differences: Sequence[float] = (),
     for place, ((metric, head, *lines), members) in enumerate(alike.items()):
         names = ", ".join(group.group for group in members)
         several = " in each" if len(members) > 1 else ""
-        console.print(
-            escape(f"{chr(10) * bool(place)}{names}; {metric}: {head.replace(' rows,', f' rows{several},', 1)}")
-        )
+        if place:
+            console.print()
+        console.print(escape(f"{names}; {metric}: {head.replace(' rows,', f' rows{several},', 1)}"))
         for line in lines:
             console.print(escape(line))
     for line in rule:
