@@ -23,7 +23,7 @@ CLOCKS = ("train_seconds", "eval_seconds", "data_seconds", "peak_memory_bytes", 
 
 def config_of(**fields: Any) -> TrainConfig:
     """Return a configuration of two short epochs."""
-    small = {"dataset": "digits", "network": "resnet18", "width": 4, "subset": 10, "batch_size": 20, "epochs": 2}
+    small = {"dataset": "digits", "network": "resnet18", "width": 4, "subset": 6, "batch_size": 20, "epochs": 2}
     return TrainConfig(**{**small, "precision": "float32", "learning_rate": 0.05, **fields})
 
 
