@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -28,6 +28,13 @@ def title_of(kind: str, name: str) -> str:
     """Return the title of a part; its name where the database has none."""
     part = _parts.get({}).get((kind, name))
     return part.title if part else name
+
+
+def default_of(kind: str, name: str, parameter: str) -> Any:
+    """Return the default of a part's hyperparameter; None where the database does not know it."""
+    part = _parts.get({}).get((kind, name))
+    defaults = part.facts.get("defaults") if part else None
+    return defaults.get(parameter) if isinstance(defaults, Mapping) else None
 
 
 def metrics() -> dict[str, PartRow]:

@@ -13,6 +13,7 @@ from orchestrator.database import queries
 from orchestrator.tables.schema import SOURCES, TableSpec
 from reports.columns import Column
 from reports.errors import ReportError, unknown
+from reports.figures.declared import Plot, asked_figures, curves_of, plots
 from reports.layouts.declared import build_declared
 from reports.layouts.interactions import interactions, losses, moments
 from reports.layouts.looks import looks_tables, with_seeds_by_rule
@@ -41,10 +42,14 @@ Named = TypeVar("Named", "Table", "Drawing")
 
 
 class Gathered(NamedTuple):
-    """What a report consists of, before it is rendered; `results` are those behind the first table."""
+    """What a report consists of, before it is rendered; `results` are those behind the first table.
+
+    `loaded` are the results by the rule that selects epochs.
+    """
 
     results: Results
     tables: list[Table]
+    loaded: dict[str, Results]
 
     def table(self, name: str) -> Table:
         """Return the table of this name; raises ReportError with the names that are near where there is none."""
@@ -63,12 +68,13 @@ def write_report(
     vs_paper: bool = False,
     grids: Sequence[str] | None = None,
     tables: Sequence[Mapping[str, Any]] = (),
+    figures: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
     """Write a file per table and format (table1.md, table1.tex, ...), report.html, and the figures; return the paths.
 
     `formats` are among `FORMATS` (all of them when None) and `MORE_FORMATS`; figures (PDF, SVG, PNG) come with md, tex
     and html. `selection` replaces what the grids say. `vs_paper` adds the comparison with the published values.
-    `tables` are declared ones over all the grids, beside those that the grids ask for.
+    `tables` and `figures` are declared ones over all the grids, beside those that the grids ask for.
 
     Raises ReportError for an unknown format, grid or rule, for grids that disagree about a table's rule, and for a
     folder that cannot be written.
@@ -80,9 +86,9 @@ def write_report(
     draws = bool({"md", "tex", "html"}.intersection(chosen))
     if draws:
         # matplotlib takes a second to load, which the database can use: it works outside of Python's lock.
-        Thread(target=import_module, args=("reports.figures.figure2",)).start()
+        Thread(target=import_module, args=("reports.figures.rendering",)).start()
     gathered = gather(database, grids=grids, selection=selection, vs_paper=vs_paper, tables=tables)
-    drawings = _drawings(database, gathered.results) if draws else []
+    drawings = _drawings(database, gathered, grids, selection, figures) if draws else []
     page = _page(database, gathered, drawings) if "html" in chosen else None
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -189,7 +195,7 @@ def gather(
     if vs_paper:
         built += [compared for table in built if (compared := compare(table)) is not None]
         built.append(contradiction_table(contradictions(ledger())))
-    return Gathered(first, _uniquely_named([*build(first, shipped("overview")), *built]))
+    return Gathered(first, _uniquely_named([*build(first, shipped("overview")), *built]), loaded)
 
 
 def _load_once(loaded: dict[str, Results], database: Database, grids: Sequence[str] | None, rule: str) -> Results:
@@ -275,21 +281,51 @@ def _uniquely_named(several: Iterable[Named]) -> list[Named]:
     return named
 
 
-def _drawings(database: Database, results: Results) -> list[Drawing]:
+def plotted(
+    database: Database,
+    gathered: Gathered,
+    *,
+    grids: Sequence[str] | None = None,
+    selection: str | None = None,
+    figures: Sequence[Mapping[str, Any]] = (),
+) -> list[Plot]:
+    """Return the figures that grids ask for, and the `figures` declared over all of them, as data.
+
+    Raises ReportError for a figure that the results leave open, and for grids that disagree about its rule.
+    """
+    reports = {grid.name: grid.report for grid in gathered.results.grids}
+    plotted: list[Plot] = []
+    for name, one in asked_figures(gathered.results.grids, figures).items():
+        rule = selection or one.figure.selection or _one_rule(name, one.grids, reports, None)
+        results = _load_once(gathered.loaded, database, grids, rule)
+        plotted += plots(results, one.figure, one.grids)
+    return plotted
+
+
+def _drawings(
+    database: Database, gathered: Gathered, grids: Sequence[str] | None, selection: str | None, figures: Any
+) -> list[Drawing]:
     """Draw the figures that the grids ask for, and training curves of trials that have begun."""
+    wanted = plotted(database, gathered, grids=grids, selection=selection, figures=figures)
+    results = gathered.results
     if not any(trial.last_epoch is not None or trial.epoch for cell in results.cells for trial in cell.trials):
         return []
-    from reports.figures.curves import curves, shown_trials, stride
-    from reports.figures.figure2 import figure2
+    from reports.figures import curves
+    from reports.figures.rendering import rendered
     from reports.figures.search import best_so_far
 
-    drawings = figure2(results) if any(2 in (grid.report.get("figures") or ()) for grid in results.grids) else []
-    with database.reading() as connection:
-        shown = shown_trials(results)
-        rows = [(trial, epoch, error) for trial, epoch, error in queries.curves(connection, shown, stride(shown))]
+    wanted += [plot for grid in results.grids for plot in curves_of(results, grid)]
+    drawings = []
+    for plot in wanted:
+        rows = {}
+        if plot.spec.kind == "clock":
+            with database.reading() as connection:
+                rows = curves.read(connection, plot)
+        if (drawing := rendered(plot, rows)) is not None:
+            drawings.append(drawing)
     searched = searches(database, [grid.name for grid in results.grids])
     drawings += [drawing for search in searched if (drawing := best_so_far(search)) is not None]
-    return _uniquely_named(drawings + curves(results, rows))
+    return _uniquely_named(drawings)
 
 
 def page_of(
@@ -305,7 +341,7 @@ def page_of(
     Raises ReportError as `write_report` does.
     """
     gathered = gather(database, grids=grids, selection=selection, tables=tables)
-    return _page(database, gathered, _drawings(database, gathered.results) if draw else [])
+    return _page(database, gathered, _drawings(database, gathered, grids, selection, ()) if draw else [])
 
 
 def _page(database: Database, gathered: Gathered, drawings: Sequence[Drawing]) -> dict[str, Any]:

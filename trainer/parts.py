@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import cached_property, lru_cache
 from importlib import import_module
 from inspect import Parameter, signature
@@ -75,9 +75,19 @@ class Part(Generic[Facts]):
         return source_digest(self.files)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the facts of its kind as plain values; none for a method."""
+        """Return the facts of its kind as plain values; of a method, an optimizer or a schedule, its defaults."""
         facts: Any = self.facts
-        return {} if facts is None else asdict(facts)
+        return asdict(facts) if facts is not None else {"defaults": _defaults(self.make)}
+
+
+def _defaults(made: Any) -> dict[str, Any]:
+    """Return the defaults of a class's hyperparameters, those that JSON can hold."""
+    defaults = {}
+    for field in fields(made) if is_dataclass(made) else ():
+        value = field.default if field.default_factory is MISSING else field.default_factory()
+        if isinstance(value, bool | int | float | str | None | list | tuple):
+            defaults[field.name] = list(value) if isinstance(value, tuple) else value
+    return defaults
 
 
 class Registry(Mapping[str, Part[Facts]]):

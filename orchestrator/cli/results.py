@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -96,6 +96,18 @@ TableFiles = Annotated[
 ]
 
 
+FigureFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--figure",
+        metavar="FILE",
+        parser=path,
+        help="A declared figure (YAML), over all the grids that are read; may be repeated.",
+        show_default="those of the grid files",
+    ),
+]
+
+
 @app.command(
     short_help="Write the tables and figures.",
     epilog="Example: `orchestrate report --format tex --out tables --vs-paper`",
@@ -116,8 +128,9 @@ def report(
     selection: SelectionRule = None,
     vs_paper: Annotated[bool, typer.Option("--vs-paper", help="Compare every number with the published one.")] = False,
     table: TableFiles = None,
+    figure: FigureFiles = None,
 ) -> None:
-    """Write the tables and the figure from the database: Markdown, LaTeX, one HTML page, CSV, JSON, PDF, SVG, PNG.
+    """Write the tables and figures from the database: Markdown, LaTeX, one HTML page, CSV, JSON, PDF, SVG, PNG.
 
     Files of earlier reports stay in the folder; those that are not of this report are listed at the end.
     """
@@ -132,7 +145,8 @@ def report(
             "vs_paper": vs_paper,
         }
         with opened(db, numbers=True) as database:
-            written = write_report(database, out, **options, tables=declared_tables(table, database))
+            options |= {"tables": declared_tables(table, database), "figures": declared_figures(figure, database)}
+            written = write_report(database, out, **options)
             typer.echo(f"wrote {counted(len(written), 'file')} to {out}/")
             for file in written:
                 typer.echo(f"  {file}")
@@ -169,8 +183,10 @@ def explain(
     grid: GridNames = None,
     selection: SelectionRule = None,
     table: TableFiles = None,
+    figure: FigureFiles = None,
 ) -> None:
-    """Say where a printed number comes from: grids, selection rule, trials, seeds, epoch, commit, device and log.
+    """Say where a number of a table or a figure comes from: grids, selection rule, trials, seeds, epoch, commit,
+    device and log.
 
     Give the --grid and --selection that `report` was given: the same place may hold another number without them.
     """
@@ -178,8 +194,8 @@ def explain(
         from reports import explain as explain_cell
 
         with opened(db, numbers=True) as database:
-            tables = declared_tables(table, database)
-            typer.echo(explain_cell(database, cell, grids=grid, selection=selection, tables=tables))
+            declared = {"tables": declared_tables(table, database), "figures": declared_figures(figure, database)}
+            typer.echo(explain_cell(database, cell, grids=grid, selection=selection, **declared))
 
 
 @app.command(
@@ -242,8 +258,17 @@ def export(
 
 def declared_tables(files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
     """Return the tables in files of their own; raises GridError with all the problems of all of them."""
+    return _declared("table", files, database)
+
+
+def declared_figures(files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
+    """Return the figures in files of their own; raises GridError with all the problems of all of them."""
+    return _declared("figure", files, database)
+
+
+def _declared(kind: Literal["table", "figure"], files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
     if not files:
         return []
-    from orchestrator.grid.report import load_tables
+    from orchestrator.grid.declarations import load_declared
 
-    return load_tables(files, [part.name for part in database.parts() if part.kind == "metric"])
+    return load_declared(kind, files, [part.name for part in database.parts() if part.kind == "metric"])

@@ -140,7 +140,7 @@ class Part(Base):
     name: Mapped[str] = mapped_column(String(200), doc="as a grid file names it")
     version: Mapped[int] = mapped_column(doc="as its author counts")
     title: Mapped[str] = mapped_column(Text, doc="its name in print")
-    facts: Mapped[dict[str, Any]] = mapped_column(doc="of a metric: direction, digits, unit")
+    facts: Mapped[dict[str, Any]] = mapped_column(doc="of a metric: direction, digits, unit; of a method: defaults")
     digest: Mapped[str] = mapped_column(String(64), doc="hash of its source files; empty where it is unknown")
     source: Mapped[str] = mapped_column(Text, doc="file and line where it was registered")
 

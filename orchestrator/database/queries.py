@@ -278,21 +278,45 @@ def losses(connection: Connection, epochs: Iterable[tuple[int, int]]) -> Iterato
         )
 
 
-def curves(connection: Connection, last_epochs: Mapping[int, int], every: int = 1) -> Iterator[Row[int, int, float]]:
-    """Return rows (trial_id, epoch, top1_error) of the first network's main classifier on the test split, in order.
+def curves(
+    connection: Connection,
+    last_epochs: Mapping[int, int],
+    every: int = 1,
+    *,
+    metric: str = "top1_error",
+    network: int = 0,
+    classifier: str = "main",
+    split: str = "test",
+) -> Iterator[Row[int, int, float, float]]:
+    """Return rows (trial_id, epoch, seconds, value) of a metric after accepted epochs, in order.
 
-    A trial's rows are its last epoch and, counting back from there, one epoch in `every`.
+    A trial's rows are its last epoch and, counting back from there, one epoch in `every`; an epoch without the metric
+    has none. `seconds` are those of training, evaluation and data to the end of the epoch, pauses left out. `metric` is
+    a column of the evaluations or a user's own.
     """
+    elapsed = func.sum(_SECONDS).over(partition_by=Epoch.trial_id, order_by=Epoch.epoch).label("elapsed")
     for part in _chunks(last_epochs.items()):
         picked = _relation("picks", part, ("trial_id", "last"))
-        yield from connection.execute(
-            select(Epoch.trial_id, Epoch.epoch, Evaluation.top1_error)
+        clock = (
+            select(Epoch.id, Epoch.trial_id, Epoch.epoch, picked.c.last, elapsed)
             .select_from(picked)
             .join(Epoch, Epoch.trial_id == picked.c.trial_id)
-            .join(Evaluation, Evaluation.epoch_id == Epoch.id)
-            .where(ACCEPTED_EPOCHS, _main(0, "test"), (picked.c.last - Epoch.epoch) % every == 0)
-            .order_by(Epoch.trial_id, Epoch.epoch)
+            .where(ACCEPTED_EPOCHS)
+            .subquery()
         )
+        value = getattr(Evaluation, metric) if metric in METRICS else MetricValue.value
+        statement = (
+            select(clock.c.trial_id, clock.c.epoch, clock.c.elapsed, value)
+            .select_from(clock)
+            .join(Evaluation, Evaluation.epoch_id == clock.c.id)
+            .where(Evaluation.network == network, Evaluation.classifier == classifier, Evaluation.split == split)
+            .where((clock.c.last - clock.c.epoch) % every == 0, value.is_not(None))
+            .order_by(clock.c.trial_id, clock.c.epoch)
+        )
+        if metric not in METRICS:
+            own = and_(MetricValue.evaluation_id == Evaluation.id, MetricValue.metric == metric)
+            statement = statement.join(MetricValue, own)
+        yield from connection.execute(statement)
 
 
 def attempts(connection: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:

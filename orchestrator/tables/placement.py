@@ -14,7 +14,7 @@ from trainer.problems import Found, shown
 
 Values = tuple[Any, ...]
 # What follows from other fields by itself: heads left to `auto` are there where a method needs them.
-_DERIVED = ("heads",)
+DERIVED = ("heads",)
 
 
 class Spot(NamedTuple):
@@ -43,19 +43,31 @@ class Placement:
     problems: Found = field(default_factory=list)
 
 
-def place(table: TableSpec, configs: Sequence[Config], asked: Collection[int] | None = None) -> Placement:
+def place(
+    table: TableSpec,
+    configs: Sequence[Config],
+    asked: Collection[int] | None = None,
+    places: Sequence[str] = ("rows", "groups", "across"),
+) -> Placement:
     """Return where the cells with these configurations stand in a table.
 
-    Groups, rows and columns are those of the `asked` cells (all of them for None), in their order.
+    Groups, rows and columns are those of the `asked` cells (all of them for None), in their order. `places` are the
+    keys of the declaration that give a field a place, for messages.
     """
-    return _Placing(table, configs, set(range(len(configs)) if asked is None else asked)).place()
+    return _Placing(table, configs, set(range(len(configs)) if asked is None else asked), places).place()
+
+
+def open_fields(table: TableSpec, configs: Sequence[Config]) -> list[str]:
+    """Return the fields that vary between the configurations that a table is about, and have no place in it."""
+    placing = _Placing(table, configs, set(range(len(configs))), ())
+    return list(placing.open_fields(placing.scope))
 
 
 class _Placing:
     """State of the placement of one table: which cells are in its scope and which values its fields have there."""
 
-    def __init__(self, table: TableSpec, configs: Sequence[Config], asked: set[int]) -> None:
-        self.table, self.configs, self.asked = table, configs, asked
+    def __init__(self, table: TableSpec, configs: Sequence[Config], asked: set[int], places: Sequence[str]) -> None:
+        self.table, self.configs, self.asked, self.places = table, configs, asked, places
         self.problems: Found = []
         self.placed = table.placed
         self.scope = [index for index in range(len(configs)) if self._has(index, table.where, whole=True)]
@@ -198,8 +210,9 @@ class _Placing:
         differences = "; ".join(
             f"{name}: {in_words(self.configs[one][name])} and {in_words(self.configs[two].get(name))}" for name in names
         )
-        what = f"two cells have one place; they differ in {differences}; name the field in rows, or fix it with where"
-        self.problems.append((("rows",), what))
+        what = f"two cells have one place; they differ in {differences}; "
+        what += f"name the field in {self.places[0]}, or fix it with where"
+        self.problems.append(((self.places[0],), what))
 
     def _check_where(self) -> None:
         for name, wanted in self.table.where.items():
@@ -210,22 +223,29 @@ class _Placing:
 
     def _check_accounted(self, scope: Sequence[int]) -> None:
         """Note every field that varies and has no place in the table."""
+        ways = f"{', '.join(self.places[:-1])} or {self.places[-1]}" if self.places else ""
+        for name, values in self.open_fields(scope).items():
+            texts = [in_words(value) for value in values]
+            several = ", ".join(texts[:4]) + (f" and {len(texts) - 4} more" if len(texts) > 4 else "")
+            what = (
+                f"{name} varies ({several}) and has no place: put it into {ways}; "
+                f"or keep one value with where: {{{name}: {texts[0]}}}; or average it with over: [seed, {name}]"
+            )
+            self.problems.append(((self.places[0],), what))
+
+    def open_fields(self, scope: Sequence[int]) -> dict[str, list[Any]]:
+        """Return the fields that vary in the scope and have no place in the table, with their values."""
         placed = {*self.table.placed, *self.table.over, *self.table.prefer}
         if self.table.source or not scope:
-            return
+            return {}
+        varying = {}
         for name in self.configs[scope[0]]:
             if name in placed:
                 continue
             values = {comparable(value): value for index in scope for value in [self._value(index, name)]}
-            if len(values) == 1 or (name in _DERIVED and self._follows(name, scope)):
-                continue
-            texts = [in_words(value) for value in values.values()]
-            several = ", ".join(texts[:4]) + (f" and {len(texts) - 4} more" if len(texts) > 4 else "")
-            what = (
-                f"{name} varies ({several}) and has no place: put it into rows, groups or across; "
-                f"or keep one value with where: {{{name}: {texts[0]}}}; or average it with over: [seed, {name}]"
-            )
-            self.problems.append((("rows",), what))
+            if len(values) > 1 and not (name in DERIVED and self._follows(name, scope)):
+                varying[name] = list(values.values())
+        return varying
 
     def _follows(self, name: str, scope: Sequence[int]) -> bool:
         """Return whether a field's value follows from the fields that the table has a place for."""
@@ -298,11 +318,13 @@ def _seen(table: TableSpec, placement: Placement, name: str | None) -> list[Any]
     return [value for _, [value, *_] in groupby(sorted(values, key=comparable), key=comparable)]
 
 
-def table_problems(table: TableSpec, configs: Sequence[Config]) -> Found:
+def table_problems(
+    table: TableSpec, configs: Sequence[Config], places: Sequence[str] = ("rows", "groups", "across")
+) -> Found:
     """Return what a table leaves open for a grid's cells: fields without a place, values that no trial has."""
     if table.source or table.grids == "all":
         return []
-    placement = place(table, configs)
+    placement = place(table, configs, places=places)
     wrong = placement.problems
     if not wrong:
         for number, column in enumerate(table.columns):

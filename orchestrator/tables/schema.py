@@ -30,7 +30,7 @@ Fields = tuple[str, ...]
 Match = dict[str, Any]
 
 
-def _fields(value: Any) -> Any:
+def as_list(value: Any) -> Any:
     """Return a field or a list of fields as a list."""
     return [value] if isinstance(value, str) else [] if value is None else value
 
@@ -117,7 +117,7 @@ class GroupSpec(_Strict):
     parameters: bool = False
     having: Match = Field(default_factory=dict)
 
-    _listed = field_validator("fields", mode="before")(_fields)
+    _listed = field_validator("fields", mode="before")(as_list)
 
 
 class BoldSpec(_Strict):
@@ -170,8 +170,8 @@ class ReferenceSpec(_Strict):
         return file
 
 
-class TableSpec(_Strict):
-    """A declared table, in its full form: every short form that a file may use has become this one."""
+class Declaration(_Strict):
+    """The part of a declaration that tables and figures share: a name, the trials that count, order and names."""
 
     name: str
     title: str = ""
@@ -180,28 +180,17 @@ class TableSpec(_Strict):
     per: Literal["setting"] | None = None
     where: Match = Field(default_factory=dict)
     prefer: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    groups: GroupSpec | None = None
-    rows: Fields | tuple[RowSpec, ...] = ()
-    source: Literal["grids", "interactions", "losses"] | None = None
-    stub: tuple[str, ...] = ()
-    across: str | None = None
-    columns: tuple[ColumnSpec, ...] = Field(min_length=1)
     over: Fields = ("seed",)
     order: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     names: dict[str, str] = Field(default_factory=dict)
-    show: Literal["mean_std", "mean_ci95", "median_iqr", "each"] = "mean_std"
-    bold: BoldSpec = Field(default_factory=BoldSpec)
-    reference: tuple[ReferenceSpec, ...] = ()
-    missing: Literal["dash", "drop", "error"] = "dash"
-    notes: Literal["full", "short", "none"] = "short"
 
-    _listed = field_validator("over", mode="before")(_fields)
+    _listed = field_validator("over", mode="before")(as_list)
 
     @field_validator("name")
     @classmethod
     def _file_name(cls, name: str) -> str:
         if not _NAME.fullmatch(name):
-            raise problem(f"{shown(name)} cannot name a table: letters, digits, dashes and underscores, at most 110")
+            raise problem(f"{shown(name)} cannot name a file: letters, digits, dashes and underscores, at most 110")
         return name
 
     @field_validator("names", mode="before")
@@ -215,6 +204,22 @@ class TableSpec(_Strict):
         if not isinstance(order, dict):
             return order
         return {name: tuple(each) if isinstance(each, list | tuple) else (each,) for name, each in order.items()}
+
+
+class TableSpec(Declaration):
+    """A declared table, in its full form: every short form that a file may use has become this one."""
+
+    groups: GroupSpec | None = None
+    rows: Fields | tuple[RowSpec, ...] = ()
+    source: Literal["grids", "interactions", "losses"] | None = None
+    stub: tuple[str, ...] = ()
+    across: str | None = None
+    columns: tuple[ColumnSpec, ...] = Field(min_length=1)
+    show: Literal["mean_std", "mean_ci95", "median_iqr", "each"] = "mean_std"
+    bold: BoldSpec = Field(default_factory=BoldSpec)
+    reference: tuple[ReferenceSpec, ...] = ()
+    missing: Literal["dash", "drop", "error"] = "dash"
+    notes: Literal["full", "short", "none"] = "short"
 
     @model_validator(mode="after")
     def _consistent(self) -> TableSpec:
@@ -280,7 +285,7 @@ def parse_table(
     columns = whole.get("columns")
     metrics = [*COLUMNS, *SPECIAL, *metrics]
     if "columns" in whole:
-        whole["columns"] = _columns(columns, metrics, wrong)
+        whole["columns"] = parse_columns(columns, metrics, wrong)
     else:
         wrong.append((("columns",), "is missing; list the metrics, such as [top1, ece]"))
     if isinstance(whole.get("groups"), str | list):
@@ -292,8 +297,9 @@ def parse_table(
     if isinstance(whole.get("stub"), str):
         whole["stub"] = [whole["stub"]]
     whole.pop("source", None)
-    _rows(whole, wrong)
-    wrong += _unknown_fields(whole, list(fields)) if fields is not None else []
+    parse_rows(whole, wrong)
+    if fields is not None:
+        wrong += unknown_fields(whole, ("groups", "over", "across", "rows"), list(fields))
     try:
         table = TableSpec(**whole)
     except ValidationError as error:
@@ -309,7 +315,8 @@ def parse_table(
     return (None if wrong else table), wrong
 
 
-def _columns(written: Any, metrics: list[str], wrong: Found) -> list[Any]:
+def parse_columns(written: Any, metrics: list[str], wrong: Found) -> list[Any]:
+    """Return the columns of a list in full; problems are added to `wrong`, below the key `columns`."""
     if not isinstance(written, list) or not written:
         wrong.append((("columns",), f"{shown(written)} is not a list of metrics, such as [top1, ece]"))
         return [{"metric": "top1"}]
@@ -351,7 +358,7 @@ def _reference(written: Any, fields: Iterable[str] | None, wrong: Found) -> list
     return whole
 
 
-def _rows(whole: dict[str, Any], wrong: Found) -> None:
+def parse_rows(whole: dict[str, Any], wrong: Found) -> None:
     """Bring the rows into their full form: fields, an explicit list, or a source."""
     rows = whole.get("rows")
     if isinstance(rows, str):
@@ -397,24 +404,23 @@ def _row(row: dict[str, Any], place: int, wrong: Found) -> RowSpec:
         return RowSpec(choices=tuple(choices))
 
 
-def _unknown_fields(whole: Mapping[str, Any], allowed: list[str]) -> Found:
-    """Return the names that are no field of a configuration, wherever a table names one."""
+def unknown_fields(whole: Mapping[str, Any], listing: Iterable[str], allowed: list[str]) -> Found:
+    """Return the names that are no field of a configuration, wherever a declaration names one.
+
+    `listing` are the keys whose value is a field, a list of fields, or a list of rows.
+    """
     named: list[tuple[tuple[str, ...], Any]] = []
     for key in ("where", "order", "prefer"):
         if isinstance(fields := whole.get(key), dict):
             named += [((key, str(name)), name) for name in fields]
-    groups = whole.get("groups")
-    for key, listed in (
-        ("groups", groups.get("fields") if isinstance(groups, dict) else None),
-        ("over", whole.get("over")),
-    ):
-        named += [((key,), name) for name in (listed if isinstance(listed, list) else [listed]) if name is not None]
-    named += [(("across",), whole["across"])] if whole.get("across") is not None else []
-    for place, row in enumerate(whole["rows"]):
-        if isinstance(row, RowSpec):
-            named += [(("rows", str(place), name), name) for choice in row.choices for name in choice]
-        else:
-            named.append((("rows",), row))
+    for key in listing:
+        listed = whole.get(key)
+        listed = listed.get("fields") if isinstance(listed, dict) else listed
+        for place, one in enumerate(listed if isinstance(listed, list | tuple) else [listed]):
+            if isinstance(one, RowSpec):
+                named += [((key, str(place), name), name) for choice in one.choices for name in choice]
+            elif one is not None:
+                named.append(((key,), one))
     wrong: Found = []
     for path, name in named:
         base, dot, _ = str(name).partition(".")

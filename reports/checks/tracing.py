@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.database import queries
 from reports.errors import ReportError, unknown
-from reports.report import gather
+from reports.report import gather, plotted
 from reports.results import Results
 from reports.table import Entry, entries_of
 from reports.text import words
@@ -23,12 +23,14 @@ def explain(
     grids: Sequence[str] | None = None,
     selection: str | None = None,
     tables: Sequence[Mapping[str, Any]] = (),
+    figures: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Everything about one number, named table:row/column as in `table1:resnet18/pskd/top1`: grids, selection rule,
     trials, seeds, epochs, attempts, devices, commits and logs.
 
-    The number is that of a report with the same `grids` and `selection`. Methods may be named in any order. Raises
-    ReportError for an address that no table has, for an unknown grid or rule, and for grids that disagree about a rule.
+    The number is that of a report with the same `grids` and `selection`, in a table or a figure. Methods may be named
+    in any order. Raises ReportError for an address that no table or figure has, for an unknown grid or rule, and for
+    grids that disagree about a rule.
     """
     name, _, place = address.partition(":")
     if not place:
@@ -37,6 +39,11 @@ def explain(
         )
     vs_paper = name.endswith("-vs-paper")
     gathered = gather(database, grids=grids, selection=selection, vs_paper=vs_paper, tables=tables, also=[name])
+    if not any(table.name == name for table in gathered.tables):
+        # A figure's numbers are those of its table, which no file has.
+        plots = plotted(database, gathered, grids=grids, selection=selection, figures=figures)
+        shown = [plot.table for plot in plots if plot.spec.kind != "clock"]
+        gathered = gathered._replace(tables=[*gathered.tables, *shown])
     table = gathered.table(name)
     places = {f"{row.key}/{column.key}": (row, column, entry) for row, column, entry in entries_of(table)}
     match = {_any_order(known): known for known in places}.get(_any_order(place))

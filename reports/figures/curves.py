@@ -1,170 +1,217 @@
-"""Training curves: the test error after every epoch, a line per trial, named where it ends."""
+"""Draw a metric over epochs or seconds: the mean of every line's seeds with a band, single seeds on demand."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from orchestrator.tables.addresses import slug
-from reports import titles
-from reports.figures.drawing import COLOURS, Drawing, styled
-from reports.figures.labels import spread_out
-from reports.layouts.cells import VARIES, varying
-from reports.results import Cell, GridInfo, Results, Trial
+from orchestrator.database import queries
+from reports.figures.declared import Plot, Series, listing
+from reports.figures.drawing import MARKERS
+from reports.figures.frame import framed, linear_scale, log_scale, look_of, shared_keys, y_limits
+from reports.layouts.entries import summary
+from reports.results import Trial
 
-# What fits into a figure: networks, cells of each, seeds of each. A sample of a larger grid would show nothing.
-PANELS, CELLS, SEEDS = 6, 12, 3
-MOST_TRIALS = 216
 # Points of all lines together, as many as a reader could tell apart.
 _POINTS = 30_000
-_NAME_SIZE = 7.5
-# Solid lines in every colour, then dashed ones.
-_DASHES = ("-", (0, (4, 1.6)))
-# Where the key of a name and the name begin, in widths of the panel.
-_KEYS, _NAMES = 0.022, 0.068
-# Inches: a panel's height, the room of its error axis, its width.
-_PANEL_HEIGHT, _LEFT, _PLOT = 2.9, 0.62, 4.75
+# Markers along a line.
+_MARKERS = 6
+# The part of a training that the first epochs take, whose errors would flatten all that follows.
+_FIRST = 0.1
+_LOST = ("failed", "diverged")
 
-Line = Sequence[tuple[int, float]]
-
-
-def shown_trials(results: Results) -> dict[int, int]:
-    """Return the trials whose curves are drawn, running ones included: their ids with their last epochs."""
-    return {
-        trial.id: trial.last_epoch or 0
-        for grid in results.grids
-        for cells in _panels(results, grid).values()
-        for _, trials in cells
-        for trial in trials
-    }
+# By trial: epoch (from 1), seconds to its end, value.
+Rows = Mapping[int, Sequence[tuple[int, float, float]]]
 
 
-def stride(shown: Mapping[int, int]) -> int:
-    """Of how many epochs one is drawn."""
-    return -(-sum(last + 1 for last in shown.values()) // _POINTS) or 1
+@dataclass(frozen=True)
+class Curve:
+    """A line: its mean (x, value, spread) over the epochs that all its seeds have, and the seeds one by one (x, value).
+
+    `tails` go on where the mean ends, since another seed has not come so far; `lost` failed or diverged and are in no
+    mean. `counted` is the number of seeds in the mean.
+    """
+
+    mean: tuple[tuple[float, float, float | None], ...]
+    seeds: tuple[tuple[tuple[float, float], ...], ...]
+    tails: tuple[tuple[tuple[float, float], ...], ...]
+    lost: tuple[tuple[tuple[float, float], ...], ...]
+    counted: int
 
 
-def curves(results: Results, rows: Iterable[tuple[int, int, float]]) -> list[Drawing]:
-    """Draw a figure per grid that has begun and is not too large; `rows` (trial, 0-based epoch, error) are ordered."""
-    lines: dict[int, list[tuple[int, float]]] = {}
-    for trial, epoch, error in rows:
-        lines.setdefault(trial, []).append((epoch + 1, error))
-    drawings = []
-    for grid in results.grids:
-        panels = {
-            network: [
-                (cell, mine) for cell, trials in cells if (mine := [lines[t.id] for t in trials if t.id in lines])
-            ]
-            for network, cells in _panels(results, grid).items()
-        }
-        panels = {network: cells for network, cells in panels.items() if cells}
-        if panels:
-            drawn = sum(len(mine) for cells in panels.values() for _, mine in cells)
-            left = sum(len(cell.trials) for cell in results.cells if grid.name in cell.grids) - drawn
-            omitted = f" {left:,} more have not begun or are not drawn." if left else ""
-            cells = [cell for some in panels.values() for cell, _ in some]
-            differing = varying(cells)
-            fixed = {name: each for name, each in cells[0].config.items() if name not in (*VARIES, *differing)}
-            what = "Top-1 error on the test split after each epoch, a line per trial."
-            caption = f"{titles.setting(fixed)}. {what}{omitted}"
-            named = {
-                network: [(_name(cell, differing), mine) for cell, mine in some] for network, some in panels.items()
-            }
-            drawings.append(
-                Drawing(f"curves-{slug(grid.name)}", f"Training curves of {grid.name}", caption, draw(named))
-            )
-    return drawings
+def read(connection: queries.Connection, plot: Plot) -> dict[int, list[tuple[int, float, float]]]:
+    """Return the rows behind a figure, thinned out where they are more than a reader could tell apart."""
+    ends = _ends(plot)
+    every = stride(ends)
+    place, _, metric = plot.y.quantity.rpartition("/")
+    network, _, classifier = place.rpartition(":")
+    asked = {"network": int(network or 0), "classifier": classifier, "split": plot.spec.split}
+    stored = "top1_error" if metric == "accuracy" else metric
+    rows: dict[int, list[tuple[int, float, float]]] = {}
+    for trial, epoch, seconds, value in queries.curves(connection, ends, every, metric=stored, **asked):  # type: ignore[arg-type]
+        shown = 100 - value if metric == "accuracy" else value
+        rows.setdefault(trial, []).append((epoch + 1, seconds, shown))
+    return rows
 
 
-def _panels(results: Results, grid: GridInfo) -> dict[str, list[tuple[Cell, list[Trial]]]]:
-    """Return the content of a grid's figure: by network, its first cells with their first begun trials."""
-    begun = {}
-    for index, cell in enumerate(results.cells):
-        if grid.name in cell.grids and (trials := [trial for trial in cell.trials if trial.last_epoch is not None]):
-            begun[index] = (cell, trials)
-    if sum(len(trials) for _, trials in begun.values()) > MOST_TRIALS:
-        return {}
-    networks = list(dict.fromkeys(cell.network for cell, _ in begun.values()))[:PANELS]
-    return {
-        network: [(cell, trials[:SEEDS]) for cell, trials in begun.values() if cell.network == network][:CELLS]
-        for network in networks
-    }
+def _ends(plot: Plot) -> dict[int, int]:
+    """Return the trials that have begun, with the last epoch that every seed of their line has."""
+    ends: dict[int, int] = {}
+    for one in _series(plot):
+        begun = {trial.id: trial.last_epoch for trial in one.trials if trial.last_epoch is not None}
+        kept = [begun[trial.id] for trial in one.trials if trial.id in begun and trial.state not in _LOST]
+        ends |= dict.fromkeys(begun, min(kept or begun.values(), default=0))
+    return ends
 
 
-def _name(cell: Cell, differing: Sequence[str]) -> str:
-    others = [titles.field(name, cell.config[name]) for name in differing if cell.config.get(name) is not None]
-    return ", ".join([titles.methods(cell.methods), *others])
+def stride(ends: Mapping[int, int]) -> int:
+    """Return of how many epochs one is drawn."""
+    return -(-sum(last + 1 for last in ends.values()) // _POINTS) or 1
 
 
-def draw(panels: Mapping[str, Sequence[tuple[str, Sequence[Line]]]]) -> Figure:
-    """Draw a panel per network; each cell (name, lines of 1-based epoch and error) is named where its line ends."""
-    with styled():
-        room = _longest([name for cells in panels.values() for name, _ in cells])
-        width = _LEFT + _PLOT + room
-        figure = Figure(figsize=(width, _PANEL_HEIGHT * len(panels)))
-        FigureCanvasAgg(figure)
-        for index, (network, cells) in enumerate(panels.items()):
-            bottom = (len(panels) - 1 - index + 0.16) / len(panels)
-            axes = figure.add_axes((_LEFT / width, bottom, _PLOT / width, 0.74 / len(panels)))
-            axes.set_title(titles.network(network), loc="left", fontweight="bold", fontsize=9.5)
-            axes.set_xlabel("Epoch")
-            axes.set_ylabel("Top-1 error (%)")
-            axes.grid(alpha=0.18, linewidth=0.6)
-            ends = []
-            for place, (name, lines) in enumerate(cells):
-                colour, dash = COLOURS[place % len(COLOURS)], _DASHES[place // len(COLOURS)]
-                for line in lines:
-                    mark = "." if len(line) == 1 else ""
-                    axes.plot(
-                        *zip(*line, strict=True), marker=mark, linestyle=dash, color=colour, linewidth=0.9, alpha=0.85
-                    )
-                ends.append((max(lines, key=len)[-1], name, {"color": colour, "linestyle": dash}))
-            _clip(axes, [line for _, lines in cells for line in lines])
-            _name_ends(axes, ends)
+def _series(plot: Plot) -> list[Series]:
+    return [one for panel in plot.panels for one in panel.series]
+
+
+def curve(one: Series, rows: Rows, x: str, band: str) -> Curve:
+    """Return a line from the rows of its trials; `x` is epoch or seconds, `band` std, ci95 or none."""
+    begun = [trial for trial in one.trials if rows.get(trial.id)]
+    kept = [trial for trial in begun if trial.state not in _LOST]
+    place = 0 if x == "epoch" else 1
+    by_epoch = [{row[0]: row for row in rows[trial.id] if math.isfinite(row[2])} for trial in kept]
+    shared = sorted(set.intersection(*(set(each) for each in by_epoch))) if by_epoch else []
+    show = "mean_ci95" if band == "ci95" else "mean_std"
+    mean = []
+    for epoch in shared:
+        value, spread = summary([each[epoch][2] for each in by_epoch], show)
+        at = sum(each[epoch][place] for each in by_epoch) / len(by_epoch)
+        mean.append((float(at), value, spread if band != "none" else None))
+    last = shared[-1] if shared else 0
+
+    def line(trial: Trial, start: int = 0) -> tuple[tuple[float, float], ...]:
+        inside = [row for row in rows[trial.id] if row[0] >= start and math.isfinite(row[2])]
+        return tuple((float(row[place]), row[2]) for row in inside)
+
+    seeds = tuple(line(trial) for trial in kept) if len(kept) > 1 else ()
+    tails = tuple(tail for trial in kept if len(tail := line(trial, last)) > 1)
+    lost = tuple(filter(None, (line(trial) for trial in begun if trial.state in _LOST)))
+    return Curve(tuple(mean), seeds, tails, lost, len(kept))
+
+
+def sentences(plot: Plot, rows: Rows) -> list[str]:
+    """Return what a caption says of curves: the split, the mean and its band, and seeds that are not in it."""
+    curves = {index: curve(one, rows, plot.spec.x, plot.spec.band) for index, one in enumerate(_series(plot))}
+    counts = sorted({each.counted for each in curves.values() if each.counted})
+    split = "" if plot.spec.split == "test" else f" on the {plot.spec.split} split"
+    said = [f"{plot.y.title}{split} after each epoch."]
+    if counts and counts[-1] > 1:
+        many = str(counts[0]) if len(counts) == 1 else f"up to {counts[-1]}"
+        band = {"std": "standard deviation", "ci95": "95 % confidence interval"}.get(plot.spec.band)
+        said.append(f"Mean over {many} seeds{f'; band: ± {band}' if band else ''}.")
+        if plot.spec.seeds:
+            said.append("Thin: single seeds.")
+    if any(each.tails for each in curves.values()):
+        said.append("Thin where the mean ends: seeds that have come further than others.")
+    if any(each.lost for each in curves.values()):
+        said.append("Thin to a cross: seeds that failed or diverged, in no mean.")
+    if any(_early(plot, each) for each in curves.values()):
+        said.append("The axis leaves out what is above it in the first tenth.")
+    fewer, without = [], []
+    for index, one in enumerate(_series(plot)):
+        lost = sum(trial.state in _LOST for trial in one.trials)
+        states = f", {lost} failed" if lost else ""
+        if not curves[index].counted:
+            without.append(f"{one.label}{f' ({lost} failed)' if lost else ''}".strip())
+        elif curves[index].counted < len(one.trials):
+            fewer.append(f"{one.label} ({curves[index].counted} of {len(one.trials)}{states})".strip())
+    said += [f"Fewer seeds: {listing(fewer)}."] if fewer else []
+    said += [f"No mean: {listing(without)}."] if without else []
+    return said
+
+
+def draw(plot: Plot, rows: Rows) -> Figure:
+    """Draw a figure whose x is epochs or seconds."""
+    axes = framed(plot, shared_keys(plot))
+    values: list[list[float]] = []
+    ends = [0.0]
+    for one, panel in zip(axes, plot.panels, strict=True):
+        curves = [(line.look, curve(line, rows, plot.spec.x, plot.spec.band)) for line in panel.series]
+        sight: list[float] = []
+        for look, each in curves:
+            _line(one, plot, look_of(look), each)
+            sight += _sight(plot, each)
+            lines: list[Sequence[Sequence[Any]]] = [each.mean, *each.seeds, *each.tails, *each.lost]
+            ends += [float(line[-1][0]) for line in lines if line]
+        values.append(sight)
+    y_limits(plot, axes, values, below=0.05)
+    _x_axes(plot, axes, max(ends), [point[0] for one in _curves(plot, rows) for point in one.mean[:1]])
+    figure: Figure = axes[0].figure  # type: ignore[assignment]
     return figure
 
 
-def _longest(names: Sequence[str]) -> float:
-    """Return the inches that the longest of the names takes beside its panel, the thin line to it included."""
-    figure = Figure()
-    FigureCanvasAgg(figure)
-    extents = [figure.text(0, 0, name, fontsize=_NAME_SIZE).get_window_extent() for name in names]
-    # Letters are a little wider at other resolutions than the one measured at.
-    return 1.05 * max(extent.width for extent in extents) / figure.dpi + _NAMES * _PLOT + 0.15
+def _curves(plot: Plot, rows: Rows) -> list[Curve]:
+    return [curve(one, rows, plot.spec.x, plot.spec.band) for one in _series(plot)]
 
 
-def _clip(axes: Any, lines: Sequence[Line]) -> None:
-    """Leave the first tenth of training out of the error axis: it would flatten all that follows."""
-    last = max(line[-1][0] for line in lines)
-    late = [error for line in lines for epoch, error in line if epoch > last / 10 or len(line) == 1]
-    room = (max(late) - min(late)) or 1.0
-    axes.set_ylim(min(late) - 0.05 * room, max(late) + 0.05 * room)
-    axes.set_xlim(min(1, last - 0.5), last * 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+def _line(axes: Axes, plot: Plot, look: Mapping[str, Any], each: Curve) -> None:
+    thin: dict[str, Any] = {"color": look["color"], "linewidth": 0.5, "alpha": 0.45, "zorder": 1}
+    if each.mean:
+        x, y = [point[0] for point in each.mean], [point[1] for point in each.mean]
+        # Markers at other places than those of the other lines, so that they cover nothing.
+        step = max(1, len(x) // _MARKERS)
+        axes.plot(x, y, linewidth=1.1, markersize=3.5, markevery=(_offset(look, step), step), zorder=3, **look)
+        spreads = [point[2] for point in each.mean]
+        if len(x) == 1 and spreads[0]:
+            axes.errorbar(x[0], y[0], spreads[0], color=look["color"], elinewidth=1.0, capsize=2, zorder=2)
+        elif each.counted > 1 and all(spread is not None for spread in spreads):
+            low = [value - (spread or 0.0) for value, spread in zip(y, spreads, strict=True)]
+            high = [value + (spread or 0.0) for value, spread in zip(y, spreads, strict=True)]
+            axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0, zorder=2)
+    for line in (*(each.seeds if plot.spec.seeds else ()), *each.tails):
+        axes.plot(*zip(*line, strict=True), **thin)
+    for line in each.lost:
+        axes.plot(*zip(*line, strict=True), **thin)
+        axes.plot(*line[-1], "x", color=look["color"], markersize=4, zorder=3)
 
 
-def _name_ends(axes: Any, ends: Sequence[tuple[tuple[int, float], str, Mapping[str, Any]]]) -> None:
-    """Names beside the right edge, as near to their lines' ends as their height allows, joined by a thin line.
+def _offset(look: Mapping[str, Any], step: int) -> int:
+    return MARKERS.index(look["marker"]) * step // len(MARKERS)
 
-    Each has a piece of its line before it.
-    """
-    frame = axes.get_window_extent()
-    step = 11.5
-    order = sorted(ends, key=lambda end: end[0][1])
-    wanted = [float(axes.transData.transform(end)[1]) for end, _, _ in order]
-    heights = spread_out(wanted, step, frame.y0, frame.y1)
-    last = max(epoch for (epoch, _), _, _ in ends)
-    blended = axes.get_yaxis_transform()
-    edge = axes.transData.inverted().transform(axes.transAxes.transform((1 + _KEYS, 0)))[0]
-    for ((epoch, error), title, look), height in zip(order, heights, strict=True):
-        level = axes.transData.inverted().transform((frame.x0, height))[1]
-        beside = {"transform": blended, "color": look["color"]}
-        axes.text(1 + _NAMES, level, title, va="center", fontsize=_NAME_SIZE, **beside)
-        key = (1 + _KEYS, 1 + _NAMES - 0.006)
-        axes.plot(key, [level, level], linestyle=look["linestyle"], linewidth=1.3, clip_on=False, **beside)
-        style = "-" if epoch == last else ":"
-        axes.plot([epoch, edge], [error, level], style, color=look["color"], linewidth=0.6, alpha=0.7, clip_on=False)
+
+def _early(plot: Plot, each: Curve) -> bool:
+    """Return whether the first tenth of a curve has values out of sight."""
+    late = _sight(plot, each)
+    return bool(late and each.mean) and max(point[1] for point in each.mean) > max(late) + 1e-9
+
+
+def _sight(plot: Plot, each: Curve) -> list[float]:
+    """Return the values of a curve that must be in sight: after the first tenth, where there are more than a few."""
+    lines: list[Sequence[Sequence[Any]]] = [each.mean, *each.tails, *each.lost]
+    lines += each.seeds if plot.spec.seeds else ()
+    last = max((line[-1][0] for line in lines if line), default=0.0)
+    whole = plot.spec.log is not None and "y" in plot.spec.log
+    sight: list[float] = []
+    for line in lines:
+        for point in line:
+            if whole or len(line) == 1 or point[0] > _FIRST * last:
+                value, spread = float(point[1]), float(point[2] or 0.0) if len(point) > 2 else 0.0
+                sight += [value - spread, value + spread]
+    return sight
+
+
+def _x_axes(plot: Plot, axes: Sequence[Axes], last: float, first: Iterable[float]) -> None:
+    start = min(first, default=0.0)
+    log = plot.spec.log is not None and "x" in plot.spec.log and start > 0
+    for one in axes:
+        if log:
+            one.set_xlim(start / 1.05, max(last, start * 1.01) * 1.05)
+            log_scale(one.xaxis, start, max(last, start * 1.01))
+        else:
+            low, high = (1.0, last * 1.02) if plot.spec.x == "epoch" and last > 1 else (0.0, last * 1.02 or 1.0)
+            one.set_xlim(low, high if last != 1 else 2.0)
+            linear_scale(one.xaxis, 5, whole=plot.spec.x == "epoch")

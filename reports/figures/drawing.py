@@ -28,8 +28,17 @@ import matplotlib.backends.backend_pdf  # noqa: E402
 import matplotlib.backends.backend_svg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-# Mid tones that stand out from white and from a dark page alike.
-COLOURS = ("#1f77b4", "#c4561b", "#2a8a57", "#9559b8", "#c23b75", "#7d7420", "#4f7d8c", "#a0522d")
+# Mid tones that stand out from white and from a dark page alike (contrast 3 or more), and from one another for people
+# who see no red or no green (24 or more in CIELAB): there are no more than eight such colours. In print without colour,
+# lines differ in their dashes and markers.
+COLOURS = ("#146ee1", "#a59603", "#8e4799", "#4da567", "#8d581d", "#219de3", "#536a5e", "#ab88ab")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_SOLID, _DASHED, _DOTTED, _DASH_DOTTED = "-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4))
+DASHES: tuple[Any, ...] = (_SOLID, _DASHED, _DOTTED, _DASH_DOTTED) * 2
+# Inches: a column of a two-column article, and the text of a one-column one.
+WIDTHS = {"column": 3.35, "text": 6.75}
+# Points.
+SMALL = 7.5
 # A colour that nothing else uses: pages replace it with their own text colour.
 INK = "#16191d"
 STYLE: Any = {

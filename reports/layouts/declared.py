@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.records import BY_TEST, TUNED, TUNING
 from orchestrator.tables.addresses import column_key
@@ -37,17 +37,39 @@ class Planned:
     across: int | None
 
 
+class Placed(NamedTuple):
+    """A table with what a figure needs beside it: the setting in words, the place of every row, and the cells."""
+
+    table: Table
+    about: str
+    lines: tuple[Line, ...]
+    cells: tuple[Cell, ...]
+
+
 def build_declared(results: Results, table: TableSpec, asking: Iterable[str] | None = None) -> list[Table]:
     """Build a declared table from the cells that the grids that ask for it have; one per setting where it says so.
 
     Raises ReportError where the cells leave the declaration open.
     """
     asking = frozenset(asking or ())
-    cells = [cell for cell in results.cells if table.grids == "all" or not asking or asking.intersection(cell.grids)]
+    parts = _parts(replace(results, cells=cells_of(results, table, asking)), table, asking)
+    return [_Building(results, table, part).build() for part in parts]
+
+
+def build_placed(results: Results, table: TableSpec, asking: Iterable[str] | None = None) -> list[Placed]:
+    """Build tables as `build_declared` does, with the line of every row; raises ReportError as it does."""
+    asking = frozenset(asking or ())
+    parts = _parts(replace(results, cells=cells_of(results, table, asking)), table, asking)
+    buildings = [_Building(results, table, part) for part in parts]
+    return [Placed(one.build(), one.labels.about, tuple(one.placement.lines), one.part.cells) for one in buildings]
+
+
+def cells_of(results: Results, table: TableSpec, asking: Collection[str] = ()) -> tuple[Cell, ...]:
+    """Return the cells that a table is about: of the grids that ask for it, or of all; by seed where seeds stand."""
+    cells = [cell for cell in results.cells if table.grids == "all" or not asking or {*asking} & {*cell.grids}]
     if table.places_seeds:
         cells = [_of_seed(cell, place) for cell in cells for place in range(len(cell.trials))]
-    parts = _parts(replace(results, cells=tuple(cells)), table, asking)
-    return [_Building(results, table, part).build() for part in parts]
+    return tuple(cells)
 
 
 def _of_seed(cell: Cell, place: int) -> Cell:

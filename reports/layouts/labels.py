@@ -119,7 +119,7 @@ class Labels:
         rules += [ABOUT_EPOCH] if "epoch_seconds" in quantities else []
         rules += [seeds, selection.sentence, unselected(rows, selection), search[0], bold.sentence]
         if self.table.notes == "full":
-            return " ".join(filter(None, [self._about(), self.table.about, *rules])), ""
+            return " ".join(filter(None, [self.about, self.table.about, *rules])), ""
         if self.table.notes == "none":
             return self.table.about, ""
         shown = {"mean_ci95": "mean ± 95 % interval", "median_iqr": "median ± IQR", "each": "every seed"}
@@ -127,10 +127,11 @@ class Labels:
         many = "" if not plans else f"n = {plans[0]}" if len(plans) == 1 else f"n = {plans[0]} to {plans[-1]}"
         if plans and plans != [1]:
             many = f"{shown.get(self.table.show, 'mean ± s.d.')}, {many}"
-        short = "; ".join(filter(None, [self._about().removesuffix("."), many, selection.rule, search[1], bold.short]))
+        short = "; ".join(filter(None, [self.about.removesuffix("."), many, selection.rule, search[1], bold.short]))
         return " ".join(filter(None, [f"{short}.", self.table.about])), " ".join(filter(None, rules))
 
-    def _about(self) -> str:
+    @property
+    def about(self) -> str:
         """Return the setting, as a caption begins, with what the table has no labels for."""
         if not self.part.cells:
             return self.part.about

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.grid import load_grid
+from orchestrator.grid.declarations import load_declared
 from orchestrator.grid.problems import GridError
-from orchestrator.grid.report import load_tables
 
 HEAD = """name: rates
 fixed: {dataset: digits, width: 8}
@@ -63,7 +63,7 @@ def test_every_problem_of_every_table_has_its_line(tmp_path):
         "12: report.tables[0].columns[1].ece.digit: unknown option 'digit'; did you mean 'digits'?",
         "12: report.tables[0].columns[2]: unknown metric 'topp'; did you mean 'top",
         "13: report.tables[0].show: unknown value 'mean'; did you mean 'mean_std'?",
-        "14: report.tables[1].name: 'a b' cannot name a table",
+        "14: report.tables[1].name: 'a b' cannot name a file",
         "14: report.tables[1].bold.rule: unknown value 'nois'; did you mean 'noise'?",
         "14: report.tables[1].bold.correction: unknown value 'holmes'",
         "15: report.tables[2].name: table1 is the name of a file that every report may have",
@@ -112,7 +112,7 @@ def test_problems_of_a_file_beside_the_grid_have_its_name_and_lines(tmp_path):
     assert [line[:42] for line in listed] == ["mine.yaml:2: rows: learning_rate varies (0"]
     with pytest.raises(GridError, match=r"mine.yaml:2: columns\[0\]: unknown metric 'tpo1'"):
         (tmp_path / "mine.yaml").write_text("rows: methods\ncolumns: [tpo1]\n")
-        load_tables([tmp_path / "mine.yaml"])
+        load_declared("table", [tmp_path / "mine.yaml"])
 
 
 def test_heads_that_follow_from_the_methods_need_no_place(tmp_path):

@@ -13,18 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from orchestrator.database import queries
 from orchestrator.tables.addresses import methods_key, plain_methods
+from orchestrator.tables.figures import MOST_LINES
 from reports import titles
 from reports.catalogue import use
-from reports.figures import curves as curves_module
-from reports.figures.curves import curves, draw, shown_trials, stride
-from reports.figures.drawing import COLOURS, INK, Drawing
-from reports.figures.figure2 import ABLATION, Point, figure2, front_of, plane
+from reports.figures.declared import asked_figures, plots
+from reports.figures.drawing import COLOURS, DASHES, INK, MARKERS, Drawing
+from reports.figures.frame import look_of
 from reports.figures.labels import place, spread_out
+from reports.figures.plane import Mark, draw, front_of
+from reports.figures.rendering import rendered
 from reports.paper.published import ledger
 from reports.results import load
-from tests.reports.synthetic import ablation, make_database, part_row, trials
+from tests.reports.plotting import Spot, plane
+from tests.reports.synthetic import POWERSET, ablation, make_database, part_row, trials
 from trainer.parts import METHODS, NETWORKS
 
 
@@ -34,16 +36,18 @@ def _titles() -> None:
     use([part_row(part) for part in (*METHODS.values(), *NETWORKS.values())])
 
 
-def published() -> list[Point]:
+def published() -> list[Spot]:
     """Table 1 as printed: the crowd that the figure was made for."""
     values = {(each.row, each.column): each.value for each in ledger() if each.source == "table1"}
-    found = []
-    for place_, row in enumerate(dict.fromkeys(row for row, _ in values)):
+    spots = []
+    for index, row in enumerate(dict.fromkeys(row for row, _ in values)):
         network, _, methods = row.partition("/")
-        chosen = next(each for each in ABLATION if methods_key(plain_methods(each)) == methods)
-        spread = 0.15 if place_ % 2 else None
-        found.append(Point(network, chosen, values[row, "epoch_time"], values[row, "top1"], spread, place_ % 5 == 0))
-    return found
+        chosen = next(each for each in POWERSET if methods_key(plain_methods(each)) == methods)
+        name = titles.methods(plain_methods(chosen))
+        spread = 0.15 if index % 2 else None
+        seconds, error = values[row, "epoch_time"], values[row, "top1"]
+        spots.append(Spot(titles.network(network), name, seconds, error, spread, index % 5 == 0))
+    return spots
 
 
 def boxes_of(figure):
@@ -59,36 +63,34 @@ def boxes_of(figure):
 
 @pytest.mark.parametrize("networks", [1, 2, 3])
 def test_no_label_covers_another_or_a_point_or_leaves_the_axes(networks):
-    names = ["resnet18", "resnet50", "resnext50_32x4d"][:networks]
-    points = [point for point in published() if point.network in names]
-    figure = plane(points)
+    names = ["ResNet-18", "ResNet-50", "ResNeXt-50"][:networks]
+    spots = [spot for spot in published() if spot.line in names]
+    figure = draw(plane(spots))
     boxes = boxes_of(figure)
     frame = figure.axes[0].get_window_extent()
     for (one, first), (two, second) in combinations(boxes.items(), 2):
         assert not first.overlaps(second), (one, two)
-    at = figure.axes[0].transData.transform([(point.seconds, point.error) for point in points])
+    at = figure.axes[0].transData.transform([(spot.seconds, spot.error) for spot in spots])
     for text, box in boxes.items():
         assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1, text
         assert not any(box.contains(x, y) for x, y in at), text
 
 
 def test_every_point_and_network_is_named_once():
-    points = published()
-    texts = sorted(text for _, text in boxes_of(plane(points)))
-    expected = [titles.methods(plain_methods(point.methods)) for point in points]
-    expected += ["ResNet-18", "ResNet-50", "ResNeXt-50", "Pareto front"]
-    assert texts == sorted(expected)
+    spots = published()
+    texts = sorted(text for _, text in boxes_of(draw(plane(spots))))
+    assert texts == sorted([*(spot.name for spot in spots), "ResNet-18", "ResNet-50", "ResNeXt-50"])
 
 
 SCATTERED = [
-    Point("resnet18", methods, 2.0 + 0.13 * place, 20.0 + place, 8.0 - place, place == 3)
-    for place, methods in enumerate(ABLATION)
+    Spot("ResNet-18", "+".join(methods), 2.0 + 0.13 * index, 20.0 + index, 8.0 - index, index == 3)
+    for index, methods in enumerate(POWERSET)
 ]
 
 
 @pytest.mark.parametrize("points", [SCATTERED, SCATTERED[:1], published()], ids=["scattered", "one", "published"])
 def test_bars_are_whole_and_under_no_text(points):
-    figure = plane(points)
+    figure = draw(plane(points))
     boxes = boxes_of(figure)
     (axes,), frame = figure.axes, figure.axes[0].get_window_extent()
     for point in points:
@@ -103,17 +105,20 @@ def test_bars_are_whole_and_under_no_text(points):
 
 
 def test_what_bars_and_hollow_marks_mean_stands_above_the_plane():
-    figure = plane(SCATTERED)
-    (signs,) = figure.texts
-    box, (width, height) = signs.get_window_extent(), figure.canvas.get_width_height()
-    assert signs.get_text() == "hollow: device shared; bars: ± standard deviation over seeds"
-    assert box.y0 > figure.axes[0].get_window_extent().y1 and box.x0 > 0 and box.x1 < width and box.y1 < height
-    for points, expected in {
-        (SCATTERED[0],): "bars: ± standard deviation over seeds",
-        (SCATTERED[3]._replace(spread=None),): "hollow: device shared",
-        (SCATTERED[0]._replace(spread=None),): "",
-    }.items():
-        assert [text.get_text() for text in plane(points).texts] == [expected]
+    for points, expected in (
+        (SCATTERED, ["device shared", "± s.d. over seeds"]),
+        (published(), ["device shared", "± s.d. over seeds", "Pareto front"]),
+        (SCATTERED[:1], ["± s.d. over seeds"]),
+        ([SCATTERED[3]._replace(spread=None)], ["device shared"]),
+        ([SCATTERED[0]._replace(spread=None)], []),
+    ):
+        figure = draw(plane(points))
+        assert [text.get_text() for text in figure.texts] == expected
+        width, height = figure.canvas.get_width_height()
+        for text in figure.texts:
+            box = text.get_window_extent()
+            assert box.y0 > figure.axes[0].get_window_extent().y1
+            assert box.x0 > 0 and box.x1 < width and box.y1 < height
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ def test_what_bars_and_hollow_marks_mean_stands_above_the_plane():
     ],
 )
 def test_the_numbers_along_an_axis_have_equally_many_decimals(times, ticks):
-    figure = plane([Point("resnet18", (), time, 2.4 + place, None, False) for place, time in enumerate(times)])
+    figure = draw(plane([Spot("ResNet-18", "", time, 2.4 + index) for index, time in enumerate(times)]))
     (axes,) = figure.axes
     low, high = axes.get_xlim()
     found = [
@@ -140,48 +145,40 @@ def test_the_numbers_along_an_axis_have_equally_many_decimals(times, ticks):
 
 
 def test_a_bar_below_zero_has_its_numbers_with_a_minus_sign():
-    (axes,) = plane([Point("resnet18", (), 2.0, 3.0, 8.0, False)]).axes
+    (axes,) = draw(plane([Spot("ResNet-18", "", 2.0, 3.0, 8.0)])).axes
     low, high = axes.get_ylim()
     shown = [
         label.get_text()
         for at, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
         if low <= at <= high
     ]
-    assert shown == [
-        *("\N{MINUS SIGN}" + number for number in ("7.5", "5.0", "2.5")),
-        "0.0",
-        "2.5",
-        "5.0",
-        "7.5",
-        "10.0",
-        "12.5",
-    ]
+    assert shown == ["\N{MINUS SIGN}8", "\N{MINUS SIGN}4", "0", "4", "8", "12"]
 
 
 def test_shared_times_are_hollow_and_colour_and_marker_have_one_meaning_each():
-    points = published()
-    lines = [line for line in plane(points).axes[0].lines if line.get_marker() not in ("", "None", "_")]
-    assert len(lines) == len(points)
-    for line, point in zip(lines, points, strict=True):
-        assert (line.get_markerfacecolor() == "none") == point.shared
-    colours = {(line.get_markeredgecolor(), point.network) for line, point in zip(lines, points, strict=True)}
-    markers = {(line.get_marker(), point.methods) for line, point in zip(lines, points, strict=True)}
+    spots = published()
+    lines = [line for line in draw(plane(spots)).axes[0].lines if line.get_marker() not in ("", "None", "_")]
+    assert len(lines) == len(spots)
+    for line, spot in zip(lines, spots, strict=True):
+        assert (line.get_markerfacecolor() == "none") == spot.shared
+    colours = {(line.get_markeredgecolor(), spot.line) for line, spot in zip(lines, spots, strict=True)}
+    markers = {(line.get_marker(), spot.name) for line, spot in zip(lines, spots, strict=True)}
     assert len(colours) == 3 and len(markers) == 8
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20), st.booleans()), max_size=12))
 @settings(max_examples=60, deadline=None)
 def test_the_front_is_what_nothing_beats(values):
-    points = [Point("n", (), float(x), float(y), None, shared) for x, y, shared in values]
+    points = [Mark("n", "", 0, 0, float(x), float(y), None, shared) for x, y, shared in values]
     able = [point for point in points if not point.shared]
     beaten = {
         point
         for point in able
         for other in able
-        if other.seconds <= point.seconds and other.error <= point.error and other[2:4] != point[2:4]
+        if other.x <= point.x and other.y <= point.y and other[4:6] != point[4:6]
     }
-    expected = sorted({(point.seconds, point.error) for point in able if point not in beaten})
-    found = [(point.seconds, point.error) for point in front_of(points)]
+    expected = sorted({(point.x, point.y) for point in able if point not in beaten})
+    found = [(point.x, point.y) for point in front_of(points)]
     assert found == (expected if len(expected) > 1 else [])
 
 
@@ -213,7 +210,7 @@ def test_equal_figures_are_equal_files_in_three_formats(tmp_path):
     written = []
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
-        written.append(Drawing("figure2", "", "", plane(published()[:8])).save(tmp_path / folder))
+        written.append(Drawing("figure2", "", "", draw(plane(published()[:8]))).save(tmp_path / folder))
     assert [path.name for path in written[0]] == ["figure2.pdf", "figure2.svg", "figure2.png"]
     for one, two in zip(*written, strict=True):
         assert one.read_bytes() == two.read_bytes(), one.name
@@ -225,7 +222,7 @@ def test_equal_figures_are_equal_files_in_three_formats(tmp_path):
 
 
 def test_a_page_gets_ink_of_its_own_colour():
-    svg = Drawing("figure2", "", "", plane(published()[:8])).inline()
+    svg = Drawing("figure2", "", "", draw(plane(published()[:8]))).inline()
     assert svg.startswith("<svg") and INK not in svg and "currentColor" in svg and "fill: #ffffff" not in svg
 
 
@@ -236,12 +233,52 @@ def test_colours_stand_out_from_white_and_from_the_dark_page():
         return np.dot(linear, (0.2126, 0.7152, 0.0722))
 
     for colour in COLOURS:
-        assert 1.05 / (light(colour) + 0.05) >= 4
+        assert 1.05 / (light(colour) + 0.05) >= 3
         assert (light(colour) + 0.05) / (light("#14171c") + 0.05) >= 3
 
 
+def simulated(colour, matrix):
+    """Return a colour in CIELAB as people with a deficiency see it: Machado, Oliveira and Fernandes (2009)."""
+    channels = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    relative = to_xyz @ np.clip(np.array(matrix) @ linear, 0, 1) / np.array([0.9505, 1.0, 1.089])
+    f = np.where(relative > 0.008856, np.cbrt(relative), 7.787 * relative + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.eye(3),
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    ],
+    ids=["all colours", "no red", "no green"],
+)
+def test_colours_differ_for_people_who_see_no_red_or_no_green(matrix):
+    seen = [simulated(colour, matrix) for colour in COLOURS]
+    assert min(np.linalg.norm(one - two) for one, two in combinations(seen, 2)) >= 24
+
+
+def test_lines_differ_without_colour():
+    assert len(COLOURS) == len(set(MARKERS)) == MOST_LINES
+    # Neighbours differ in their dashes too.
+    assert all(DASHES[index] != DASHES[index + 1] for index in range(len(DASHES) - 1))
+    looks = [look_of(number) for number in range(MOST_LINES)]
+    assert len({(str(look["linestyle"]), look["marker"]) for look in looks}) == MOST_LINES
+
+
+def figures_of(database, names=None):
+    """Return the drawings of the figures that grids ask for."""
+    results = load(database, names)
+    asked = asked_figures(results.grids).values()
+    made = [plot for one in asked for plot in plots(results, one.figure, one.grids)]
+    return [rendered(plot, {}) for plot in made]
+
+
 def test_figure_2_reads_the_grids_that_ask_for_it(database, tmp_path):
-    (drawing,) = figure2(load(database))
+    (drawing,) = figures_of(database)
     assert drawing.name == "figure2"
     assert "Hollow: the device was shared" in drawing.caption and "(best_test)" in drawing.caption
     texts = [text for _, text in boxes_of(drawing.figure)]
@@ -254,65 +291,13 @@ def test_figure_2_reads_the_grids_that_ask_for_it(database, tmp_path):
         filler.grid("c", {"tables": [1]}, trials(ablation([0], width=16)))
 
     with make_database(tmp_path / "results.db", filling) as other:
-        drawings = figure2(load(other))
+        drawings = figures_of(other)
     assert [drawing.name for drawing in drawings] == ["figure2", "figure2-b"]
     assert drawings[1].caption.startswith("Tiny-ImageNet-200")
 
 
-def test_training_curves_hold_every_epoch_of_what_has_begun(database):
-    results = load(database, ["table1"])
-    with database.engine.connect() as connection:
-        rows = [tuple(row) for row in queries.curves(connection, shown_trials(results))]
-    (drawing,) = curves(results, rows)
-    assert drawing.name == "curves-table1"
-    # Of 32 trials two wait and one failed before its first epoch.
-    assert len({trial for trial, _, _ in rows}) == 29
-    assert drawing.caption.endswith("3 more have not begun or are not drawn.")
-    drawn = [line for axes in drawing.figure.axes for line in axes.lines if line.get_clip_on()]
-    points = sorted((float(x) - 1, float(y)) for line in drawn for x, y in line.get_xydata())
-    assert points == sorted((float(epoch), error) for _, epoch, error in rows)
-
-
-def test_long_trainings_are_thinned_out_but_keep_their_ends(database):
-    shown = shown_trials(load(database, ["table1"]))
-    assert stride(shown) == 1 and stride({1: 9, 2: 299_999}) == 11 and stride({}) == 1
-    with database.engine.connect() as connection:
-        rows = [tuple(row) for row in queries.curves(connection, shown, 4)]
-    for trial, last in shown.items():
-        assert [epoch for found, epoch, _ in rows if found == trial] == list(range(last % 4, last + 1, 4))
-
-
-def test_a_grid_too_large_for_a_figure_of_curves_has_none(database, monkeypatch):
-    monkeypatch.setattr(curves_module, "MOST_TRIALS", 28)
-    results = load(database, ["table1", "table3"])
-    assert len(shown_trials(results)) == 5
-    assert [drawing.name for drawing in curves(results, [(t, 0, 20.0) for t in shown_trials(results)])] == [
-        "curves-table3"
-    ]
-
-
-def test_names_of_curves_do_not_overlap():
-    lines = [[(epoch, 20 + 0.01 * place + 50 / epoch) for epoch in range(1, 301)] for place in range(12)]
-    names = [f"{'PS-KD+BYOT (blocks 2)+DMFL, ' * (place % 3)}{place} stages" for place in range(12)]
-    figure = draw({"resnet18": [(name, [line]) for name, line in zip(names, lines, strict=True)]})
-    boxes = boxes_of(figure)
-    assert len(boxes) == 12
-    for (one, first), (two, second) in combinations(boxes.items(), 2):
-        assert not first.overlaps(second), (one, two)
-    width, height = figure.canvas.get_width_height()
-    assert all(box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height for box in boxes.values())
-
-
-def test_one_epoch_of_one_trial_is_a_figure_too():
-    figure = draw({"resnet18": [("baseline", [[(1, 90.0)]])]})
+def test_one_point_is_a_figure_too():
+    figure = draw(plane([Spot("ResNet-18", "baseline", 3.0, 20.0)]))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg")
     assert re.search(rb"<svg", buffer.getvalue())
-    assert plane([Point("resnet18", (), 3.0, 20.0, None, False)]).axes
-
-
-def test_every_curve_of_a_panel_has_a_look_of_its_own():
-    cells = [(f"method {number}", [[(epoch, 50.0 - number - epoch) for epoch in range(1, 6)]]) for number in range(12)]
-    (axes,) = draw({"resnet18": cells}).axes
-    drawn = [line for line in axes.lines if len(line.get_xdata()) == 5]
-    assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == len(drawn) == 12

@@ -176,9 +176,10 @@ def test_latex_fits_the_columns_of_a_two_column_paper(tables, tmp_path, paper):
 def drawn(folder: Path, **variables: str) -> str:
     """Return the hashes of a figure in three formats, drawn by a process of its own that starts in a folder."""
     code = (
-        "import hashlib, reports.figures.drawing as d\nfrom reports.figures.figure2 import Point, plane\n"
-        "points = [Point('resnet18', ('byot',), 2.0 + n, 20.0 + n, 0.5, False) for n in range(3)]\n"
-        "figure = plane(points)\n"
+        "import hashlib, reports.figures.drawing as d\nfrom reports.figures.rendering import rendered\n"
+        "from tests.reports.plotting import Spot, plane\n"
+        "spots = [Spot('ResNet-18', f'point {n}', 2.0 + n, 20.0 + n, 0.5) for n in range(3)]\n"
+        "figure = rendered(plane(spots), {}).figure\n"
         "print([hashlib.sha256(d._bytes(figure, kind)).hexdigest() for kind in ('pdf', 'svg', 'png')])"
     )
     environ = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | variables
