@@ -97,7 +97,7 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
     if tune is not None and sections.get("seeds") is not None:
         what = "winners are trained on the seeds of the file, and none may come by a rule (`seeds`); leave one out"
         reader.note(tune.place, "tune", what)
-    tuning = read_tuning(reader, tune, configs, names, metrics, report["selection"])
+    tuning = read_tuning(reader, tune, configs, names, metrics, report["selection"], methods_set="methods" in fields)
     shared, per_network = _resources(reader, sections.get("resources"), configs)
     if reader.problems:
         raise GridError(reader.problems)

@@ -39,10 +39,13 @@ def read_tuning(
     names: Sequence[str],
     metrics: Sequence[str],
     selection: str,
+    *,
+    methods_set: bool = False,
 ) -> Tuning | None:
     """Return the tuning of a grid's trials (by key, with their names); its problems are noted in the reader.
 
-    `metrics` are the grid's own, `selection` its rule.
+    `metrics` are the grid's own, `selection` its rule. With `methods_set`, the methods are not those of the file
+    (`--set methods=...`), which may then have spaces for methods that no row has.
     """
     if node is None:
         return None
@@ -77,7 +80,7 @@ def read_tuning(
     spaces = _Spaces(reader, entries.get("spaces"), epochs, seed)
     rows = [spaces.of(row) for row in rows]
     if len(reader.problems) == noted:
-        spaces.check_all_used(rows)
+        spaces.check_all_used(rows, methods_set)
         _check_apart(reader, entries["spaces"], rows)
     return Tuning(draws, metric, epochs, seed, search, selection, tuple(rows))
 
@@ -238,10 +241,10 @@ class _Spaces:
                         self.tried.add((scope, space.name, sentence))
                         self.reader.note(place, joined("tune.spaces", scope, space.path[-1], kind), sentence)
 
-    def check_all_used(self, rows: Sequence[TunedRow]) -> None:
+    def check_all_used(self, rows: Sequence[TunedRow], methods_set: bool) -> None:
         """Note scopes that no row has, and rows that no scope gives anything to tune."""
         assert self.node is not None
-        for scope in self.scopes:
+        for scope in () if methods_set else self.scopes:
             if scope != EVERY_ROW and not any(
                 scope in row.config.methods or (scope == NO_METHOD and not row.config.methods) for row in rows
             ):

@@ -268,3 +268,22 @@ def test_status_watch_and_triage_speak_of_draws(
         assert set(status["search"]["winners"]) == set(ROWS)
     watch_grids("r.db", None, every=1, once=True)
     assert "pskd/tuned" in capsys.readouterr().out
+
+
+def test_merged_databases_decide_by_the_draws_of_both(training: Training, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from orchestrator.cli import app
+
+    # One machine has the row without a method, the other one the row with PS-KD.
+    path = grid_file(tmp_path)
+    for name, methods in (("one.db", "baseline"), ("other.db", "pskd")):
+        run_grid(load_grid(path, {"methods": [methods]}), name)
+    merged = CliRunner().invoke(app, ["merge", "all.db", "one.db", "other.db"])
+    assert merged.exit_code == 0, merged.output
+    del training.batches[:]
+    assert run_grid(path, "all.db") == Outcome(failed=0, elsewhere=0, left=0)
+    # Nothing is trained again, winners included.
+    assert training.batches == []
+    with open_database("all.db", readonly=True) as database:
+        assert all(facts["winner"] for facts in kept(database).values()) and len(database.grid_keys("tuned")) == 16
