@@ -49,10 +49,14 @@ def read_tuning(
     """
     if node is None:
         return None
-    entries = reader.mapping(node, "tune", TUNE)
     noted = len(reader.problems)
+    entries = reader.mapping(node, "tune", TUNE)
+    if not isinstance(node.value, dict):
+        if node.value is None:
+            reader.note(node.place, "tune", f"is empty; write {{draws: 20, spaces: {EXAMPLE}}}, or so")
+        return None
     for name in ("draws", "spaces"):
-        if name not in entries and isinstance(node.value, dict):
+        if name not in entries:
             example = "20" if name == "draws" else EXAMPLE
             reader.note(node.place, "tune", f"has no {name}; write {name}: {example}, or so")
     draws = _whole(reader, entries.get("draws"), "draws", 2, MOST_DRAWS, "draw 0 is the default, so 2 at least") or 2
@@ -72,8 +76,6 @@ def read_tuning(
             f"{seed} is a seed of the grid: the winners are judged on seeds that the search has not seen; take another"
         )
         reader.note(place, "tune.seed", what)
-    if len(reader.problems) > noted and not isinstance(node.value, dict):
-        return None
     if len(rows) * draws > MOST_TRIALS:
         what = f"{draws} draws of {len(rows):,} rows are {len(rows) * draws:,} trials; a grid may have {MOST_TRIALS:,}"
         reader.note(node.place, "tune.draws", what)

@@ -264,6 +264,12 @@ def test_a_search_and_seeds_by_a_rule_do_not_go_together() -> None:
     assert any("none may come by a rule" in said for said in found), found
 
 
+@pytest.mark.parametrize(("section", "expected"), [(None, "is empty; write {draws: 20"), ("no", "is not a mapping")])
+def test_a_section_that_is_none_is_refused(section: Any, expected: str) -> None:
+    (said,) = problems(CONTENT | {"tune": section})
+    assert said.startswith("1: tune: ") and expected in said
+
+
 def test_without_validation_images_nothing_is_tuned() -> None:
     content = copy.deepcopy(CONTENT)
     del content["fixed"]["validation"]
