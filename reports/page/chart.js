@@ -50,6 +50,26 @@ function logTicks(low, high) {
   return ticks(low, high, 5);
 }
 
+/** Return where names of points fit, [text, x, y, anchor]: beside, above or below, on no other name; the rest is left out. */
+function places(points, [left, right, top, bottom]) {
+  const taken = points.map(([, x, y]) => [x - 7, y - 7, x + 7, y + 7]);
+  const free = (box) => box[0] >= left && box[2] <= right && box[1] >= top && box[3] <= bottom && taken.every((other) => box[2] < other[0] || box[0] > other[2] || box[3] < other[1] || box[1] > other[3]);
+  const found = [];
+  for (const [name, x, y] of points) {
+    const text = name.length > 34 ? `${name.slice(0, 32)}…` : name;
+    const width = 6.6 * text.length;
+    for (const [at, base, anchor] of [[x + 9, y + 4, "start"], [x - 9, y + 4, "end"], [x, y - 11, "middle"], [x, y + 19, "middle"]]) {
+      const from = anchor === "start" ? at : anchor === "end" ? at - width : at - width / 2;
+      const box = [from, base - 11, from + width, base + 3];
+      if (!free(box)) continue;
+      taken.push(box);
+      found.push([text, at, base, anchor]);
+      break;
+    }
+  }
+  return found;
+}
+
 /**
  * Draw a chart into a container. `lines` are {name, place, points: [[x, y, text]], band: [[x, low, high]], faint, marks},
  * `points` are {name, place, shape, x, y, hollow, text, bar}, `x` and `y` {title, log, whole}. `zoom` is [x0, x1, y0,
@@ -128,12 +148,12 @@ function drawChart(container, { lines = [], points = [], front = [], x, y, zoom,
     const colour = colourOf(point.place);
     if (point.bar) plot.append(element("line", { class: "bar", stroke: colour, x1: px(point.x), x2: px(point.x), y1: py(point.y - point.bar), y2: py(point.y + point.bar) }));
     plot.append(element("path", { class: "point", d: SHAPES[point.shape % SHAPES.length](5), transform: `translate(${px(point.x)} ${py(point.y)})`, stroke: colour, fill: point.hollow ? "none" : colour, "data-point": point.name }));
-    if (points.length <= 16) {
-      const onLeft = px(point.x) > (left + right) / 2;
-      plot.append(element("text", { class: "mark", x: px(point.x) + (onLeft ? -9 : 9), y: py(point.y) + 4, "text-anchor": onLeft ? "end" : "start" }, point.name.length > 34 ? `${point.name.slice(0, 32)}…` : point.name));
-    }
     targets.push([point.x, point.y, point.text, series]);
   });
+
+  for (const [text, at, beside, anchor] of places(points.filter((point) => usable(point.x, x) && usable(point.y, y)).map((point) => [point.name, px(point.x), py(point.y)]), [left, right, top, bottom])) {
+    plot.append(element("text", { class: "mark", x: at, y: beside, "text-anchor": anchor }, text));
+  }
 
   const dot = element("circle", { class: "dot", r: 6, visibility: "hidden" });
   const box = element("rect", { class: "zoom", visibility: "hidden" });

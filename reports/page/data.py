@@ -223,7 +223,9 @@ def _comparisons(table: Table) -> list[list[Any]]:
     pairs = list(combinations(range(len(table.rows)), 2))
     pairs.sort(key=lambda pair: table.rows[pair[0]].group != table.rows[pair[1]].group)
     found: list[list[Any]] = []
-    for place in range(len(table.columns)):
+    for place, column in enumerate(table.columns):
+        if column.form not in ("number", "minutes"):
+            continue
         kept = {
             row: candidate(each.entries[place]) for row, each in enumerate(table.rows) if each.entries[place].samples
         }

@@ -13,7 +13,7 @@ class TableView {
     for (const row of this.rows) row.text = [row.group, ...row.labels.map((label) => label.text), ...row.cellsOf.flatMap((cell) => data.fields.map((name) => data.cells[cell].config[name] ?? "")), ...row.trials.map((trial) => data.trials[trial].state)].join(" ").toLowerCase();
     this.columns = [...table.stub, ...table.columns.map((column) => (column.group ? `${column.group}: ` : "") + column.title)];
     this.fields = data.fields.filter((name) => new Set(this.rows.map((row) => this.valueOf(row, name))).size > 1);
-    this.comparable = this.rows.filter((row) => row.cells.some((cell) => cell.samples.length)).length > 1;
+    this.comparable = this.rows.filter((row) => row.cells.some((cell, place) => cell.samples.length && measured(table.columns[place]))).length > 1;
     this.build();
     this.show();
   }
@@ -262,6 +262,11 @@ class TableView {
 }
 TableView.prototype.offset = 0;
 
+/** Return whether a column holds measurements: what is a difference, a p-value or a text already is not compared. */
+function measured(column) {
+  return column.form === "number" || column.form === "minutes";
+}
+
 const TESTS = {
   paired: (found) => `paired t test over ${found.n} seeds`,
   images: (found) => `exact test over ${found.images.toLocaleString("en")} images, paired (${found.n === 1 ? "one seed" : `${found.n} seeds`})`,
@@ -276,7 +281,7 @@ function comparison(shown, first, second) {
   const lines = [];
   table.columns.forEach((column, place) => {
     const [one, two] = [first.cells[place], second.cells[place]];
-    const found = column.form === "text" || column.form === "p" ? null : compareEntries(one, two);
+    const found = measured(column) ? compareEntries(one, two) : null;
     if (!found) return;
     for (const [sign, key] of [[1, `${first.place} ${second.place} ${place}`], [-1, `${second.place} ${first.place} ${place}`]]) {
       if (given.has(key)) {

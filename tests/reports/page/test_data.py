@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import socket
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select, update
 
 from orchestrator.database import open_database
 from orchestrator.database.models import Attempt, Epoch, Evaluation
+from orchestrator.statistics import IMAGES, Outcomes, compare
+from reports.columns import TOP1
+from reports.layouts.entries import candidate
 from reports.page import curves as curves_module
+from reports.page import page_data
 from reports.page.logs import Tails
 from reports.report import gather, page_of
+from reports.table import Entry, Row, Sample, Table
 from tests.reports.synthetic import ablation, make_database, trials
 
 
@@ -151,3 +158,24 @@ def test_an_empty_database_has_data(tmp_path):
     with make_database(tmp_path / "results.db", lambda filler: None) as database:
         data = page_of(database)
     assert data["trials"] == data["cells"] == data["fields"] == [] and data["title"] == "Results"
+
+
+def test_tests_over_images_come_with_the_data(database):
+    """The outcomes stay in the database, so that the page's script cannot do these tests; differences are not tested."""
+    chances = random.Random(3)
+    rows = []
+    for place, wrong in enumerate((20, 32, 33)):
+        bits = "".join("0" if chances.random() < wrong / 100 else "1" for _ in range(96))
+        outcomes = Outcomes(int(bits, 2).to_bytes(12), 96, "digest")
+        error = 100 * bits.count("0") / 96
+        sample = Sample("k" * 64, "name", 0, 1, error, 96, outcomes=outcomes)
+        rows.append(Row("", f"row{place}", ("x",), (Entry("done", error, n=1, planned=1, samples=(sample,)),) * 2))
+    columns = (TOP1, replace(TOP1, key="gain", form="signed"))
+    table = Table("own", "own", "Own", "", ("Row",), columns, tuple(rows))
+    data = page_data(database, gather(database).results, [table])
+    found = {tuple(line[:3]): line[3:] for line in data["tables"][0]["comparisons"]}
+    assert found.keys() == {(0, 1, 0), (0, 2, 0), (1, 2, 0)}
+    for (one, two, _), (p, difference, margin, n, images) in found.items():
+        known = compare(*(candidate(rows[place].entries[0]) for place in (one, two)))
+        assert (known.test, n, images) == (IMAGES, 1, 96)
+        assert (p, difference, margin) == pytest.approx((known.p, known.difference, known.margin), rel=1e-5)

@@ -156,6 +156,28 @@ def test_rows_of_one_seed_without_error_rates_are_told_to_need_three(visit):
     assert "cannot be told" in nll and "no test: one seed, and three are needed" in nll
 
 
+def test_a_test_over_images_that_comes_with_the_data_is_shown(chromium, database, tables, tmp_path):
+    data = page_data(database, gather(database).results, [tables["table1"]])
+    places = {
+        each["key"]: place for place, each in enumerate(each for g in data["tables"][0]["groups"] for each in g["rows"])
+    }
+    one, two = places["resnet50/baseline"], places["resnet50/pskd"]
+    data["tables"][0]["comparisons"] = [[one, two, 0, 0.0123, 1.01, 0.5, 1, 10_000]]
+    (tmp_path / "report.html").write_text(render_page(data), encoding="utf-8")
+    page = chromium.new_page()
+    for keys, difference, interval in (
+        (("baseline", "pskd"), "+1.010 points", "0.510 to 1.510"),
+        (("pskd", "baseline"), "\u22121.010 points", "\u22121.510 to \u22120.510"),
+    ):
+        fragment = "&".join(f"table1.pick=resnet50%2F{key}" for key in keys)
+        page.goto("about:blank")
+        page.goto(f"{(tmp_path / 'report.html').as_uri()}#{fragment}")
+        said = page.locator("#table1 table.differences tbody tr").first.inner_text()
+        assert difference in said and interval in said and "0.012" in said
+        assert "exact test over 10,000 images, paired (one seed)" in said
+    page.close()
+
+
 def test_what_is_in_sight_is_copied_and_saved(visit, tables, tmp_path):
     page = visit(permissions=["clipboard-read", "clipboard-write"], accept_downloads=True)
     page.get_by_role("searchbox", name="Filter rows of Table 1").fill("resnet-18")
