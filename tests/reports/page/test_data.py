@@ -161,7 +161,7 @@ def test_an_empty_database_has_data(tmp_path):
 
 
 def test_tests_over_images_come_with_the_data(database):
-    """The outcomes stay in the database, so that the page's script cannot do these tests; differences are not tested."""
+    """The outcomes stay in the database, so the page's script cannot do these tests; differences are not tested."""
     chances = random.Random(3)
     rows = []
     for place, wrong in enumerate((20, 32, 33)):
