@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ReportError",
+    "compare",
     "earlier_files",
     "explain",
     "export",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "compare": "checks.comparing",
     "write_report": "report",
     "earlier_files": "report",
     "export": "exporting",

@@ -82,7 +82,7 @@ class Trial:
     there for done trials only. `training` is the time to the end of the selected epoch, `epoch` that of one epoch.
     `compiled` is the share of its epochs that were trained with compiled networks, which round differently. `pair` are
     values of other fields that a table averages beside the seed. `origins` are the code and
-    data that trained its epochs.
+    data that trained its epochs. `numbers` is the digest of its metrics in all epochs, once it is done.
     """
 
     id: int
@@ -98,6 +98,7 @@ class Trial:
     compiled: float = 0.0
     pair: str = ""
     origins: tuple[Origin, ...] = ()
+    numbers: str | None = None
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
                 per_epoch.get(trial),
                 compiled[trial] / (newest[trial] + 1) if trial in compiled else 0.0,
                 origins=tuple(trained_by.get(trial, ())),
+                numbers=trials[trial].numbers_sha256,
             )
     return Results(
         rule,

@@ -71,11 +71,10 @@ def members(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[int
     ).all()
 
 
-def trials(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[int, str, dict[str, Any], str, int | None]]:
-    """Return rows (id, key, config, state, driver) of every trial of the grids, once each."""
-    return connection.execute(
-        select(Trial.id, Trial.key, Trial.config, Trial.state, Trial.driver).where(Trial.id.in_(trials_of(grid_ids)))
-    ).all()
+def trials(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[Any]]:
+    """Return rows (id, key, config, state, driver, numbers_sha256) of every trial of the grids, once each."""
+    columns = (Trial.id, Trial.key, Trial.config, Trial.state, Trial.driver, Trial.numbers_sha256)
+    return connection.execute(select(*columns).where(Trial.id.in_(trials_of(grid_ids)))).all()
 
 
 def last_attempts(connection: Connection, grid_ids: Sequence[int]) -> dict[int, Row[int, str | None, int | None]]:

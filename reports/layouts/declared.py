@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from orchestrator.records import BY_TEST, TUNED, TUNING
@@ -20,7 +21,8 @@ from reports.layouts.bold import embolden
 from reports.layouts.cells import Slice, slices
 from reports.layouts.entries import entry, p_value, weighted_sum
 from reports.layouts.labels import Labels
-from reports.results import Cell, Results
+from reports.layouts.twins import twins
+from reports.results import Cell, Results, Trial
 from reports.table import Entry, Row, Table, add_note, mark_mixed, mark_unmeasured
 from reports.text import number
 from reports.tuning import budget
@@ -293,6 +295,7 @@ class _Building:
                 return None
         said = [next((spot.note for spot in line.spots if spot.note), "")]
         said += dict.fromkeys(about for index in cells if (about := self.part.cells[index].about))
+        said.append(self._twin(line))
         deviation = self._deviation(line, cells)
         if not cells and self.table.grids == "own" and line.row and not line.row.alone:
             said.append(f"no trial of the chosen grids is {self._wanted(line)}; add it to a grid file")
@@ -301,6 +304,39 @@ class _Building:
         return Row(
             self.labels.group(line.group), self.labels.key(line), self.labels.of_line(line), entries, note, deviation
         )
+
+    def _twin(self, line: Line) -> str:
+        """Return what to say of a row whose numbers are those of a row above it in every epoch, empty for others."""
+        digests = [trial.numbers for spot in line.spots for trial in self._trials(spot) if trial.numbers]
+        alike = self._by_numbers.get(digests[0], []) if digests else []
+        for other in alike:
+            if other is line:
+                break
+            if other.group != line.group:
+                continue
+            pairs = [
+                twins(self._trials(spot), self._trials(above))
+                for spot, above in zip(line.spots, other.spots, strict=True)
+                if spot.cells and above.cells
+            ]
+            if pairs and all(pairs):
+                label = ", ".join(filter(None, self.labels.of_line(other)))
+                return f"{pairs[0]} as {label}: this difference changes nothing"
+        return ""
+
+    @cached_property
+    def _by_numbers(self) -> dict[str, list[Line]]:
+        """Return the lines in which a trial of some digest stands."""
+        lines: dict[str, list[Line]] = {}
+        for line in self.placement.lines:
+            for digest in dict.fromkeys(trial.numbers for spot in line.spots for trial in self._trials(spot)):
+                if digest:
+                    lines.setdefault(digest, []).append(line)
+        return lines
+
+    def _trials(self, spot: Spot) -> list[Trial]:
+        cell = self._cell(spot)
+        return list(cell.trials) if cell else []
 
     def _wanted(self, line: Line) -> str:
         """Return what a row without trials asks for, as a grid file says it."""

@@ -124,7 +124,7 @@ def weighted_sum(terms: Sequence[tuple[Cell | None, float]], quantity: str, show
     if show != "noise":
         value, spread = summary(sums, show)
     else:
-        own = [_candidate([samples_of[seed] for seed in shared]) for samples_of in measured]
+        own = [candidate_of([samples_of[seed] for seed in shared]) for samples_of in measured]
         comparison = contrast(list(zip(own, weights, strict=True)))
         value, spread = mean_of(sums), comparison.margin if comparison else None
     return Entry(
@@ -161,10 +161,11 @@ def p_value(cell: Cell | None, other: Cell | None, quantity: str) -> Entry:
 
 def candidate(each: Entry) -> Candidate:
     """Return what an entry competes with: a value per seed, and for an error rate what is known of its test images."""
-    return _candidate(each.samples)
+    return candidate_of(each.samples)
 
 
-def _candidate(samples: Sequence[Sample]) -> Candidate:
+def candidate_of(samples: Sequence[Sample]) -> Candidate:
+    """Return what samples compete with."""
     images = [sample.images for sample in samples if sample.images]
     return Candidate(
         {pairing(sample): sample.value for sample in samples},

@@ -39,6 +39,8 @@ WORDS = {
     "--metric",
     "--difference",
     "cell",
+    "first",
+    "second",
     "name",
     "sql",
 }

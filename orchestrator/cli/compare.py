@@ -1,0 +1,43 @@
+"""The command that compares two rows, cells or trials."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, errors, opened
+from orchestrator.cli.results import SelectionRule, TableFiles, declared_tables
+
+
+@app.command(
+    short_help="Say how far two rows or trials are apart, and whether that is noise.",
+    epilog="Example: `orchestrate compare table1:resnet18/pskd table1:resnet18/byot`",
+)
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A row, a cell or a trial.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    metric: Annotated[str, typer.Option(metavar="NAME", help="A column of tables, such as ece.")] = "top1",
+    db: DatabaseOption = "results.db",
+    grid: GridNames = None,
+    selection: SelectionRule = None,
+    table: TableFiles = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far two are apart, and whether that is noise: the difference A - B, its interval, the test, p, n, the
+    images that only one of them has right, and all else that differs between them: fields, code, data, devices.
+
+    A and B are rows of a table (table1:resnet18/pskd), trials by name or by the beginning of their key, or the name of
+    a trial without its seed, which stands for all seeds. From three seeds on the test is a t test paired over seeds;
+    below, it is exact and paired over the test images.
+    """
+    with errors():
+        from reports import compare as compare_named
+
+        with opened(db, numbers=True) as database:
+            tables = declared_tables(table, database)
+            found = compare_named(
+                database, first, second, metric=metric, grids=grid, selection=selection, tables=tables
+            )
+            typer.echo(json.dumps(found, default=str) if as_json else found["text"])
