@@ -37,7 +37,7 @@ def compare(
 
         with opened(db, numbers=True) as database:
             tables = declared_tables(table, database)
-            found = compare_named(
+            comparison = compare_named(
                 database, first, second, metric=metric, grids=grid, selection=selection, tables=tables
             )
-            typer.echo(json.dumps(found, default=str) if as_json else found["text"])
+            typer.echo(json.dumps(comparison, default=str) if as_json else comparison["text"])
