@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("csv", "parquet")
 _ROWS = 100_000
-_TYPES = {int: "Int64", float: "float64", str: "str", bool: "boolean", datetime: "datetime64[us]"}
+_TYPES = {int: "Int64", float: "float64", str: "str", bool: "boolean", bytes: "str", datetime: "datetime64[us]"}
 # The trials' columns: what a key of `trainer.config.TrainConfig` holds when it is set; mappings and lists are
 # JSON text, but `methods` reads `pskd+byot[blocks=[2, 3]]`, and `hyperparameters` has them as JSON. A test compares the
 # two; what only another version knows has the type of its values.
@@ -51,7 +51,7 @@ TRIALS = {
 
 
 def export(database: Database, out: Path, format: str = "csv", grids: Sequence[str] | None = None) -> list[Path]:
-    """Write a file each of grids, trials, attempts, their parts, accepted epochs, losses and evaluations.
+    """Write a file each of grids, trials, attempts, their parts, accepted epochs, losses, evaluations and outcomes.
 
     One row per observation, joined by the trial's `key`, the `attempt` and the `epoch`, counted from 1; a
     configuration's fields are columns of the trials, and the grids' file says which trials each has, by name, in its
@@ -104,6 +104,9 @@ def _frames(name: str, rows: Any, types: dict[str, str | None]) -> Iterator[pd.D
     empty = True
     for part in rows.partitions(_ROWS):
         empty = False
+        if name == "outcomes":
+            # Packed bits as hexadecimal text, which both formats have.
+            part = [(*row[:-1], row.correct.hex()) for row in part]
         yield _frame(_losses(part) if name == "losses" else part, types)
     if empty:
         yield _frame([], types)

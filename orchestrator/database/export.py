@@ -15,6 +15,7 @@ from orchestrator.database.models import (
     Grid,
     GridTrial,
     MetricValue,
+    Outcome,
     Part,
     Trial,
 )
@@ -89,6 +90,15 @@ def statements(grid_ids: Sequence[int] | None = None, own_metrics: Iterable[str]
         "evaluations": select(Trial.key, counted_epoch, *evaluations)
         .join(Epoch, Epoch.trial_id == Trial.id)
         .join(Evaluation, Evaluation.epoch_id == Epoch.id)
+        .where(ACCEPTED_EPOCHS)
+        .order_by(Epoch.trial_id, Epoch.epoch, Evaluation.id),
+        "outcomes": select(
+            *(Trial.key, counted_epoch, Evaluation.network, Evaluation.images),
+            *(Outcome.labels_sha256, Outcome.correct),
+        )
+        .join(Epoch, Epoch.trial_id == Trial.id)
+        .join(Evaluation, Evaluation.epoch_id == Epoch.id)
+        .join(Outcome, Outcome.evaluation_id == Evaluation.id)
         .where(ACCEPTED_EPOCHS)
         .order_by(Epoch.trial_id, Epoch.epoch, Evaluation.id),
     }

@@ -22,6 +22,7 @@ SIZES = {
     "pskd_imagenet": 5,
     "dcm": 30,
     "fidelity": 18,
+    "fidelity_small": 18,
 }
 METHODS = ["byot", "dmfl", "pskd", "label_smoothing"]
 AXES = st.fixed_dictionaries(
