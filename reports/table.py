@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from orchestrator.identity import Mixed, mixed
 from orchestrator.records import Origin
 from orchestrator.statistics import Outcomes
+from orchestrator.tables.schema import LatexSpec
 from reports.columns import Column
 from reports.results import Selection
 
@@ -106,7 +107,7 @@ class Table:
     `layout` is the name a grid asks for; `fixed` holds the configuration fields that all its trials share, `stub`
     the headings of the label columns, `group_head` that of the groups. `details` are the rules that a short caption
     leaves out, for the notes below; `declaration` is what the table was made from, as YAML has it; `reference` are the
-    published values that it is compared with.
+    published values that it is compared with, and `latex` says how LaTeX prints it.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Table:
     details: str = ""
     declaration: Mapping[str, object] | None = None
     reference: tuple[Printed, ...] = ()
+    latex: LatexSpec = field(default_factory=LatexSpec)
 
     @property
     def label_heads(self) -> tuple[str, ...]:

@@ -9,19 +9,20 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from orchestrator.database import Database
+from orchestrator.database import Database, open_database
+from orchestrator.tables.addresses import methods_key
 from orchestrator.tables.schema import COLUMNS, SOURCES, SPECIAL, TableSpec
+from reports.results import load
 from reports.table import Table
 from tests.reports.lookup import entry, said
-from tests.reports.pictures import PAGE, declarations, fill, page_tables
-from tests.reports.synthetic import make_database
+from tests.reports.pictures import PAGE, declarations, page_database, page_tables
 
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    with make_database(tmp_path_factory.mktemp("page") / "results.db", fill) as opened:
+    with page_database(tmp_path_factory.mktemp("page")) as opened:
         yield opened
 
 
@@ -32,7 +33,7 @@ def tables(database: Database) -> dict[str, Table]:
 
 def test_every_declaration_makes_a_table_and_has_its_picture(tables: dict[str, Table]) -> None:
     names = [table["name"] for table in declarations()]
-    assert sorted(tables) == sorted(names) and len(names) == 4
+    assert sorted(tables) == sorted(names) and len(names) == 5
     images = re.findall(r"\]\((images/[^)]+)\)", TEXT)
     assert images == [f"images/table-{name}.png" for name in names]
     assert all((PAGE.parent / image).is_file() for image in images)
@@ -55,6 +56,20 @@ def test_differences_and_p_values_are_those_of_the_seeds(tables: dict[str, Table
     p = stats.ttest_rel(ours, base).pvalue
     assert entry(table, "pskd/top1-p").value == pytest.approx(p, rel=1e-6)
     assert said(table, "pskd/top1-p") == ("<0.001" if p < 0.001 else f"{p:.3f}")
+
+
+def test_one_table_stands_over_the_grids_of_two_databases(tables: dict[str, Table], database: Database) -> None:
+    folder = Path(database.where).parent
+    numbers = {address: each for address, _, each in tables["machines"].numbers()}
+    for name, dataset in (("laptop", "cifar100"), ("server", "cifar10")):
+        with open_database(folder / f"{name}.db", readonly=True) as source:
+            cells = load(source).cells
+        for cell in cells:
+            if cell.config["learning_rate"] != 0.1:
+                continue
+            samples = numbers[f"machines:{methods_key(cell.methods)}/{dataset}/top1"].samples
+            errors = [trial.measurements[0, "main"].metrics["top1_error"] for trial in cell.trials]
+            assert [sample.value for sample in samples] == errors
 
 
 def test_addresses_in_sentences_are_addresses(tables: dict[str, Table]) -> None:

@@ -170,6 +170,18 @@ class ReferenceSpec(_Strict):
         return file
 
 
+class LatexSpec(_Strict):
+    """How LaTeX prints a table.
+
+    `siunitx` aligns numbers at their points; `long` breaks a table over pages (longtable, one column of text only);
+    `wide` says what becomes of one that is too wide for a page: it is turned, or cut into parts.
+    """
+
+    siunitx: bool = False
+    long: bool = False
+    wide: Literal["turn", "parts"] = "turn"
+
+
 class Declaration(_Strict):
     """The part of a declaration that tables and figures share: a name, the trials that count, order and names."""
 
@@ -220,6 +232,7 @@ class TableSpec(Declaration):
     reference: tuple[ReferenceSpec, ...] = ()
     missing: Literal["dash", "drop", "error"] = "dash"
     notes: Literal["full", "short", "none"] = "short"
+    latex: LatexSpec = Field(default_factory=LatexSpec)
 
     @model_validator(mode="after")
     def _consistent(self) -> TableSpec:

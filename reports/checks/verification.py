@@ -124,10 +124,16 @@ def _current(database: Database, paper: Manuscript, declared: Sequence[Mapping[s
 def _judge(place: Written, by_address: Mapping[str, Current]) -> Iterator[Problem]:
     current = by_address.get(place.address)
     if current is None:
-        yield Problem(place.where, "stale", place.address, "the database has no such number any more")
+        name = place.address.partition(":")[0]
+        what = f"no grid asks for the table {name} any more; give its file with --table"
+        if any(number.table.name == name for number in by_address.values()):
+            what = "the database has no such number any more"
+        yield Problem(place.where, "stale", place.address, what)
         return
     entry, trials = current.entry, current.trials
-    expected = latex_entry(entry, current.column, current.row)
+    siunitx = current.table.latex.siunitx
+    # A table may be set in the other kind of columns by hand.
+    expected, other = (latex_entry(entry, current.column, current.row, siunitx=kind) for kind in (siunitx, not siunitx))
     if trials != place.trials:
         gained, lost = len(trials - place.trials), len(place.trials - trials)
         written = f"{len(place.trials)} trial{'' if len(place.trials) == 1 else 's'}"
@@ -139,11 +145,12 @@ def _judge(place: Written, by_address: Mapping[str, Current]) -> Iterator[Proble
         recorded = entry.state if entry.value is None else repr(entry.value)
         what = f"its comment says {place.value}, the database {recorded}"
         yield Problem(place.where, "stale", place.address, what)
-    elif _loosely(place.text) == _loosely(expected):
+    elif _loosely(place.text) in (_loosely(expected), _loosely(other)):
         pass
-    elif _loosely(without_bold(place.text)) == _loosely(without_bold(expected)) or is_rounded(
-        place.text, entry, current.column
-    ):
+    elif _loosely(without_bold(place.text)) in (
+        _loosely(without_bold(expected)),
+        _loosely(without_bold(other)),
+    ) or is_rounded(place.text, entry, current.column):
         if is_bold(place.text) and not entry.bold:
             what = f"is bold, and the database has it in plain type: {expected}"
             yield Problem(place.where, "edited mark", place.address, what)

@@ -169,6 +169,7 @@ class _Building:
             self.part.fixed,
             self.labels.group_head,
             details,
+            latex=table.latex,
         )
 
     def _search(self) -> tuple[str, str]:

@@ -4,131 +4,183 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 from reports.columns import Column
+from reports.render.typesetting import (
+    MEASURE,
+    SIUNITX,
+    WRAPPED,
+    behind_number,
+    column_parts,
+    heading,
+    is_number,
+    is_wide,
+    number_format,
+    row_parts,
+)
 from reports.table import Entry, Row, Table
 from reports.text import words
 
-# Lines of a table that fit on a page beside a caption and footnotes.
-_LINES = 36
-# Characters of a text that is not wrapped.
-_TEXT = 34
 KEY_DIGITS = 12
 
 
 def latex(table: Table, grids: Sequence[str] | None = None) -> str:
-    """Render a `table` environment per page (booktabs, threeparttable), one entry per line.
+    """Render the parts of a table, a page for each (booktabs, threeparttable), one entry per line.
 
     A line ends in a comment that names its place, the number in full precision and the trials behind it, or why there
     is none; the first lines say which `grids` were read (None for all). `verify` reads both.
     """
-    chunks = _pages(table)
     numbers = sum(entry.value is not None for row in table.rows for entry in row.entries)
     selection = table.selection.rule if table.selection else "none"
+    parts = [(rows, places) for rows in row_parts(table) for places in column_parts(table)]
+    packages = ["booktabs", *(["longtable", "threeparttablex"] if table.latex.long else ["threeparttable", "graphicx"])]
+    packages += ["siunitx"] if table.latex.siunitx else []
     head = [
-        "% Needs \\usepackage{booktabs,threeparttable,graphicx}.",
+        f"% Needs \\usepackage{{{','.join(packages)}}}.",
         f"% orchestrate {table.name}: {numbers} numbers, selection {selection}, grids {json.dumps(grids)}",
+        *([] if table.latex.long else [MEASURE]),
     ]
-    parts = [_part(table, rows, index, len(chunks)) for index, rows in enumerate(chunks)]
-    return "\n".join([*head, *parts]) + "\n"
+    write = _long if table.latex.long else _floating
+    texts = [write(_Part(table, *part, number, len(parts))) for number, part in enumerate(parts, 1)]
+    return "\n".join([*head, *texts]) + "\n"
 
 
-def _pages(table: Table) -> list[list[Row]]:
-    """Yield the rows, page by page."""
-    pages: list[list[Row]] = [[]]
-    lines = 0
-    for row in table.rows:
-        longest = max((len(entry.text) for entry in row.entries), default=0)
-        height = max(1, -(-longest // _TEXT))
-        if lines + height > _LINES:
-            pages.append([])
-            lines = 0
-        pages[-1].append(row)
-        lines += height
-    return pages
+class _Part(NamedTuple):
+    """A part of a table: its rows, the places of its columns, and which of how many it is, from 1."""
+
+    table: Table
+    rows: Sequence[Row]
+    places: Sequence[int]
+    number: int
+    of: int
+
+    @property
+    def caption(self) -> str:
+        about = f" {escape(self.table.caption)}" if self.number == 1 else ""
+        label = f"\\label{{tab:{self.table.name}{f'-{self.number}' if self.of > 1 else ''}}}"
+        return f"\\caption{{{self.title}.{about}}}{label}"
+
+    @property
+    def title(self) -> str:
+        part = f" (part {self.number} of {self.of})" if self.of > 1 else ""
+        return escape(self.table.title + part)
+
+    @property
+    def columns(self) -> list[Column]:
+        return [self.table.columns[place] for place in self.places]
+
+    @property
+    def width(self) -> int:
+        """Return the number of columns with those of the labels."""
+        return len(self.table.label_heads) + len(self.places)
 
 
-def _part(table: Table, rows: Sequence[Row], index: int, parts: int) -> str:
-    columns = table.columns
-    part = f" (part {index + 1} of {parts})" if parts > 1 else ""
-    about = f" {escape(table.caption)}" if index == 0 else ""
-    sides = "l" * len(table.label_heads) + "".join(_alignment(table, column) for column in columns)
-    # TeX measures the table, since only it knows the column's width, and scales it down if it is wider. The caption
-    # stands outside, so that it keeps its size.
+def _floating(part: _Part) -> str:
+    notes = _notes(part)
     lines = [
-        "\\begin{table}[tbp]",
-        "\\centering\\setlength{\\belowcaptionskip}{4pt}",
-        f"\\caption{{{escape(table.title + part)}.{about}}}",
-        f"\\label{{tab:{table.name}{f'-{index + 1}' if parts > 1 else ''}}}",
-        "\\footnotesize\\setlength{\\tabcolsep}{4pt}",
-        "\\sbox0{\\begin{threeparttable}",
-        f"\\begin{{tabular}}{{{sides}}}",
-        "\\toprule",
-        _header(table),
-        "\\midrule",
+        f"\\orchprint{{{part.caption}}}{{{SIUNITX if part.table.latex.siunitx else ''}\\begin{{threeparttable}}",
+        f"\\begin{{tabular}}{{{_sides(part)}}}",
+        *_heading(part),
+        *_body(part),
+        "\\bottomrule",
+        "\\end{tabular}",
+        *(["\\begin{tablenotes}\\orchsize", *notes, "\\end{tablenotes}"] if notes else []),
     ]
-    for place, (group, members) in enumerate(groupby(rows, key=lambda row: row.group)):
+    return "\n".join([*lines, "\\end{threeparttable}}"])
+
+
+def _long(part: _Part) -> str:
+    """Return a table that TeX breaks over pages, with its headings on every page."""
+    notes = _notes(part)
+    size, space = ("scriptsize", "2.5pt") if is_wide(part.table) else ("footnotesize", "4pt")
+    heading = _heading(part)
+    next_page = f"\\multicolumn{{{part.width}}}{{r}}{{\\textit{{continued on the next page}}}} \\\\"
+    lines = [
+        "\\begingroup\\def\\orchtext{.33\\linewidth}\\setlength{\\LTcapwidth}{\\linewidth}",
+        f"\\{size}\\setlength{{\\tabcolsep}}{{{space}}}{SIUNITX if part.table.latex.siunitx else ''}",
+        "\\begin{ThreePartTable}",
+        *(["\\begin{TableNotes}", *notes, "\\end{TableNotes}"] if notes else []),
+        f"\\begin{{longtable}}{{{_sides(part)}}}",
+        f"{part.caption}\\\\",
+        *heading,
+        "\\endfirsthead",
+        f"\\caption[]{{{part.title} (continued).}}\\\\",
+        *heading,
+        "\\endhead",
+        f"\\midrule {next_page}",
+        "\\endfoot",
+        "\\bottomrule" + (" \\insertTableNotes" if notes else ""),
+        "\\endlastfoot",
+        *_body(part),
+        "\\end{longtable}",
+        "\\end{ThreePartTable}\\endgroup",
+    ]
+    return "\n".join(lines)
+
+
+def _body(part: _Part) -> Iterator[str]:
+    table = part.table
+    for place, (group, members) in enumerate(groupby(part.rows, key=lambda row: row.group)):
         if group:
-            lines += ["\\midrule"] * (place > 0)
-            span = len(table.label_heads) + len(columns)
-            lines.append(f"\\multicolumn{{{span}}}{{l}}{{\\textit{{{escape(group)}}}}} \\\\")
+            yield from ["\\midrule"] * (place > 0)
+            yield f"\\multicolumn{{{part.width}}}{{l}}{{\\textit{{{escape(group)}}}}} \\\\"
         for row in members:
             labels = [escape(label) for label in table.labels(row)]
             labels[len(row.labels) - 1] += f"\\tnote{{{row.note}}}" if row.note else ""
-            lines.append(" & ".join(labels))
-            for column, entry in zip(columns, row.entries, strict=True):
-                text = f"  & {latex_entry(entry, column, row)}"
-                lines.append(text + _comment(f"{table.name}:{row.key}/{column.key}", entry, table))
-            lines.append("  \\\\")
-    lines += ["\\bottomrule", "\\end{tabular}"]
-    used = {mark for row in rows for entry in row.entries for mark in entry.notes} | {row.note for row in rows}
-    used |= {"*"} if any(entry.star or entry.text.endswith("*") for row in rows for entry in row.entries) else set()
-    notes = [f"\\item[{escape(mark)}] {escape(text)}" for mark, text in table.footnotes if mark in used]
-    notes += [f"\\item {escape(table.details)}"] if table.details and index == parts - 1 else []
-    if notes:
-        lines += ["\\begin{tablenotes}\\footnotesize", *notes, "\\end{tablenotes}"]
-    return "\n".join([*lines, "\\end{threeparttable}}%", *_fitted(table), "\\end{table}"])
+            yield " & ".join(labels)
+            for at in part.places:
+                column, entry = table.columns[at], row.entries[at]
+                text = latex_entry(entry, column, row, siunitx=_is_aligned(table, at))
+                yield f"  & {text}" + _comment(f"{table.name}:{row.key}/{column.key}", entry, table)
+            yield "  \\\\"
 
 
-def _fitted(table: Table) -> list[str]:
-    """Set the measured table, scaled down to the line if it is wider, and say in LaTeX's log if that makes it tiny."""
-    advice = "is scaled to less than 70 percent; table* in place of table gives it both columns"
-    return [
-        f"\\ifdim\\wd0>1.43\\linewidth\\GenericWarning{{}}{{LaTeX Warning: {_plain(table.name)} {advice}}}\\fi",
-        "\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi",
-    ]
+def _notes(part: _Part) -> list[str]:
+    entries = [row.entries[place] for row in part.rows for place in part.places]
+    used = {mark for entry in entries for mark in entry.notes} | {row.note for row in part.rows}
+    used |= {"*"} if any(entry.star or entry.text.endswith("*") for entry in entries) else set()
+    notes = [f"\\item[{escape(mark)}] {escape(text)}" for mark, text in part.table.footnotes if mark in used]
+    last = part.number == part.of
+    return notes + ([f"\\item {escape(part.table.details)}"] if part.table.details and last else [])
 
 
-def _plain(name: str) -> str:
-    return "".join(char if char.isascii() and (char.isalnum() or char in "-. ") else "-" for char in name)
+def _is_aligned(table: Table, place: int) -> bool:
+    return table.latex.siunitx and number_format(table, place) is not None
 
 
-def _alignment(table: Table, column: Column) -> str:
-    if column.form != "text":
+def _sides(part: _Part) -> str:
+    return "l" * len(part.table.label_heads) + "".join(_alignment(part.table, place) for place in part.places)
+
+
+def _alignment(table: Table, place: int) -> str:
+    if _is_aligned(table, place):
+        return f"S[{number_format(table, place)}]"
+    if table.columns[place].form != "text":
         return "r"
-    place = table.columns.index(column)
-    wraps = any(len(row.entries[place].text) > _TEXT for row in table.rows)
-    return "p{0.38\\linewidth}" if wraps else "l"
+    wraps = any(len(row.entries[place].text) > WRAPPED for row in table.rows)
+    return "p{\\orchtext}" if wraps else "l"
 
 
-def _header(table: Table) -> str:
+def _heading(part: _Part) -> list[str]:
     """Return the headings in up to three lines, so that none widens its column, below those that columns share."""
-    heads = [escape(head) for head in table.label_heads]
-    for column in table.columns:
-        lines = [*map(escape, _halves(column.title)), *([f"({escape(column.unit)})"] if column.unit else [])]
-        side = "l" if column.form == "text" else "r"
-        heads.append(_stack(lines, side))
-    return "\n".join([*_shared_header(table), " & ".join(heads) + " \\\\"])
+    heads = [escape(head) for head in part.table.label_heads]
+    for place, column in zip(part.places, part.columns, strict=True):
+        aligned = _is_aligned(part.table, place)
+        side = "c" if aligned else "l" if column.form == "text" else "r"
+        stacked = _stack([escape(line) for line in heading(column)], side)
+        heads.append(f"{{{stacked}}}" if aligned else stacked)
+    return ["\\toprule", *_shared_header(part), " & ".join(heads) + " \\\\", "\\midrule"]
 
 
-def _shared_header(table: Table) -> list[str]:
+def _shared_header(part: _Part) -> list[str]:
     """Return a line of headings that columns share and the rules below them; none where no column shares one."""
-    if not any(column.group for column in table.columns):
+    if not any(column.group for column in part.columns):
         return []
-    cells, rules, place = ["" for _ in table.label_heads], [], len(table.label_heads) + 1
-    for group, members in groupby(table.columns, key=lambda column: column.group):
+    cells, rules, place = ["" for _ in part.table.label_heads], [], len(part.table.label_heads) + 1
+    for group, members in groupby(part.columns, key=lambda column: column.group):
         width = len(list(members))
         if group:
             cells.append(f"\\multicolumn{{{width}}}{{c}}{{{escape(group)}}}")
@@ -143,24 +195,19 @@ def _stack(lines: Sequence[str], side: str) -> str:
     return lines[0] if len(lines) == 1 else f"\\shortstack[{side}]{{" + " \\\\ ".join(lines) + "}"
 
 
-def _halves(title: str) -> list[str]:
-    """Return a heading in two lines of about one length, one if it is short."""
-    words_ = title.split()
-    if len(title) <= 8 or len(words_) == 1:
-        return [title]
-    cuts = [(" ".join(words_[:cut]), " ".join(words_[cut:])) for cut in range(1, len(words_))]
-    return list(min(cuts, key=lambda halves: max(map(len, halves))))
-
-
-def latex_entry(entry: Entry, column: Column, row: Row) -> str:
-    """Return the LaTeX of an entry."""
+def latex_entry(entry: Entry, column: Column, row: Row, *, siunitx: bool = False) -> str:
+    """Return the LaTeX of an entry, for a column of siunitx or an ordinary one."""
     said = words(entry, column, row)
+    if siunitx and is_number(entry):
+        number = said.number.replace("\u2212", "-") + (f" +- {said.spread}" if said.spread else "")
+        return ("\\bfseries " if entry.bold else "") + number + behind_number(entry, column, row)
     spread = f" $\\pm$ {escape(said.spread)}" if said.spread else ""
     text = escape(said.number) + spread
-    text = f"{{\\raggedright {text}\\par}}" if len(said.number) > _TEXT else text
+    text = f"{{\\raggedright {text}\\par}}" if len(said.number) > WRAPPED else text
     text = f"\\textbf{{{text}}}" if entry.bold else text
     marks = ("*" if said.star else "") + ",".join(entry.notes)
-    return text + (f"\\tnote{{{marks}}}" if marks else "") + (f" {escape(said.seeds)}" if said.seeds else "")
+    text += (f"\\tnote{{{marks}}}" if marks else "") + (f" {escape(said.seeds)}" if said.seeds else "")
+    return f"{{{text}}}" if siunitx else text
 
 
 def _comment(address: str, entry: Entry, table: Table) -> str:

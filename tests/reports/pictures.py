@@ -13,21 +13,25 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
-from orchestrator.database import Database
+from orchestrator.cli import app
+from orchestrator.database import Database, open_database
 from reports.render.latex import latex
 from reports.report import gather
 from reports.table import Table
-from tests.reports.synthetic import Filler, configuration, make_database, trials
+from tests.reports.synthetic import configuration, make_database, trials
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/tables.md"
 PAPER = r"""\documentclass[11pt]{article}
 \usepackage[paperwidth=%s,paperheight=12cm,margin=4mm]{geometry}
-\usepackage{booktabs,threeparttable,graphicx}
+\usepackage{booktabs,threeparttable,graphicx,siunitx}
 \pagestyle{empty}
 \begin{document}
 \makeatletter\def\@captype{table}\makeatother
+\newcommand\orchprint[2]{\def\orchsize{\footnotesize}\def\orchtext{.33\linewidth}
+  {\centering\setlength{\belowcaptionskip}{4pt}#1\par\footnotesize\setlength{\tabcolsep}{4pt}#2\par}}
 %s
 \end{document}
 """
@@ -39,8 +43,8 @@ def declarations() -> list[dict[str, Any]]:
     return [YAML(typ="safe", pure=True).load(block) for block in blocks]
 
 
-def fill(filler: Filler) -> None:
-    """Fill a database with methods, learning rates, data sets and seeds."""
+def page_database(folder: Path) -> Database:
+    """Return a database for the page: two, of two machines, put together by `orchestrate merge`."""
     combinations = ([], ["byot"], ["pskd"], ["byot", "pskd"], ["byot", "dmfl", "pskd"])
     main = [configuration(methods, seed=seed) for methods in combinations for seed in range(5)]
     rates = [
@@ -50,8 +54,15 @@ def fill(filler: Filler) -> None:
         for seed in range(5)
     ]
     others = [configuration(methods, dataset="cifar10", seed=seed) for methods in combinations for seed in range(5)]
-    filler.grid("rates", {}, trials(rates) + trials(main))
-    filler.grid("sets", {}, trials(others))
+    grids = {"laptop": ("rates", trials(rates) + trials(main)), "server": ("sets", trials(others))}
+    for machine, (name, listed) in grids.items():
+        make_database(
+            folder / f"{machine}.db", lambda filler, name=name, listed=listed: filler.grid(name, {}, listed)
+        ).close()
+    files = [str(folder / name) for name in ("all.db", "laptop.db", "server.db")]
+    done = CliRunner().invoke(app, ["merge", *files])
+    assert done.exit_code == 0, done.output
+    return open_database(files[0], readonly=True)
 
 
 def page_tables(database: Database) -> list[Table]:
@@ -63,7 +74,7 @@ def page_tables(database: Database) -> list[Table]:
 
 def picture(table: Table, path: Path, width: str = "13cm") -> None:
     """Write a table as it stands in a paper: PNG, cropped below."""
-    text = re.sub(r"\\(begin|end)\{table\}(\[tbp\])?", "", latex(table))
+    text = latex(table)
     with TemporaryDirectory() as folder:
         Path(folder, "table.tex").write_text(PAPER % (width, text), encoding="utf-8")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
@@ -85,7 +96,7 @@ def _cropped(source: Path, path: Path) -> None:
 def main() -> None:
     """Write every picture of the page."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs/images"
-    with TemporaryDirectory() as place, make_database(Path(place, "results.db"), fill) as database:
+    with TemporaryDirectory() as place, page_database(Path(place)) as database:
         for table in page_tables(database):
             picture(table, folder / f"table-{table.name}.png")
 

@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from orchestrator.database import open_database
 from orchestrator.database.models import Evaluation
-from reports import verify, write_report
+from reports import explain, verify, write_report
 from reports.checks.rounding import is_rounded
 from reports.columns import TOP1
 from reports.table import Entry
@@ -30,7 +30,7 @@ DIFFERENCES = {
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database, and the LaTeX files of a report on it."""
     folder = tmp_path_factory.mktemp("addresses")
-    report = {"tables": [1, DIFFERENCES]}
+    report = {"tables": [1, 2, DIFFERENCES]}
     with make_database(
         folder / "results.db", lambda filler: filler.grid("table1", report, trials(ablation([0, 1, 2], heads="native")))
     ) as database:
@@ -196,7 +196,17 @@ def test_numbers_print_in_sentences_headings_and_captions(written, tmp_path):
 def test_a_table_that_no_grid_asks_for_any_more_is_not_stale(written, paper, tmp_path):
     from orchestrator.database.models import Grid
 
-    shutil.copy(written / "report/table1.tex", tmp_path)
+    for name in ("table1", "table2", "gains"):
+        shutil.copy(written / f"report/{name}.tex", tmp_path)
     with open_database(tmp_path / "results.db") as database, database.engine.begin() as connection:
         connection.execute(update(Grid).values(report={"tables": [3]}))
-    assert paper("\\input{table1}") == []
+    assert paper("\\input{table1}\\input{table2}") == []
+    with open_database(tmp_path / "results.db", readonly=True) as database:
+        assert "PS-KD+BYOT+DMFL" in explain(database, "table2:resnet18/pskd+byot+dmfl/main")
+        # A declared table is in the file of its grid alone, or in one of its own.
+        (tmp_path / "paper.tex").write_text("\\input{gains}")
+        problems = verify(database, tmp_path / "paper.tex").problems
+        assert problems and all(
+            "no grid asks for the table gains any more; give its file" in str(one) for one in problems
+        )
+        assert verify(database, tmp_path / "paper.tex", tables=[DIFFERENCES]).problems == []

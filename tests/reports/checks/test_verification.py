@@ -270,7 +270,7 @@ def test_what_an_author_does_to_a_table_is_no_problem(paper):
 
     # Another size and label, and the page's own environment.
     changed(r"\\label\{tab:table1\}", r"\\label{tab:main}\n\\small")
-    changed(r"\{table\}\[tbp\]", "{table*}[t]")
+    changed(r"\{\\orchfloat\}\[tbp\]", r"{table*}[t]")
     # Without a row, with one commented out, and without a column.
     changed(r"(?m)^DMFL\n(  &.*\n)+  \\\\\n", "")
     changed(r"(?m)^PS-KD\n(  &.*\n)+  \\\\\n", lambda found: re.sub(r"(?m)^(?=.)", "% ", found[0]))
