@@ -31,7 +31,7 @@ def is_rounded(text: str, entry: Entry, column: Column) -> bool:
     """
     if entry.value is None or entry.text or column.form not in ("number", "signed"):
         return False
-    plain = _MARK.sub("", without_bold(text)).replace("$-$", "-").replace("$", "").replace("\u2212", "-")
+    plain = without_bold(_MARK.sub("", text)).replace("$-$", "-").replace("$", "").replace("\u2212", "-")
     plain = plain.replace("~", " ").replace("+-", "\\pm")
     number, _, spread = (part.strip() for part in plain.partition("\\pm"))
     spread = re.sub(r"\(\d+/\d+\)$", "", spread).strip()

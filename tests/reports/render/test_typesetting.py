@@ -174,7 +174,7 @@ def test_verify_follows_every_way_of_printing(database, report, tmp_path):
         assert changed != text
         (tmp_path / "aligned.tex").write_text(changed, encoding="utf-8")
         outcome = verify(database, paper, tables=TABLES + LONG)
-        assert sorted({problem.kind for problem in outcome.problems} - {"contradictory"}) == kinds
+        assert sorted({problem.kind for problem in outcome.problems} - {"contradictory"}) == kinds, outcome.problems
 
 
 def test_options_of_printing_are_checked(database):
