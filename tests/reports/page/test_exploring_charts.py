@@ -84,15 +84,14 @@ def test_a_chart_is_read_by_the_keyboard(visit):
 
 
 def test_the_plane_has_the_points_of_figure_2_and_its_front(visit, database):
-    from reports.figures.figure2 import front_of, points
-    from reports.layouts.declared import build_declared
-    from reports.layouts.shipped import shipped
+    from reports.figures.declared import declared, plots, shipped_yaml
+    from reports.figures.plane import front_of, marks
 
     page = visit()
     plane = page.locator("#explore-plane")
     names = plane.locator("path.point").evaluate_all("points => points.map(point => point.dataset.point)")
-    (table,) = build_declared(gather(database).results, shipped("table1"), ["table1"])
-    found = points(table)
+    (plot,) = plots(gather(database).results, declared(shipped_yaml("figure2")), ["table1"])
+    (found,) = marks(plot)
     assert len(names) == len(found) and plane.locator("path.point[fill=none]").count() == sum(p.shared for p in found)
     said = plane.locator(".front-names").inner_text()
     assert said.count(";") + 1 == len(front_of(found)) and "ResNet-18" in said
