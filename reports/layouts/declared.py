@@ -313,7 +313,10 @@ class _Building:
         for other in alike:
             if other is line:
                 break
-            if other.group != line.group:
+            # A row that its search left as it is has the very trials of that row, and its footnote says so.
+            both = zip(line.spots, other.spots, strict=True)
+            same = any(spot.cells and self._trials(spot) == self._trials(above) for spot, above in both)
+            if other.group != line.group or same:
                 continue
             pairs = [
                 twins(self._trials(spot), self._trials(above))

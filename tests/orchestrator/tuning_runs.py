@@ -30,7 +30,7 @@ GRID: dict[str, Any] = {
 
 def error_of(config: TrainConfig) -> float:
     """The validation error (%) that a configuration comes to: the best rate is 0.05, and alpha matters a little."""
-    alpha = config.methods.get("pskd", {}).get("alpha", 0.8)
+    alpha = config.methods["pskd"].get("alpha", 0.8) if "pskd" in config.methods else 0.7
     return 10 + 5 * abs(math.log(config.learning_rate / 0.05)) + 2 * abs(alpha - 0.6)
 
 

@@ -73,7 +73,7 @@ def test_a_row_whose_default_won_is_tuned_as_it_is(training: Training, tmp_path:
     fixed = {"learning_rate": 0.05, "dataset": "synthetic", "subset": 2, "validation": 20, "epochs": 2, "width": 4}
     run_grid(grid_file(tmp_path, fixed=fixed, grid={"seed": [0, 1]}, tune={"draws": 3, "spaces": SPACES}), "r.db")
     table = gathered().table("grid-tuned")
-    assert [each[:2] for each in cells(table).values()] == [["49.600", "\u2013"], ["49.600", "0.000"]]
+    assert [each[:2] for each in cells(table).values()] == [["49.800", "\u2013"], ["49.800", "0.000"]]
     assert dict(table.footnotes)[table.rows[1].note] == "no draw of 3 is better than the row as it is"
     assert not any("/tuned/" in name for name in training.trained)
 
