@@ -197,7 +197,8 @@ def compare(table: Table) -> Table | None:
     caption = (
         f"{counted}. Match: ours prints the same. Within noise, differs: by the 95 % interval for a new run from the "
         "spread over seeds or, below three seeds, the published spread or the binomial noise of the test images. "
-        f"{titles.setting(table.fixed)}. Ours: mean ± sample standard deviation over seeds, where there are several. "
+        f"{titles.setting(_said(table.fixed))}. "
+        "Ours: mean ± sample standard deviation over seeds, where there are several. "
         f"{table.selection.sentence if table.selection else ''}"
     )
     caption = " ".join(filter(None, [caption.strip(), *_sources(table, cited), _left_over(table, placed)]))
@@ -215,6 +216,14 @@ def compare(table: Table) -> Table | None:
         table.fixed,
         table.group_head,
     )
+
+
+def _said(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fixed fields of a table without those that say nothing, such as the heads, or a pair that is none."""
+    silent = ("peer", "stages", "methods")
+    return {
+        name: value for name, value in fixed.items() if name not in ("heads", "seed") and (value or name not in silent)
+    }
 
 
 def _sources(table: Table, cited: Collection[str]) -> list[str]:

@@ -63,6 +63,7 @@ def test_verdicts_and_differences_are_those_of_the_papers_comparison(rates):
     assert said(table, "0.01/pskd/top1/verdict") == "differs"
     assert said(table, "0.01/pskd/top1/difference").startswith("\u2212")
     assert "1 match, 1 differs" in table.caption
+    assert " CIFAR-100, 300 epochs, network resnet18. Ours" in table.caption
 
 
 def test_doubts_footnotes_sources_and_other_recipes_are_footnotes(rates):
