@@ -419,7 +419,8 @@ def unmeasured(database: Database | None, grid: Grid) -> list[str]:
     without = database.unmeasured([trial.key for trial in grid.trials], grid.metrics)
     return [
         f"{counted(count, 'trial')} of this grid {'is' if count == 1 else 'are'} done and did not measure {name}, "
-        "which the grid did not ask for then: tables have a dash there"
+        "which the grid did not ask for then: tables have a dash there, and `orchestrate score` fills it where "
+        "probabilities are kept"
         for name, count in without.items()
         if count
     ]

@@ -184,7 +184,10 @@ def mark_unmeasured(rows: Sequence[Row], columns: Sequence[Column], notes: list[
                 total = len(without) + len({sample.key for sample in entry.samples})
                 which = "the trial" if total == 1 else f"{len(without)} of the {total} trials"
                 name = column.quantity.rpartition("/")[2]
-                footnote = f"{which} did not measure {name}, which the grid file did not ask for then"
+                footnote = (
+                    f"{which} did not measure {name} at the epochs that count: the grid file did not ask for it then, "
+                    "and orchestrate score measures it only where probabilities are kept"
+                )
                 entry = replace(entry, notes=(*entry.notes, add_note(notes, footnote)))
             entries.append(entry)
         return replace(row, entries=tuple(entries))

@@ -8,11 +8,11 @@ import sys
 import typer
 
 # The order of imports is the order of commands in the help.
-from orchestrator.cli import run, check, seeds, results, compare, query, reference, maintenance  # isort: skip
+from orchestrator.cli import run, check, seeds, results, compare, score, query, reference, maintenance  # isort: skip
 from orchestrator.cli.app import OutputError, Stdout, app, stop_printing
 from orchestrator.exit_codes import DONE
 
-__all__ = ["app", "check", "compare", "main", "maintenance", "query", "reference", "results", "run", "seeds"]
+__all__ = ["app", "check", "compare", "main", "maintenance", "query", "reference", "results", "run", "score", "seeds"]
 
 
 def main() -> None:

@@ -214,27 +214,30 @@ def record(
     rows = [{**row, "epoch_id": epoch_id} for row in evaluation_rows]
     if rows:
         connection.execute(_INSERT_EVALUATION, rows)
-    _record_own_metrics(connection, epoch_id, result)
+    # Most trainings have none.
+    if measured := {
+        (each.network, each.classifier, each.split): each.own_metrics for each in result.evaluations if each.own_metrics
+    }:
+        record_own_metrics(connection, epoch_id, measured)
     if trains:
         outcomes.record(connection, where, place.trial_id, epoch_id, result)
     if result.parameters and place.parameters != result.parameters:
         connection.execute(_SET_PARAMETERS, {"attempt": attempt_id, "count": result.parameters})
 
 
-def _record_own_metrics(connection: Connection, epoch_id: int, result: EpochResult) -> None:
-    """Insert the values of users' own metrics; most trainings have none."""
-    measured = [evaluation for evaluation in result.evaluations if evaluation.own_metrics]
-    if not measured:
-        return
+def record_own_metrics(
+    connection: Connection, epoch_id: int, measured: Mapping[tuple[int, str, str], Mapping[str, float]]
+) -> None:
+    """Insert the values of users' own metrics after an epoch, by network, classifier and split."""
     place = (evaluations.c.network, evaluations.c.classifier, evaluations.c.split)
     rows = connection.execute(select(evaluations.c.id, *place).where(evaluations.c.epoch_id == epoch_id))
     ids = {tuple(rest): evaluation_id for evaluation_id, *rest in rows}
     connection.execute(
         _INSERT_METRIC_VALUE,
         [
-            {"evaluation_id": ids[each.network, each.classifier, each.split], "metric": name, "value": value}
-            for each in measured
-            for name, value in each.own_metrics.items()
+            {"evaluation_id": ids[where], "metric": name, "value": value}
+            for where, values in measured.items()
+            for name, value in values.items()
         ],
     )
 

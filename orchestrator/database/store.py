@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, select
 
-from orchestrator.database import attempts, forgetting, grids, looks, origins, parts, progress
+from orchestrator.database import attempts, forgetting, grids, looks, origins, parts, progress, scoring
 from orchestrator.database.backends.postgresql import holder_of
 from orchestrator.database.backends.sqlite import synchronous
 from orchestrator.database.errors import DatabaseError, Holder, described
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.database.backends.postgresql import LockedSession
     from orchestrator.database.backup import Copied
     from orchestrator.database.merge import Merged
+    from orchestrator.database.scoring import Kept, Recorded
     from orchestrator.records import Driver, Living
     from trainer.results import EpochResult
 
@@ -371,6 +372,26 @@ class Database:
         from orchestrator.database.backup import damage
 
         return self._read(damage)
+
+    # Metrics that are computed after the training
+
+    def kept(self, grids: Sequence[str] | None = None) -> list[tuple[str, list[Kept]]]:
+        """Return by trial its name and the evaluations whose outcomes are kept; see `scoring.kept`."""
+        return self._read(lambda connection: scoring.kept(connection, grids))
+
+    def recorded(self, wanted: Sequence[Kept], metrics: Sequence[str]) -> Recorded:
+        """Return which values of own metrics these evaluations have, and by which code."""
+        return self._read(lambda connection: scoring.recorded(connection, wanted, metrics))
+
+    def probabilities(self, one: Kept) -> tuple[Any, Any]:
+        """Return kept probabilities [N, K], float16, and labels [N]; raises Unreadable as `scoring.read`."""
+        with self.reading() as connection:
+            return scoring.read(connection, one)
+
+    def record_scores(self, attempt_id: int, part: PartRow, values: Sequence[tuple[Kept, float]]) -> int:
+        """Store values of a metric at evaluations of an attempt; returns how many were not there yet."""
+        parts.check(self.where, [part])
+        return self._write(lambda connection: scoring.record(connection, self.where, attempt_id, part, values))
 
     # Connections
 

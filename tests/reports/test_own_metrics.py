@@ -89,7 +89,10 @@ def test_a_trial_without_the_metric_is_a_dash_with_its_reason(database: Database
     assert (missing.state, missing.value) == ("missing", None)
     notes = dict(table.footnotes)
     (mark,) = missing.notes
-    assert notes[mark] == "2 of the 2 trials did not measure brier, which the grid file did not ask for then"
+    assert notes[mark] == (
+        "2 of the 2 trials did not measure brier at the epochs that count: the grid file did not ask for it then, and "
+        "orchestrate score measures it only where probabilities are kept"
+    )
     assert entry(table, "pskd/top1").value == 20.0 and not entry(table, "baseline/brier").notes
     last = one(gather(database, selection="last").tables, "own")
     half = entry(last, "pskd/brier")
