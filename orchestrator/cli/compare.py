@@ -29,7 +29,9 @@ def compare(
     images that only one of them has right, and all else that differs between them: fields, code, data, devices.
 
     A and B are rows of a table (table1:resnet18/pskd), trials by name or by the beginning of their key, or the name of
-    a trial without its seed, which stands for all seeds. From three seeds on the test is a t test paired over seeds;
+    a trial without its seed, which stands for all seeds. A row, or a number of it (table1:resnet18/pskd/top1), has to
+    be of one configuration: means over networks and differences cannot be compared. Epochs are selected by the table's
+    rule, which both sides must share. From three seeds on the test is a t test paired over seeds;
     below, it is exact and paired over the test images.
     """
     with errors():

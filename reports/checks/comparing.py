@@ -15,8 +15,8 @@ from reports.errors import ReportError, unknown
 from reports.layouts.entries import candidate_of, sample
 from reports.layouts.twins import twins
 from reports.report import Gathered, gather
-from reports.results import Trial
-from reports.table import Sample, entries_of
+from reports.results import Cell, Results, Trial, load
+from reports.table import Entry, Sample, entries_of
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -47,12 +47,14 @@ def compare(
     """Return the comparison of two, as plain values: `difference` is first minus second, in the metric's unit.
 
     Each is a row of a table (`table1:resnet18/pskd`), a trial's name or the beginning of its key, or a trial's name
-    without its seed, which is all seeds. Raises ReportError for an unknown name or a metric
-    without values.
+    without its seed, which is all seeds. A row is read by its table's rule of selection, and a trial by that of the
+    other side's table, else of its grid. Raises ReportError for an unknown name, a row of several configurations, a
+    metric without values, and two sides whose rules differ.
     """
     also = [name.partition(":")[0] for name in (first, second) if ":" in name]
     gathered = gather(database, grids=grids, selection=selection, tables=tables, also=dict.fromkeys(also))
-    one, two = (_side(gathered, name) for name in (first, second))
+    results = _results(database, gathered, (first, second), grids, selection)
+    one, two = (_side(gathered, results, name) for name in (first, second))
     if {trial.key for trial in one.trials} == {trial.key for trial in two.trials}:
         raise ReportError(f"{first} and {second} are the same trials; name two that differ")
     column = column_of(metric)
@@ -63,7 +65,7 @@ def compare(
         "second": _described(two, samples[1]),
         "metric": metric,
         "unit": column.unit,
-        "selection": gathered.results.selection.rule,
+        "selection": results.selection.rule,
         "comparison": asdict(comparison) if comparison else None,
         "fields": _fields(one.config, two.config),
         "code_and_data": sorted({str(each) for each in _differences(one, two)}),
@@ -77,10 +79,45 @@ def compare(
     return result
 
 
-def _side(gathered: Gathered, name: str) -> Side:
+def _results(
+    database: Database, gathered: Gathered, names: Sequence[str], grids: Sequence[str] | None, selection: str | None
+) -> Results:
+    """Return the results by the rule of selection that both sides have."""
+    rules = {name: _rule(gathered, name) for name in names}
+    if not any(rules.values()) and selection is None:
+        reports = {grid.name: grid.report for grid in gathered.results.grids}
+        for name in names:
+            of = _found(gathered, gathered.results, name)[0][0].grids[0]
+            rules[name] = reports[of].get("selection") or "best_test"
+    chosen = [rule for rule in rules.values() if rule]
+    if len(set(chosen)) > 1:
+        read = " and ".join(f"{name} ({rule})" for name, rule in rules.items())
+        raise ReportError(f"{read} select their epochs differently, and cannot be compared; give --selection")
+    rule = chosen[0] if chosen else gathered.results.selection.rule
+    return gathered.loaded.get(rule) or load(database, grids, rule)
+
+
+def _rule(gathered: Gathered, name: str) -> str | None:
+    """Return the rule of selection of a row's table, None for a trial."""
+    table = gathered.table(name.partition(":")[0]) if ":" in name else None
+    return table.selection.rule if table is not None and table.selection is not None else None
+
+
+def _side(gathered: Gathered, results: Results, name: str) -> Side:
     """Return the trials of a name."""
-    cells = gathered.results.cells
-    by_key = {trial.key: (cell, trial) for cell in cells for trial in cell.trials}
+    found = _found(gathered, results, name)
+    if len({id(cell) for cell, _ in found}) > 1:
+        several = ", ".join(dict.fromkeys(trial.name for _, trial in found[:4]))
+        raise ReportError(
+            f"{name!r} names trials of several configurations ({several}, ...), and a comparison takes those of one: "
+            "name a number of that row (TABLE:ROW/COLUMN), a cell or a trial; a mean over networks, say, has no test"
+        )
+    return Side(name, found[0][0].config, tuple(trial for _, trial in found))
+
+
+def _found(gathered: Gathered, results: Results, name: str) -> list[tuple[Cell, Trial]]:
+    """Return the trials of a name with their cells; raises ReportError where there are none."""
+    by_key = {trial.key: (cell, trial) for cell in results.cells for trial in cell.trials}
     if ":" in name:
         found = [by_key[key] for key in _row_keys(gathered, name) if key in by_key]
     else:
@@ -92,10 +129,7 @@ def _side(gathered: Gathered, name: str) -> Side:
         names = [trial.name for _, trial in by_key.values()]
         cut = dict.fromkeys(each.rpartition("/seed")[0] or each for each in names)
         raise unknown("row, cell or trial", name, [*cut, *names])
-    if len({id(cell) for cell, _ in found}) > 1:
-        several = ", ".join(dict.fromkeys(trial.name for _, trial in found[:4]))
-        raise ReportError(f"{name!r} names trials of several configurations ({several}, ...); name one of them")
-    return Side(name, found[0][0].config, tuple(trial for _, trial in found))
+    return found
 
 
 def _row_keys(gathered: Gathered, address: str) -> list[str]:
@@ -105,12 +139,16 @@ def _row_keys(gathered: Gathered, address: str) -> list[str]:
     rows = {row.key: row for row in table.rows}
     places = {f"{row.key}/{column.key}": entry for row, column, entry in entries_of(table)}
     if place in rows:
-        entries: Iterable[Any] = rows[place].entries
+        entries: Sequence[Entry] = rows[place].entries
     elif place in places:
         entries = [places[place]]
     else:
         raise unknown(f"row of {name}", place, [*rows, *places])
-    keys = [each.key for entry in entries if entry.quantity.rpartition("-")[2] != "p" for each in entry.samples]
+    # A difference and a p-value have the trials of their reference too, which are of another row.
+    own = [entry for entry in entries if not entry.quantity.removesuffix("-median").endswith(("-minus", "-p"))]
+    keys = [each.key for entry in own for each in entry.samples]
+    if not keys and any(entry.samples for entry in entries):
+        raise ReportError(f"{address} has only differences from other rows, or p-values; name the rows themselves")
     if not keys:
         raise ReportError(f"{address} has no number yet")
     return list(dict.fromkeys(keys))

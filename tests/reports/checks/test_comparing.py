@@ -18,7 +18,7 @@ from reports.errors import ReportError
 from reports.report import gather
 from reports.results import load
 from tests.reports.lookup import one
-from tests.reports.synthetic import configuration, make_database, trials
+from tests.reports.synthetic import Filler, configuration, make_database, trials
 
 METHODS = ((), ("pskd",), ("dmfl",), ("pskd", "dmfl"))
 
@@ -102,6 +102,64 @@ def test_a_table_has_a_footnote_on_rows_that_are_one_computation(database: Datab
 def test_names_that_nothing_has_are_refused(database: Database, names: tuple[str, str], message: str) -> None:
     with pytest.raises(ReportError, match=message):
         compare(database, *names)
+
+
+def declared(name: str, **more: object) -> dict[str, object]:
+    return {"name": name, "rows": "methods", "columns": ["top1"], "notes": "short", **more}
+
+
+@pytest.fixture
+def two_rules(tmp_path: Path):
+    """Two grids of the same networks whose tables select their epochs by different rules."""
+    path = tmp_path / "two.db"
+
+    def filling(filler: Filler) -> None:
+        for name, rule, rate in (("a", "best_test", 0.1), ("b", "last", 0.2)):
+            configs = [configuration(m, seed=seed, learning_rate=rate) for m in METHODS[:2] for seed in range(3)]
+            filler.grid(name, {"tables": [declared(f"table{name}")], "selection": rule}, trials(configs))
+
+    make_database(path, filling).close()
+    with open_database(path, readonly=True) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("table", ["tablea", "tableb"])
+def test_a_row_is_read_by_the_rule_of_its_table(two_rules: Database, table: str) -> None:
+    found = compare(two_rules, f"{table}:pskd", f"{table}:baseline")
+    rows = {row.key: row.entries[0].value for row in gather(two_rules).table(table).rows}
+    assert [found[side]["mean"] for side in ("first", "second")] == [rows["pskd"], rows["baseline"]]
+    assert found["selection"] == {"tablea": "best_test", "tableb": "last"}[table]
+    # A trial is read as the other side's table reads it, and two trials as their grid does.
+    (one, other) = (found[side]["keys"][1] for side in ("first", "second"))
+    mixed = compare(two_rules, f"{table}:pskd", other)
+    assert (mixed["selection"], mixed["second"]["mean"]) == (
+        found["selection"],
+        compare(two_rules, one, other)["second"]["mean"],
+    )
+    assert compare(two_rules, one, other)["selection"] == found["selection"]
+
+
+def test_sides_that_are_read_by_different_rules_are_refused(two_rules: Database) -> None:
+    with pytest.raises(ReportError, match=r"tablea:pskd \(best_test\) and tableb:pskd \(last\) .* give --selection"):
+        compare(two_rules, "tablea:pskd", "tableb:pskd")
+    assert compare(two_rules, "tablea:pskd", "tableb:pskd", selection="last")["comparison"]["n"] == 3
+
+
+@pytest.mark.parametrize("show", ["mean_std", "median_iqr"])
+def test_rows_with_differences_from_others_are_compared(database: Database, show: str) -> None:
+    gains = [{"top1": {"minus": "baseline", "key": "gain"}}, {"top1": {"p": "baseline", "key": "p"}}]
+    spec = declared("gains", columns=["top1", *gains], show=show)
+    found = compare(database, "gains:pskd", "gains:dmfl", tables=[spec])
+    plain = compare(database, "table1:resnet18/pskd", "table1:resnet18/dmfl")
+    assert found["comparison"] == plain["comparison"] and found["first"]["keys"] == plain["first"]["keys"]
+    with pytest.raises(ReportError, match="gains:pskd/gain has only differences from other rows"):
+        compare(database, "gains:pskd/gain", "gains:dmfl", tables=[spec])
+
+
+def test_a_row_over_several_configurations_is_refused_with_what_can_be_named(database: Database) -> None:
+    spec = declared("over", rows="network", over=["seed", "methods", "heads"])
+    with pytest.raises(ReportError, match=r"several configurations .* a comparison takes those of one: name a number"):
+        compare(database, "over:resnet18", "table1:resnet18/pskd", tables=[spec])
 
 
 def test_the_command_prints_words_or_json(file: Path) -> None:
