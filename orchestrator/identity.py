@@ -1,4 +1,4 @@
-"""Compare the code and data of trials: which differ, and how a person reads it. Pure.
+"""Compare the code, the data and the numbers of trials: which differ, and how a person reads it. Pure.
 
 A part at one version should have one code, and a data set one content; where two trials differ in these, their mean is
 of two experiments. The trainer's own code changes with every release, most often without changing a number: that is
@@ -7,7 +7,7 @@ said as well, and stops nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Literal, NamedTuple
@@ -100,3 +100,23 @@ def mixed(trials: Mapping[str, Sequence[Origin]]) -> Mixed:
         else:
             notes.append(f"trained by different code of the trainer, {what} ({listed})")
     return Mixed(tuple(footnotes), tuple(notes))
+
+
+class Numbers(NamedTuple):
+    """The digest of a done trial's metrics in all epochs, and how many epochs these are."""
+
+    sha256: str
+    epochs: int
+
+
+def same_numbers(first: Mapping[Hashable, Numbers], second: Mapping[Hashable, Numbers]) -> str:
+    """Return `the same numbers in all 20 epochs of 3 seeds` where that holds for every seed that both have, else ``.
+
+    The trials of both are given by seed. Where it holds, both are one computation, whatever their configurations say.
+    """
+    shared = first.keys() & second.keys()
+    if not shared or any(first[seed].sha256 != second[seed].sha256 for seed in shared):
+        return ""
+    epochs = max(first[seed].epochs for seed in shared)
+    seeds = "1 seed" if len(shared) == 1 else f"{len(shared)} seeds"
+    return f"the same numbers in all {epochs:,} epochs of {seeds}" if epochs > 1 else f"the same numbers in {seeds}"

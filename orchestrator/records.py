@@ -168,7 +168,7 @@ class ProgressRow:
     Errors are top-1 percentages of the first network's main classifier on the test set; `seconds_per_epoch` is the mean
     of training, data and evaluation over the accepted epochs. `started`, `error_class`, `host` and `device` are those
     of the newest training attempt. `begun` is true from the first training attempt on, `claimed` while a living driver
-    has the trial.
+    has the trial. `numbers` is the digest of a done trial's metrics in all epochs.
     """
 
     trial_name: str
@@ -186,6 +186,7 @@ class ProgressRow:
     device: str | None
     begun: bool
     claimed: bool
+    numbers: str | None
 
 
 @dataclass(frozen=True)

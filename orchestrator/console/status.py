@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from orchestrator.console.triage import rerun, selected
+from orchestrator.identity import Numbers, same_numbers
 from orchestrator.planning import Estimate, Measured, Work, as_measured, interval, is_interrupted, make_estimate
 from orchestrator.records import draw_of, in_words
 from orchestrator.text import counted, duration
 
 if TYPE_CHECKING:
     from orchestrator.database import Database, GridRow
-    from orchestrator.records import LookRow
+    from orchestrator.records import LookRow, ProgressRow
 
 
 def status_of(database: Database, grids: Sequence[str] | None, options: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -56,6 +57,8 @@ def print_status(grids: Sequence[dict[str, Any]], options: Sequence[str] = ()) -
         console.print(headline(grid))
         if grid.get("seeds"):
             console.print(f"  {escape(_seeds_text(grid['seeds']))}")
+        for pair in grid["same_numbers"]:
+            console.print(f"  {escape(_same_text(pair))}")
         for trial in grid["trials"]:
             name = escape(in_words(trial["name"]))
             if trial["state"] == "running":
@@ -111,6 +114,7 @@ def _grid_status(database: Database, grid: GridRow, options: Sequence[str]) -> d
         "continue": again,
         "search": _search(grid.report.get("tune"), trials),
         "seeds": _seeds(grid.report.get("seeds"), database.looks(grid.name) if "seeds" in grid.report else ()),
+        "same_numbers": _same_numbers(rows),
         "trials": trials,
         **_seconds_left(trials, canaries),
     }
@@ -151,6 +155,36 @@ def _seeds_text(seeds: dict[str, Any]) -> str:
     return f"seeds by rule, {rule['start']} to {rule['most']}: {listed}" + (
         f"; {counted(saved, 'seed')} saved" if saved else ""
     )
+
+
+def _same_numbers(rows: Sequence[ProgressRow]) -> list[dict[str, str]]:
+    """Return the rows of a grid, each with the first row before it that has its numbers in every epoch of all seeds."""
+    by_row: dict[str, tuple[str, dict[Hashable, Numbers]]] = {}
+    for trial in rows:
+        if trial.numbers and not draw_of(trial.trial_name):
+            row = repr(sorted((name, value) for name, value in trial.config.items() if name != "seed"))
+            name = trial.trial_name.rpartition("/seed")[0] or trial.trial_name
+            _, numbers = by_row.setdefault(row, (name, {}))
+            numbers[trial.config["seed"]] = Numbers(trial.numbers, trial.epochs_done)
+    # Only rows that share a digest are compared: a grid may have thousands.
+    with_digest: dict[str, dict[str, dict[Hashable, Numbers]]] = {}
+    pairs = []
+    for name, numbers in by_row.values():
+        digests = {each.sha256 for each in numbers.values()}
+        candidates = {other: before for digest in digests for other, before in with_digest.get(digest, {}).items()}
+        alike = [(other, words) for other, before in candidates.items() if (words := same_numbers(numbers, before))]
+        if alike:
+            order = [each for each, _ in by_row.values()]
+            other, words = min(alike, key=lambda pair: order.index(pair[0]))
+            pairs.append({"row": name, "as": other, "words": words})
+        for digest in digests:
+            with_digest.setdefault(digest, {})[name] = numbers
+    return pairs
+
+
+def _same_text(pair: Mapping[str, str]) -> str:
+    """Return what to say of two rows that are one computation."""
+    return f"{pair['row']}: {pair['words']} as {pair['as']}: this difference changes nothing"
 
 
 def _search(tune: Mapping[str, Any] | None, trials: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

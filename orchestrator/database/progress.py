@@ -149,6 +149,7 @@ def progress(connection: Connection, grid: str | None, settled: Settled, living:
             attempt.error_class,
             attempt.host,
             attempt.device,
+            Trial.numbers_sha256,
         )
         .outerjoin(attempt, attempt.id == newest.scalar_subquery())
         .where(Trial.id.in_(members))
@@ -162,7 +163,7 @@ def progress(connection: Connection, grid: str | None, settled: Settled, living:
     answer = []
     # A trial of several grids is returned once for each.
     for trial, name in connection.execute(rows.order_by(Grid.name, GridTrial.position)):
-        key, config, state, driver, _, last, started, error_class, host, device = trials[trial]
+        key, config, state, driver, _, last, started, error_class, host, device, numbers = trials[trial]
         state, holder = effective_state(state, driver, living)
         done, seconds, best = kept.get(trial) or sums.get(trial) or (0, None, None)
         total = config["epochs"]
@@ -183,6 +184,7 @@ def progress(connection: Connection, grid: str | None, settled: Settled, living:
                 device,
                 begun=started is not None or done > 0,
                 claimed=holder is not None,
+                numbers=numbers if state == "done" else None,
             )
         )
     return answer

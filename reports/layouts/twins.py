@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
+from orchestrator.identity import Numbers, same_numbers
 from reports.results import Trial
 
 
 def twins(first: Sequence[Trial], second: Sequence[Trial]) -> str:
     """Return `the same numbers in all 20 epochs of 3 seeds` where that holds for every seed that both have, else ``."""
-    mine, other = _numbers(first), _numbers(second)
-    shared = sorted(mine.keys() & other.keys())
-    if not shared or any(mine[seed][0] != other[seed][0] for seed in shared):
-        return ""
-    epochs = max(mine[seed][1] for seed in shared)
-    seeds = "1 seed" if len(shared) == 1 else f"{len(shared)} seeds"
-    return f"the same numbers in all {epochs:,} epochs of {seeds}" if epochs > 1 else f"the same numbers in {seeds}"
+    return same_numbers(_numbers(first), _numbers(second))
 
 
-def _numbers(trials: Iterable[Trial]) -> dict[tuple[int, str], tuple[str, int]]:
-    """Return by seed the digest of a done trial's numbers, and its epochs."""
+def _numbers(trials: Iterable[Trial]) -> dict[Hashable, Numbers]:
+    """Return by seed the numbers of the trials that are done."""
     return {
-        (trial.seed, trial.pair): (trial.numbers, (trial.last_epoch or 0) + 1)
+        (trial.seed, trial.pair): Numbers(trial.numbers, (trial.last_epoch or 0) + 1)
         for trial in trials
         if trial.numbers and trial.state == "done"
     }

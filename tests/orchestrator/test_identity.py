@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from orchestrator.identity import Difference, changes, differences, mixed, words
+from orchestrator.identity import Difference, Numbers, changes, differences, mixed, same_numbers, words
 from orchestrator.records import Origin, PartUse
 
 LOSS = PartUse("method", "confidence_penalty", 1, "3f2a91bc" + "0" * 56, "/home/ada/my_parts.py:8")
@@ -92,3 +92,14 @@ def test_the_trainers_own_code_is_a_note_and_no_footnote():
 def test_trials_trained_alike_say_nothing():
     assert mixed({"a/seed0": [THEN], "a/seed1": [replace(THEN, number=2)]}) == ((), ())
     assert mixed({"a/seed0": [], "a/seed1": [THEN]}) == ((), ())
+
+
+def test_same_numbers_are_those_of_every_shared_seed():
+    one = {0: Numbers("a", 20), 1: Numbers("b", 20), 2: Numbers("c", 20)}
+    assert same_numbers(one, one) == "the same numbers in all 20 epochs of 3 seeds"
+    assert (
+        same_numbers(one, {1: Numbers("b", 20), 7: Numbers("x", 20)}) == "the same numbers in all 20 epochs of 1 seed"
+    )
+    assert same_numbers(one, {1: Numbers("b", 20), 2: Numbers("x", 20)}) == ""
+    assert same_numbers(one, {7: Numbers("a", 20)}) == same_numbers({}, {}) == ""
+    assert same_numbers({0: Numbers("a", 1)}, {0: Numbers("a", 1)}) == "the same numbers in 1 seed"
