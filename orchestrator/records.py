@@ -148,7 +148,7 @@ class AttemptRow:
 
 @dataclass(frozen=True)
 class FailureRow:
-    """The trials that wait after failures with one fingerprint; the last three are of the newest."""
+    """The trials that wait after failures with one fingerprint; those from `key` on are of the newest."""
 
     fingerprint: str | None
     error_class: str | None
@@ -156,6 +156,8 @@ class FailureRow:
     count: int
     trial_names: tuple[str, ...]
     keys: tuple[str, ...]
+    key: str
+    host: str | None
     log: str | None
     error_text: str | None
     environment: dict[str, Any]

@@ -22,14 +22,13 @@ def serve_page(db: str, grids: Sequence[str] | None, *, every: float, port: int 
     from orchestrator.database import open_database
     from orchestrator.serving import Look, live_script, serve
     from reports.page import render_page
-    from reports.page.logs import Tails
     from reports.report import page_of
 
     with open_database(db, readonly=True) as database:
         where, options = database.where, database_option(db, database)
         for line in (*database.warnings, *database.leave_out_broken(numbers=True)):
             typer.echo(f"warning: {line}", err=True)
-    look = Look(db, grids, options, lambda log, key, host: Tails().read(log, key, host))
+    look = Look(db, grids, options)
     # What cannot be shown at all is said here, and not to the browser.
     look()
 

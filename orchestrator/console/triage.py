@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
+from orchestrator.logs import log_end
 from orchestrator.records import in_words
 from orchestrator.text import counted
 from trainer.paths import PathError, user_path
@@ -50,10 +50,8 @@ def triage_of(database: Database, grids: Sequence[str] | None, options: Sequence
 
 def _excerpt(failure: FailureRow) -> list[str]:
     """Return the end of the log or, where the log cannot be read from here, of the traceback."""
-    with suppress(OSError), open(failure.log or "", errors="replace") as log:
-        if lines := deque(log, maxlen=EXCERPT_LINES):
-            return [line.rstrip("\n") for line in lines]
-    return (failure.error_text or "").strip().splitlines()[-EXCERPT_LINES:]
+    end = log_end(failure.log, failure.key, failure.host) or (failure.error_text or "").strip()
+    return end.splitlines()[-EXCERPT_LINES:]
 
 
 def print_triage(failures: Sequence[dict[str, Any]]) -> None:

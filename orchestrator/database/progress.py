@@ -90,7 +90,6 @@ def failures(connection: Connection, grid: str | None) -> list[FailureRow]:
             failure.fingerprint,
             failure.error_class,
             func.substr(failure.error_text, 1, _LINE),
-            failure.log,
         )
         .join_from(Trial, failure, failure.id == newest)
         .join(GridTrial, GridTrial.trial_id == Trial.id)
@@ -101,18 +100,19 @@ def failures(connection: Connection, grid: str | None) -> list[FailureRow]:
     if grid is not None:
         query = query.where(Grid.name == grid)
     causes: dict[tuple[str | None, ...], dict[str, tuple[Any, ...]]] = {}
-    for name, key, attempt, fingerprint, error_class, error, log in connection.execute(query):
+    for name, key, attempt, fingerprint, error_class, error in connection.execute(query):
         line = _first_line(error)
         cause = (fingerprint,) if fingerprint else (None, error_class, line)
         # A trial of several grids is listed once, by its name in the first one.
-        causes.setdefault(cause, {}).setdefault(key, (attempt, name, fingerprint, error_class, line, log))
+        causes.setdefault(cause, {}).setdefault(key, (attempt, name, fingerprint, error_class, line, key))
     rows = []
     for trials_of_cause in causes.values():
-        attempt, _, fingerprint, error_class, line, log = max(trials_of_cause.values())
-        rest = connection.execute(select(Attempt.error_text, Attempt.environment).where(Attempt.id == attempt)).one()
+        attempt, _, fingerprint, error_class, line, key = max(trials_of_cause.values())
+        facts = (Attempt.host, Attempt.log, Attempt.error_text, Attempt.environment)
+        rest = connection.execute(select(*facts).where(Attempt.id == attempt)).one()
         names = tuple(entry[1] for entry in trials_of_cause.values())
         rows.append(
-            FailureRow(fingerprint, error_class, line, len(trials_of_cause), names, tuple(trials_of_cause), log, *rest)
+            FailureRow(fingerprint, error_class, line, len(trials_of_cause), names, tuple(trials_of_cause), key, *rest)
         )
     return sorted(rows, key=lambda row: -row.count)
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 from orchestrator.console import status_of, triage_of
 from orchestrator.console.status import progress_words, trial_under_way
 from orchestrator.database import Database, open_database
+from orchestrator.logs import log_end
 
 # Most trials under way that are listed, most of them whose logs' ends are, and most names of a failure's trials.
 LISTED, LOGS, NAMED = 50, 16, 5
 # Dashboards whose addresses an attempt's record may have, with their titles.
 DASHBOARDS = {"ray": "Ray's dashboard", "grafana": "Grafana"}
-
-# Returns the end of a log, given its path, the trial's key and the host that wrote it; None where it is not here.
-ReadTail = Callable[[str | None, str, str | None], str | None]
 
 
 class Seen(NamedTuple):
@@ -33,8 +31,8 @@ class Look:
     grid.
     """
 
-    def __init__(self, location: str, grids: Sequence[str] | None, options: Sequence[str], read_tail: ReadTail) -> None:
-        self.location, self.grids, self.options, self.read_tail = location, grids, options, read_tail
+    def __init__(self, location: str, grids: Sequence[str] | None, options: Sequence[str]) -> None:
+        self.location, self.grids, self.options = location, grids, options
         self._database: Database | None = None
 
     def __call__(self) -> Seen:
@@ -43,7 +41,7 @@ class Look:
             if self._database is None:
                 self._database = open_database(self.location, readonly=True)
                 self._database.leave_out_broken(numbers=False)
-            return look(self._database, self.grids, self.options, self.read_tail)
+            return look(self._database, self.grids, self.options)
         except Exception:
             # The next one may find another file or server at the same place.
             self.close()
@@ -56,7 +54,7 @@ class Look:
             self._database = None
 
 
-def look(database: Database, grids: Sequence[str] | None, options: Sequence[str], read_tail: ReadTail) -> Seen:
+def look(database: Database, grids: Sequence[str] | None, options: Sequence[str]) -> Seen:
     """Return what the live page shows now; `options` are those of the commands that it prints."""
     statuses = status_of(database, grids, options)
     failures = triage_of(database, grids, options)
@@ -67,18 +65,16 @@ def look(database: Database, grids: Sequence[str] | None, options: Sequence[str]
     )
     state = {
         "host": socket.gethostname(),
-        "grids": [_grid(database, grid, read_tail) for grid in statuses],
+        "grids": [_grid(database, grid) for grid in statuses],
         "failures": [_failure(failure) for failure in failures],
     }
     return Seen(state, mark)
 
 
-def _grid(database: Database, grid: dict[str, Any], read_tail: ReadTail) -> dict[str, Any]:
+def _grid(database: Database, grid: dict[str, Any]) -> dict[str, Any]:
     under_way = [trial for trial in grid["trials"] if trial["state"] == "running" or trial["interrupted"]]
     under_way.sort(key=lambda trial: trial["interrupted"])
-    trials = [
-        _trial(database, trial, read_tail, with_log=place < LOGS) for place, trial in enumerate(under_way[:LISTED])
-    ]
+    trials = [_trial(database, trial, with_log=place < LOGS) for place, trial in enumerate(under_way[:LISTED])]
     links = {name: address for trial in trials for name, address in trial.pop("dashboards").items()}
     return {
         "name": grid["name"],
@@ -93,7 +89,7 @@ def _grid(database: Database, grid: dict[str, Any], read_tail: ReadTail) -> dict
     }
 
 
-def _trial(database: Database, trial: dict[str, Any], read_tail: ReadTail, *, with_log: bool) -> dict[str, Any]:
+def _trial(database: Database, trial: dict[str, Any], *, with_log: bool) -> dict[str, Any]:
     attempts = [row for row in database.attempts(trial["key"]) if row.purpose == "train"]
     newest = attempts[-1] if attempts else None
     running = trial["state"] == "running"
@@ -106,7 +102,7 @@ def _trial(database: Database, trial: dict[str, Any], read_tail: ReadTail, *, wi
         "total": trial["epochs_total"],
         "place": f"{trial['host']}, {trial['device']}" if trial["host"] else None,
         "log": newest.log if newest else None,
-        "end": read_tail(newest.log, trial["key"], newest.host) if newest and with_log else None,
+        "end": log_end(newest.log, trial["key"], newest.host) if newest and with_log else None,
         # A database may come from anybody: no other scheme becomes a link.
         "dashboards": {
             name: addresses[name] for name in DASHBOARDS if str(addresses.get(name)).startswith(("http://", "https://"))

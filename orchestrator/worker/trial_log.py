@@ -6,6 +6,8 @@ import logging
 import sys
 from pathlib import Path
 
+from orchestrator.logs import log_name
+
 
 def new_log(log_folder: str, name: str, key: str) -> Path:
     """Create the log of an attempt; its number is the first that no file has yet."""
@@ -13,7 +15,7 @@ def new_log(log_folder: str, name: str, key: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
-        path = folder / f"{key[:8]}-{number}.log"
+        path = folder / log_name(key, number)
         try:
             path.touch(exist_ok=False)
             return path

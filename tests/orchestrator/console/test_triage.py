@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
+import socket
 from pathlib import Path
 
 import pytest
@@ -17,19 +19,24 @@ from tests.orchestrator.databases.samples import config, start
 
 
 def test_an_excerpt_is_the_end_of_the_log_or_of_the_traceback(tmp_path):
-    where, log = str(tmp_path / "results.db"), tmp_path / "a.log"
-    with open_database(where, create=True) as database:
-        trials = [(key, config("resnet18", "pskd", seed), f"t/{key}") for seed, key in enumerate("ab")]
+    """Logs are read where a page's are: nothing that a database merely names as one, and none of another host."""
+    here = socket.gethostname()
+    keys = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("log", "gone", "elsewhere", "foreign")}
+    logs = {name: tmp_path / f"{key[:8]}-1.log" for name, key in keys.items()} | {"foreign": tmp_path / "secret.log"}
+    with open_database(str(tmp_path / "results.db"), create=True) as database:
+        trials = [(key, config("resnet18", "pskd", seed), f"t/{name}") for seed, (name, key) in enumerate(keys.items())]
         database.save_grid("g", "g.yaml", "", {}, trials)
-        for key, place in (("a", str(log)), ("b", str(tmp_path / "gone.log"))):
-            attempt = start(database, key, log=place)
-            why = {"error_class": "code", "error_text": f"ValueError: {key}\nline\nlast of {key}", "fingerprint": key}
+        for name, key in keys.items():
+            host = "elsewhere" if name == "elsewhere" else here
+            attempt = start(database, key, host=host, log=str(logs[name]))
+            why = {"error_class": "code", "error_text": f"ValueError: {name}\nline\nlast", "fingerprint": name}
             database.finish_attempt(attempt, "failed", trial_state="failed", **why)
-        log.write_text("".join(f"line {number} [x]\n" for number in range(100)))
+            if name != "gone":
+                logs[name].write_text("".join(f"line {number} [x]\n" for number in range(100)))
         excerpts = {failure["fingerprint"]: failure["excerpt"] for failure in triage_of(database, None)}
     assert excerpts == {
-        "a": [f"line {number} [x]" for number in range(100 - EXCERPT_LINES, 100)],
-        "b": ["ValueError: b", "line", "last of b"],
+        "log": [f"line {number} [x]" for number in range(100 - EXCERPT_LINES, 100)],
+        **{name: [f"ValueError: {name}", "line", "last"] for name in ("gone", "elsewhere", "foreign")},
     }
 
 

@@ -639,6 +639,7 @@ def test_failures_are_grouped_by_cause(database: Database) -> None:
     ]
     first = rows[0]
     assert first.trial_names == ("resnet18/seed0", "resnet18/seed1") and first.keys == tuple(keys[:2])
+    assert (first.key, first.host, first.log) == (keys[0], "node1", "/0.log")
     assert (first.log, first.error_text, first.error_class) == ("/0.log", "no such op\nline 2", "code")
     assert [row.count for row in database.failures()] == [2, 2, 1]
     assert [row.keys for row in database.failures("table3")] == [(keys[0],)]
