@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.planning.estimate import Measured, Work, make_estimate
-from orchestrator.statistics import error_rate_noise, mean_of, paired_p, spread_of
+from orchestrator.statistics import error_rate_noise, mean_of, paired_test, spread_of
 from orchestrator.statistics.power import pair_level, seeds_needed, separable
 from orchestrator.text import counted
 from trainer.datasets import dataset_spec
@@ -192,7 +192,7 @@ def _group(
             untested += 1
             continue
         differences = [first.values[seed] - second.values[seed] for seed in shared]
-        p = paired_p(differences) if len(shared) >= 3 else None
+        p = _paired_p(first, second, metric) if len(shared) >= 3 else None
         if p is not None and p < level:
             separated += 1
             continue
@@ -221,6 +221,15 @@ def _group(
         closing or 0,
         closing_seconds,
     )
+
+
+def _paired_p(first: SeedRow, second: SeedRow, metric: str) -> float | None:
+    """Return the p-value of the test that tables make of two rows, None where their differences allow none."""
+    pairs = [(first.values[seed], second.values[seed]) for seed in first.values.keys() & second.values.keys()]
+    images = min(first.images, second.images) if metric in RATES else None
+    scale = max(abs(value) for pair in pairs for value in pair)
+    tested = paired_test([one - other for one, other in pairs], scale, images)
+    return tested.p if tested else None
 
 
 def seeds_for(group: GroupSeeds, differences: Sequence[float]) -> dict[float, int | None]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import BAD_INPUT
+from orchestrator.planning.seeds import RATES
 from orchestrator.records import LookRow
 from orchestrator.stages.decision import Decision
 from orchestrator.text import counted
@@ -56,13 +57,13 @@ def add_seeds(grid: Grid, database: Database | None) -> Decision:
         return Decision(grid)
     keys = [trial.key for members in grid.rows.values() for trial in members]
     selection = grid.report["selection"]
-    ended, values = set[str](), dict[str, float]()
+    ended, values = set[str](), dict[str, tuple[float, int]]()
     had: list[LookRow] = []
     if database is not None:
         had = database.looks(grid.name)
         _check_rule(grid, rule.facts(selection), had)
         ended = {key for key, state in database.states(keys).items() if state.state in ("done", "failed")}
-        values = {key: value for key, (value, _) in database.test_scores(keys, rule.metric, selection).items()}
+        values = database.test_scores(keys, rule.metric, selection)
     groups = [_looked(grid, rule, pairs, ended, values) for pairs in _groups(rule, had)]
     seeds = dict.fromkeys(grid.rows, rule.start)
     for pairs in groups:
@@ -104,9 +105,10 @@ def _groups(rule: SeedRule, had: Sequence[LookRow]) -> list[_Pairs]:
     return list(groups.values())
 
 
-def _looked(grid: Grid, rule: SeedRule, pairs: _Pairs, ended: set[str], values: Mapping[str, float]) -> _Pairs:
+def _looked(
+    grid: Grid, rule: SeedRule, pairs: _Pairs, ended: set[str], values: Mapping[str, tuple[float, int]]
+) -> _Pairs:
     """Return the pairs after all the looks that the trials allow; new ones are in `fresh`."""
-    from orchestrator.statistics import paired_p
     from orchestrator.statistics.sequential import verdicts
 
     while still := pairs.open(len(rule.looks)):
@@ -114,12 +116,12 @@ def _looked(grid: Grid, rule: SeedRule, pairs: _Pairs, ended: set[str], values: 
         needed = [trial for row in still for key in (row, pairs.baseline) for trial in grid.rows[key][: seeds[row]]]
         if any(trial.key not in ended for trial in needed):
             break
-        differences = {row: _differences(grid, row, pairs.baseline, seeds[row], values) for row in still}
-        p_values = {row: paired_p(each) if len(each) > 1 else None for row, each in differences.items()}
+        shared = {row: _shared(grid, row, pairs.baseline, seeds[row], values) for row in still}
+        p_values = {row: _p_value(both, rule.metric) for row, both in shared.items()}
         before = sum(map(pairs.separated, pairs.rows))
         places = {row: len(pairs.looks[row]) for row in still}
         for row, verdict in verdicts(p_values, places, rule.looks, len(pairs.rows), before).items():
-            own = differences[row]
+            own = [one - other for (one, _), (other, _) in shared[row]]
             look = LookRow(
                 grid.name,
                 row,
@@ -140,10 +142,25 @@ def _looked(grid: Grid, rule: SeedRule, pairs: _Pairs, ended: set[str], values: 
     return pairs
 
 
-def _differences(grid: Grid, row: str, baseline: str, seeds: int, values: Mapping[str, float]) -> list[float]:
-    """Return the differences of two rows over the seeds that both have a value of."""
+def _shared(
+    grid: Grid, row: str, baseline: str, seeds: int, values: Mapping[str, tuple[float, int]]
+) -> list[tuple[tuple[float, int], tuple[float, int]]]:
+    """Return what two rows have, value and number of test images, of the seeds that both have a value of."""
     both = zip(grid.rows[row][:seeds], grid.rows[baseline][:seeds], strict=True)
-    return [values[one.key] - values[other.key] for one, other in both if one.key in values and other.key in values]
+    return [(values[one.key], values[other.key]) for one, other in both if one.key in values and other.key in values]
+
+
+def _p_value(shared: Sequence[tuple[tuple[float, int], tuple[float, int]]], metric: str) -> float | None:
+    """Return the p-value of the paired t test of two rows, None where they allow none."""
+    from orchestrator.statistics import paired_test
+
+    if len(shared) < 2:
+        return None
+    measured = [each for both in shared for each in both]
+    images = min(count for _, count in measured) if metric in RATES else None
+    scale = max(abs(value) for value, _ in measured)
+    tested = paired_test([one - other for (one, _), (other, _) in shared], scale, images)
+    return tested.p if tested else None
 
 
 def _name(trials: Sequence[Trial]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from orchestrator.statistics.comparison import Candidate, Comparison, compare
+from orchestrator.statistics.comparison import ENOUGH_SEEDS, Candidate, Comparison, compare
 from orchestrator.statistics.moments import LEVEL
 
 HSU, HOLM, NONE = "hsu", "holm", "none"
@@ -57,7 +57,10 @@ def best_set(candidates: Sequence[Candidate], lower_is_better: bool, digits: int
                 # Over the seeds that both have, the better mean may be the worse one.
                 pairs[better, worse] = comparison.p if (comparison.difference < 0) == lower_is_better else 1.0
         out = _ruled_out(pairs, len(candidates), correction)
-    members = {best, *tested} - out
+    # Enough seeds whose differences are equal have no test: nothing rules their candidate out.
+    shared = {index: candidates[best].values.keys() & candidates[index].values.keys() for index in against}
+    equal = {index for index in against.keys() - tested.keys() if len(shared[index]) >= ENOUGH_SEEDS}
+    members = {best, *tested, *equal} - out
     printed = {f"{means[index]:.{digits}f}" for index in members}
     members |= {index for index, mean in enumerate(means) if f"{mean:.{digits}f}" in printed}
     first_out = next((place for place, index in enumerate(order) if index not in members), len(order))

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from orchestrator.statistics.moments import (
     NORMAL_QUANTILE,
     error_rate_noise,
-    half_width,
     mean_of,
     normal_p,
-    spread_of,
-    student_p,
+    paired_test,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +74,8 @@ class Comparison:
 def compare(first: Candidate, second: Candidate) -> Comparison | None:
     """Compare two candidates; None where no test is possible.
 
-    From three shared seeds on by Student's t, paired over them. Below, exactly and paired over the images, where all
+    From three shared seeds on by Student's t, paired over them (`paired_test`; differences that are equal without being
+    multiples of one image have no test). Below, exactly and paired over the images, where all
     shared seeds have their outcomes: for one seed this is McNemar's exact test (`statsmodels` calls it so), for two
     each image counts with the sum of its two differences. Without outcomes, error rates are compared as two binomials
     of independent images, which sees less.
@@ -90,29 +89,28 @@ def contrast(terms: Sequence[tuple[Candidate, float]]) -> Comparison | None:
     sums = [math.fsum(weight * each.values[seed] for each, weight in terms) for seed in shared]
     if len(shared) >= ENOUGH_SEEDS:
         scale = max(abs(each.values[seed]) for each, _ in terms for seed in shared)
+        if (tested := paired_test(sums, scale, _images(terms))) is None:
+            return None
         flips = _flips(terms, shared) if len(terms) == 2 else None
-        return Comparison(PAIRED, _mean_p(sums, scale), len(sums), mean_of(sums), half_width(sums), flips=flips)
+        return Comparison(PAIRED, tested.p, len(sums), mean_of(sums), tested.margin, flips=flips)
     if (scores := _scores(terms, shared)) is not None:
         over = len(scores)
         margin = 100 * _images_margin(scores) / len(shared)
         flips = _flips(terms, shared) if len(terms) == 2 else None
         return Comparison(IMAGES, sign_flip_p(scores), len(shared), mean_of(sums), margin, over, flips)
-    sizes = [each.images for each, _ in terms if each.images]
-    if len(sizes) < len(terms):
+    if (images := _images(terms)) is None:
         return None
-    images, n = min(sizes), min(len(each.values) for each, _ in terms)
+    n = min(len(each.values) for each, _ in terms)
     difference = math.fsum(weight * each.mean for each, weight in terms)
     noise = math.hypot(*(weight * error_rate_noise(each.mean, images) for each, weight in terms))
     p = normal_p(difference / noise) if noise else float(difference == 0)
     return Comparison(UNPAIRED, p, n, difference, NORMAL_QUANTILE * noise, images)
 
 
-def _mean_p(differences: Sequence[float], scale: float) -> float:
-    """Return the p-value of a t test that a mean is zero; equal differences leave no noise, so it is 0 or 1 then."""
-    mean, spread = mean_of(differences), spread_of(differences) or 0.0
-    if spread <= 1e-12 * scale:
-        return 1.0 if abs(mean) <= 1e-12 * scale else 0.0
-    return student_p(mean / spread * math.sqrt(len(differences)), len(differences) - 1)
+def _images(terms: Sequence[tuple[Candidate, float]]) -> int | None:
+    """Return the size of the smallest test set, None where a candidate is no error rate."""
+    sizes = [each.images for each, _ in terms if each.images]
+    return min(sizes) if len(sizes) == len(terms) else None
 
 
 def _scores(terms: Sequence[tuple[Candidate, float]], shared: Sequence[Any]) -> np.ndarray[Any, Any] | None:

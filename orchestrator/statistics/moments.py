@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 # The chance of a false alarm that tests and intervals allow.
 LEVEL = 0.05
@@ -30,15 +31,31 @@ def student_p(t: float, freedom: float) -> float:
     return 2 * float(stdtr(freedom, -abs(t)))
 
 
-def paired_p(differences: Sequence[float]) -> float:
-    """Return the two-sided p-value of the t test that two or more paired differences have the mean zero.
+class PairedTest(NamedTuple):
+    """The two-sided p-value of a paired t test, and half the 95 % confidence interval of the mean difference."""
 
-    Equal differences leave no noise: it is 1 where they are zero, and 0 otherwise.
+    p: float
+    margin: float
+
+
+def paired_test(differences: Sequence[float], scale: float, images: int | None = None) -> PairedTest | None:
+    """Test by Student's t whether two or more paired differences have the mean zero; None where they show no scatter.
+
+    `scale` is the largest of the values that were subtracted, which says how far equal differences may be apart by
+    rounding. `images` is the size of the test set where the values are shares of it, in percent: such differences are
+    multiples of one image and may be equal by chance, so their standard deviation counts as no less than that of the
+    rounding to one image, 100 / images / sqrt(12). Other differences that are equal and not zero have no test: nothing
+    says how much they would scatter. Without any difference p is 1.
     """
-    mean, spread = mean_of(differences), spread_of(differences) or 0.0
-    if spread <= 1e-12 * max(map(abs, differences)):
-        return float(not mean)
-    return student_p(mean / spread * math.sqrt(len(differences)), len(differences) - 1)
+    n, mean, spread = len(differences), mean_of(differences), spread_of(differences) or 0.0
+    if spread <= 1e-12 * scale:
+        spread, mean = 0.0, 0.0 if abs(mean) <= 1e-12 * scale else mean
+    if images:
+        spread = max(spread, 100 / images / math.sqrt(12))
+    if not spread:
+        return PairedTest(1.0, 0.0) if not mean else None
+    error = spread / math.sqrt(n)
+    return PairedTest(student_p(mean / error, n - 1), student_quantile(n - 1) * error)
 
 
 @cache

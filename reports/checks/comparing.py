@@ -214,7 +214,10 @@ def _text(result: Mapping[str, Any], column: Column, comparison: Comparison | No
 
 def _verdict(comparison: Comparison | None, column: Column) -> list[str]:
     if comparison is None:
-        return [f"No test: it takes {ENOUGH_SEEDS} seeds that both have, or an error rate over test images."]
+        return [
+            f"No test: it takes an error rate over test images, or {ENOUGH_SEEDS} seeds that both have and whose "
+            "differences scatter."
+        ]
     digits = column.digits + 1
     low, high = comparison.difference - comparison.margin, comparison.difference + comparison.margin
     seeds = f"{comparison.n} seed{'s' if comparison.n != 1 else ''}"

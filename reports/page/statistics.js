@@ -48,22 +48,34 @@ function rateNoise(percent, images) {
   return 100 * Math.sqrt((rate * (1 - rate)) / images);
 }
 
+/** Return p and half the 95 % interval of n paired differences; null where they are equal, not zero, and no error rates. */
+function pairedTest(middle, spread, n, scale, images) {
+  if (spread <= 1e-12 * scale) {
+    spread = 0;
+    if (Math.abs(middle) <= 1e-12 * scale) middle = 0;
+  }
+  // Error rates are multiples of one image, and equal by chance: they scatter no less than by that rounding.
+  if (images) spread = Math.max(spread, 100 / images / Math.sqrt(12));
+  if (!spread) return middle ? null : { p: 1, margin: 0 };
+  const error = spread / Math.sqrt(n);
+  return { p: studentP(middle / error, n - 1), margin: studentQuantile(n - 1) * error };
+}
+
 /** Return the difference of two entries (first minus second), half its 95 % interval, p and n; null where nothing can be tested. */
 function compareEntries(first, second) {
   const [one, two] = [first, second].map((entry) => new Map(entry.samples.map(([trial, , value, , pair]) => [`${data.trials[trial].seed} ${pair}`, value])));
   const shared = [...one.keys()].filter((key) => two.has(key));
   if ([...one.values(), ...two.values()].some((value) => value === null) || !one.size || !two.size) return null;
+  const sizes = [first, second].map((entry) => Math.min(...entry.samples.map(([, , , images]) => images || Infinity)));
   if (shared.length >= 3) {
     const differences = shared.map((key) => one.get(key) - two.get(key));
     const middle = mean(differences), spread = deviation(differences), n = shared.length;
     const scale = Math.max(...shared.flatMap((key) => [Math.abs(one.get(key)), Math.abs(two.get(key))]));
-    const flat = spread <= 1e-12 * scale;
-    const p = flat ? (Math.abs(middle) <= 1e-12 * scale ? 1 : 0) : studentP((middle / spread) * Math.sqrt(n), n - 1);
-    return { test: "paired", difference: middle, margin: (studentQuantile(n - 1) * spread) / Math.sqrt(n), p, n };
+    const tested = pairedTest(middle, spread, n, scale, sizes.every(Number.isFinite) ? Math.min(...sizes) : null);
+    return { test: tested ? "paired" : "equal", difference: middle, n, ...(tested ?? { p: null, margin: null }) };
   }
   const means = [one, two].map((values) => mean([...values.values()]));
   const n = Math.min(one.size, two.size);
-  const sizes = [first, second].map((entry) => Math.min(...entry.samples.map(([, , , images]) => images || Infinity)));
   const difference = means[0] - means[1];
   if (!sizes.every(Number.isFinite)) return { test: "none", difference, margin: null, p: null, n };
   const images = Math.min(...sizes);

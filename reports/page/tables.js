@@ -271,6 +271,7 @@ const TESTS = {
   paired: (found) => `paired t test over ${found.n} seeds`,
   images: (found) => `exact test over ${found.images.toLocaleString("en")} images, paired (${found.n === 1 ? "one seed" : `${found.n} seeds`})`,
   unpaired: (found) => `binomial noise of ${found.images.toLocaleString("en")} images (${found.n === 1 ? "one seed" : `${found.n} seeds`})`,
+  equal: (found) => `no test: the differences of ${found.n} seeds are equal, without scatter`,
   none: (found) => `no test: ${found.n === 1 ? "one seed" : `${found.n} seeds`}, and three are needed`,
 };
 

@@ -231,6 +231,18 @@ def test_a_row_that_is_added_later_shares_the_error_from_then_on(write: Write, t
     assert added[-1].separated
 
 
+def test_equal_differences_of_two_seeds_separate_nothing(
+    write: Write, trained: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors are whole images, so that two differences may be equal by chance: their p-value is no zero."""
+    monkeypatch.setitem(MEANS, "pskd", 24.98)
+    monkeypatch.setitem(SHIFT, "pskd", 0)
+    run_grid(write(seeds=RULE | {"start": 2}), "r.db")
+    first = looks()[0]
+    assert (first.row_name, first.seeds, first.shared, first.separated) == ("resnet18/pskd", 2, 2, False)
+    assert first.difference == pytest.approx(-0.02) and first.p == pytest.approx(0.064, abs=1e-3)
+
+
 def test_breadth_and_seeds_by_rule_go_together(write: Write, trained: list[list[str]]) -> None:
     run_grid(write(order="breadth"), "r.db")
     assert trained[0][:3] == ["baseline/seed0", "pskd/seed0", "byot/seed0"]

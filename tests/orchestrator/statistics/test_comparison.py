@@ -12,11 +12,13 @@ from statsmodels.stats.contingency_tables import mcnemar
 from orchestrator.statistics import (
     Candidate,
     Outcomes,
+    best_set,
     compare,
     contrast,
     error_rate_noise,
     half_width,
     mean_of,
+    paired_test,
     spread_of,
     student_p,
     student_quantile,
@@ -63,10 +65,38 @@ def test_seeds_are_paired_from_three_on_as_scipy_does_it():
         assert found.difference + found.margin == pytest.approx(high)
 
 
-def test_differences_without_noise_are_certain():
-    one = Candidate({0: 20.1, 1: 20.2, 2: 20.3})
-    assert compare(one, one).p == 1.0
-    assert compare(one, Candidate({0: 20.6, 1: 20.7, 2: 20.8})).p == 0.0
+def test_equal_differences_are_no_certainty():
+    one = {0: 20.1, 1: 20.2, 2: 20.3}
+    other = {seed: value + 0.02 for seed, value in one.items()}
+    # No difference at all is none, in any metric; an error rate's may still be half an image.
+    assert compare(Candidate(one), Candidate(one)).p == 1.0
+    assert compare(Candidate(one, 10_000), Candidate(one, 10_000)).p == 1.0
+    assert compare(Candidate(one), Candidate(other)) is None
+    # Two images of 10,000, in each of three seeds: t is 2 sqrt(12) sqrt(3) with the rounding's spread.
+    found = compare(Candidate(one, 10_000), Candidate(other, 10_000))
+    assert found.p == pytest.approx(2 * stats.t.sf(12, 2))
+    assert found.margin == pytest.approx(stats.t.isf(0.025, 2) * 0.01 / 6)
+    # Where the seeds scatter by more than the rounding, the size of the test set changes nothing.
+    one[0] += 0.5
+    assert compare(Candidate(one, 10_000), Candidate(other, 10_000)) == compare(Candidate(one), Candidate(other))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("scatter", [0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 8.0, 25.0])
+def test_rounded_errors_keep_the_level(seeds, scatter):
+    """Two rows without a true difference, whose errors are whole images of 10,000 and scatter by a few images."""
+    tables = np.round(2_000 + np.random.default_rng(5).normal(0, scatter, (20_000, 2, seeds))) / 100
+    wrong = 0
+    for first, second in tables.tolist():
+        differences = [one - other for one, other in zip(first, second, strict=True)]
+        wrong += paired_test(differences, 25, 10_000).p < 0.05
+    assert wrong / len(tables) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / len(tables))
+
+
+def test_tables_of_equal_rows_are_all_bold():
+    rows = [Candidate(dict.fromkeys(range(3), 20.0), images) for images in (10_000, 10_000, 10_000)]
+    assert best_set(rows, True, 2).members == {0, 1, 2}
+    assert best_set([Candidate(row.values) for row in rows], True, 2).members == {0, 1, 2}
 
 
 def test_mean_spread_and_interval_equal_scipys():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from orchestrator.statistics import paired_test
 from orchestrator.statistics.sequential import look_levels, spent, verdicts
 
 PLANS = [(3, 5, 7, 9), (2, 3, 4, 5), (3, 4, 5, 6, 7, 8, 9, 10), (5, 10, 15)]
@@ -55,6 +56,24 @@ def run(values: Any, seeds: tuple[int, ...]) -> list[dict[int, int]]:
                 stopped |= {row: look for row, verdict in judged.items() if verdict.separated}
         grids.append(stopped)
     return grids
+
+
+@pytest.mark.parametrize("seeds", [(2, 3, 4, 5), (2, 4, 6), (3, 5, 7, 9)])
+@pytest.mark.parametrize("scatter", [0.7, 1.0, 2.0, 5.0, 25.0])
+def test_errors_in_whole_images_keep_the_five_percent(seeds: tuple[int, ...], scatter: float) -> None:
+    """Two rows without a true difference whose errors scatter by a few of 10,000 images, and so are equal by chance."""
+    count = 4_000
+    errors = np.round(2_000 + np.random.default_rng(4).normal(0, scatter, (count, 2, seeds[-1]))) / 100
+    wrong = 0
+    for row, baseline in errors.tolist():
+        differences = [one - other for one, other in zip(row, baseline, strict=True)]
+        for look, n in enumerate(seeds):
+            tested = paired_test(differences[:n], 25, 10_000)
+            assert tested is not None
+            if verdicts({0: tested.p}, {0: look}, seeds, 1)[0].separated:
+                wrong += 1
+                break
+    assert wrong / count < 0.05 + 3 * np.sqrt(0.05 * 0.95 / count)
 
 
 @pytest.mark.parametrize(("rows", "true"), [(2, 0), (4, 0), (4, 2), (7, 3)])
