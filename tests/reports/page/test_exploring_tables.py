@@ -125,6 +125,9 @@ def test_the_pages_tests_are_those_of_the_report(visit):
         if n > 3 and numbers.random() < 0.5:
             del pair[0][0]
         cases.append((pair, images))
+    # Equal differences: whole images are a test with the rounding's spread, other numbers none.
+    equal = [{s: 20.0 + s + side * 0.02 for s in range(3)} for side in (0, 1)]
+    cases += [(equal, 10_000), (equal, None)]
     script = """cases => cases.map(([pair, images]) => {
       data = { trials: Array.from({ length: 40 }, (_, seed) => ({ seed })) };
       const sample = ([seed, value]) => [Number(seed), 1, value, images, ""];
