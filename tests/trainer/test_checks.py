@@ -17,7 +17,7 @@ from torch import nn
 
 from trainer.checks import check_part
 from trainer.checks.training import difference
-from trainer.method import Method
+from trainer.method import Method, Requires
 from trainer.parts import (
     DATASETS,
     METHODS,
@@ -257,6 +257,23 @@ def no_op() -> None:
             return {"faulty": self.weight * penalty(outputs)}
 
 
+def no_op_with_heads() -> None:
+    """Heads that are run and not trained gather statistics, and change nothing."""
+
+    @dataclass
+    class Nothing(Method):
+        name = "faulty"
+        title = "Faulty"
+        weight: float = 0.0
+
+        @property
+        def requires(self):
+            return Requires(heads=True)
+
+        def losses(self, networks, outputs, batch, targets):
+            return {"faulty": self.weight * penalty(outputs)}
+
+
 def raises() -> None:
     @dataclass
     class Broken(Method):
@@ -283,6 +300,7 @@ METHOD_FAULTS: list[tuple[Callable[[], None], str, str]] = [
     (drops_images, "augment draws from its generator alone", "keep the number and the size"),
     (mixes_silently, "augment draws from its generator alone", "set mixes = True"),
     (no_op, "it changes what is learned", "changes nothing"),
+    (no_op_with_heads, "it changes what is learned", "changes nothing"),
     (raises, "every term of the loss moves a parameter", rf"{Path(__file__).name}:\d+: raises IndexError"),
 ]
 

@@ -196,19 +196,30 @@ def draws_from_its_generator(part: Part[Any]) -> str | None:
 
 
 def changes_something(part: Part[Any]) -> str | None:
-    """Find a method that gives the metrics of the training without it."""
+    """Find a method with which the first network learns the weights and the metrics of the training without it.
+
+    Heads that are only run gather statistics of their batches, which change no weight and nothing in the network.
+    """
     config = trial_of(part)
     without = TrainConfig(**{**config.model_dump(), "methods": {}, "peer": None})
-    one, other = first_trial(config)["results"], first_trial(without)["results"]
-    mains = [
-        [evaluation for epoch in results for evaluation in epoch["evaluations"] if evaluation["network"] == 0]
-        for results in (one, other)
-    ]
-    if difference(mains[0], mains[1]) is not None:
+    weights = {name for name, _ in ready(config).networks[0].named_parameters(prefix="0")}
+    one, other = (
+        {
+            "weights": {name: values for name, values in trained["networks"].items() if name in weights},
+            "metrics": [
+                evaluation["metrics"]
+                for result in trained["results"]
+                for evaluation in result["evaluations"]
+                if (evaluation["network"], evaluation["classifier"]) == (0, "main")
+            ],
+        }
+        for trained in (first_trial(config), first_trial(without))
+    )
+    if difference(one, other) is not None:
         return None
     return (
-        "changes nothing: every metric of two epochs is that of the training without it, to the last bit; see that its "
-        "terms have a gradient, and that its default hyperparameters are not 0"
+        "changes nothing: the weights and the metrics of two epochs are those of the training without it, to the last "
+        "bit; see that its terms have a gradient, and that its default hyperparameters are not 0"
     )
 
 
