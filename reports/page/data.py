@@ -153,7 +153,13 @@ def _trial(trial: Trial, cell: int, attempts: Iterable[Any], ends: Mapping[int, 
         "cell": cell,
         "epochs": 0 if trial.last_epoch is None else trial.last_epoch + 1,
         "parameters": trial.parameters,
-        "shared": bool(trial.epoch and not trial.epoch.exclusive),
+        # Of this trial's times: those for which the device was shared, and whether a timing pass measured an epoch.
+        "shared": [
+            column.key
+            for column, clock in ((TRAINING, trial.training), (EPOCH, trial.epoch))
+            if clock and not clock.exclusive
+        ],
+        "timed": bool(trial.epoch and trial.epoch.timing_pass),
         "values": {key: value for key, value in values.items() if value is not None},
         "attempts": [_attempt(row, ends.get(row.number)) for row in attempts],
     }

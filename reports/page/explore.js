@@ -137,10 +137,16 @@ function swatch(place) {
   return element("svg", { width: 26, height: 10, "aria-hidden": "true", class: "swatch" }, element("line", { x1: 1, x2: 25, y1: 5, y2: 5, stroke: colourOf(place), "stroke-width": 2.5, "stroke-dasharray": dashOf(place) }));
 }
 
-/** Return a cell's mean of a quantity, its spread, and the number of its trials that have it; null without any. */
+/**
+ * Return a cell's mean of a quantity, its spread, the number of its trials that have it, and whether one of these shared
+ * its device meanwhile; null without any. As in tables, a time per epoch is of the trials of a timing pass alone, if any.
+ */
 function quantityOf(cell, key) {
-  const values = data.cells[cell].trials.map((trial) => data.trials[trial].values[key]).filter((value) => value !== undefined);
-  return values.length ? { mean: mean(values), spread: deviation(values), n: values.length } : null;
+  const all = data.cells[cell].trials.map((trial) => data.trials[trial]);
+  const timed = key === "epoch_time" ? all.filter((trial) => trial.timed) : [];
+  const trials = (timed.length ? timed : all).filter((trial) => trial.values[key] !== undefined);
+  const values = trials.map((trial) => trial.values[key]);
+  return values.length ? { mean: mean(values), spread: deviation(values), n: values.length, shared: trials.some((trial) => trial.shared.includes(key)) } : null;
 }
 
 /** One quantity against another, a point per configuration, with the Pareto front: Figure 2 where they are time and error. */
@@ -161,7 +167,7 @@ function planeSection() {
     const axis = (column) => ({ title: column.form === "minutes" ? `${column.title} (s)` : column.unit ? `${column.title} (${column.unit})` : column.title });
     const points = cells.map((cell, at) => {
       const [one, two] = [quantityOf(cell, keyX), quantityOf(cell, keyY)];
-      const hollow = [keyX, keyY].some((key) => key.endsWith("_time")) && data.cells[cell].trials.some((trial) => data.trials[trial].shared);
+      const hollow = one.shared || two.shared;
       return {
         name: names[at], place: networks.length > 1 ? networks.indexOf(data.cells[cell].config.network) : methods.indexOf(data.cells[cell].config.methods), shape: methods.indexOf(data.cells[cell].config.methods),
         x: one.mean, y: two.mean, bar: two.n > 1 ? two.spread : 0, hollow,

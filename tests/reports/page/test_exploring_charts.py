@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
+from reports.page import page_data, render_page
 from reports.report import gather
 from tests.reports.page.reading import chosen, lines
+from tests.reports.synthetic import ablation, make_database, trials
 
 
 def test_curves_of_any_metric_over_epochs_or_seconds(visit):
@@ -101,6 +105,34 @@ def test_the_plane_has_the_points_of_figure_2_and_its_front(visit, database):
     assert re.search(r"Time per epoch [\d.]+ s, Top-1 error [\d.]+ %", plane.locator(".readout").inner_text())
     plane.get_by_label("Up").select_option(label="NLL")
     assert plane.locator("text.name").all_text_contents() == ["Time per epoch (s)", "NLL"]
+
+
+def test_the_planes_times_are_those_of_a_timing_pass_as_in_figure_2(chromium, tmp_path):
+    from reports.figures.declared import declared, plots, shipped_yaml
+    from reports.figures.plane import front_of, marks
+
+    def filling(filler):
+        timed = trials(ablation([0]), timed=True, quality="foreign load")
+        filler.grid("table1", {"tables": [1]}, timed + trials(ablation([1]), quality="foreign load"))
+
+    with make_database(tmp_path / "results.db", filling) as database:
+        gathered = gather(database)
+        data = page_data(database, gathered.results, [])
+    (plot,) = plots(gathered.results, declared(shipped_yaml("figure2")), ["table1"])
+    (found,) = marks(plot)
+    (tmp_path / "report.html").write_text(render_page(data), encoding="utf-8")
+    page = chromium.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    plane = page.locator("#explore-plane")
+    assert plane.locator("path.point").count() == len(found) == plane.locator("path.point:not([fill=none])").count()
+    assert plane.locator(".front-names").inner_text().count(";") + 1 == len(front_of(found))
+    times = page.evaluate("data.cells.map((_, cell) => quantityOf(cell, 'epoch_time'))")
+    assert sorted(time["mean"] for time in times) == pytest.approx(sorted(mark.x for mark in found), rel=1e-5)
+    assert {(time["n"], time["shared"]) for time in times} == {(1, False)}
+    # The time to the selected epoch was measured in company.
+    plane.get_by_label("Across").select_option(label="Train time")
+    assert plane.locator("path.point[fill=none]").count() == len(found)
+    page.close()
 
 
 def test_fields_side_by_side_keep_the_lines_of_a_value(visit):
