@@ -210,25 +210,29 @@ def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
         said["latex"] = [escape(label) for label in table.labels(row)]
         for cell, column, entry in zip(said["cells"], table.columns, row.entries, strict=True):
             cell |= _entry(entry, column, row, places)
+    comparisons, untested = _comparisons(table)
     return shown | {
         # How many of the label columns name a row; those behind them count its seeds.
         "named": len(table.stub),
         "columns": [{**_column(column), "latex": escape(column.heading)} for column in table.columns],
         "stub_latex": [escape(head) for head in table.label_heads],
         "selection": table.selection.sentence if table.selection else "",
-        "comparisons": _comparisons(table),
+        "comparisons": comparisons,
+        "untested": untested,
     }
 
 
-def _comparisons(table: Table) -> list[list[Any]]:
+def _comparisons(table: Table) -> tuple[list[list[Any]], dict[str, list[int]]]:
     """Return the tests over images of two rows of a table, whose outcomes per image stay in the database.
 
     Rows (row, other row, column, p, difference, margin, seeds, images). The page's script does all other tests. Of a
-    large table, pairs within a group come first, as far as there is room.
+    large table, pairs within a group come first, as far as there is room. Second: the columns for which there was none,
+    by their places, with the rows whose outcomes are kept; a pair of these that has no test here was not tested.
     """
     pairs = list(combinations(range(len(table.rows)), 2))
     pairs.sort(key=lambda pair: table.rows[pair[0]].group != table.rows[pair[1]].group)
     found: list[list[Any]] = []
+    untested: dict[str, list[int]] = {}
     for place, column in enumerate(table.columns):
         if column.form not in ("number", "minutes"):
             continue
@@ -237,14 +241,16 @@ def _comparisons(table: Table) -> list[list[Any]]:
         }
         kept = {row: each for row, each in kept.items() if each.outcomes}
         for one, two in pairs:
+            if one not in kept or two not in kept:
+                continue
             if len(found) >= MOST_COMPARISONS:
-                return found
-            if one in kept and two in kept:
-                told = compare(kept[one], kept[two])
-                if told is not None and told.test == IMAGES:
-                    numbers = [rounded(told.p), rounded(told.difference), rounded(told.margin)]
-                    found.append([one, two, place, *numbers, told.n, told.images])
-    return found
+                untested[str(place)] = sorted(kept)
+                break
+            told = compare(kept[one], kept[two])
+            if told is not None and told.test == IMAGES:
+                numbers = [rounded(told.p), rounded(told.difference), rounded(told.margin)]
+                found.append([one, two, place, *numbers, told.n, told.images])
+    return found, untested
 
 
 def _entry(entry: Entry, column: Column, row: Row, places: Mapping[str, int]) -> dict[str, Any]:

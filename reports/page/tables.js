@@ -272,6 +272,7 @@ const TESTS = {
   images: (found) => `exact test over ${found.images.toLocaleString("en")} images, paired (${found.n === 1 ? "one seed" : `${found.n} seeds`})`,
   unpaired: (found) => `binomial noise of ${found.images.toLocaleString("en")} images (${found.n === 1 ? "one seed" : `${found.n} seeds`})`,
   equal: (found) => `no test: the differences of ${found.n} seeds are equal, without scatter`,
+  untested: (found) => `the test over images was left out of this page for its size; this does it, with the database's --db: ${found.command}`,
   none: (found) => `no test: ${found.n === 1 ? "one seed" : `${found.n} seeds`}, and three are needed`,
 };
 
@@ -290,12 +291,18 @@ function comparison(shown, first, second) {
         Object.assign(found, { test: "images", p, difference: sign * difference, margin, n, images });
       }
     }
+    // The outcomes per image are kept, so binomial noise would be another test than the report's.
+    const untested = table.untested[place] ?? [];
+    if (found.test === "unpaired" && untested.includes(first.place) && untested.includes(second.place)) {
+      const [one, two] = [first, second].map((row) => `'${table.id}:${row.key}/${column.key}'`);
+      Object.assign(found, { test: "untested", p: null, margin: null, command: `orchestrate compare ${one} ${two}` });
+    }
     const digits = column.form === "minutes" ? 0 : column.digits + 1;
     const unit = column.form === "minutes" ? " s" : { "%": " points", s: " s" }[column.unit] ?? "";
     const sign = found.difference > 0 ? "+" : "";
     const better = column.direction && found.difference !== 0 ? ((found.difference < 0) === (column.direction === "lower") ? "first" : "second") : null;
     const starred = one.marks.startsWith("*") || two.marks.startsWith("*");
-    const verdict = starred ? "the device was shared" : found.p === null ? "cannot be told" : found.p < 0.05 ? (better ? `${better} is better` : "they differ") : "cannot be told apart";
+    const verdict = starred ? "the device was shared" : found.test === "untested" ? "not tested here" : found.p === null ? "cannot be told" : found.p < 0.05 ? (better ? `${better} is better` : "they differ") : "cannot be told apart";
     const interval = found.margin === null ? "–" : `${fixed(found.difference - found.margin, digits)} to ${fixed(found.difference + found.margin, digits)}`;
     lines.push(
       element("tr", { class: verdict.endsWith("better") || verdict === "they differ" ? "told" : "" },

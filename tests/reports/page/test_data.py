@@ -145,7 +145,7 @@ def test_an_empty_database_has_data(tmp_path):
     assert data["trials"] == data["cells"] == data["fields"] == [] and data["title"] == "Results"
 
 
-def test_tests_over_images_come_with_the_data(database):
+def test_tests_over_images_come_with_the_data(database, monkeypatch):
     """The outcomes stay in the database, so the page's script cannot do these tests; differences are not tested."""
     chances = random.Random(3)
     rows = []
@@ -164,3 +164,8 @@ def test_tests_over_images_come_with_the_data(database):
         known = compare(*(candidate(rows[place].entries[0]) for place in (one, two)))
         assert (known.test, n, images) == (IMAGES, 1, 96)
         assert (p, difference, margin) == pytest.approx((known.p, known.difference, known.margin), rel=1e-5)
+    assert data["tables"][0]["untested"] == {}
+    # Where the page has no room for them all, it says of which columns and rows.
+    monkeypatch.setattr("reports.page.data.MOST_COMPARISONS", 2)
+    (cut,) = page_data(database, gather(database).results, [table])["tables"]
+    assert len(cut["comparisons"]) == 2 and cut["untested"] == {"0": [0, 1, 2]}

@@ -182,6 +182,24 @@ def test_a_test_over_images_that_comes_with_the_data_is_shown(chromium, database
     page.close()
 
 
+def test_a_test_over_images_that_was_left_out_is_named_with_its_command(chromium, database, tables, tmp_path):
+    data = page_data(database, gather(database).results, [tables["table1"]])
+    keys = [each["key"] for group in data["tables"][0]["groups"] for each in group["rows"]]
+    data["tables"][0]["untested"] = {"0": [keys.index("resnet50/baseline"), keys.index("resnet50/pskd")]}
+    (tmp_path / "report.html").write_text(render_page(data), encoding="utf-8")
+    page = chromium.new_page()
+    for other, noise in (("pskd", False), ("pskd+byot", True)):
+        page.goto("about:blank")
+        fragment = f"table1.pick=resnet50%2Fbaseline&table1.pick=resnet50%2F{other.replace('+', '%2B')}"
+        page.goto(f"{(tmp_path / 'report.html').as_uri()}#{fragment}")
+        said = page.locator("#table1 table.differences tbody tr").first.inner_text()
+        assert ("binomial noise" in said) == noise
+        assert ("not tested here" in said) != noise
+        command = f"orchestrate compare 'table1:resnet50/baseline/top1' 'table1:resnet50/{other}/top1'"
+        assert (command in said) != noise
+    page.close()
+
+
 def test_what_is_in_sight_is_copied_and_saved(visit, tables, tmp_path):
     page = visit(permissions=["clipboard-read", "clipboard-write"], accept_downloads=True)
     page.get_by_role("searchbox", name="Filter rows of Table 1").fill("resnet-18")
