@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ from tests.reports.lookup import entry, one
 from trainer.config import TrainConfig
 from trainer.metrics import excess_aurc
 from trainer.outcomes import Keeper
+from trainer.plugins import load_plugins
 from trainer.results import EpochResult, Evaluation, Metrics
+from trainer.train import train as train_one
 
 DATABASES = Path(__file__).parent / "databases"
 IMAGES, CLASSES = 40, 3
@@ -325,3 +328,28 @@ def test_probabilities_that_are_not_finite_are_not_measured(tmp_path: Path, monk
         train(database, "probabilities")
     status, output = score("--metric", "e_aurc", "--db", db)
     assert status == 0 and "e_aurc: not measured, because the probabilities are not finite: mine/seed0" in output
+
+
+def test_a_score_is_what_the_training_would_have_measured(tmp_path: Path, parts: Path) -> None:
+    db = str(tmp_path / "results.db")
+    load_plugins([str(parts)], beside=tmp_path)
+    config = TrainConfig(
+        dataset="digits", network="resnet18", width=4, subset=6, batch_size=20, epochs=2, learning_rate=0.05
+    )
+    results: list[EpochResult] = []
+    train_one(config, results.append, data_root=tmp_path, own_metrics=["brier"], outcomes="probabilities")
+    with open_database(db, create=True) as database, driver_lock(database, grid="mine"):
+        trials = [(config.key(), config.model_dump(mode="json"), "mine/seed0")]
+        database.save_grid("mine", "mine.yaml", "", {"tables": [TABLE]}, trials)
+        attempt = start(database, config.key())
+        for done in results:
+            without = [replace(each, own_metrics={}) for each in done.evaluations]
+            database.record_epoch(attempt, replace(done, evaluations=without), "exclusive")
+        database.finish_attempt(attempt, "done", trial_state="done")
+    status, output = score(str(parts), "--db", db)
+    assert status == 0, output
+    with open_database(db, readonly=True) as database:
+        table = one(gather(database, selection="last").tables, "own")
+        (main,) = [each for each in results[-1].evaluations if each.classifier == "main" and each.split == "test"]
+        value = entry(table, "baseline/brier").value
+        assert value == pytest.approx(main.own_metrics["brier"], rel=1e-3) and value != main.own_metrics["brier"]
