@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib import import_module
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from orchestrator.database.errors import DatabaseError
 from orchestrator.database.models import Grid, Look
@@ -27,13 +28,13 @@ def looks(connection: Connection, grid: str | None) -> list[LookRow]:
 
 def record(connection: Connection, where: str, rows: Sequence[LookRow]) -> None:
     """Store looks; one that is there already stays as it is."""
+    # In one statement: another driver may come to the same look at the same time.
+    insert = import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert
     for row in rows:
         grid_id = connection.scalar(select(Grid.id).where(Grid.name == row.grid))
         if grid_id is None:
             raise DatabaseError(f"{where} has no grid {row.grid}, whose seeds are decided; run it again")
-        place = {"grid_id": grid_id, "row_key": row.row_key, "baseline_key": row.baseline_key, "look": row.look}
-        if connection.scalar(select(Look.id).filter_by(**place)) is None:
-            values = asdict(row) | place | {"separated": int(row.separated), "recorded": now()}
-            del values["grid"]
-            names = {name: clean(values[name]) for name in ("row_name", "baseline_name")}
-            connection.execute(insert(Look.__table__).values(values | names))
+        values = asdict(row) | {"grid_id": grid_id, "separated": int(row.separated), "recorded": now()}
+        del values["grid"]
+        names = {name: clean(values[name]) for name in ("row_name", "baseline_name")}
+        connection.execute(insert(Look.__table__).values(values | names).on_conflict_do_nothing())

@@ -22,7 +22,7 @@ LISTED = 5
 
 
 class SeedsError(OrchestrateError):
-    """The rule of a grid's seeds is another one than that of the looks it has had."""
+    """The rule of a grid's seeds, or the rows it compares, are others than those of the looks it has had."""
 
     exit_code = BAD_INPUT
 
@@ -50,7 +50,7 @@ def add_seeds(grid: Grid, database: Database | None) -> Decision:
     A look is made when every trial that it needs, of all open pairs with one baseline, has ended; a failed one is left
     out of the test. What a look decided stays, whatever becomes of the trials later.
 
-    Raises SeedsError for a rule that is not that of the earlier looks.
+    Raises SeedsError for a rule that is not that of the earlier looks, and for rows that came or went since.
     """
     rule = grid.seeds
     if rule is None:
@@ -62,6 +62,7 @@ def add_seeds(grid: Grid, database: Database | None) -> Decision:
     if database is not None:
         had = database.looks(grid.name)
         _check_rule(grid, rule.facts(selection), had)
+        _check_rows(grid, rule, had)
         ended = {key for key, state in database.states(keys).items() if state.state in ("done", "failed")}
         values = database.test_scores(keys, rule.metric, selection)
     groups = [_looked(grid, rule, pairs, ended, values) for pairs in _groups(rule, had)]
@@ -93,6 +94,24 @@ def _check_rule(grid: Grid, facts: Mapping[str, object], had: Sequence[LookRow])
                 f"{grid.source}: the rule of `seeds` is {now}, and grid {grid.name} was looked at by {was}: a rule "
                 "that changes after a look at results does not keep its 5 %. Write it as it was, or give the grid "
                 "another name (--set name=...): trials that are done count there too, and its looks start anew"
+            )
+
+
+def _check_rows(grid: Grid, rule: SeedRule, had: Sequence[LookRow]) -> None:
+    # All pairs with one baseline have their first look at once, so the looks say which rows share the 5 %.
+    for baseline in dict.fromkeys(other for _, other in rule.pairs):
+        before = {look.row_key: look.row_name for look in had if look.baseline_key == baseline}
+        listed = {row: _name(grid.rows[row]) for row, other in rule.pairs if other == baseline}
+        added = [name for key, name in listed.items() if key not in before]
+        gone = [name for key, name in before.items() if key not in listed]
+        if before and (added or gone):
+            said = [f"{', '.join(names)} {what}" for names, what in ((added, "added"), (gone, "gone")) if names]
+            raise SeedsError(
+                f"{grid.source}: {' and '.join(said)} since grid {grid.name} was looked at: the rows that are compared "
+                f"with {_name(grid.rows[baseline])} share 5 %, which does not hold where rows come or go after a look "
+                "at results. Write them as they were and put new rows, with their baseline, into a grid of their own, "
+                "or give this grid another name (--set name=...): trials that are done count there too, and its looks "
+                "start anew"
             )
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orchestrator.database import Database, DatabaseError, open_database
+from orchestrator.database import Database, DatabaseError, looks, open_database
 from orchestrator.records import LookRow
 from tests.orchestrator.databases.samples import count, save
 
 RULE = {"start": 3, "step": 2, "most": 5}
 FIRST = LookRow("table1", "a" * 64, "b" * 64, "r18/pskd", "r18/baseline", 1, 3, 3, -0.5, 0.04, 0.001, False, RULE)
 SECOND = replace(FIRST, look=2, seeds=5, shared=4, p=None, difference=None, separated=True)
-
-
-@pytest.fixture
-def database(location: str) -> Database:
-    return open_database(location, create=True)
 
 
 def test_a_look_is_written_once(database: Database) -> None:
@@ -36,6 +32,18 @@ def test_a_look_is_written_once(database: Database) -> None:
     assert database.looks("table1") == [FIRST, SECOND]
     database.forget("table1")
     assert [row.grid for row in database.looks()] == ["other"]
+
+
+def test_two_drivers_come_to_the_same_look_at_once(database: Database) -> None:
+    save(database, 1)
+    with ThreadPoolExecutor() as other, database.engine.begin() as connection:
+        looks.record(connection, "here", [FIRST])
+        second = other.submit(database.record_looks, [replace(FIRST, p=0.9), SECOND])
+        # The second waits for the first, whose row it does not see yet.
+        wait([second], timeout=1)
+        connection.commit()
+        second.result()
+    assert database.looks("table1") == [FIRST, SECOND]
 
 
 def test_merging_takes_the_looks_of_pairs_that_are_new(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_pair_that_is_separated_leaves_its_share_to_the_others_at_once() -> No
     assert not verdicts({"a": 0.5, "b": between}, looks, seeds, 2)["b"].separated
     assert verdicts({"b": between}, {"b": 3}, seeds, 2, before=1)["b"].separated
     assert not verdicts({"b": between}, {"b": 3}, seeds, 3, before=1)["b"].separated
-    # A row that was added later is at an earlier look than the others.
+    # Every pair is judged by its own look.
     late = verdicts({"a": half * 0.9, "b": half * 0.9}, {"a": 3, "b": 0}, seeds, 2)
     assert late["a"].separated and not late["b"].separated
     assert not verdicts({"a": None}, {"a": 3}, seeds, 1)["a"].separated
