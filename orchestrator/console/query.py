@@ -35,11 +35,11 @@ def print_rows(answer: Answer, form: str) -> None:
 
 def _print_table(answer: Answer) -> None:
     console = Console(highlight=False)
-    # A program or a file has room for every value.
-    width = WIDTH if console.is_terminal else None
+    # A program or a file has room for every value and every row.
+    width, most = (WIDTH, ROWS) if console.is_terminal else (None, None)
     if width is None:
         console = Console(highlight=False, width=1_000_000)
-    rows = list(islice(answer.rows, ROWS))
+    rows = list(islice(answer.rows, most))
     more = next(answer.rows, None) is not None
     cut = 0
     table = Table(box=None, pad_edge=False)

@@ -244,6 +244,10 @@ def test_a_terminal_gets_cut_values_with_a_note_and_no_commands(tmp_path: Path):
     assert "note: 1,000 values cut at 60 characters; --csv and --json print all of it" in notes
     assert "the first 1,000 rows of more" in text and "--csv and --json print all rows" in notes
     assert "\x1b[2J" not in text and r"\x1b[2J\n" in text
+    # A pipe has room for all of it.
+    piped = ask("a.db", sql)
+    assert piped.stdout.count("w" * 99) == 1500 and piped.stdout.endswith("1,500 rows\n")
+    assert "note" not in piped.stderr
     whole = ask("a.db", sql, "--csv").stdout
     assert whole.count("w" * 99) == 1500
 
