@@ -50,11 +50,12 @@ class Score:
     def lines(self) -> list[str]:
         """Return what to print: a line on the values, and one on what was left out."""
         name = self.metric.name
-        present = f", {counted(self.present, 'value')} there already" if self.present else ""
-        lines = [
-            f"{name} ({self.metric.source}): {counted(self.stored, 'value')} stored, of "
-            f"{counted(len(self.trials), 'trial')}{present}"
-        ]
+        counts = []
+        if self.stored:
+            counts.append(f"{counted(self.stored, 'value')} stored, of {counted(len(self.trials), 'trial')}")
+        if self.present:
+            counts.append(f"{counted(self.present, 'value')} there already")
+        lines = [f"{name} ({self.metric.source}): {', '.join(counts) or 'no value stored'}"]
         if self.other:
             lines.append(
                 f"{name}: measured by other code already, and left as it is: {names(self.other)}; under another name "

@@ -175,7 +175,7 @@ def test_kept_epochs_get_the_values_and_tables_the_column(location: str, parts: 
         assert missing.value is None and entry(table, "baseline/top1").value is not None
         assert dict(table.footnotes)[missing.notes[-1]].startswith("2 of the 2 trials did not measure brier at the")
     status, output = score(str(parts), "--db", location)
-    assert status == 0 and "0 values stored, of 0 trials, 4 values there already" in output
+    assert status == 0 and f"brier ({parts}:5): 4 values there already\n" in output
     with open_database(location, readonly=True) as database:
         assert values(database) == measured
 
@@ -205,7 +205,7 @@ def test_what_training_measured_stays(location: str, parts: Path) -> None:
     with open_database(location, create=True) as database, driver_lock(database, grid="mine"):
         train(database, "probabilities", own={"brier": 7.0})
     status, output = score(str(parts), "--db", location)
-    assert status == 0 and "0 values stored, of 0 trials, 2 values there already" in output
+    assert status == 0 and f"brier ({parts}:5): 2 values there already\n" in output
     with open_database(location, readonly=True) as database:
         assert set(values(database).values()) == {7.0}
 
@@ -219,6 +219,7 @@ def test_a_failing_metric_is_named_and_the_others_are_stored(tmp_path: Path, par
     assert status == 1
     assert f"error: mine/seed0, mine/seed1: the metric 'surprise' ({parts}:12) returns inf, not a finite" in output
     assert f"error: mine/seed0, mine/seed1: the metric 'broken' ({parts}:17) fails for" in output
+    assert f"broken ({parts}:17): no value stored\n" in output
     assert "IndexError" in output and "Traceback" not in output
     with open_database(db, readonly=True) as database:
         assert {place[3] for place in values(database)} == {"brier"}
