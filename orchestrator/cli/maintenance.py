@@ -101,6 +101,9 @@ def merge(
                     for name in added.other_text:
                         two = f"the grid {name} of {database.where} comes from another file than that of {first}"
                         typer.echo(f"warning: {two}: it has the trials of both, and the text of the first", err=True)
+                    for name in added.other_looks:
+                        two = f"looks of the grid {name} in {database.where} do not go on from those already there"
+                        typer.echo(f"warning: {two} (another rule, other rows or other results): left out", err=True)
         except BaseException:
             # Half of what was asked for looks like the whole of it.
             file.unlink(missing_ok=True)

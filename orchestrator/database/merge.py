@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,8 @@ _IDENTITY: Mapping[Any, tuple[str, ...]] = {
 class Merged:
     """Counts of what was added, of trials that both databases have, and of what was not taken over of these.
 
-    `other_text` names grids that both have from different files: the target's text stays.
+    `other_text` names grids that both have from different files: the target's text stays. `other_looks` names grids
+    whose looks of sequential seeds do not go on from those of the target, and were left out.
     """
 
     grids: int = 0
@@ -46,6 +47,7 @@ class Merged:
     attempts_left: int = 0
     epochs_left: int = 0
     other_text: list[str] = field(default_factory=list)
+    other_looks: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -100,12 +102,28 @@ class _Merging:
         _insert(self.target, table, [row for row in _rows(self.source, table) if row["sha256"] not in present])
 
     def _looks(self) -> None:
-        """Take over the looks of sequential seeds; of a pair that both have looked at, the target's looks stay."""
-        table, pair = Look.__table__, ("row_key", "baseline_key")
-        present = {(row["grid_id"], *(row[name] for name in pair)) for row in _rows(self.target, table)}
-        following = _next_id(self.target, table)
-        rows = [row | {"grid_id": self.ids["grids"][row["grid_id"]]} for row in _rows(self.source, table)]
-        fresh = [row for row in rows if (row["grid_id"], *(row[name] for name in pair)) not in present]
+        """Take over the looks of sequential seeds, all of a baseline's rows or none.
+
+        Where both databases have looked at them, these come where they only go on from those of the target: same rule,
+        same rows, same decisions at the looks that both have.
+        """
+        table = Look.__table__
+        following, ids = _next_id(self.target, table), self.ids["grids"]
+        present = _by_baseline(_rows(self.target, table))
+        given = _by_baseline(row | {"grid_id": ids[row["grid_id"]]} for row in _rows(self.source, table))
+        grids = {row["id"]: row for row in _rows(self.target, Grid.__table__)}
+        rules = {grid: row["report"]["seeds"] for grid, row in grids.items() if row["report"].get("seeds")}
+        rules |= {grid: look["rule"] for (grid, _), looks in present.items() for look in looks.values()}
+        fresh: list[dict[str, Any]] = []
+        for (grid, baseline), looks in given.items():
+            before = present.get((grid, baseline), {})
+            same_rule = all(look["rule"] == rules.get(grid, look["rule"]) for look in looks.values())
+            same_rows = not before or {row for row, _ in before} == {row for row, _ in looks}
+            common = looks.keys() & before.keys()
+            if same_rule and same_rows and all(_decided(looks[each]) == _decided(before[each]) for each in common):
+                fresh += [look for place, look in looks.items() if place not in before]
+            elif (name := grids[grid]["name"]) not in self.merged.other_looks:
+                self.merged.other_looks.append(name)
         _insert(self.target, table, [row | {"id": following + place} for place, row in enumerate(fresh)])
 
     def _shared(self, row: Mapping[str, Any], old: Mapping[str, Any]) -> None:
@@ -186,6 +204,18 @@ def _epochs(connection: Connection, trial_id: int) -> int:
 
 def _settled(row: Mapping[str, Any]) -> str:
     return "pending" if row["state"] == "running" else str(row["state"])
+
+
+def _by_baseline(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[int, str], dict[tuple[str, int], dict[str, Any]]]:
+    """Return looks by the id of their grid and the baseline's key, and there by the row's key and the look's number."""
+    groups: dict[tuple[int, str], dict[tuple[str, int], dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["grid_id"], row["baseline_key"]), {})[row["row_key"], row["look"]] = dict(row)
+    return groups
+
+
+def _decided(look: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(look[name] for name in ("seeds", "shared", "difference", "separated"))
 
 
 def _next_id(connection: Connection, table: Table) -> int:

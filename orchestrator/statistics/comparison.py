@@ -70,6 +70,11 @@ class Comparison:
     images: int | None = None
     flips: tuple[int, int] | None = None
 
+    @property
+    def over_images(self) -> str:
+        """Return the name of a test over images: McNemar's is that of one seed."""
+        return "McNemar" if self.n == 1 else "sign flips"
+
 
 def compare(first: Candidate, second: Candidate) -> Comparison | None:
     """Compare two candidates; None where no test is possible.

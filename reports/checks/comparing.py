@@ -221,10 +221,11 @@ def _verdict(comparison: Comparison | None, column: Column) -> list[str]:
     digits = column.digits + 1
     low, high = comparison.difference - comparison.margin, comparison.difference + comparison.margin
     seeds = f"{comparison.n} seed{'s' if comparison.n != 1 else ''}"
+    images = f"{comparison.images or 0:,} test images"
     tests = {
         "paired": f"t test paired over {seeds}",
-        "images": f"exact test paired over {comparison.images or 0:,} test images of {seeds} (McNemar)",
-        "unpaired": f"binomial noise of {comparison.images or 0:,} test images, unpaired: no outcomes per image",
+        "images": f"exact test paired over {images} of {seeds} ({comparison.over_images})",
+        "unpaired": f"binomial noise of {images}, unpaired: no outcomes per image",
     }
     p = "< 0.0001" if comparison.p < 0.0001 else f"= {comparison.p:.4f}"
     told = "told apart" if comparison.p < 0.05 else "not told apart"

@@ -61,7 +61,8 @@ class Bold:
         images = {test: _span({each.images or 0 for each in self.comparisons if each.test == test}) for test in _SHORT}
         tests = dict.fromkeys(each.test for each in self.comparisons)
         if not long:
-            return " or ".join(_SHORT[test].format(images[test]) for test in _SHORT if test in tests)
+            named = " or ".join(sorted({each.over_images for each in self.comparisons if each.test == "images"}))
+            return " or ".join(_SHORT[test].format(images[test], named) for test in _SHORT if test in tests)
         means = {
             "paired": f"a t test paired over {seeds} seeds",
             "images": f"an exact test paired over {images['images']} test images (fewer than {ENOUGH_SEEDS} seeds)",
@@ -71,7 +72,7 @@ class Bold:
         return " or ".join(means[test] for test in means if test in tests)
 
 
-_SHORT = {"paired": "paired t", "images": "McNemar, {} images", "unpaired": "binomial, {} images"}
+_SHORT = {"paired": "paired t", "images": "{1}, {0} images", "unpaired": "binomial, {} images"}
 
 
 def _span(counts: set[int]) -> str:

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from orchestrator.cli import app
 from orchestrator.database import Database, DatabaseError, looks, open_database
 from orchestrator.records import LookRow
 from tests.orchestrator.databases.samples import count, save
@@ -46,18 +48,36 @@ def test_two_drivers_come_to_the_same_look_at_once(database: Database) -> None:
     assert database.looks("table1") == [FIRST, SECOND]
 
 
-def test_merging_takes_the_looks_of_pairs_that_are_new(tmp_path: Path) -> None:
-    with (
-        open_database(tmp_path / "a.db", create=True) as target,
-        open_database(tmp_path / "b.db", create=True) as source,
-    ):
-        for each in (target, source):
-            save(each, 1)
-        new = replace(FIRST, row_key="c" * 64)
-        target.record_looks([FIRST])
-        source.record_looks([new, replace(FIRST, p=0.9), SECOND])
-        target.add(source)
-        assert target.looks() == [FIRST, new]
+NEW = replace(FIRST, baseline_key="d" * 64)
+OTHER_ROW = replace(FIRST, row_key="c" * 64)
+
+
+@pytest.mark.parametrize(
+    ("had", "given", "merged"),
+    [
+        # Of another baseline: new. Of the same pair: the source has come further, or less far.
+        ([FIRST], [NEW], [FIRST, NEW]),
+        ([FIRST], [FIRST, SECOND], [FIRST, SECOND]),
+        ([FIRST, SECOND], [FIRST], [FIRST, SECOND]),
+        # The source saw other results, other rows, or had another rule, so that its looks are none of this grid.
+        ([FIRST], [replace(FIRST, difference=-0.9), SECOND], None),
+        ([FIRST], [FIRST, OTHER_ROW], None),
+        ([FIRST], [replace(NEW, rule=RULE | {"most": 9})], None),
+    ],
+)
+def test_merging_takes_looks_that_go_on_from_those_that_are_there(
+    tmp_path: Path, had: list[LookRow], given: list[LookRow], merged: list[LookRow] | None
+) -> None:
+    for name, rows in (("a.db", had), ("b.db", given)):
+        with open_database(tmp_path / name, create=True) as database:
+            save(database, 1)
+            database.record_looks(rows)
+    command = ["merge", *(str(tmp_path / name) for name in ("c.db", "a.db", "b.db"))]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    with open_database(tmp_path / "c.db", readonly=True) as database:
+        assert database.looks() == (merged or had)
+    assert ("looks of the grid table1" in done.output) == (merged is None)
 
 
 def test_a_broken_look_is_named_and_left_out(tmp_path: Path) -> None:
