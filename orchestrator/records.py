@@ -26,7 +26,7 @@ def tuned_row_of(trial_name: str) -> str | None:
     return trial[1] if trial else None
 
 
-def in_words(trial_name: str) -> str:
+def trial_in_words(trial_name: str) -> str:
     """Return a trial's name for a person: a draw as `draw 3 of resnet18/pskd`."""
     draw = draw_of(trial_name)
     return f"draw {draw[1]} of {draw[0]}" if draw else trial_name

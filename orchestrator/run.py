@@ -366,8 +366,7 @@ def time_grid(
     )
     with driven(db, grid.name, observer, create=True) as (database, _):
         database.release_stale()
-        grid = decide(grid, database).grid
-        save_grid(database, grid, observer)
+        grid = _staged(database, grid, None, observer)
         trials = _one_seed_each(grid)
         refuse_here(trials, settings)
         make_ready(trials, settings, observer)

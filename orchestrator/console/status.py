@@ -13,7 +13,7 @@ from rich.markup import escape
 from orchestrator.console.triage import rerun, selected
 from orchestrator.identity import Numbers, same_numbers
 from orchestrator.planning import Estimate, Measured, Work, as_measured, interval, is_interrupted, make_estimate
-from orchestrator.records import draw_of, in_words
+from orchestrator.records import draw_of, trial_in_words
 from orchestrator.text import counted, duration
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def print_status(grids: Sequence[dict[str, Any]], options: Sequence[str] = ()) -
         for pair in grid["same_numbers"]:
             console.print(f"  {escape(_same_text(pair))}")
         for trial in grid["trials"]:
-            name = escape(in_words(trial["name"]))
+            name = escape(trial_in_words(trial["name"]))
             if trial["state"] == "running":
                 console.print(f"  [blue]running[/] {name}: {escape(_progress_text(trial))}")
             elif trial["interrupted"]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice, product
 from typing import Any
+
+from pydantic import ValidationError
 
 from orchestrator.grid.search import Space, TunedRow, Tuning, changed, value_at
 from trainer.config import TrainConfig
@@ -32,8 +35,22 @@ def winner_config(row: TunedRow, draw: TrainConfig, seed: int) -> TrainConfig:
 
 
 def values_of(row: TunedRow, draw: TrainConfig) -> Values:
-    """Return what a draw of a row has in place of what is tuned in it."""
-    return {space.path: value_at(draw, space.path) for space in row.spaces}
+    """Return what a draw of a row has in place of what is tuned in it, of a choice as the file has it."""
+    return {space.path: _chosen(space, draw) for space in row.spaces}
+
+
+def _chosen(space: Space, draw: TrainConfig) -> Any:
+    """Return the value of a draw in a space.
+
+    A configuration settles what it is given: a list becomes a tuple, and what is the default of so many epochs None,
+    which would be another value with other epochs. So a choice is recognized by what it makes of the draw.
+    """
+    for value in space.values if space.kind == "choice" else ():
+        # A value may not go with the rest of this draw.
+        with suppress(ValidationError):
+            if changed(draw, {space.path: value}, None, draw.seed).key() == draw.key():
+                return value
+    return value_at(draw, space.path)
 
 
 def default_draw(tuning: Tuning, row: TunedRow) -> TrainConfig:

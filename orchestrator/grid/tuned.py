@@ -56,9 +56,9 @@ def winners(grid: Grid, scores: Mapping[str, Score]) -> list[Winner]:
     """
     tuning = grid.tuning
     assert tuning is not None
-    decided = []
+    decided, every = [], draws_of(grid)
     for row in tuning.rows:
-        draws = draws_of(grid)[row.name]
+        draws = every[row.name]
         ended = [scores.get(trial.key, Score("open")) for trial in draws]
         # Of a random search the file alone decides the draws, and has all of them.
         asked = len(draws) if tuning.search == "random" else most_draws(tuning, row)

@@ -29,7 +29,7 @@ def tune(grid: Grid, database: Database | None) -> Decision:
     """Return a grid with the draws of its rows, and with the winners of the rows whose draws have all ended.
 
     All draws of a random search stand in the file. Of a search by a model the file has the first; the later ones are
-    asked for by a run, not by a plan, and from then on are trials of the grid in the database.
+    asked for by a run or a timing, not by a plan, and from then on are trials of the grid in the database.
     """
     tuning = grid.tuning
     if tuning is None:
@@ -129,7 +129,8 @@ def _news(tuning: Tuning, winner: Winner) -> str:
         return (
             f"tuning: no draw of {name} is better than the row as it is ({tuning.metric} {shown(winner.value)}{failed})"
         )
-    values = ", ".join(f"{path[-1]} {value}" for path, value in values_of(winner.row, winner.config).items())
+    chosen = values_of(winner.row, winner.config)
+    values = ", ".join(f"{space.name} {chosen[space.path]}" for space in winner.row.spaces)
     return (
         f"tuning: draw {winner.number} of {name} wins with {tuning.metric} {shown(winner.value)} on the validation "
         f"images, {shown(winner.default)} as it is{failed}: {values}"

@@ -15,6 +15,7 @@ from orchestrator import load_grid, open_database, run_grid
 from orchestrator.cli import app
 from orchestrator.grid import Trial
 from orchestrator.records import LookRow
+from orchestrator.run import time_grid
 from orchestrator.scheduler import Observer, RunOptions, cluster, trials
 from orchestrator.scheduler.cluster import Cluster
 from orchestrator.stages import decide
@@ -86,6 +87,20 @@ def looks() -> list[LookRow]:
 
 def seeds(row: str, *numbers: int) -> list[str]:
     return [f"{row}/seed{number}" for number in numbers]
+
+
+def test_a_timing_records_the_looks_that_its_trials_come_from(write: Write, trained: list[list[str]]) -> None:
+    heard: list[str] = []
+    path = write()
+    grid = load_grid(path)
+    with open_database("r.db", create=True) as database:
+        store(database, grid)
+        finish(database, grid.trials, error)
+    time_grid(path, "r.db", observer=Observer(note=heard.append))
+    assert [(look.row_name, look.look) for look in looks()] == [("resnet18/pskd", 1), ("resnet18/byot", 1)]
+    assert any(line.startswith("seeds: look 1 at 3") for line in heard)
+    with open_database("r.db", readonly=True) as database:
+        assert len(database.grid_keys("looks")) == 15
 
 
 def test_a_pair_stops_where_it_is_separated_and_the_baseline_goes_on(write: Write, trained: list[list[str]]) -> None:

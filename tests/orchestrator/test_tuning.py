@@ -197,6 +197,30 @@ def test_times_are_measured_of_rows_and_winners_and_not_of_draws(training: Train
     )
 
 
+def test_a_winner_has_the_choice_of_its_draw_and_news_name_the_method(training: Training, tmp_path: Path) -> None:
+    heard: list[str] = []
+    # In the 6 epochs of a draw these milestones are the default, in the 12 of a row they are not.
+    spaces = {
+        "*": {"milestones": {"choice": [[3, 4], [1, 2]]}},
+        "pskd": {"alpha": {"choice": [0.6, 0.61]}},
+        "label_smoothing": {"smoothing": {"choice": [0.2, 0.25]}},
+    }
+    fixed = {"dataset": "synthetic", "subset": 2, "validation": 20, "epochs": 12, "width": 4, "milestones": [8, 9]}
+    methods = ["pskd+label_smoothing"]
+    tune = {"draws": 8, "epochs": 6, "spaces": spaces}
+    path = grid_file(tmp_path, fixed=fixed, grid={"methods": methods, "seed": [0]}, tune=tune)
+    run_grid(path, "r.db", observer=Observer(note=heard.append))
+    with open_database("r.db", readonly=True) as database:
+        (facts,) = kept(database).values()
+        by_name = {row.trial_name.partition("/")[2]: row.config for row in database.progress("tuned")}
+    (row,) = {name.partition("/")[0] for name in by_name}
+    wanted = by_name[f"{row}/draw{facts['winner']}"]["milestones"] or [3, 4]
+    assert facts["values"]["methods.pskd.alpha"] in (0.6, 0.61) and facts["values"]["milestones"] == wanted
+    assert by_name[f"{row}/tuned/seed0"]["milestones"] == wanted
+    (said,) = [line for line in heard if "wins with top1" in line]
+    assert f"milestones {wanted}" in said and "pskd.alpha 0.6" in said and "label_smoothing.smoothing 0.2" in said
+
+
 def test_winners_that_were_stopped_go_on_in_the_next_run(training: Training, tmp_path: Path) -> None:
     path = grid_file(tmp_path)
     training.stop = lambda trial: trial.name == "resnet18/pskd/tuned/seed0"

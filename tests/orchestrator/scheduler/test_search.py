@@ -7,8 +7,9 @@ from statistics import fmean
 
 import pytest
 
-from orchestrator.grid.draws import Values, random_values
-from orchestrator.grid.search import Space
+from orchestrator.grid.draws import Values, draw_config, random_values, values_of
+from orchestrator.grid.search import Space, TunedRow, Tuning
+from trainer.config import TrainConfig
 
 pytest.importorskip("optuna", reason="optuna is not installed")
 
@@ -41,6 +42,26 @@ def test_a_model_learns_from_the_draws_that_ended(higher: bool) -> None:
     assert fmean(map(error_of, suggested)) < 0.7 * fmean(sign * score for _, score in ended)
     assert all(0.001 <= values[RATE] <= 1 and 16 <= values[("batch_size",)] <= 64 for values in suggested)
     assert suggest(SPACES, ended, 2, seed=0, higher=higher) == suggested[:2]
+
+
+def test_a_model_learns_where_a_choice_holds_lists_and_a_default() -> None:
+    from orchestrator.scheduler.search import suggest
+
+    # Of 8 epochs, 4 and 6 are the default, which a configuration has as None, and any other list as a tuple.
+    choices = ([4, 6], [2, 3], [5, 7], [1, 2])
+    spaces = (Space(("milestones",), "choice", choices), Space(("momentum",), "uniform", (0.5, 0.99)))
+    config = TrainConfig(epochs=8)
+    row = TunedRow("row", config.key(), config, (0,), (config.key(),), spaces)
+    tuning = Tuning(40, "top1", None, 100, "optuna", "last", (row,))
+    for best in choices:
+        ended = [
+            (values_of(row, draw), float(values["milestones",] != best) + values["momentum",] / 100)
+            for number in range(40)
+            for values in [random_values(spaces, 5, "row", number)]
+            for draw in [draw_config(tuning, row, values)]
+        ]
+        suggested = [values for seed in range(10) for values in suggest(spaces, ended, 1, seed=seed, higher=False)]
+        assert sum(values["milestones",] == best for values in suggested) >= 7
 
 
 def test_draws_that_failed_or_lie_outside_of_the_spaces_are_no_obstacle() -> None:
