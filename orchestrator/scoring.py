@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import BAD_INPUT
-from orchestrator.records import in_words
+from orchestrator.records import trial_in_words
 from orchestrator.text import counted
 from trainer.builtin_metrics import ALWAYS
 from trainer.parts import METRICS, MetricFacts, Part
@@ -195,4 +195,4 @@ def names(trials: Iterable[str]) -> str:
     """Return the first names of trials, and how many more there are."""
     listed = list(trials)
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return ", ".join(map(in_words, listed[:SHOWN])) + more
+    return ", ".join(map(trial_in_words, listed[:SHOWN])) + more
