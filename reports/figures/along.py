@@ -46,7 +46,9 @@ def sentences(plot: Plot) -> list[str]:
     if level:
         said.append(f"Level lines: without {head_of(plot.spec.x, plot.spec.names)}.")
     if plot.spec.y.minus is not None:
-        references = [one.label for panel in plot.panels for one in panel.series if not one.begun("field")]
+        every = [one for panel in plot.panels for one in panel.series]
+        # A reference has a text in place of a difference; a row without a number yet is none.
+        references = [one.label for one in every if all(point.y.state == "text" for point in one.points)]
         said.append(f"Zero: {listing(references)}." if references else "")
     if any(point.y.star for point in points):
         said.append("Hollow: the device was shared during some of the epochs timed.")

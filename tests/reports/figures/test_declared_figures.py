@@ -69,6 +69,22 @@ def drawing(database: Database, **written: Any) -> Drawing:
     return drawn
 
 
+def test_zero_names_the_reference_and_no_row_without_results(tmp_path: Path) -> None:
+    fates: dict[str, dict[str, Any]] = {
+        "pskd": {},
+        "byot": {"state": "running", "epochs": 0},
+        "dmfl": {"state": "pending"},
+    }
+    fates["cskd"] = {"state": "failed", "error_class": "code", "epochs": 0}
+    listed = []
+    for name, fate in {"": {}, **fates}.items():
+        configs = [configuration([name] if name else [], learning_rate=rate, seed=0) for rate in RATES]
+        listed += trials(configs, **fate)
+    with make_database(tmp_path / "r.db", lambda filler: filler.grid("rates", {}, listed)) as opened:
+        caption = drawing(opened, y={"top1": {"minus": "baseline"}}, panels=None).caption
+    assert "Zero: baseline." in caption and "BYOT at 0.01 (" in caption
+
+
 def test_a_point_is_the_mean_of_its_seeds_where_its_panel_and_line_have_it(database: Database) -> None:
     made = plot(database)
     assert [panel.title for panel in made.panels] == ["ResNet-18", "ResNet-50"]
