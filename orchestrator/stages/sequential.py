@@ -92,7 +92,7 @@ def _check_rule(grid: Grid, facts: Mapping[str, object], had: Sequence[LookRow])
             now = ", ".join(f"{name}: {facts[name]}" for name in changed)
             raise SeedsError(
                 f"{grid.source}: the rule of `seeds` is {now}, and grid {grid.name} was looked at by {was}: a rule "
-                "that changes after a look at results does not keep its 5 %. Write it as it was, or give the grid "
+                "that news after a look at results does not keep its 5 %. Write it as it was, or give the grid "
                 "another name (--set name=...): trials that are done count there too, and its looks start anew"
             )
 
@@ -105,9 +105,9 @@ def _check_rows(grid: Grid, rule: SeedRule, had: Sequence[LookRow]) -> None:
         added = [name for key, name in listed.items() if key not in before]
         gone = [name for key, name in before.items() if key not in listed]
         if before and (added or gone):
-            said = [f"{', '.join(names)} {what}" for names, what in ((added, "added"), (gone, "gone")) if names]
+            news = [f"{', '.join(names)} {what}" for names, what in ((added, "added"), (gone, "gone")) if names]
             raise SeedsError(
-                f"{grid.source}: {' and '.join(said)} since grid {grid.name} was looked at: the rows that are compared "
+                f"{grid.source}: {' and '.join(news)} since grid {grid.name} was looked at: the rows that are compared "
                 f"with {_name(grid.rows[baseline])} share 5 %, which does not hold where rows come or go after a look "
                 "at results. Write them as they were and put new rows, with their baseline, into a grid of their own, "
                 "or give this grid another name (--set name=...): trials that are done count there too, and its looks "
