@@ -50,18 +50,21 @@ function logTicks(low, high) {
   return ticks(low, high, 5);
 }
 
-/** Return where names of points fit, [text, x, y, anchor]: beside, above or below, on no other name; the rest is left out. */
-function places(points, [left, right, top, bottom]) {
+/** Return where names of points fit, [text, x, y, anchor]: beside, above or below, on no other name; the rest is left out, but for those that `must` be named. */
+function places(points, must, [left, right, top, bottom]) {
   const taken = points.map(([, x, y]) => [x - 7, y - 7, x + 7, y + 7]);
   const free = (box) => box[0] >= left && box[2] <= right && box[1] >= top && box[3] <= bottom && taken.every((other) => box[2] < other[0] || box[0] > other[2] || box[3] < other[1] || box[1] > other[3]);
   const found = [];
-  for (const [name, x, y] of points) {
+  const first = points.filter(([name]) => must.has(name)), rest = points.filter(([name]) => !must.has(name));
+  for (const [name, x, y] of [...first, ...rest]) {
     const text = name.length > 34 ? `${name.slice(0, 32)}…` : name;
     const width = 6.6 * text.length;
-    for (const [at, base, anchor] of [[x + 9, y + 4, "start"], [x - 9, y + 4, "end"], [x, y - 11, "middle"], [x, y + 19, "middle"]]) {
+    const tried = [[x + 9, y + 4, "start"], [x - 9, y + 4, "end"], [x, y - 11, "middle"], [x, y + 19, "middle"]];
+    const seen = x >= left && x <= right && y >= top && y <= bottom, last = x + 9 + width <= right ? tried[0] : tried[1];
+    for (const [at, base, anchor, forced] of [...tried, ...(must.has(name) && seen ? [[...last, true]] : [])]) {
       const from = anchor === "start" ? at : anchor === "end" ? at - width : at - width / 2;
       const box = [from, base - 11, from + width, base + 3];
-      if (!free(box)) continue;
+      if (!forced && !free(box)) continue;
       taken.push(box);
       found.push([text, at, base, anchor]);
       break;
@@ -73,9 +76,9 @@ function places(points, [left, right, top, bottom]) {
 /**
  * Draw a chart into a container. `lines` are {name, place, points: [[x, y, text]], band: [[x, low, high]], faint, marks},
  * `points` are {name, place, shape, x, y, hollow, text, bar}, `x` and `y` {title, log, whole}. `zoom` is [x0, x1, y0,
- * y1] or null, and `zoomed` hears of a new one. What is under the pointer, or reached by arrow keys, is named.
+ * y1] or null, and `zoomed` hears of a new one; `empty` is said where there is nothing. What is under the pointer, or reached by arrow keys, is named.
  */
-function drawChart(container, { lines = [], points = [], front = [], x, y, zoom, zoomed, label, height = 380 }) {
+function drawChart(container, { lines = [], points = [], front = [], empty, x, y, zoom, zoomed, label, height = 380 }) {
   const width = Math.max(280, container.clientWidth || 600);
   const room = { left: 62, right: 14, top: 12, bottom: 44 };
   const all = [...lines.flatMap((line) => [...line.points, ...(line.band ?? []).flatMap(([at, low, high]) => [[at, low], [at, high]])]), ...points.flatMap((point) => [[point.x, point.y], ...(point.bar ? [[point.x, point.y - point.bar], [point.x, point.y + point.bar]] : [])])];
@@ -83,7 +86,7 @@ function drawChart(container, { lines = [], points = [], front = [], x, y, zoom,
   const good = all.filter(([a, b]) => usable(a, x) && usable(b, y));
   container.replaceChildren();
   if (!good.length) {
-    container.append(element("p", { class: "soft" }, "Nothing to draw: no value is there yet for this choice."));
+    container.append(element("p", { class: "soft" }, empty ?? "Nothing to draw: no value is there yet for this choice."));
     return;
   }
   const extent = (values, axis) => {
@@ -96,7 +99,9 @@ function drawChart(container, { lines = [], points = [], front = [], x, y, zoom,
     const gap = (high - low || Math.abs(high) || 1) * 0.04;
     return [low - gap, high + gap];
   };
-  const [x0, x1, y0, y1] = zoom ?? [...extent(good.map(([a]) => a), x), ...extent(good.map(([, b]) => b), y)];
+  const number = (value) => value !== null && Number.isFinite(value);
+  // A value that a logarithmic axis cannot show still has its place along the other one.
+  const [x0, x1, y0, y1] = zoom ?? [...extent(all.filter(([a, b]) => usable(a, x) && number(b)).map(([a]) => a), x), ...extent(good.map(([, b]) => b), y)];
   const scale = (low, high, from, to, log) => (log ? (value) => from + ((Math.log(value) - Math.log(low)) / (Math.log(high) - Math.log(low))) * (to - from) : (value) => from + ((value - low) / (high - low)) * (to - from));
   const back = (low, high, from, to, log) => (at) => (log ? Math.exp(Math.log(low) + ((at - from) / (to - from)) * (Math.log(high) - Math.log(low))) : low + ((at - from) / (to - from)) * (high - low));
   const [left, right, top, bottom] = [room.left, width - room.right, room.top, height - room.bottom];
@@ -112,8 +117,8 @@ function drawChart(container, { lines = [], points = [], front = [], x, y, zoom,
   for (const at of axisX) svg.append(element("line", { class: "grid", x1: px(at), x2: px(at), y1: top, y2: bottom }), element("text", { class: "tick", x: px(at), y: bottom + 16, "text-anchor": "middle" }, sayX(at)));
   for (const at of axisY) svg.append(element("line", { class: "grid", x1: left, x2: right, y1: py(at), y2: py(at) }), element("text", { class: "tick", x: left - 7, y: py(at) + 4, "text-anchor": "end" }, sayY(at)));
   svg.append(element("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom }), element("line", { class: "axis", x1: left, x2: left, y1: top, y2: bottom }));
-  svg.append(element("text", { class: "name", x: (left + right) / 2, y: height - 8, "text-anchor": "middle" }, x.title));
-  svg.append(element("text", { class: "name", x: 0, y: 0, transform: `translate(14 ${(top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.title));
+  svg.append(element("text", { class: "name", x: (left + right) / 2, y: height - 8, "text-anchor": "middle" }, x.title + (x.log ? " (log)" : "")));
+  svg.append(element("text", { class: "name", x: 0, y: 0, transform: `translate(14 ${(top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.title + (y.log ? " (log)" : "")));
   const plot = element("g", { "clip-path": `url(#${clip})` });
   svg.append(plot);
 
@@ -151,7 +156,7 @@ function drawChart(container, { lines = [], points = [], front = [], x, y, zoom,
     targets.push([point.x, point.y, point.text, series]);
   });
 
-  for (const [text, at, beside, anchor] of places(points.filter((point) => usable(point.x, x) && usable(point.y, y)).map((point) => [point.name, px(point.x), py(point.y)]), [left, right, top, bottom])) {
+  for (const [text, at, beside, anchor] of places(points.filter((point) => usable(point.x, x) && usable(point.y, y)).map((point) => [point.name, px(point.x), py(point.y)]), new Set(front.map(([, , name]) => name)), [left, right, top, bottom])) {
     plot.append(element("text", { class: "mark", x: at, y: beside, "text-anchor": anchor }, text));
   }
 
@@ -227,5 +232,7 @@ function drawChart(container, { lines = [], points = [], front = [], x, y, zoom,
     else return;
     event.preventDefault();
   });
-  container.append(svg, element("div", { class: "under" }, readout, zoom ? element("button", { type: "button", click: () => zoomed(null) }, "Show everything") : null));
+  const lost = [...lines.flatMap((line) => line.points), ...points.map((point) => [point.x, point.y])].filter(([a, b]) => number(a) && number(b) && !(usable(a, x) && usable(b, y)));
+  const unseen = lost.length ? element("p", { class: "soft" }, `${lost.some(([a, b]) => (x.log && a < 0) || (y.log && b < 0)) ? "Zeros and negative values" : "Zeros"} are not shown on a logarithmic axis.`) : "";
+  container.append(svg, unseen, element("div", { class: "under" }, readout, zoom ? element("button", { type: "button", click: () => zoomed(null) }, "Show everything") : null));
 }

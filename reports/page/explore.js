@@ -41,7 +41,7 @@ function curvesSection() {
   const made = section("explore-curves", "Curves", `Mean over seeds after each epoch; the band is ± one standard deviation.${thinned}`);
   const tools = element("div", { class: "tools", role: "group", "aria-label": "Tools for curves" });
   const chart = element("div", { class: "chart" });
-  const legend = element("fieldset", { class: "legend" });
+  const legend = element("fieldset", { class: "legend" }), count = element("legend", {});
   made.append(tools, element("div", { class: "split" }, chart, legend));
   let filter = "";
 
@@ -56,33 +56,35 @@ function curvesSection() {
     const shown = wanted.length ? begun.filter((cell) => wanted.includes(String(cell))) : begun.slice(0, FIRST_LINES);
     const drawn = begun.map((cell, at) => [cell, at]).filter(([cell]) => shown.includes(cell)).flatMap(([cell, at]) => curvesOf(cell, names[at], at, place, { seconds, single, unit }));
     drawChart(chart, {
-      lines: drawn, label: `${title} over ${seconds ? "seconds" : "epochs"}, ${shown.length} lines.`,
+      lines: drawn, empty: shown.length ? undefined : "No line is ticked.", label: `${title} over ${seconds ? "seconds" : "epochs"}, ${shown.length} lines.`,
       x: { title: seconds ? "Time since the start (s)" : "Epoch", whole: !seconds }, y: { title: unit ? `${title} (${unit})` : title, log },
       ...zoomOf("curves", draw),
     });
+    count.textContent = `Lines (${shown.length} of ${begun.length} shown)`;
     if (!again && legend.childElementCount) return;
+    // Ticks that are not in sight, filtered away or of another metric, stay as they are.
+    const turn = (cells, on) => {
+      const before = view.list("curves.lines"), now = new Set(before.length ? before.filter((each) => each !== "none") : begun.slice(0, FIRST_LINES).map(String));
+      for (const cell of cells) now[on ? "add" : "delete"](String(cell));
+      view.set("curves.lines", now.size ? [...now] : ["none"]);
+      draw();
+    };
+    const matches = (at) => names[at].toLowerCase().includes(filter.toLowerCase());
     const boxes = begun.map((cell, at) => {
-      const box = tick("", shown.includes(cell), (checked) => {
-        const now = new Set(view.list("curves.lines").length ? view.list("curves.lines").map(Number) : begun.slice(0, FIRST_LINES));
-        if (checked) now.add(cell);
-        else now.delete(cell);
-        view.set("curves.lines", now.size ? [...now].map(String) : ["none"]);
-        draw();
-      });
+      const box = tick("", shown.includes(cell), (checked) => turn([cell], checked));
       box.lastChild.append(swatch(at), names[at]);
-      box.hidden = !names[at].toLowerCase().includes(filter);
+      box.hidden = !matches(at);
       return box;
     });
     const search = element("input", { type: "search", placeholder: "Filter lines", "aria-label": "Filter lines", value: filter, input: () => {
-      filter = search.value.toLowerCase();
-      boxes.forEach((box, at) => (box.hidden = !names[at].toLowerCase().includes(filter)));
+      filter = search.value;
+      boxes.forEach((box, at) => (box.hidden = !matches(at)));
     } });
-    const some = (which) => () => {
-      const seen = begun.filter((_, at) => !boxes[at].hidden);
-      view.set("curves.lines", which && seen.length ? seen.map(String) : ["none"]);
-      draw(true);
+    const listed = (on) => () => {
+      for (const box of boxes) if (!box.hidden) box.querySelector("input").checked = on;
+      turn(begun.filter((_, at) => !boxes[at].hidden), on);
     };
-    legend.replaceChildren(element("legend", {}, `Lines (${begun.length})`), begun.length > FIRST_LINES ? search : "", element("div", { class: "boxes" }, ...boxes), element("button", { type: "button", click: some(true) }, "All"), element("button", { type: "button", click: some(false) }, "None"));
+    legend.replaceChildren(count, begun.length > FIRST_LINES ? search : "", element("div", { class: "boxes" }, ...boxes), element("button", { type: "button", click: listed(true) }, "All"), element("button", { type: "button", click: listed(false) }, "None"));
   };
   const set = (key, otherwise = "", again = false) => (value) => {
     view.set(key, value, otherwise);

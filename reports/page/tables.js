@@ -302,15 +302,17 @@ function comparison(shown, first, second) {
     const sign = found.difference > 0 ? "+" : "";
     const better = column.direction && found.difference !== 0 ? ((found.difference < 0) === (column.direction === "lower") ? "first" : "second") : null;
     const starred = one.marks.startsWith("*") || two.marks.startsWith("*");
-    const verdict = starred ? "the device was shared" : found.test === "untested" ? "not tested here" : found.p === null ? "cannot be told" : found.p < 0.05 ? (better ? `${better} is better` : "they differ") : "cannot be told apart";
-    const interval = found.margin === null ? "–" : `${fixed(found.difference - found.margin, digits)} to ${fixed(found.difference + found.margin, digits)}`;
+    const verdict = starred ? "the device was shared" : found.test === "untested" ? "not tested here" : found.p === null ? "not tested" : found.p < 0.05 ? (better ? `${better} is better` : "they differ") : "cannot be told apart";
+    // Of a normal approximation: with two rates of 0 or 100 %, or images that all agree, it has no width.
+    const pointlike = found.margin === 0;
+    const interval = found.margin === null || pointlike ? "–" : `${fixed(found.difference - found.margin, digits)} to ${fixed(found.difference + found.margin, digits)}`;
     lines.push(
       element("tr", { class: verdict.endsWith("better") || verdict === "they differ" ? "told" : "" },
         element("th", { scope: "row" }, shown.columns[table.stub.length + place]),
         element("td", {}, one.number), element("td", {}, two.number),
         element("td", {}, `${sign}${fixed(found.difference, digits)}${unit}`), element("td", {}, interval),
         element("td", {}, found.p === null ? "–" : found.p < 0.001 ? "<0.001" : found.p.toFixed(3)),
-        element("td", { class: "text" }, verdict), element("td", { class: "text soft" }, TESTS[found.test](found))),
+        element("td", { class: "text" }, verdict), element("td", { class: "text soft" }, TESTS[found.test](found) + (pointlike ? "; no interval, as nothing scatters" : ""))),
     );
   });
   const names = [...new Set([...first.cellsOf, ...second.cellsOf].flatMap((cell) => Object.keys(data.cells[cell].config)))];

@@ -36,13 +36,57 @@ def test_lines_are_chosen(visit):
     page = visit()
     curves = page.locator("#explore-curves")
     curves.get_by_role("button", name="None").click()
-    assert lines(page) == [] and "Nothing to draw" in curves.inner_text()
-    curves.get_by_role("searchbox", name="Filter lines").fill("ps-kd")
+    count = curves.locator(".legend legend")
+    assert lines(page) == [] and "No line is ticked" in curves.inner_text()
+    every = curves.locator(".legend label").count()
+    assert count.inner_text().lower() == f"lines (0 of {every} shown)"
+    search = curves.get_by_role("searchbox", name="Filter lines")
+    search.fill("PS-kd")
     boxes = curves.locator(".legend label:visible")
     boxes.first.get_by_role("checkbox").check()
     assert lines(page) == [boxes.first.inner_text().strip()]
     curves.get_by_role("button", name="All").click()
-    assert len(lines(page)) == boxes.count() > 1
+    assert len(lines(page)) == boxes.count() > 1 and search.input_value() == "PS-kd"
+    # What the filter hides stays as it is, ticked or not.
+    listed = boxes.count()
+    search.fill("baseline")
+    hidden, own = lines(page), boxes.count()
+    curves.get_by_role("button", name="All").click()
+    both = lines(page)
+    assert set(hidden) < set(both) and len(both) <= listed + own
+    assert count.inner_text().lower() == f"lines ({len(both)} of {every} shown)"
+    curves.get_by_role("button", name="None").click()
+    assert lines(page) == [name for name in hidden if "Baseline" not in name]
+    assert not boxes.first.get_by_role("checkbox").is_checked()
+
+
+def test_a_logarithmic_axis_says_so_and_names_what_it_cannot_show(visit):
+    page = visit()
+    draw = """y => {
+      const box = document.createElement("div");
+      document.body.append(box);
+      const points = [1, 2, 3, 4, 5].map((at) => [at, y[at - 1], `epoch ${at}`]);
+      const axes = { x: { title: "Epoch", whole: true }, y: { title: "Loss", log: true } };
+      drawChart(box, { lines: [{ name: "a", place: 0, points }], label: "", ...axes });
+      return [box.innerText, [...box.querySelectorAll("text.tick")].map((each) => each.textContent),
+              [...box.querySelectorAll("text.name")].map((each) => each.textContent)];
+    }"""
+    said, ticks, names = page.evaluate(draw, [3, 2, 1, 0, 0])
+    assert "Zeros are not shown on a logarithmic axis" in said and names == ["Epoch", "Loss (log)"]
+    assert "5" in ticks and "4" in ticks
+    assert "not shown" not in page.evaluate(draw, [3, 2, 1, 1, 1])[0]
+    assert "Zeros and negative values" in page.evaluate(draw, [3, 2, 1, -1, 0])[0]
+
+
+def test_a_point_of_the_front_keeps_its_name_however_crowded(visit):
+    page = visit()
+    named = page.evaluate(
+        """() => {
+          const points = [...Array(60).keys()].map((at) => [`point ${at}`, 200 + at / 10, 100 + (at % 3)]);
+          return places(points, new Set(["point 58", "point 59"]), [62, 600, 12, 340]).map(([text]) => text);
+        }"""
+    )
+    assert {"point 58", "point 59"} <= set(named) and len(named) < 60
 
 
 def test_pointing_at_a_chart_reads_values_and_dragging_zooms(visit):

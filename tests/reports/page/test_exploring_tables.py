@@ -157,7 +157,7 @@ def test_rows_of_one_seed_without_error_rates_are_told_to_need_three(visit):
     lines = page.locator("#table1 .comparison table.differences tbody tr")
     assert "binomial noise of 10,000 images (one seed)" in lines.filter(has_text="Top-1").inner_text()
     nll = lines.filter(has_text="NLL").inner_text()
-    assert "cannot be told" in nll and "no test: one seed, and three are needed" in nll
+    assert "not tested" in nll and "cannot be told" not in nll and "no test: one seed, and three are needed" in nll
 
 
 def test_a_test_over_images_that_comes_with_the_data_is_shown(chromium, database, tables, tmp_path):
@@ -197,6 +197,21 @@ def test_a_test_over_images_that_was_left_out_is_named_with_its_command(chromium
         assert ("not tested here" in said) != noise
         command = f"orchestrate compare 'table1:resnet50/baseline/top1' 'table1:resnet50/{other}/top1'"
         assert (command in said) != noise
+    page.close()
+
+
+def test_two_rates_without_an_error_have_no_interval(chromium, database, tables, tmp_path):
+    data = page_data(database, gather(database).results, [tables["table1"]])
+    for group in data["tables"][0]["groups"]:
+        for line in group["rows"]:
+            if line["key"] in ("resnet50/baseline", "resnet50/pskd"):
+                line["cells"][0]["samples"] = [[*each[:2], 0, *each[3:]] for each in line["cells"][0]["samples"]]
+    (tmp_path / "report.html").write_text(render_page(data), encoding="utf-8")
+    page = chromium.new_page()
+    fragment = "table1.pick=resnet50%2Fbaseline&table1.pick=resnet50%2Fpskd"
+    page.goto(f"{(tmp_path / 'report.html').as_uri()}#{fragment}")
+    said = page.locator("#table1 table.differences tbody tr").first.locator("td").all_text_contents()
+    assert said[3] == "\N{EN DASH}" and "no interval, as nothing scatters" in said[-1]
     page.close()
 
 
