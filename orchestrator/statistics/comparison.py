@@ -80,10 +80,10 @@ def compare(first: Candidate, second: Candidate) -> Comparison | None:
     """Compare two candidates; None where no test is possible.
 
     From three shared seeds on by Student's t, paired over them (`paired_test`; differences that are equal without being
-    multiples of one image have no test). Below, exactly and paired over the images, where all
-    shared seeds have their outcomes: for one seed this is McNemar's exact test (`statsmodels` calls it so), for two
-    each image counts with the sum of its two differences. Without outcomes, error rates are compared as two binomials
-    of independent images, which sees less.
+    multiples of one image have no test). Below, exactly and paired over the images, where all shared seeds have their
+    outcomes: for one seed this is McNemar's exact test (`statsmodels` calls it so), for two each image counts with the
+    sum of its two differences, which is exact for rows that are exchangeable (`sign_flip_p`). Without outcomes, error
+    rates are compared as two binomials of independent images, which sees less.
     """
     return contrast([(first, 1), (second, -1)])
 
@@ -166,8 +166,10 @@ def _flips(terms: Sequence[tuple[Candidate, float]], shared: Sequence[Any]) -> t
 def sign_flip_p(scores: Any) -> float:
     """Return the exact two-sided p-value of a sum of integers [N] whose signs are by chance: a sign-flip test.
 
-    If neither of two networks were better, an image's difference would have had the other sign as often. Where every
-    difference is one image, this is the binomial test of McNemar; Fisher (1935) has the general form.
+    Where every score is one image more or less, as for two networks of one seed, equal error rates give both signs as
+    often, and this is the binomial test of McNemar. Larger scores, of several seeds or of more than two candidates,
+    need more than a mean of zero: the null hypothesis is that a score of either sign is as likely at every size, as it
+    is where two rows are exchangeable (their outcomes could be swapped). Fisher (1935) has the general form.
     """
     import numpy as np
     from scipy.special import bdtr, bdtrc, gammaln

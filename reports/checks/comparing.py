@@ -235,6 +235,10 @@ def _verdict(comparison: Comparison | None, column: Column) -> list[str]:
     ]
     if comparison.test == "images":
         lines.append("This says that these trained networks differ; another seed may differ the other way.")
+        if comparison.n > 1:
+            lines.append(
+                "Sign flips over two seeds are exact where the two are exchangeable, not only equal on average."
+            )
     if comparison.flips:
         lines.append(
             f"Images that only the first has right: {comparison.flips[0]:,}; only the second: {comparison.flips[1]:,}."

@@ -63,13 +63,19 @@ class Bold:
         if not long:
             named = " or ".join(sorted({each.over_images for each in self.comparisons if each.test == "images"}))
             return " or ".join(_SHORT[test].format(images[test], named) for test in _SHORT if test in tests)
+        two = "; with two, exact for exchangeable rows" if any(_flips_signs(each) for each in self.comparisons) else ""
         means = {
             "paired": f"a t test paired over {seeds} seeds",
-            "images": f"an exact test paired over {images['images']} test images (fewer than {ENOUGH_SEEDS} seeds)",
+            "images": f"an exact test paired over {images['images']} test images (fewer than {ENOUGH_SEEDS} "
+            f"seeds{two})",
             "unpaired": f"the binomial noise of {images['unpaired']} test images, unpaired (fewer than {ENOUGH_SEEDS} "
             "seeds, outcomes per image not kept)",
         }
         return " or ".join(means[test] for test in means if test in tests)
+
+
+def _flips_signs(comparison: Comparison) -> bool:
+    return comparison.test == "images" and comparison.n > 1
 
 
 _SHORT = {"paired": "paired t", "images": "{1}, {0} images", "unpaired": "binomial, {} images"}

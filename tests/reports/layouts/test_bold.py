@@ -90,7 +90,9 @@ def test_one_seed_is_tested_over_its_images_where_they_are_kept() -> None:
     assert how.short == "bold: may be the best (McNemar, 10,000 images, 5 %)"
     # McNemar's is the test of one seed.
     pair = [row("a", *2 * values[:1], outcomes=(first, first)), row("b", *2 * values[1:], outcomes=(second, second))]
-    assert bold(pair)[1].short == "bold: may be the best (sign flips, 10,000 images, 5 %)"
+    how = bold(pair)[1]
+    assert how.short == "bold: may be the best (sign flips, 10,000 images, 5 %)"
+    assert "10,000 test images (fewer than 3 seeds; with two, exact for exchangeable rows)" in how.sentence
     names, how, _ = bold([row("a", values[0]), row("b", values[1])])
     assert names == ["a", "b"]
     assert "unpaired (fewer than 3 seeds, outcomes per image not kept)" in how.sentence
