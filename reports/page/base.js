@@ -129,8 +129,14 @@ function menu(label, ...content) {
 }
 
 /** Say something to readers of screens, and show it for a moment. */
+/** Return what holds things that must be seen now: beside an open dialog nothing can be. */
+function foreground() {
+  return document.querySelector("dialog[open]") ?? document.body;
+}
+
 function announce(text) {
-  const place = document.getElementById("status");
+  const place = (announce.place ??= document.getElementById("status"));
+  foreground().append(place);
   place.textContent = text;
   place.classList.add("shown");
   clearTimeout(announce.timer);
@@ -144,7 +150,7 @@ async function copy(text, what) {
     // Where the clipboard is closed to pages: the older way.
     const area = element("textarea", { "aria-hidden": "true", class: "away" });
     area.value = text;
-    document.body.append(area);
+    foreground().append(area);
     area.select();
     document.execCommand("copy");
     area.remove();

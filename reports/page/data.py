@@ -215,6 +215,8 @@ def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
         # How many of the label columns name a row; those behind them count its seeds.
         "named": len(table.stub),
         "columns": [{**_column(column), "latex": escape(column.heading)} for column in table.columns],
+        # The device's star and the marks of entries, with what stands behind them.
+        "notes_latex": [[mark, f"\\item[{escape(mark)}] {escape(text)}"] for mark, text in table.footnotes],
         "stub_latex": [escape(head) for head in table.label_heads],
         "selection": table.selection.sentence if table.selection else "",
         "comparisons": comparisons,

@@ -47,6 +47,7 @@ const PURPOSES = { train: "Training", time: "Timing pass", canary: "Canary" };
 function attemptDetails(attempt) {
   const commit = attempt.commit ? attempt.commit + (attempt.dirty ? ", with uncommitted changes" : "") : "unknown";
   const log = attempt.log ? element("span", {}, element("code", { class: "path" }, attempt.log), " ", element("button", { type: "button", click: () => copy(attempt.log, "Path") }, "Copy path")) : "none";
+  const lines = attempt.end?.split("\n").length;
   const wanted = attempt.purpose === "train" && attempt.log && attempt.end === undefined;
   return element("div", { class: "attempt" },
     element("h4", {}, `Attempt ${attempt.number}: ${PURPOSES[attempt.purpose] ?? attempt.purpose}, ${attempt.outcome}`),
@@ -55,8 +56,8 @@ function attemptDetails(attempt) {
       ["Device", [attempt.device, attempt.host ? `on ${attempt.host}` : ""].filter(Boolean).join(" ")], ["Engine", attempt.engine], ["Commit", commit],
       ["Failure", [attempt.error_class, attempt.error].filter(Boolean).join(": ")], ["Log", log],
     ]),
-    attempt.end ? element("pre", { tabindex: "0", role: "region", "aria-label": `End of the log of attempt ${attempt.number}` }, attempt.end) : null,
-    wanted ? element("p", { class: "soft" }, data.logs_left_out ? "The end of the log was left out to keep this file small." : "The log did not lie on the machine that wrote this page.") : null,
+    ...(attempt.end ? [element("h4", {}, `Log of attempt ${attempt.number}: the last ${lines === 1 ? "line" : `${lines} lines`}`), element("pre", { tabindex: "0", role: "region", "aria-label": `End of the log of attempt ${attempt.number}` }, attempt.end)] : []),
+    wanted ? element("p", { class: "soft" }, data.logs_left_out ? "The end of the log was left out to keep this file small." : "The log could not be read on the machine that wrote this page.") : null,
   );
 }
 

@@ -225,7 +225,14 @@ class TableView {
   csv() {
     const quote = (value) => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
     const stub = this.table.stub.length, places = this.visible(), lines = [];
-    const heads = places.flatMap((place) => (place < stub ? [this.columns[place]] : [this.columns[place], ...(this.spreads(place) ? [`${this.columns[place]} spread`] : [])]));
+    const heads = places.flatMap((place) => {
+      const name = this.columns[place];
+      if (place < stub) return [name];
+      const { unit, form } = this.table.columns[place - stub];
+      // Minutes and seconds are one number here.
+      const behind = form === "minutes" ? " (s)" : unit ? ` (${unit})` : "";
+      return [name + behind, ...(this.spreads(place) ? [`${name} spread${behind}`] : []), ...(this.marked(place) ? [`${name} marks`] : [])];
+    });
     lines.push([this.table.group_head, ...heads]);
     for (const [title, rows] of this.arranged()) {
       for (const row of rows) {
@@ -233,7 +240,7 @@ class TableView {
           if (place < stub) return [row.labels[place].text];
           const cell = row.cells[place - stub];
           const number = cell.value === null ? (cell.kind === "empty" ? "" : cell.number) : String(cell.value);
-          return this.spreads(place) ? [number, cell.spread] : [number];
+          return [number, ...(this.spreads(place) ? [cell.spread] : []), ...(this.marked(place) ? [cell.marks] : [])];
         });
         lines.push([title, ...values]);
       }
@@ -243,6 +250,11 @@ class TableView {
 
   spreads(place) {
     return place >= this.table.stub.length && this.rows.some((row) => row.cells[place - this.table.stub.length].spread);
+  }
+
+  /** Return whether any number of a column has a mark: the star of a shared device, or a footnote's. */
+  marked(place) {
+    return place >= this.table.stub.length && this.rows.some((row) => row.cells[place - this.table.stub.length].marks);
   }
 
   /** Return the rows in sight as a LaTeX tabular; texts and numbers are those of the report's own file. */
@@ -257,7 +269,9 @@ class TableView {
       if (title) lines.push(`\\multicolumn{${places.length}}{l}{\\textit{${latex}}} \\\\`);
       for (const row of rows) lines.push(`${places.map((place) => (place < stub ? row.latex[place] : row.cells[place - stub].latex)).join(" & ")} \\\\`);
     });
-    return [...lines, "\\bottomrule", "\\end{tabular}", "\\end{threeparttable}", ""].join("\n");
+    const shown = this.arranged().flatMap(([, rows]) => rows.flatMap((row) => places.filter((place) => place >= stub).flatMap((place) => row.cells[place - stub].marks.split(","))));
+    const notes = this.table.notes_latex.filter(([mark]) => shown.includes(mark)).map(([, note]) => note);
+    return [...lines, "\\bottomrule", "\\end{tabular}", ...(notes.length ? ["\\begin{tablenotes}", ...notes, "\\end{tablenotes}"] : []), "\\end{threeparttable}", ""].join("\n");
   }
 }
 TableView.prototype.offset = 0;

@@ -225,8 +225,9 @@ def test_what_is_in_sight_is_copied_and_saved(visit, tables, tmp_path):
     page.get_by_role("button", name="Copy as CSV").locator("visible=true").click()
     rows = list(csv.DictReader(io.StringIO(page.evaluate("navigator.clipboard.readText()"))))
     known = sorted((r for r in tables["table1"].rows if r.key.startswith("resnet18")), key=lambda r: r.entries[0].value)
-    assert [float(each["Top-1 error"]) for each in rows] == [r.entries[0].value for r in known]
+    assert [float(each["Top-1 error (%)"]) for each in rows] == [r.entries[0].value for r in known]
     assert "Seeds" not in rows[0] and rows[0]["Network"].startswith("ResNet-18")
+    assert {each["Time per epoch (s)"] for each in rows} and "Train time (s)" in rows[0]
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as LaTeX").locator("visible=true").click()
     assert download.value.suggested_filename == "table1.tex"
@@ -239,6 +240,24 @@ def test_what_is_in_sight_is_copied_and_saved(visit, tables, tmp_path):
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
         assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_what_is_saved_has_its_stars_and_what_they_mean(visit):
+    page = visit()
+    table = "(name) => { const t = data.tables.find((each) => each.id === 'table1');" + (
+        " return new TableView(t, document.getElementById('table1'))[name](); }"
+    )
+    rows = list(csv.DictReader(io.StringIO(page.evaluate(table, "csv"))))
+    assert {each["Time per epoch marks"] for each in rows} == {"", "*"}
+    latex = page.evaluate(table, "latex")
+    notes = latex[latex.index("\\begin{tablenotes}") : latex.index("\\end{tablenotes}")]
+    assert "\\tnote{*}" in latex and "\\item[*] another process shared the device" in notes
+    # A note without its mark in sight is left out.
+    page.get_by_role("searchbox", name="Filter rows of Table 1").first.fill("resnet-18")
+    page.locator("#table1 summary", has_text="Copy, save").first.click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as LaTeX").locator("visible=true").first.click()
+    assert "\\item[*]" not in Path(download.value.path()).read_text(encoding="utf-8")
 
 
 def test_the_view_is_in_the_address_and_comes_back(visit):
@@ -280,7 +299,10 @@ def test_a_cell_opens_its_trials_with_configuration_attempts_and_log(visit, tabl
         assert said in text
     for said in ("0123456789abcdef", f"/logs/{entry.samples[0].key[:8]}.log", "PS-KD", entry.samples[0].key):
         assert said in text
-    assert "did not lie on the machine that wrote this page" in text and "more fields, the same in all trials" in text
+    assert (
+        "could not be read on the machine that wrote this page" in text
+        and "more fields, the same in all trials" in text
+    )
     assert chosen(page) == {"open": ["table1:resnet18/pskd:0"]}
     page.keyboard.press("Escape")
     assert not dialog.is_visible() and chosen(page) == {}
@@ -298,6 +320,11 @@ def test_the_end_of_a_log_is_shown(chromium, database, tmp_path):
     path.write_text(render_page(data), encoding="utf-8")
     page = chromium.new_page()
     page.goto(f"{path.as_uri()}#open=table1%3Aresnet18%2Fbaseline%3A0")
+    dialog = page.get_by_role("dialog")
+    assert "Log of attempt 1: the last 2 lines" in dialog.inner_text()
+    # In the dialog, where it is seen and copied from.
+    dialog.get_by_role("button", name="Copy path").first.click()
+    dialog.get_by_text("Path copied").wait_for(timeout=20_000)
     assert page.get_by_role("dialog").locator("pre").inner_text() == "<b>the last line</b>\n</script>"
     page.close()
 
