@@ -13,7 +13,7 @@ from orchestrator.database import queries
 from orchestrator.tables.schema import SOURCES, TableSpec
 from reports.columns import Column
 from reports.errors import ReportError, unknown
-from reports.figures.declared import Plot, asked_figures, curves_of, plots
+from reports.figures.declared import Plot, asked_figures, curves_of, missing_curves, plots
 from reports.layouts.declared import build_declared
 from reports.layouts.interactions import interactions, losses, moments
 from reports.layouts.looks import looks_tables, with_seeds_by_rule
@@ -265,6 +265,7 @@ def progress(results: Results, table: TableSpec) -> Table:
         entries = tuple(Entry("done", float(count), text=f"{count:,}") for count in numbers)
         rows.append(Row("", grid.name, (grid.name,), entries))
     caption = "Trials of each grid by state." if rows else "No grid has been run into this database yet."
+    caption = " ".join([caption, *filter(None, (missing_curves(results, grid) for grid in results.grids))])
     return Table(table.name, table.name, table.title, caption, table.stub or ("Grid",), tuple(columns), tuple(rows))
 
 

@@ -17,7 +17,7 @@ from reports.columns import Column, own_columns
 from reports.errors import ReportError
 from reports.layouts.declared import Placed, build_placed, cells_of
 from reports.layouts.wording import head_of, text_of
-from reports.results import GridInfo, Results, Trial
+from reports.results import Cell, GridInfo, Results, Trial
 from reports.table import Entry, Table
 
 _FOLDER = Path(__file__).parent
@@ -173,12 +173,26 @@ def plots(results: Results, figure: FigureSpec, asking: Iterable[str] = ()) -> l
 
 def curves_of(results: Results, grid: GridInfo) -> list[Plot]:
     """Return the training curves that every report has of a grid; none where they would not fit on a page."""
-    name = {"name": f"curves-{slug(grid.name)[:100]}", "title": f"Training curves of {grid.name}"}
-    figure = declared({**shipped_yaml("curves"), **name})
-    configs = [cell.config for cell in cells_of(results, figure.table, [grid.name])]
-    if not configs or figure_problems(figure, configs):
+    figure, cells = _curves(results, grid)
+    if not cells or figure_problems(figure, [cell.config for cell in cells]):
         return []
     return plots(results, figure, [grid.name])
+
+
+def missing_curves(results: Results, grid: GridInfo) -> str:
+    """Return a sentence on why a report has no training curves of a grid that has begun; empty where it has them."""
+    figure, cells = _curves(results, grid)
+    if not any(trial.last_epoch is not None for cell in cells for trial in cell.trials):
+        return ""
+    problems = figure_problems(figure, [cell.config for cell in cells])
+    return f"No training curves of {grid.name}: their figure {problems[0][1]}." if problems else ""
+
+
+def _curves(results: Results, grid: GridInfo) -> tuple[FigureSpec, tuple[Cell, ...]]:
+    """Return the declaration of a grid's training curves, and the cells in them."""
+    name = {"name": f"curves-{slug(grid.name)[:100]}", "title": f"Training curves of {grid.name}"}
+    figure = declared({**shipped_yaml("curves"), **name})
+    return figure, cells_of(results, figure.table, [grid.name])
 
 
 def _plot(figure: FigureSpec, placed: Placed) -> Plot:

@@ -14,6 +14,7 @@ from reports.figures import curves
 from reports.figures.curves import Curve, curve, stride
 from reports.figures.declared import Plot, Series, curves_of, declared, plots
 from reports.figures.rendering import rendered
+from reports.report import gather
 from reports.results import Results, Trial, load
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 
@@ -111,6 +112,12 @@ def test_a_grid_of_many_lines_gets_facets_and_says_so_when_it_has_too_many(tmp_p
         assert [panel.title for panel in plot.panels] == [f"ResNet-18, learning rate {rate:g}" for rate in rates]
         assert [len(panel.series) for panel in plot.panels] == [8] * 4
         assert curves_of(results, results.grids[1]) == []
+        (overview, *_) = gather(database).tables
+        assert overview.caption == (
+            "Trials of each grid by state. No training curves of many: their figure makes 15 panels of at most 8 "
+            "lines, and a page has room for 12: keep fewer with where, average over a field with over, or declare "
+            "several figures."
+        )
 
 
 def test_declared_curves_may_be_of_any_metric_and_over_seconds(database: Database) -> None:
