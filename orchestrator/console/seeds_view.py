@@ -85,7 +85,8 @@ def _many(count: int | None) -> str:
 
 
 def _pair_text(pair: Pair) -> str:
-    p = "no test below 3 seeds" if pair.p is None else f"p {pair.p:.2g}"
+    untested = "no test below 3 seeds" if pair.n < 3 else "no test of equal differences"
+    p = untested if pair.p is None else f"p {pair.p:.2g}"
     text = f"{pair.first} - {pair.second}: {pair.difference:+.2g} over {counted(pair.n, 'seed')}, {p}"
     if pair.needed is None or pair.trials is None:
         return f"{text}; not even 1,000 seeds separate as little"

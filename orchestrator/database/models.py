@@ -268,7 +268,7 @@ class Look(Base):
     seeds: Mapped[int] = mapped_column(doc="number of seeds that the rule has for this look")
     shared: Mapped[int] = mapped_column(doc="how many of these both rows have a value of")
     difference: Mapped[float | None] = mapped_column(doc="mean of row minus baseline over the shared seeds")
-    p: Mapped[float | None] = mapped_column(doc="two-sided p-value of the paired t test; NULL below two shared seeds")
+    p: Mapped[float | None] = mapped_column(doc="two-sided p-value of the paired t test; NULL where there is no test")
     level: Mapped[float] = mapped_column(doc="the p-value at or below which the pair is separated at this look")
     separated: Mapped[int] = mapped_column(doc="1 where the pair was separated here and stopped, else 0")
     rule: Mapped[dict[str, Any]] = mapped_column(doc="the rule of seeds: start, step, most, against, metric, selection")
