@@ -186,7 +186,7 @@ class TableView {
     const shown = groups.reduce((sum, [, rows]) => sum + rows.length, 0);
     const ticked = this.picked();
     const hint = this.comparable && ticked.length < 2 ? (ticked.length ? "Tick a second row to compare." : "Tick two rows to compare them.") : "";
-    this.count.textContent = [shown < this.rows.length ? `${shown} of ${this.rows.length} rows.` : "", hint].filter(Boolean).join(" ");
+    this.count.replaceChildren(shown < this.rows.length ? `${shown} of ${this.rows.length} rows. ` : "", element("span", { class: "hint" }, hint));
     for (const row of this.rows) row.line.classList.toggle("picked", ticked.includes(row));
     if (focused?.isConnected) focused.focus({ preventScroll: true });
     this.panel.replaceChildren(...(ticked.length === 2 ? comparison(this, ...ticked) : []));

@@ -98,6 +98,11 @@ def test_the_page_prints_its_tables_and_pictures_without_tools(visit):
     page.emulate_media(media="print")
     assert page.locator(".tools:visible").count() == 0 and page.locator("td.pick:visible").count() == 0
     assert page.locator("#explore-curves svg path.line").count() and page.locator("#table1 .comparison").is_visible()
+    # Hints are for the mouse, and lines without a tick are not drawn.
+    assert page.locator(".readout:visible").count() == page.locator(".hint:visible").count() == 0
+    named = page.locator("#explore-curves .legend label:visible").count()
+    assert named == page.locator("#explore-curves .legend input:checked").count() > 1
+    assert named < page.locator("#explore-curves .legend label").count()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.pdf().startswith(b"%PDF")
 
