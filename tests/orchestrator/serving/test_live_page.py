@@ -38,6 +38,14 @@ def live(folder: Path) -> Iterator[Live]:
         yield started
 
 
+@pytest.fixture
+def untouched(tmp_path: Path) -> Iterator[Live]:
+    """A page of its own, in whose folder no other test of this file has written."""
+    fill(tmp_path, host=socket.gethostname())
+    with serving(tmp_path, "--port", "0") as started:
+        yield started
+
+
 def test_one_line_opens_the_page(live: Live):
     (line,) = [line for line in live.output.read_text().splitlines() if not line.startswith("warning: ")]
     assert line == f"results.db: open {live.address} in a browser of this machine; Ctrl-C ends it"
@@ -109,8 +117,8 @@ def test_its_sockets_are_on_the_loopback_interface(live: Live):
     assert listening and all(ipaddress.ip_address(address).is_loopback for address in listening)
 
 
-def test_the_state_has_what_runs_and_what_has_failed(live: Live):
-    _, state = live.events().next()
+def test_the_state_has_what_runs_and_what_has_failed(untouched: Live):
+    _, state = untouched.events().next()
     (grid,) = state["grids"]
     assert (grid["name"], grid["done"], grid["total"], grid["running"]) == ("table1", 1, 4, 1)
     assert grid["progress"].startswith("1 of 4 trials done, 1 running, 1 pending, 1 failed; about ")
