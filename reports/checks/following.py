@@ -186,13 +186,13 @@ _MACROS = "macros are not followed, so nothing in that file is checked; write it
 
 def suspects(lines: Sequence[Shown]) -> dict[str, int]:
     """Return the commands that are called as if they read a file, with the number of the first line."""
-    found: dict[str, int] = {}
+    files_by_name: dict[str, int] = {}
     for line in lines:
         for command in _COMMAND.finditer(line.code):
             name = command[1]
             if _LIKE_READER.search(name) and name not in _READERS and not _HARMLESS.fullmatch(name):
-                found.setdefault(name, line.number)
-    return {name: number for name, number in found.items() if not _OPAQUE.fullmatch(name)}
+                files_by_name.setdefault(name, line.number)
+    return {name: number for name, number in files_by_name.items() if not _OPAQUE.fullmatch(name)}
 
 
 def definitions(text: str) -> tuple[set[str], set[str]]:

@@ -108,19 +108,19 @@ def sentences(plot: Plot, rows: Rows) -> list[str]:
     curves = {index: curve(one, rows, plot.spec.x, plot.spec.band) for index, one in enumerate(_series(plot))}
     counts = sorted({each.counted for each in curves.values() if each.counted})
     split = "" if plot.spec.split == "test" else f" on the {plot.spec.split} split"
-    said = [f"{plot.y.title}{split} after each epoch."]
+    caption = [f"{plot.y.title}{split} after each epoch."]
     if counts and counts[-1] > 1:
         many = str(counts[0]) if len(counts) == 1 else f"up to {counts[-1]}"
         band = {"std": "standard deviation", "ci95": "95 % confidence interval"}.get(plot.spec.band)
-        said.append(f"Mean over {many} seeds{f'; band: ± {band}' if band else ''}.")
+        caption.append(f"Mean over {many} seeds{f'; band: ± {band}' if band else ''}.")
         if plot.spec.seeds:
-            said.append("Thin: single seeds.")
+            caption.append("Thin: single seeds.")
     if any(each.tails for each in curves.values()):
-        said.append("Thin where the mean ends: seeds that have come further than others.")
+        caption.append("Thin where the mean ends: seeds that have come further than others.")
     if any(each.lost for each in curves.values()):
-        said.append("Thin to a cross: seeds that failed or diverged, in no mean.")
+        caption.append("Thin to a cross: seeds that failed or diverged, in no mean.")
     if any(_early(plot, each) for each in curves.values()):
-        said.append("The axis leaves out what is above it in the first tenth.")
+        caption.append("The axis leaves out what is above it in the first tenth.")
     fewer, without = [], []
     for index, one in enumerate(_series(plot)):
         lost = sum(trial.state in _LOST for trial in one.trials)
@@ -129,9 +129,9 @@ def sentences(plot: Plot, rows: Rows) -> list[str]:
             without.append(f"{one.label}{f' ({lost} failed)' if lost else ''}".strip())
         elif curves[index].counted < len(one.trials):
             fewer.append(f"{one.label} ({curves[index].counted} of {len(one.trials)}{states})".strip())
-    said += [f"Fewer seeds: {listing(fewer)}."] if fewer else []
-    said += [f"No mean: {listing(without)}."] if without else []
-    return said
+    caption += [f"Fewer seeds: {listing(fewer)}."] if fewer else []
+    caption += [f"No mean: {listing(without)}."] if without else []
+    return caption
 
 
 def draw(plot: Plot, rows: Rows) -> Figure:
@@ -142,10 +142,10 @@ def draw(plot: Plot, rows: Rows) -> Figure:
     for one, panel in zip(axes, plot.panels, strict=True):
         curves = [(line.look, curve(line, rows, plot.spec.x, plot.spec.band)) for line in panel.series]
         sight: list[float] = []
-        for look, each in curves:
-            _line(one, plot, look_of(look), each)
-            sight += _sight(plot, each)
-            lines: list[Sequence[Sequence[Any]]] = [each.mean, *each.seeds, *each.tails, *each.lost]
+        for look, curve in curves:
+            _line(one, plot, look_of(look), curve)
+            sight += _sight(plot, curve)
+            lines: list[Sequence[Sequence[Any]]] = [curve.mean, *curve.seeds, *curve.tails, *curve.lost]
             ends += [float(line[-1][0]) for line in lines if line]
         values.append(sight)
     y_limits(plot, axes, values, below=0.05)
@@ -158,23 +158,23 @@ def _curves(plot: Plot, rows: Rows) -> list[Curve]:
     return [curve(one, rows, plot.spec.x, plot.spec.band) for one in _series(plot)]
 
 
-def _line(axes: Axes, plot: Plot, look: Mapping[str, Any], each: Curve) -> None:
+def _line(axes: Axes, plot: Plot, look: Mapping[str, Any], curve: Curve) -> None:
     thin: dict[str, Any] = {"color": look["color"], "linewidth": 0.5, "alpha": 0.45, "zorder": 1}
-    if each.mean:
-        x, y = [point[0] for point in each.mean], [point[1] for point in each.mean]
+    if curve.mean:
+        x, y = [point[0] for point in curve.mean], [point[1] for point in curve.mean]
         # Markers at other places than those of the other lines, so that they cover nothing.
         step = max(1, len(x) // _MARKERS)
         axes.plot(x, y, linewidth=1.1, markersize=3.5, markevery=(_offset(look, step), step), zorder=3, **look)
-        spreads = [point[2] for point in each.mean]
+        spreads = [point[2] for point in curve.mean]
         if len(x) == 1 and spreads[0]:
             axes.errorbar(x[0], y[0], spreads[0], color=look["color"], elinewidth=1.0, capsize=2, zorder=2)
-        elif each.counted > 1 and all(spread is not None for spread in spreads):
+        elif curve.counted > 1 and all(spread is not None for spread in spreads):
             low = [value - (spread or 0.0) for value, spread in zip(y, spreads, strict=True)]
             high = [value + (spread or 0.0) for value, spread in zip(y, spreads, strict=True)]
             axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0, zorder=2)
-    for line in (*(each.seeds if plot.spec.seeds else ()), *each.tails):
+    for line in (*(curve.seeds if plot.spec.seeds else ()), *curve.tails):
         axes.plot(*zip(*line, strict=True), **thin)
-    for line in each.lost:
+    for line in curve.lost:
         axes.plot(*zip(*line, strict=True), **thin)
         axes.plot(*line[-1], "x", color=look["color"], markersize=4, zorder=3)
 
@@ -183,16 +183,16 @@ def _offset(look: Mapping[str, Any], step: int) -> int:
     return MARKERS.index(look["marker"]) * step // len(MARKERS)
 
 
-def _early(plot: Plot, each: Curve) -> bool:
+def _early(plot: Plot, curve: Curve) -> bool:
     """Return whether the first tenth of a curve has values out of sight."""
-    late = _sight(plot, each)
-    return bool(late and each.mean) and max(point[1] for point in each.mean) > max(late) + 1e-9
+    late = _sight(plot, curve)
+    return bool(late and curve.mean) and max(point[1] for point in curve.mean) > max(late) + 1e-9
 
 
-def _sight(plot: Plot, each: Curve) -> list[float]:
+def _sight(plot: Plot, curve: Curve) -> list[float]:
     """Return the values of a curve that must be in sight: after the first tenth, where there are more than a few."""
-    lines: list[Sequence[Sequence[Any]]] = [each.mean, *each.tails, *each.lost]
-    lines += each.seeds if plot.spec.seeds else ()
+    lines: list[Sequence[Sequence[Any]]] = [curve.mean, *curve.tails, *curve.lost]
+    lines += curve.seeds if plot.spec.seeds else ()
     last = max((line[-1][0] for line in lines if line), default=0.0)
     whole = plot.spec.log is not None and "y" in plot.spec.log
     sight: list[float] = []

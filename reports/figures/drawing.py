@@ -78,9 +78,9 @@ class Drawing:
     def save(self, folder: Path) -> list[Path]:
         """Write the figure as PDF, SVG and PNG, and return the paths."""
         written = []
-        for each in ("pdf", "svg", "png"):
-            path = folder / f"{self.name}.{each}"
-            path.write_bytes(self.svg.encode() if each == "svg" else _bytes(self.figure, each))
+        for kind in ("pdf", "svg", "png"):
+            path = folder / f"{self.name}.{kind}"
+            path.write_bytes(self.svg.encode() if kind == "svg" else _bytes(self.figure, kind))
             written.append(path)
         return written
 

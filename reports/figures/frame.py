@@ -222,8 +222,8 @@ def y_limits(plot: Plot, axes: Sequence[Axes], values: Sequence[Sequence[float]]
     whole = (min(low for low, _ in spans), max(high for _, high in spans))
     widest = max(high - low for low, high in spans)
     together = widest > 0 and whole[1] - whole[0] <= 2 * widest
-    for one, each in zip(axes, kept, strict=True):
-        low, high = whole if together or not each else (min(each), max(each))
+    for one, heights in zip(axes, kept, strict=True):
+        low, high = whole if together or not heights else (min(heights), max(heights))
         if log:
             room = (high / low) ** below if high > low else 1.2
             one.set_ylim(low / room, high * room)

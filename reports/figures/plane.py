@@ -64,14 +64,14 @@ def _names(plot: Plot) -> list[str]:
     return list(dict.fromkeys(point.label for point in points))
 
 
-def front_of(found: Sequence[Mark], x: str | None = "lower", y: str | None = "lower") -> list[Mark]:
+def front_of(points: Sequence[Mark], x: str | None = "lower", y: str | None = "lower") -> list[Mark]:
     """Return the Pareto front by x: points of exclusive times that none beats in both; empty below two.
 
     `x` and `y` say which way is better, lower or higher.
     """
     across, up = -1 if x == "higher" else 1, -1 if y == "higher" else 1
     front: list[Mark] = []
-    for mark in sorted(found, key=lambda mark: (across * mark.x, up * mark.y)):
+    for mark in sorted(points, key=lambda mark: (across * mark.x, up * mark.y)):
         if not mark.shared and (not front or up * mark.y < up * front[-1].y):
             front.append(mark)
     return front if len(front) > 1 else []
@@ -80,12 +80,12 @@ def front_of(found: Sequence[Mark], x: str | None = "lower", y: str | None = "lo
 def sentences(plot: Plot) -> list[str]:
     """Return what a caption says of hollow points and of the front."""
     every = marks(plot)
-    said = []
+    lines = []
     if any(mark.shared for panel in every for mark in panel):
-        said.append("Hollow: the device was shared during some of the epochs timed.")
+        lines.append("Hollow: the device was shared during some of the epochs timed.")
     if plot.spec.front and any(front_of(panel, *_better(plot)) for panel in every):
-        said.append("Pareto front: no exclusively timed point is both faster and better.")
-    return said
+        lines.append("Pareto front: no exclusively timed point is both faster and better.")
+    return lines
 
 
 def _better(plot: Plot) -> tuple[str | None, str | None]:
@@ -111,12 +111,12 @@ def draw(plot: Plot) -> Figure:
     values = [[end for mark in panel for end in mark.ends] for panel in every]
     y_limits(plot, axes, values, below=0.2 if named else 0.08)
     _x_axes(plot, axes, [mark.x for panel in every for mark in panel], named)
-    for one, panel, found in zip(axes, plot.panels, every, strict=True):
-        front = front_of(found, *_better(plot)) if plot.spec.front else []
-        _points(one, panel.series, found, front)
-        if named and found:
+    for one, panel, points in zip(axes, plot.panels, every, strict=True):
+        front = front_of(points, *_better(plot)) if plot.spec.front else []
+        _points(one, panel.series, points, front)
+        if named and points:
             one.figure.canvas.draw()
-            _label(one, found, front)
+            _label(one, points, front)
     figure: Figure = axes[0].figure  # type: ignore[assignment]
     return figure
 
@@ -141,8 +141,8 @@ def _signs(plot: Plot, every: Sequence[Sequence[Mark]]) -> Keys:
     return signs
 
 
-def _points(axes: Axes, series: Sequence[Series], found: Sequence[Mark], front: Sequence[Mark]) -> None:
-    for mark in found:
+def _points(axes: Axes, series: Sequence[Series], points: Sequence[Mark], front: Sequence[Mark]) -> None:
+    for mark in points:
         colour = COLOURS[mark.look % len(COLOURS)]
         if mark.spread is not None:
             axes.errorbar(mark.x, mark.y, mark.spread, ecolor=colour, elinewidth=0.9, alpha=0.55)
@@ -178,26 +178,26 @@ def _x_axes(plot: Plot, axes: Sequence[Axes], values: Sequence[float], named: bo
             linear_scale(one.xaxis)
 
 
-def _label(axes: Axes, found: Sequence[Mark], front: Sequence[Mark]) -> None:
-    """Every point's name at the point, every line's at its cluster."""
-    lines = list(dict.fromkeys(mark.line for mark in found))
-    colours = {mark.line: COLOURS[mark.look % len(COLOURS)] for mark in found}
+def _label(axes: Axes, points: Sequence[Mark], front: Sequence[Mark]) -> None:
+    """Write the name of every point beside the point, and that of every line at the cluster of its points."""
+    lines = list(dict.fromkeys(mark.line for mark in points))
+    colours = {mark.line: COLOURS[mark.look % len(COLOURS)] for mark in points}
     pixels = axes.transData.transform
     frame = axes.get_window_extent()
-    at = pixels([(mark.x, mark.y) for mark in found])
-    texts = [mark.name for mark in found]
-    styles: list[dict[str, Any]] = [{"color": colours[mark.line], "fontsize": SMALL} for mark in found]
+    at = pixels([(mark.x, mark.y) for mark in points])
+    texts = [mark.name for mark in points]
+    styles: list[dict[str, Any]] = [{"color": colours[mark.line], "fontsize": SMALL} for mark in points]
     anchors = list(at)
     for line in filter(None, lines):
-        inside = at[[index for index, mark in enumerate(found) if mark.line == line]]
+        inside = at[[index for index, mark in enumerate(points) if mark.line == line]]
         # Above its cluster, and not beside a point as if it were that point's name; a lone one is the figure's heading.
-        top = max(mark.ends[1] for mark in found if mark.line == line)
-        cluster = np.array((inside[:, 0].mean(), pixels((found[0].x, top))[1] + 16))
+        top = max(mark.ends[1] for mark in points if mark.line == line)
+        cluster = np.array((inside[:, 0].mean(), pixels((points[0].x, top))[1] + 16))
         anchors.append(cluster if len(lines) > 1 else np.array((frame.x0 + 10, frame.y1 - 2)))
         texts.append(line)
         styles.append({"color": colours[line], "fontsize": 10, "fontweight": "bold"})
     obstacles = [(x - 6, y - 6, x + 6, y + 6) for x, y in at]
-    for mark in found:
+    for mark in points:
         if mark.spread is not None:
             (x, low), (_, high) = pixels([(mark.x, end) for end in mark.ends])
             obstacles.append((x - 1, low, x + 1, high))
@@ -215,6 +215,6 @@ def _label(axes: Axes, found: Sequence[Mark], front: Sequence[Mark]) -> None:
         x, y = back(box[:2])
         artist.set_position((float(x), float(y)))
         end = nearest(anchors[index], box)
-        if index < len(found) and np.hypot(*(end - anchors[index])) > 14:
+        if index < len(points) and np.hypot(*(end - anchors[index])) > 14:
             leader = back([anchors[index], end])
-            axes.plot(*leader.T, color=colours[found[index].line], linewidth=0.6, alpha=0.7, zorder=1)
+            axes.plot(*leader.T, color=colours[points[index].line], linewidth=0.6, alpha=0.7, zorder=1)

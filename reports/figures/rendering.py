@@ -20,16 +20,16 @@ def rendered(plot: Plot, rows: Rows) -> Drawing | None:
         if plot.spec.kind == "clock":
             if not any(rows.get(trial.id) for panel in plot.panels for one in panel.series for trial in one.trials):
                 return None
-            figure, said = curves.draw(plot, rows), curves.sentences(plot, rows)
+            figure, caption = curves.draw(plot, rows), curves.sentences(plot, rows)
         elif plot.spec.kind == "measured":
             if not any(plane.marks(plot)):
                 return None
-            figure, said = plane.draw(plot), [*plane.sentences(plot), *_numbers(plot)]
+            figure, caption = plane.draw(plot), [*plane.sentences(plot), *_numbers(plot)]
         else:
             if not any(along.drawn(plot)):
                 return None
-            figure, said = along.draw(plot), [*along.sentences(plot), *_numbers(plot)]
-    caption = [plot.setting, plot.spec.about, *said, *plot.omitted, *_footnotes(plot.table)]
+            figure, caption = along.draw(plot), [*along.sentences(plot), *_numbers(plot)]
+    caption = [plot.setting, plot.spec.about, *caption, *plot.omitted, *_footnotes(plot.table)]
     return Drawing(plot.table.name, plot.spec.title or plot.spec.name, " ".join(filter(None, caption)), figure)
 
 

@@ -41,10 +41,10 @@ def count_seeds(rows: Sequence[Row], show: str = "mean_std") -> tuple[list[Row],
     """Return the rows with their number of seeds, in the entries if they differ, and the caption's sentence on it."""
     counted = []
     for row in rows:
-        found = [(each.n, each.planned, each.diverged) for each in row.entries if each.planned]
-        n, planned, diverged = next((each for each in found if each[0]), found[0] if found else (0, 0, 0))
-        said = f"{n}/{planned}" + (f", {diverged} diverged" if diverged and planned > 1 else "") if planned else ""
-        counted.append(replace(row, n=n, planned=planned, seeds=said))
+        counts = [(each.n, each.planned, each.diverged) for each in row.entries if each.planned]
+        n, planned, diverged = next((each for each in counts if each[0]), counts[0] if counts else (0, 0, 0))
+        seeds = f"{n}/{planned}" + (f", {diverged} diverged" if diverged and planned > 1 else "") if planned else ""
+        counted.append(replace(row, n=n, planned=planned, seeds=seeds))
     plans = {row.planned for row in counted if row.planned}
     if not plans:
         return [replace(row, seeds="") for row in counted], ""

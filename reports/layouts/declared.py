@@ -294,13 +294,13 @@ class _Building:
                 )
             if self.table.missing == "drop":
                 return None
-        said = [next((spot.note for spot in line.spots if spot.note), "")]
-        said += dict.fromkeys(about for index in cells if (about := self.part.cells[index].about))
-        said.append(self._twin(line))
+        notes = [next((spot.note for spot in line.spots if spot.note), "")]
+        notes += dict.fromkeys(about for index in cells if (about := self.part.cells[index].about))
+        notes.append(self._twin(line))
         deviation = self._deviation(line, cells)
         if not cells and self.table.grids == "own" and line.row and not line.row.alone:
-            said.append(f"no trial of the chosen grids is {self._wanted(line)}; add it to a grid file")
-        mark = "; ".join(filter(None, [*said, deviation]))
+            notes.append(f"no trial of the chosen grids is {self._wanted(line)}; add it to a grid file")
+        mark = "; ".join(filter(None, [*notes, deviation]))
         note = add_note(self.notes, mark) if mark else ""
         return Row(
             self.labels.group(line.group), self.labels.key(line), self.labels.of_line(line), entries, note, deviation

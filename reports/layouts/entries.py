@@ -67,8 +67,8 @@ def entry(cell: Cell | None, quantity: str, show: str = "mean_std") -> Entry:
     states = Counter(trial.state for trial in trials)
     diverged = states["diverged"] + sum(math.isnan(each.value) for each in samples)
     samples = tuple(each for each in samples if not math.isnan(each.value))
-    there = {each.key for each in samples}
-    absent = tuple((trial.key, trial.name, trial.state) for trial in trials if trial.key not in there)
+    measured_keys = {each.key for each in samples}
+    absent = tuple((trial.key, trial.name, trial.state) for trial in trials if trial.key not in measured_keys)
     if not samples:
         state = next((name for name in ("running", "diverged", "failed") if states[name]), "missing")
         state = "diverged" if diverged and state == "missing" else state
@@ -159,9 +159,9 @@ def p_value(cell: Cell | None, other: Cell | None, quantity: str) -> Entry:
     return Entry(state, comparison.p, None, n, planned, samples=samples, quantity=f"{quantity}-p")
 
 
-def candidate(each: Entry) -> Candidate:
+def candidate(entry: Entry) -> Candidate:
     """Return what an entry competes with: a value per seed, and for an error rate what is known of its test images."""
-    return candidate_of(each.samples)
+    return candidate_of(entry.samples)
 
 
 def candidate_of(samples: Sequence[Sample]) -> Candidate:

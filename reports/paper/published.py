@@ -161,10 +161,10 @@ def compare(table: Table) -> Table | None:
             placed.add(printed[:3])
             verdict, reason = judge(printed, entry, column, table, row.deviation)
             verdicts[verdict] += 1
-            said = [printed.footnote if printed.footnote != SHARED else ""]
-            said += [f"in doubt: {printed.doubt}" if printed.doubt not in reason else ""]
-            said += [printed.cited if len(cited) > 1 else ""]
-            marks = tuple(add_note(notes, text) for text in said if text)
+            footnotes = [printed.footnote if printed.footnote != SHARED else ""]
+            footnotes += [f"in doubt: {printed.doubt}" if printed.doubt not in reason else ""]
+            footnotes += [printed.cited if len(cited) > 1 else ""]
+            marks = tuple(add_note(notes, text) for text in footnotes if text)
             mark = (add_note(notes, reason),) if reason else ()
             rounded = (add_note(notes, entry.mixed),) if entry.mixed else ()
             gap = None if entry.value is None else entry.value - printed.value
@@ -228,10 +228,10 @@ def _said(fixed: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sources(table: Table, cited: Collection[str]) -> list[str]:
     """Return a caption's sentences on where the published values come from, and on what is unknown of their runs."""
-    said = [f"Published: {next(iter(cited))}."] if len(cited) == 1 else []
+    sentences = [f"Published: {next(iter(cited))}."] if len(cited) == 1 else []
     if any(not each.recipe for each in table.reference):
-        said.append("Where no recipe is given, the settings are not compared.")
-    return said
+        sentences.append("Where no recipe is given, the settings are not compared.")
+    return sentences
 
 
 def _left_over(table: Table, placed: Collection[tuple[Any, ...]]) -> str:

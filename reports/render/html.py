@@ -62,7 +62,7 @@ def _row(table: Table, row: Row) -> dict[str, Any]:
 
 
 def _cell(row: Row, column: Column, entry: Entry) -> dict[str, Any]:
-    said = words(entry, column, row)
+    shown = words(entry, column, row)
     kind = "text" if column.form == "text" else "bad" if entry.state in ("failed", "diverged") else "number"
     if entry.value is None and not entry.text and kind == "number":
         kind = "empty"
@@ -71,10 +71,10 @@ def _cell(row: Row, column: Column, entry: Entry) -> dict[str, Any]:
         "value": float(entry.value) if entry.value is not None and math.isfinite(entry.value) else None,
         "origin": _origin(entry),
         "bold": entry.bold,
-        "number": said.number,
-        "spread": said.spread,
-        "marks": ",".join([*(["*"] if said.star else []), *entry.notes]),
-        "seeds": said.seeds,
+        "number": shown.number,
+        "spread": shown.spread,
+        "marks": ",".join([*(["*"] if shown.star else []), *entry.notes]),
+        "seeds": shown.seeds,
     }
 
 

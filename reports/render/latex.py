@@ -197,27 +197,27 @@ def _stack(lines: Sequence[str], side: str) -> str:
 
 def latex_entry(entry: Entry, column: Column, row: Row, *, siunitx: bool = False) -> str:
     """Return the LaTeX of an entry, for a column of siunitx or an ordinary one."""
-    said = words(entry, column, row)
+    shown = words(entry, column, row)
     if siunitx and is_number(entry):
-        number = said.number.replace("\u2212", "-") + (f" +- {said.spread}" if said.spread else "")
+        number = shown.number.replace("\u2212", "-") + (f" +- {shown.spread}" if shown.spread else "")
         return ("\\bfseries " if entry.bold else "") + number + behind_number(entry, column, row)
-    spread = f" $\\pm$ {escape(said.spread)}" if said.spread else ""
-    text = escape(said.number) + spread
-    text = f"{{\\raggedright {text}\\par}}" if len(said.number) > WRAPPED else text
+    spread = f" $\\pm$ {escape(shown.spread)}" if shown.spread else ""
+    text = escape(shown.number) + spread
+    text = f"{{\\raggedright {text}\\par}}" if len(shown.number) > WRAPPED else text
     text = f"\\textbf{{{text}}}" if entry.bold else text
-    marks = ("*" if said.star else "") + ",".join(entry.notes)
-    text += (f"\\tnote{{{marks}}}" if marks else "") + (f" {escape(said.seeds)}" if said.seeds else "")
+    marks = ("*" if shown.star else "") + ",".join(entry.notes)
+    text += (f"\\tnote{{{marks}}}" if marks else "") + (f" {escape(shown.seeds)}" if shown.seeds else "")
     return f"{{{text}}}" if siunitx else text
 
 
 def _comment(address: str, entry: Entry, table: Table) -> str:
-    known = f" % {address} = {entry.state if entry.value is None else repr(entry.value)}"
+    comment = f" % {address} = {entry.state if entry.value is None else repr(entry.value)}"
     selection = f" selection={table.selection.rule}" if table.selection else ""
     if not entry.samples or entry.value is None:
         # A place without a number is named too: a number that somebody writes there would look like one of ours.
-        return known + selection
+        return comment + selection
     trials = ",".join(dict.fromkeys(each.key[:KEY_DIGITS] for each in entry.samples))
-    return f"{known} n={entry.n} quantity={entry.quantity}{selection} trials={trials}"
+    return f"{comment} n={entry.n} quantity={entry.quantity}{selection} trials={trials}"
 
 
 _ESCAPES = {

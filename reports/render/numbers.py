@@ -42,11 +42,11 @@ def texts(table: Table, row: Row, column: Column, entry: Entry) -> dict[str, str
 def _texts(table: Table, row: Row, column: Column, entry: Entry) -> Iterator[tuple[str, str]]:
     address = f"{table.name}:{row.key}/{column.key}"
     # A table prints seeds one by one where it is asked to; a sentence has their mean.
-    said = words(entry if not entry.text else Entry("done", entry.value, entry.spread), column, row)
-    yield address, escape(said.number)
+    shown = words(entry if not entry.text else Entry("done", entry.value, entry.spread), column, row)
+    yield address, escape(shown.number)
     yield f"{address}.n", str(entry.n)
-    if said.spread:
-        yield f"{address}.spread", escape(said.spread)
+    if shown.spread:
+        yield f"{address}.spread", escape(shown.spread)
     keys = [each.key for each in table.columns]
     if f"{column.key}-minus" in keys:
         place = keys.index(f"{column.key}-minus")

@@ -53,13 +53,13 @@ def heading_of(table: Table) -> str:
 
 
 def _markdown_entry(row: Row, column: Column, entry: Entry) -> str:
-    said = words(entry, column, row)
-    text = _markdown(said._replace(star=False, seeds="").plain)
+    shown = words(entry, column, row)
+    text = _markdown(shown._replace(star=False, seeds="").plain)
     text = f"**{text}**" if entry.bold else text
     return (
         text
-        + ("\\*" if said.star else "")
-        + (f" {said.seeds}" if said.seeds else "")
+        + ("\\*" if shown.star else "")
+        + (f" {shown.seeds}" if shown.seeds else "")
         + _marks(entry, "<sup>", "</sup>")
     )
 
@@ -159,8 +159,8 @@ def json(table: Table) -> str:
     return f'{{{lines},\n"rows": [\n{rows}\n]}}\n'
 
 
-def _json_text(each: Any) -> str:
-    return json_format.dumps(each, ensure_ascii=False, allow_nan=False)
+def _json_text(value: Any) -> str:
+    return json_format.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _json_row(table: Table, row: Row) -> dict[str, Any]:

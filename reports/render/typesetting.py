@@ -79,10 +79,11 @@ def column_parts(table: Table) -> list[tuple[int, ...]]:
     parts: list[list[int]] = [[]]
     for _, group in groupby(range(len(table.columns)), key=lambda place: table.columns[place].group or place):
         places = list(group)
-        for some in [places] if sum(_width(table, place) for place in places) <= room else [[one] for one in places]:
-            if parts[-1] and sum(_width(table, place) for place in (*parts[-1], *some)) > room:
+        fits = sum(_width(table, place) for place in places) <= room
+        for together in [places] if fits else [[place] for place in places]:
+            if parts[-1] and sum(_width(table, place) for place in (*parts[-1], *together)) > room:
                 parts.append([])
-            parts[-1] += some
+            parts[-1] += together
     return [tuple(part) for part in parts]
 
 
@@ -155,15 +156,15 @@ def number_format(table: Table, place: int) -> str | None:
     """Return siunitx's options for a column: the digits to make room for; None for one that it cannot align."""
     column = table.columns[place]
     entries = [(row, row.entries[place]) for row in table.rows]
-    said = [words(entry, column, row) for row, entry in entries if is_number(entry)]
+    shown = [words(entry, column, row) for row, entry in entries if is_number(entry)]
     # Every seed in one cell, and minutes beside seconds, are no numbers.
     listed = any(entry.text and entry.value is not None for _, entry in entries)
-    if not said or listed or column.form in ("minutes", "text"):
+    if not shown or listed or column.form in ("minutes", "text"):
         return None
-    whole = max(len(one.number.partition(".")[0].strip("+-\u2212<")) for one in said)
-    sign = {"signed": "+", "p": "<"}.get(column.form, "-" if any("\u2212" in one.number for one in said) else "")
+    whole = max(len(one.number.partition(".")[0].strip("+-\u2212<")) for one in shown)
+    sign = {"signed": "+", "p": "<"}.get(column.form, "-" if any("\u2212" in one.number for one in shown) else "")
     digits = f"{sign}{whole}" + (f".{column.digits}" if column.digits else "")
-    if spreads := [one.spread for one in said if one.spread]:
+    if spreads := [one.spread for one in shown if one.spread]:
         digits += f"({max(len(spread.replace('.', '')) for spread in spreads)})"
     behind = max(_behind(entries, column), key=len, default="")
     # A sign of comparison is a letter in OT1's text fonts.
@@ -178,7 +179,7 @@ def _behind(entries: Sequence[tuple[Row, Entry]], column: Column) -> Iterator[st
 
 def behind_number(entry: Entry, column: Column, row: Row) -> str:
     """Return what stands behind a number that siunitx aligns: its marks and seeds, in braces; nothing for none."""
-    said = words(entry, column, row)
-    marks = ("*" if said.star else "") + ",".join(entry.notes)
-    text = (f"\\tnote{{{marks}}}" if marks else "") + (f"~{said.seeds}" if said.seeds else "")
+    shown = words(entry, column, row)
+    marks = ("*" if shown.star else "") + ",".join(entry.notes)
+    text = (f"\\tnote{{{marks}}}" if marks else "") + (f"~{shown.seeds}" if shown.seeds else "")
     return f"{{{text}}}" if text else ""
