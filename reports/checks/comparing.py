@@ -105,31 +105,31 @@ def _rule(gathered: Gathered, name: str) -> str | None:
 
 def _side(gathered: Gathered, results: Results, name: str) -> Side:
     """Return the trials of a name."""
-    found = _found(gathered, results, name)
-    if len({id(cell) for cell, _ in found}) > 1:
-        several = ", ".join(dict.fromkeys(trial.name for _, trial in found[:4]))
+    matches = _found(gathered, results, name)
+    if len({id(cell) for cell, _ in matches}) > 1:
+        several = ", ".join(dict.fromkeys(trial.name for _, trial in matches[:4]))
         raise ReportError(
             f"{name!r} names trials of several configurations ({several}, ...), and a comparison takes those of one: "
             "name a number of that row (TABLE:ROW/COLUMN), a cell or a trial; a mean over networks, say, has no test"
         )
-    return Side(name, found[0][0].config, tuple(trial for _, trial in found))
+    return Side(name, matches[0][0].config, tuple(trial for _, trial in matches))
 
 
 def _found(gathered: Gathered, results: Results, name: str) -> list[tuple[Cell, Trial]]:
     """Return the trials of a name with their cells; raises ReportError where there are none."""
     by_key = {trial.key: (cell, trial) for cell in results.cells for trial in cell.trials}
     if ":" in name:
-        found = [by_key[key] for key in _row_keys(gathered, name) if key in by_key]
+        matches = [by_key[key] for key in _row_keys(gathered, name) if key in by_key]
     else:
-        found = [pair for pair in by_key.values() if name in (pair[1].name, pair[1].key)]
-        found = found or [pair for pair in by_key.values() if pair[1].name.rpartition("/seed")[0] == name]
-        if not found and len(name) >= SHORTEST_KEY:
-            found = [pair for key, pair in by_key.items() if key.startswith(name)]
-    if not found:
+        matches = [pair for pair in by_key.values() if name in (pair[1].name, pair[1].key)]
+        matches = matches or [pair for pair in by_key.values() if pair[1].name.rpartition("/seed")[0] == name]
+        if not matches and len(name) >= SHORTEST_KEY:
+            matches = [pair for key, pair in by_key.items() if key.startswith(name)]
+    if not matches:
         names = [trial.name for _, trial in by_key.values()]
         cut = dict.fromkeys(each.rpartition("/seed")[0] or each for each in names)
         raise unknown("row, cell or trial", name, [*cut, *names])
-    return found
+    return matches
 
 
 def _row_keys(gathered: Gathered, address: str) -> list[str]:
@@ -228,10 +228,10 @@ def _verdict(comparison: Comparison | None, column: Column) -> list[str]:
         "unpaired": f"binomial noise of {images}, unpaired: no outcomes per image",
     }
     p = "< 0.0001" if comparison.p < 0.0001 else f"= {comparison.p:.4f}"
-    told = "told apart" if comparison.p < 0.05 else "not told apart"
+    verdict = "told apart" if comparison.p < 0.05 else "not told apart"
     lines = [
         f"Difference {comparison.difference:+.{digits}f}, 95 % interval {low:+.{digits}f} to {high:+.{digits}f}, "
-        f"p {p}: {told} at 5 % ({tests[comparison.test]})."
+        f"p {p}: {verdict} at 5 % ({tests[comparison.test]})."
     ]
     if comparison.test == "images":
         lines.append("This says that these trained networks differ; another seed may differ the other way.")

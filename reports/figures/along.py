@@ -32,27 +32,27 @@ def sentences(plot: Plot) -> list[str]:
     """Return what a caption says of points, bands and level lines."""
     points = drawn(plot)
     counts = sorted({point.y.n for point in points})
-    said = []
+    caption = []
     if counts[-1] > 1:
         many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         band = {"std": "standard deviation", "ci95": "95 % confidence interval"}.get(plot.spec.band)
         shape = "bars" if plot.ticks else "bands"
-        said.append(f"Mean over {many} {_averaged(plot)}{f'; {shape}: ± {band}' if band else ''}.")
+        caption.append(f"Mean over {many} {_averaged(plot)}{f'; {shape}: ± {band}' if band else ''}.")
         if plot.spec.seeds and plot.spec.y.minus is None:
-            said.append("Thin: single seeds.")
+            caption.append("Thin: single seeds.")
     elif counts[-1] == 1:
-        said.append("One seed.")
+        caption.append("One seed.")
     level = [point for point in points if point.place is None]
     if level:
-        said.append(f"Level lines: without {head_of(plot.spec.x, plot.spec.names)}.")
+        caption.append(f"Level lines: without {head_of(plot.spec.x, plot.spec.names)}.")
     if plot.spec.y.minus is not None:
         every = [one for panel in plot.panels for one in panel.series]
         # A reference has a text in place of a difference; a row without a number yet is none.
         references = [one.label for one in every if all(point.y.state == "text" for point in one.points)]
-        said.append(f"Zero: {listing(references)}." if references else "")
+        caption.append(f"Zero: {listing(references)}." if references else "")
     if any(point.y.star for point in points):
-        said.append("Hollow: the device was shared during some of the epochs timed.")
-    return said
+        caption.append("Hollow: the device was shared during some of the epochs timed.")
+    return caption
 
 
 def _averaged(plot: Plot) -> str:

@@ -36,11 +36,11 @@ def rendered(plot: Plot, rows: Rows) -> Drawing | None:
 def _numbers(plot: Plot) -> list[str]:
     """Return the rules by which the numbers of a figure came about."""
     quantities = {column.quantity for column in plot.table.columns}
-    said = [ABOUT_TRAINING] if "seconds" in quantities else []
-    said += [ABOUT_EPOCH] if "epoch_seconds" in quantities else []
+    notes = [ABOUT_TRAINING] if "seconds" in quantities else []
+    notes += [ABOUT_EPOCH] if "epoch_seconds" in quantities else []
     if (selection := plot.table.selection) is not None and any("/" in each for each in quantities):
-        said += [selection.sentence, unselected(plot.table.rows, selection)]
-    return said
+        notes += [selection.sentence, unselected(plot.table.rows, selection)]
+    return notes
 
 
 def _footnotes(table: Table) -> list[str]:

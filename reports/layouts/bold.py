@@ -41,8 +41,8 @@ class Bold:
             "none": "two-sided, 5 % level, each against the best mean, uncorrected",
             "pair": "two rows: two-sided, 5 % level",
         }
-        said = "; ".join(sentences[name] for name in sentences if name in self.corrections)
-        return f"Bold: not ruled out as the best of its {place} by {self._tested(long=True)}; {said}."
+        corrected = "; ".join(sentences[name] for name in sentences if name in self.corrections)
+        return f"Bold: not ruled out as the best of its {place} by {self._tested(long=True)}; {corrected}."
 
     @property
     def short(self) -> str:
@@ -52,8 +52,8 @@ class Bold:
         if self.rule == "best":
             return "bold: best"
         names = {"hsu": "Hsu", "holm": "Holm", "none": "uncorrected", "pair": ""}
-        said = [self._tested(long=False), *(names[name] for name in names if name in self.corrections), "5 %"]
-        return f"bold: may be the best ({', '.join(filter(None, said))})"
+        parts = [self._tested(long=False), *(names[name] for name in names if name in self.corrections), "5 %"]
+        return f"bold: may be the best ({', '.join(filter(None, parts))})"
 
     def _tested(self, long: bool) -> str:
         """Return the tests that were used, with what they counted."""
@@ -146,5 +146,5 @@ def _best(candidates: Sequence[Candidate], lower: bool, column: Column) -> set[i
     return {place for place, mean in enumerate(means) if f"{mean:.{column.digits}f}" == best}
 
 
-def _competes(each: Entry) -> bool:
-    return each.value is not None and math.isfinite(each.value) and not each.star
+def _competes(entry: Entry) -> bool:
+    return entry.value is not None and math.isfinite(entry.value) and not entry.star

@@ -53,11 +53,11 @@ def with_seeds_by_rule(tables: Sequence[Table], results: Results, looks: Sequenc
         grids = sorted({rows[key] for key in keys if key in rows})
         if grids and len({row.planned for row in table.rows if row.planned}) > 1:
             named = " and ".join(f"looks-{slug(name)}" for name in grids)
-            said = (
+            words = (
                 f"Rows have as many seeds as a rule gave them that looks at the results: see {named}, whose tests "
                 "allow for the looks; those behind bold and p-values here do not."
             )
-            table = replace(table, caption=f"{table.caption} {said}".strip())
+            table = replace(table, caption=f"{table.caption} {words}".strip())
         changed.append(table)
     return changed
 

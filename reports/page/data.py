@@ -114,15 +114,15 @@ def _cell(cell: Cell, cells: Sequence[Cell], places: Mapping[str, int]) -> dict[
     }
 
 
-def _value(name: str, each: Any) -> str:
+def _value(name: str, given: Any) -> str:
     """Return the value of a field as tables print it."""
     if name == "methods":
-        return titles.methods(each)
-    if name in ("network", "peer") and each is not None:
-        return titles.network(each)
-    if name in ("dataset", "ood_dataset") and each is not None:
-        return titles.dataset(each)
-    return addresses.value(each)
+        return titles.methods(given)
+    if name in ("network", "peer") and given is not None:
+        return titles.network(given)
+    if name in ("dataset", "ood_dataset") and given is not None:
+        return titles.dataset(given)
+    return addresses.value(given)
 
 
 def _quantities(results: Results) -> list[Column]:
@@ -166,7 +166,7 @@ def _trial(trial: Trial, cell: int, attempts: Iterable[Any], ends: Mapping[int, 
 
 
 def _attempt(row: Any, end: str | None) -> dict[str, Any]:
-    said = {
+    facts = {
         "number": row.number,
         "purpose": row.purpose,
         "outcome": row.outcome or "under way",
@@ -182,7 +182,7 @@ def _attempt(row: Any, end: str | None) -> dict[str, Any]:
         "log": row.log,
         "end": end,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _ends(trial: Trial, attempts: Sequence[Any], tails: Tails) -> dict[int, str | None]:
@@ -202,13 +202,13 @@ def _table(table: Table, places: Mapping[str, int]) -> dict[str, Any]:
     for group in shown["groups"]:
         group["latex"] = escape(group["title"])
     rows = [row for group in shown["groups"] for row in group["rows"]]
-    for row, said in zip(table.rows, rows, strict=True):
+    for row, facts in zip(table.rows, rows, strict=True):
         trials = {sample.key for each in row.entries for sample in each.samples}
         trials |= {key for each in row.entries for key, _, _ in each.absent}
-        said["key"] = row.key
-        said["trials"] = sorted(places[key] for key in trials if key in places)
-        said["latex"] = [escape(label) for label in table.labels(row)]
-        for cell, column, entry in zip(said["cells"], table.columns, row.entries, strict=True):
+        facts["key"] = row.key
+        facts["trials"] = sorted(places[key] for key in trials if key in places)
+        facts["latex"] = [escape(label) for label in table.labels(row)]
+        for cell, column, entry in zip(facts["cells"], table.columns, row.entries, strict=True):
             cell |= _entry(entry, column, row, places)
     comparisons, untested = _comparisons(table)
     return shown | {
@@ -233,7 +233,7 @@ def _comparisons(table: Table) -> tuple[list[list[Any]], dict[str, list[int]]]:
     """
     pairs = list(combinations(range(len(table.rows)), 2))
     pairs.sort(key=lambda pair: table.rows[pair[0]].group != table.rows[pair[1]].group)
-    found: list[list[Any]] = []
+    results: list[list[Any]] = []
     untested: dict[str, list[int]] = {}
     for place, column in enumerate(table.columns):
         if column.form not in ("number", "minutes"):
@@ -245,14 +245,14 @@ def _comparisons(table: Table) -> tuple[list[list[Any]], dict[str, list[int]]]:
         for one, two in pairs:
             if one not in kept or two not in kept:
                 continue
-            if len(found) >= MOST_COMPARISONS:
+            if len(results) >= MOST_COMPARISONS:
                 untested[str(place)] = sorted(kept)
                 break
-            told = compare(kept[one], kept[two])
-            if told is not None and told.test == IMAGES:
-                numbers = [rounded(told.p), rounded(told.difference), rounded(told.margin)]
-                found.append([one, two, place, *numbers, told.n, told.images])
-    return found, untested
+            comparison = compare(kept[one], kept[two])
+            if comparison is not None and comparison.test == IMAGES:
+                numbers = [rounded(comparison.p), rounded(comparison.difference), rounded(comparison.margin)]
+                results.append([one, two, place, *numbers, comparison.n, comparison.images])
+    return results, untested
 
 
 def _entry(entry: Entry, column: Column, row: Row, places: Mapping[str, int]) -> dict[str, Any]:

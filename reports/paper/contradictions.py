@@ -18,7 +18,7 @@ class Contradiction(NamedTuple):
 
     what: str
     here: str
-    there: str
+    elsewhere: str
 
 
 def contradictions(values: Iterable[Printed]) -> list[Contradiction]:
@@ -128,7 +128,7 @@ def contradiction_table(contradictions: Sequence[Contradiction]) -> Table:
             "",
             f"contradiction{place}",
             (contradiction.what,),
-            (Entry("text", text=contradiction.here), Entry("text", text=contradiction.there)),
+            (Entry("text", text=contradiction.here), Entry("text", text=contradiction.elsewhere)),
         )
         for place, contradiction in enumerate(contradictions, 1)
     )
