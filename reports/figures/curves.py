@@ -142,10 +142,10 @@ def draw(plot: Plot, rows: Rows) -> Figure:
     for one, panel in zip(axes, plot.panels, strict=True):
         curves = [(line.look, curve(line, rows, plot.spec.x, plot.spec.band)) for line in panel.series]
         sight: list[float] = []
-        for look, curve in curves:
-            _line(one, plot, look_of(look), curve)
-            sight += _sight(plot, curve)
-            lines: list[Sequence[Sequence[Any]]] = [curve.mean, *curve.seeds, *curve.tails, *curve.lost]
+        for look, shown in curves:
+            _line(one, plot, look_of(look), shown)
+            sight += _sight(plot, shown)
+            lines: list[Sequence[Sequence[Any]]] = [shown.mean, *shown.seeds, *shown.tails, *shown.lost]
             ends += [float(line[-1][0]) for line in lines if line]
         values.append(sight)
     y_limits(plot, axes, values, below=0.05)
