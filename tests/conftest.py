@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser import ARGUMENTS, NAMES, browser
-
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -20,6 +18,9 @@ PLACE = pytest.StashKey[int]()
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A browser without a screen, driven by Playwright; skips where none is installed."""
+    # Here, because the tests of the order copy this file to where nothing else of ours is.
+    from tests.browser import ARGUMENTS, NAMES, browser
+
     found = browser()
     if found is None:
         pytest.skip(f"no browser is installed (looked for {', '.join(NAMES)})")

@@ -37,7 +37,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
     assert names["named"]["methods"].tolist() == ["baseline", "pskd"] and names["named"]["device"].notna().all()
     assert set(names["best"].index) == {("baseline", 0), ("pskd", 0)} and names["best"].notna().all()
     assert len(names["frame"].dropna(subset="top1")) == 2
-    assert names["latex"].count("\\begin{table}") == 1
+    assert names["latex"].count("\\begin{tabular}") == 1
     # All is done when an observer listens at last.
     assert capfd.readouterr() == ("", "")
 

@@ -12,7 +12,7 @@ from orchestrator.cli.results import SelectionRule, TableFiles, declared_tables
 
 
 @app.command(
-    short_help="Say how far two rows or trials are apart, and whether that is noise.",
+    short_help="Say how far two rows or trials are apart.",
     epilog="Example: `orchestrate compare table1:resnet18/pskd table1:resnet18/byot`",
 )
 def compare(

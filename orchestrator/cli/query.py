@@ -12,7 +12,7 @@ from orchestrator.cli.app import AsJson, DatabaseOption, app, errors
 
 @app.command(
     short_help="Ask the database in SQL, reading only.",
-    epilog="""Example: `orchestrate query "SELECT name, state FROM trials JOIN grid_trials ON trial_id = id"`""",
+    epilog="""Example: `orchestrate query "SELECT key, state FROM trials"`""",
 )
 def query(
     sql: Annotated[

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @app.command(
     short_help="Write a template for published values.",
-    epilog="Example: `orchestrate reference grids/rates.yaml --new rates --out published.csv`",
+    epilog="Example: `orchestrate reference grids/rates.yaml --new rates`",
 )
 def reference(
     new: Annotated[

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.database.models import Attempt, Epoch
 from reports.checks.tracing import explain
+from reports.layouts.bold import DESPITE
 from reports.render import plain
 from reports.render.html import fragment
 from reports.render.latex import latex
@@ -68,7 +69,7 @@ def database(tmp_path):
 
 
 def notes(table: Table) -> list[str]:
-    return [text for mark, text in table.footnotes if mark != "*"]
+    return [text for mark, text in table.footnotes if mark != "*" and text != DESPITE]
 
 
 @pytest.mark.parametrize(

@@ -243,11 +243,11 @@ def test_export_is_tidy_and_complete(database, tmp_path):
     frames = {}
     for format in ("csv", "parquet"):
         paths = export(database, tmp_path / format, format)
-        names = ("grids", "trials", "attempts", "parts", "epochs", "losses", "evaluations")
+        names = ("grids", "trials", "attempts", "parts", "epochs", "losses", "evaluations", "outcomes")
         assert [path.name for path in paths] == [f"{name}.{format}" for name in names]
         read = pd.read_csv if format == "csv" else pd.read_parquet
         frames[format] = {path.stem: read(path) for path in paths}
-    grids, trials_, attempts, parts, epochs, losses, evaluations = frames["parquet"].values()
+    grids, trials_, attempts, parts, epochs, losses, evaluations, _ = frames["parquet"].values()
     assert len(trials_) == 77 and {"network", "seed", "methods", "width"} <= set(trials_.columns)
     assert set(grids["key"]) == set(trials_["key"]) and not grids.duplicated(["grid", "trial"]).any()
     assert set(epochs["key"]) <= set(trials_["key"]) and not epochs.duplicated(["key", "epoch"]).any()
@@ -272,7 +272,7 @@ def test_an_empty_database_exports_headings(tmp_path):
         for format in ("csv", "parquet"):
             paths = export(database, tmp_path, format)
     heads = [next(csv.reader([path.with_suffix(".csv").read_text()])) for path in paths]
-    assert [head[0] for head in heads] == ["key"] * 7
+    assert [head[0] for head in heads] == ["key"] * 8
     assert heads[6][1:5] == ["epoch", "network", "classifier", "split"]
     assert Evaluation.__tablename__ == paths[6].stem
 
@@ -309,7 +309,7 @@ def test_exported_columns_have_the_same_types_whatever_is_in_them(tmp_path):
             for format in ("csv", "parquet"):
                 export(database, tmp_path / name, format)
         files = sorted((tmp_path / name).glob("*.parquet"))
-        assert len(files) == 7
+        assert len(files) == 8
         schemas[name] = {path.stem: pq.read_schema(path).remove_metadata() for path in files}
         for path in files:
             parquet = pd.read_parquet(path)
@@ -365,7 +365,7 @@ def test_a_value_that_its_column_cannot_hold_is_named():
 
 def test_exports_larger_than_one_chunk_keep_their_types(database, tmp_path, monkeypatch):
     monkeypatch.setattr("reports.exporting._ROWS", 50)
-    (*_, path) = export(database, tmp_path, "parquet")
+    (*_, path, _) = export(database, tmp_path, "parquet")
     whole = pd.read_parquet(path)
     assert len(whole) > 500
     # Its first rows have no AUROC at all.
