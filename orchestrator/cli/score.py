@@ -11,7 +11,7 @@ from orchestrator.exit_codes import DONE, SOME_FAILED
 
 
 @app.command(
-    short_help="Compute metrics of one's own on kept probabilities, without training.",
+    short_help="Compute metrics afterwards, without training.",
     epilog="Example: `orchestrate score my_parts.py`, then `orchestrate report`",
 )
 def score(

@@ -41,5 +41,7 @@ def joined(key: str, *parts: str) -> str:
     """Return a path with more parts; numbers are positions in a list: `grid.network[1]`."""
     for part in parts:
         short = (part if len(part) <= 60 else f"{part[:50]}...") or "''"
+        # A message is one line, whatever a key holds.
+        short = "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in short)
         key = f"{key}[{part}]" if part.isdecimal() else f"{key}.{short}" if key else short
     return key

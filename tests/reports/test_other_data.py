@@ -87,6 +87,7 @@ def test_a_changed_metric_marks_only_its_own_numbers():
     metrics = {"top1_error": 10.0, "brier": 0.3}
     measured = {(0, "main"): SimpleNamespace(metrics=metrics, images=9, epoch=0, outcomes=None)}
     cell = SimpleNamespace(
+        config={},
         trials=tuple(
             SimpleNamespace(
                 key=str(seed),
@@ -99,7 +100,7 @@ def test_a_changed_metric_marks_only_its_own_numbers():
                 origins=(origin,),
             )
             for seed, origin in enumerate((one, two))
-        )
+        ),
     )
     assert entry(cell, "0:main/top1_error").differing.footnotes == ()
     (footnote,) = entry(cell, "0:main/brier").differing.footnotes

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.grid import GridError, Problem, load_grid
 from orchestrator.grid.document import MAX_BYTES
+from orchestrator.grid.problems import joined
 from tests.orchestrator.grid_files import GRIDS, load, problems
 from trainer.parts import METRICS, metric
 
@@ -300,3 +301,7 @@ def test_metrics_that_cannot_be_measured_are_refused(tmp_path: Path, metrics: st
         metric("accuracy", direction="higher")(lambda probabilities, labels: 1.0)
         load_grid(path)
     assert [problem.line for problem in caught.value.problems] == [2]
+
+
+def test_a_key_with_a_line_break_stays_on_the_line_of_its_message():
+    assert joined("fixed.methods", "0\n𐀀") == "fixed.methods.0\\u000a𐀀"
