@@ -6,7 +6,6 @@ INSTALLED := $(VENV)/.installed
 LOWER := .venv-lower
 # One more than the processors of a small machine: programs that tests start wait for one another.
 WORKERS ?= 3
-SLOW_WORKERS ?= 2
 SPREAD := --dist loadfile --no-loadscope-reorder --randomly-seed=
 # The seed of the tests' order, `last`, or `default` for a new one.
 ORDER ?= default
@@ -28,8 +27,9 @@ coverage:
 	$(MAKE) test MORE='--cov --cov-report=term:skip-covered'
 
 # In fewer processes: they wait for nodes and servers, and some trials here are taken for hung after seconds.
+# One after the other: they look at silence, and kill processes.
 test-slow: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(SLOW_WORKERS) $(SPREAD)$(ORDER)
+	$(BIN)/python -m pytest -m slow --randomly-seed=$(ORDER)
 
 # Needs a GPU; without one, every test says so and is skipped.
 test-gpu: $(INSTALLED)
