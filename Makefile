@@ -26,8 +26,7 @@ test: $(INSTALLED)
 coverage:
 	$(MAKE) test MORE='--cov --cov-report=term:skip-covered'
 
-# In fewer processes: they wait for nodes and servers, and some trials here are taken for hung after seconds.
-# One after the other: they look at silence, and kill processes.
+# One after the other: they wait for nodes and servers, and some trials here are taken for hung after seconds.
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --randomly-seed=$(ORDER)
 
