@@ -118,7 +118,14 @@ def serving(folder: Path, *arguments: str, **variables: str) -> Iterator[Live]:
     command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "watch", "--serve", "--every", "0.2"]
     with output.open("w") as file:
         process = subprocess.Popen(
-            [*command, *arguments], cwd=folder, env={**environment, **variables}, stdout=file, stderr=file, text=True
+            [*command, *arguments],
+            cwd=folder,
+            env={**environment, **variables},
+            stdout=file,
+            stderr=file,
+            text=True,
+            # A test that was started in the background ignores SIGINT, and its children would, too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     live = Live(process, output)
     try:

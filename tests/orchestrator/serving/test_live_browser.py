@@ -17,14 +17,13 @@ from tests.orchestrator.databases.samples import result
 from tests.orchestrator.serving.live_server import PATIENCE, Live, attempt_of, fill, serving
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("live")
-    fill(folder, host=socket.gethostname())
-    return folder
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    fill(tmp_path, host=socket.gethostname())
+    return tmp_path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def live(folder: Path) -> Iterator[Live]:
     with serving(folder, "--port", "0") as started:
         yield started
