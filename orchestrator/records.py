@@ -34,7 +34,7 @@ def trial_in_words(trial_name: str) -> str:
 
 @dataclass(frozen=True)
 class Score:
-    """What became of a draw: `done` with its metric on the validation images, `failed` with a reason, or still open.
+    """The end of a draw: `done` with its metric on the validation images, `failed` with a reason, or still open.
 
     A draw that is done without a finite value has none, and cannot win.
     """

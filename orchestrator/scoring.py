@@ -33,7 +33,7 @@ class ScoreError(OrchestrateError):
 
 @dataclass
 class Score:
-    """What became of a metric: how many values were stored, and of which trials; how many were there.
+    """Outcome of scoring a metric: values that were stored, with their trials, and values that existed.
 
     `other` names trials that have values by other code, `not_finite` those whose probabilities are not finite;
     `problems` has by message the trials where the metric failed.

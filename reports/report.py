@@ -42,7 +42,7 @@ Named = TypeVar("Named", "Table", "Drawing")
 
 
 class Gathered(NamedTuple):
-    """What a report consists of, before it is rendered; `results` are those behind the first table.
+    """Parts of a report before it is rendered; `results` are those behind the first table.
 
     `loaded` are the results by the rule that selects epochs.
     """

@@ -1,4 +1,4 @@
-"""What the database holds, as cells: the trials that differ only in their seed, with the numbers a table prints."""
+"""Read the database as cells: the trials that differ only in their seed, with the numbers a table prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an entry reads: numbers rounded, spread, stars, seeds; the same words in every format."""
+"""Put an entry into words: numbers rounded, spread, stars, seeds; the same in every format."""
 
 from __future__ import annotations
 

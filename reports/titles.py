@@ -1,4 +1,4 @@
-"""How networks, methods, data sets and settings are called in print."""
+"""Name networks, methods, data sets and settings as they are printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the C library does with memory that a process gave back."""
+"""Keep freed memory with the process, so that the kernel need not clear the same pages again."""
 
 from __future__ import annotations
 

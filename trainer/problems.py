@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words for the person who wrote it. No torch here."""
+"""Say in words for its author what is wrong with a configuration. No torch here."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Which images of the test set a classifier has right; every field but the digest is base64, so that JSON has it.
+    """Images of the test set that a classifier has right; every field but the digest is base64, so that JSON has it.
 
     `correct` are packed bits, the first image the highest bit of the first byte; `labels_sha256` is the digest of the
     labels in their order. `probabilities` (float16 [images, classes]) and `labels` (int32), both compressed by zlib,

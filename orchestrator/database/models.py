@@ -224,7 +224,7 @@ class MetricValue(Base):
 
 
 class Outcome(Base):
-    """Which test images the main classifier of a network has right, at the best and the last epochs of a trial."""
+    """A bit per test image, set where a network's main classifier is right, at a trial's best and last epochs."""
 
     __tablename__ = "outcomes"
 

@@ -1,4 +1,4 @@
-"""What a grid's seeds can separate, which pairs of rows are open, and what closing them costs. Pure."""
+"""Tell the differences that a grid's seeds separate, the pairs of rows that are open, and the cost of closing them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class GroupSeeds:
-    """What the seeds of one group of rows separate.
+    """The differences that the seeds of one group of rows separate.
 
     `spread` is the standard deviation of the paired differences of two rows, `source` says where it comes from: `grid`,
     `database` or `binomial`. `separates` are differences by number of seeds, `level` is the p-value below which a pair

@@ -18,7 +18,7 @@ DASHBOARDS = {"ray": "Ray's dashboard", "grafana": "Grafana"}
 
 
 class Seen(NamedTuple):
-    """What one look at the database has seen: values for the page, and a mark that changes when its tables do."""
+    """Result of one look at the database: values for the page, and a mark that changes when its tables do."""
 
     state: dict[str, Any]
     mark: Hashable

@@ -19,7 +19,7 @@ SHARE = 0.1
 
 
 class Watcher:
-    """What all viewers of the page see: its newest state and its newest HTML.
+    """State and HTML of the page, the newest of both, for all viewers.
 
     `look` reads the state, `build` makes the HTML of a version; both block, and raise errors with an `exit_code` where
     the database cannot be read. `every` is the time between two looks, in seconds.

@@ -1,4 +1,4 @@
-"""Which differences mean something: pure functions over numbers, without a database; SciPy does the mathematics.
+"""Tell differences from chance: pure functions over numbers, without a database; SciPy does the mathematics.
 
 SciPy is imported where it computes, so that importing this room costs nothing.
 """

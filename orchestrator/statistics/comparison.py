@@ -26,7 +26,7 @@ PAIRED, IMAGES, UNPAIRED = "paired", "images", "unpaired"
 
 
 class Outcomes(NamedTuple):
-    """Which images one trained network has right: packed bits, the first image the highest bit of the first byte.
+    """Images that one trained network has right: packed bits, the first image the highest bit of the first byte.
 
     `images` is the digest of the test set's labels in their order: two of one digest are paired image by image.
     """

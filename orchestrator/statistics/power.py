@@ -1,4 +1,4 @@
-"""How large a difference so many seeds can separate by the paired t test, and how many seeds a difference needs.
+"""Compute the difference that so many seeds separate by the paired t test, and the seeds that a difference needs.
 
 Without SciPy, whose import would be most of the time that `plan` takes; a test compares the two.
 """

@@ -23,7 +23,7 @@ ANGLES = 20_001
 
 
 class Verdict(NamedTuple):
-    """Whether a pair is separated at a look, and the two-sided p-value below which it would be."""
+    """Decision on a pair at a look: separated or not, and the two-sided p-value below which it would be."""
 
     separated: bool
     level: float

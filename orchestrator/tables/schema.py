@@ -171,7 +171,7 @@ class ReferenceSpec(_Strict):
 
 
 class LatexSpec(_Strict):
-    """How LaTeX prints a table.
+    """Options of a table in LaTeX.
 
     `siunitx` aligns numbers at their points; `long` breaks a table over pages (longtable, one column of text only);
     `wide` says what becomes of one that is too wide for a page: it is turned, or cut into parts.

@@ -1,4 +1,4 @@
-"""What a LaTeX file, and those that it includes, hold of our tables: numbers, the rows around them, and headers."""
+"""Read our tables from a LaTeX file and those that it includes: numbers, the rows around them, and headers."""
 
 from __future__ import annotations
 

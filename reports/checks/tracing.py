@@ -66,7 +66,7 @@ def explain(
 
 
 def _grids(results: Results, entry: Entry) -> str:
-    """Which grids ask for the trials behind an entry, of those that were read: another choice is another number."""
+    """Name the grids that ask for the trials behind an entry, among those read: another choice is another number."""
     keys = {sample.key for sample in entry.samples} | {key for key, *_ in entry.absent}
     behind = {grid.name for grid in results.grids if not keys.isdisjoint(grid.keys)}
     read = [grid.name for grid in results.grids]

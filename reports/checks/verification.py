@@ -1,4 +1,4 @@
-"""Whether a LaTeX file still says what the database does."""
+"""Compare the numbers of a LaTeX file with those of the database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(NamedTuple):
-    """What came of a check: the problems, notes on what is no problem, and how much was checked."""
+    """Result of a check: the problems, notes on what is no problem, and how much was checked."""
 
     problems: list[Problem]
     notes: list[Problem]

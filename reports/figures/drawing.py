@@ -1,4 +1,4 @@
-"""What every figure shares: colours for light and dark pages, and files that are equal when the figures are."""
+"""Give every figure the same style: colours for light and dark pages, and files that are equal when the figures are."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ DESPITE = "may be the best, though a row with a better mean cannot: the numbers 
 
 @dataclass
 class Bold:
-    """How a table's bold numbers were decided: rule, comparisons with the best, and corrections, `pair` for two rows.
+    """Reasons of a table's bold numbers: rule, comparisons with the best, and corrections, `pair` for two rows.
 
     `within` is what competes, a column's group or a row.
     """

@@ -1,4 +1,4 @@
-"""Which cells belong into one table: one setting, the networks that were asked for, and the methods of its rows."""
+"""Choose the cells of one table: one setting, the networks that were asked for, and the methods of its rows."""
 
 from __future__ import annotations
 

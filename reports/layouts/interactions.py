@@ -1,4 +1,4 @@
-"""What methods add to each other, and what the loss is made of while they do."""
+"""Show the effects of methods on each other, and the parts of the loss while they are trained together."""
 
 from __future__ import annotations
 

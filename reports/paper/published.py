@@ -1,4 +1,4 @@
-"""What the papers print, how far our numbers agree with it, and where it contradicts itself."""
+"""Compare our numbers with published ones, and name contradictions among the published."""
 
 from __future__ import annotations
 
