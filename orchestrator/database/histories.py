@@ -37,11 +37,13 @@ def epochs(connection: Connection, grid_ids: Sequence[int], every: int) -> Itera
     pauses left out.
     """
     thinned = _thinned(grid_ids)
-    columns: list[Any] = [thinned.c[name] for name in ("trial_id", "epoch", "seconds", "learning_rate", "losses")]
+    columns: list[Any] = [thinned.c[name] for name in ("trial_id", "epoch", "seconds")]
+    columns += [Epoch.learning_rate, Epoch.losses]
     columns += [Evaluation.network, Evaluation.split, *(getattr(Evaluation, name) for name in METRICS)]
     yield from connection.execute(
         select(*columns)
         .select_from(thinned)
+        .join(Epoch, Epoch.id == thinned.c.id)
         .outerjoin(Evaluation, and_(Evaluation.epoch_id == thinned.c.id, Evaluation.classifier == "main"))
         .where((thinned.c.last - thinned.c.epoch) % every == 0)
         .order_by(thinned.c.trial_id, thinned.c.epoch, Evaluation.network, Evaluation.split)
@@ -69,7 +71,7 @@ def _thinned(grid_ids: Sequence[int]) -> Subquery:
     seconds = Epoch.train_seconds + Epoch.eval_seconds + Epoch.data_seconds
     return (
         select(
-            *(Epoch.id, Epoch.trial_id, Epoch.epoch, Epoch.learning_rate, Epoch.losses),
+            *(Epoch.id, Epoch.trial_id, Epoch.epoch),
             func.sum(seconds).over(partition_by=Epoch.trial_id, order_by=Epoch.epoch).label("seconds"),
             func.max(Epoch.epoch).over(partition_by=Epoch.trial_id).label("last"),
         )

@@ -40,32 +40,38 @@ def curves(database: Database, grid_ids: Sequence[int], last_epochs: Mapping[int
     every = thinning(last_epochs)
     lines: dict[int, dict[str, Any]] = {}
     places: dict[tuple[str, ...], int] = {}
+    # Of a split and a network, the series of the metrics: there may be a million rows, and a few of these.
+    metrics: dict[tuple[str, int], list[int]] = {}
 
-    def put(trial: int, epoch: int, key: tuple[str, ...], value: float | None) -> None:
-        if value is None:
-            return
-        place = places.setdefault(key, len(places))
-        line = lines[trial]
-        values = line["series"].setdefault(place, {})
-        values[epoch] = value
+    def place_of(*key: str) -> int:
+        return places.setdefault(key, len(places))
 
     with database.reading() as connection:
         asked = queries.own_metrics(connection)
-        for row in histories.epochs(connection, grid_ids, every):
-            line = lines.setdefault(row.trial_id, {"epochs": [], "seconds": [], "series": {}})
-            if not line["epochs"] or line["epochs"][-1] != row.epoch:
-                line["epochs"].append(row.epoch)
-                line["seconds"].append(row.seconds)
-                for term, value in (row.losses or {}).items():
-                    put(row.trial_id, row.epoch, ("loss", term), value)
-                put(row.trial_id, row.epoch, ("rate",), row.learning_rate)
-            if row.network is not None:
-                for name in queries.METRICS:
-                    put(row.trial_id, row.epoch, (row.split, str(row.network), name), getattr(row, name))
+        for trial, epoch, seconds, rate, losses, network, split, *values in histories.epochs(
+            connection, grid_ids, every
+        ):
+            line = lines.setdefault(trial, {"epochs": [], "seconds": [], "series": {}})
+            measured: list[tuple[int, float | None]] = []
+            if not line["epochs"] or line["epochs"][-1] != epoch:
+                line["epochs"].append(epoch)
+                line["seconds"].append(seconds)
+                measured += [(place_of("loss", term), value) for term, value in (losses or {}).items()]
+                measured.append((place_of("rate"), rate))
+            if network is not None:
+                if (split, network) not in metrics:
+                    metrics[split, network] = [place_of(split, str(network), name) for name in queries.METRICS]
+                measured += zip(metrics[split, network], values, strict=True)
+            for place, value in measured:
+                if value is not None:
+                    line["series"].setdefault(place, {})[epoch] = value
         if any(name not in queries.METRICS for name in asked):
             for row in histories.own_metrics(connection, grid_ids, every):
                 if row.metric not in queries.METRICS:
-                    put(row.trial_id, row.epoch, (row.split, str(row.network), row.metric), row.value)
+                    series = lines[row.trial_id]["series"]
+                    series.setdefault(place_of(row.split, str(row.network), row.metric), {})[row.epoch] = row.value
+    present = {place for line in lines.values() for place in line["series"]}
+    places = {key: place for key, place in places.items() if place in present}
     order = sorted(places, key=_rank)
     new = {places[key]: place for place, key in enumerate(order)}
     return {
