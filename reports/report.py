@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from orchestrator.database import queries
 from orchestrator.tables.schema import SOURCES, TableSpec
 from reports.columns import Column
+from reports.declarations import Asked
 from reports.errors import ReportError, unknown
 from reports.figures.declared import Plot, asked_figures, curves_of, missing_curves, plots
 from reports.layouts.declared import build_declared
 from reports.layouts.interactions import interactions, losses, moments
 from reports.layouts.looks import looks_tables, with_seeds_by_rule
 from reports.layouts.search import search_table
-from reports.layouts.shipped import SHIPPED, Asked, asked, own_table, shipped, shipped_yaml
+from reports.layouts.shipped import SHIPPED, asked, own_table, shipped, shipped_yaml
 from reports.paper.contradictions import contradiction_table, contradictions
 from reports.paper.published import compare, ledger, references
 from reports.paper.template import template
@@ -167,20 +168,20 @@ def gather(
         name: _one_rule(name, one.grids or tuple(reports), reports, selection)
         for name, one in wanted.items()
         # No epoch is selected for losses.
-        if not (one.table and one.table.source == "losses")
+        if not (one.spec and one.spec.source == "losses")
     }
     loaded = {rule: load(database, grids, rule) for rule in dict.fromkeys(rules.values()) or [selection or "best_test"]}
     first = next(iter(loaded.values()))
     terms: dict[tuple[int, int], Mapping[str, Any]] = {}
-    if any(one.table and one.table.source == "losses" for one in wanted.values()):
+    if any(one.spec and one.spec.source == "losses" for one in wanted.values()):
         with database.reading() as connection:
             terms = {(row.trial_id, row.epoch): row.losses for row in queries.losses(connection, moments(first))}
     built: list[Table] = []
     for name, one in wanted.items():
         results = loaded[rules[name]] if name in rules else first
-        if one.table is not None:
-            made = build(results, one.table, one.grids, terms)
-            published = references(one.table)
+        if one.spec is not None:
+            made = build(results, one.spec, one.grids, terms)
+            published = references(one.spec)
             built += [replace(table, declaration=one.written, reference=published) for table in made]
         else:
             built += [table for grid in results.grids if grid.name in one.grids for table in own(results, grid)]
@@ -297,9 +298,9 @@ def plotted(
     reports = {grid.name: grid.report for grid in gathered.results.grids}
     plotted: list[Plot] = []
     for name, one in asked_figures(gathered.results.grids, figures).items():
-        rule = selection or one.figure.selection or _one_rule(name, one.grids, reports, None)
+        rule = selection or one.spec.selection or _one_rule(name, one.grids, reports, None)
         results = _load_once(gathered.loaded, database, grids, rule)
-        plotted += plots(results, one.figure, one.grids)
+        plotted += plots(results, one.spec, one.grids)
     return plotted
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestrator.tables.addresses import slug
 from orchestrator.tables.fields import comparable
 from orchestrator.tables.figures import MOST_LINES, Facet, FigureSpec, facets, figure_problems, parse_figure
 from reports.catalogue import default_of
 from reports.columns import Column, own_columns
+from reports.declarations import Asked, collected, read_shipped
 from reports.errors import ReportError
 from reports.layouts.declared import Placed, build_placed, cells_of
 from reports.layouts.wording import head_of, text_of
@@ -108,21 +108,9 @@ def _heading(column: Column) -> str:
     return replace(column, unit="s").heading if column.form == "minutes" else column.heading
 
 
-class Asked(NamedTuple):
-    """A figure that grids ask for, and those grids; `written` is its YAML."""
-
-    figure: FigureSpec
-    grids: tuple[str, ...]
-    written: Mapping[str, Any]
-
-
-@cache
 def shipped_yaml(name: str) -> Mapping[str, Any]:
     """Return the declaration of a figure that ships, in JSON's types."""
-    from ruamel.yaml import YAML
-
-    written: dict[str, Any] = YAML(typ="safe", pure=True).load(_FOLDER / f"{name}.yaml")
-    return written
+    return read_shipped(_FOLDER / f"{name}.yaml")
 
 
 def declared(written: Mapping[str, Any]) -> FigureSpec:
@@ -134,28 +122,18 @@ def declared(written: Mapping[str, Any]) -> FigureSpec:
     return figure
 
 
-def asked_figures(grids: Iterable[GridInfo], more: Sequence[Mapping[str, Any]] = ()) -> dict[str, Asked]:
+def asked_figures(grids: Iterable[GridInfo], more: Sequence[Mapping[str, Any]] = ()) -> dict[str, Asked[FigureSpec]]:
     """Return the figures that grids ask for, by name: Figure 2, those that grids declare, and `more` for all grids.
 
     Raises ReportError for grids that declare different figures of one name.
     """
-    grids = list(grids)
-    ordered: dict[str, Asked] = {}
-    for grid in grids:
-        for item in grid.report.get("figures") or ():
-            written = item if isinstance(item, Mapping) else shipped_yaml(f"figure{item}")
-            figure = declared(written)
-            earlier = ordered.get(figure.name)
-            if earlier and earlier.figure != figure:
-                raise ReportError(
-                    f"grids {earlier.grids[0]} and {grid.name} declare different figures named {figure.name}; "
-                    "give one of them another name, or one --grid at a time"
-                )
-            ordered[figure.name] = Asked(figure, (*(earlier.grids if earlier else ()), grid.name), written)
-    for written in more:
-        figure = declared(written)
-        ordered[figure.name] = Asked(figure, tuple(grid.name for grid in grids), written)
-    return ordered
+    return collected("figure", grids, _declarations, declared, more)
+
+
+def _declarations(grid: GridInfo) -> list[Mapping[str, Any]]:
+    """Return the figures that a grid asks for, as its file has them, or as ours has those that ship."""
+    figures = grid.report.get("figures") or ()
+    return [item if isinstance(item, Mapping) else shipped_yaml(f"figure{item}") for item in figures]
 
 
 def plots(results: Results, figure: FigureSpec, asking: Iterable[str] = ()) -> list[Plot]:

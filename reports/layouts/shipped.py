@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestrator.records import DEFAULT, TUNED, TUNING
 from orchestrator.tables.addresses import slug
 from orchestrator.tables.references import with_values
 from orchestrator.tables.schema import ColumnSpec, GroupSpec, TableSpec, parse_table
 from reports.columns import own_columns
+from reports.declarations import Asked, collected, read_shipped
 from reports.errors import ReportError
 from reports.layouts.cells import varying
 from reports.results import Cell, GridInfo
@@ -24,14 +25,6 @@ SHIPPED = (
 _FOLDER = Path(__file__).parent
 
 
-class Asked(NamedTuple):
-    """A table that grids ask for, and those grids; `written` is its YAML. Without a table it is a grid's own."""
-
-    table: TableSpec | None
-    grids: tuple[str, ...]
-    written: Mapping[str, Any] | None = None
-
-
 @cache
 def shipped(name: str) -> TableSpec:
     """Return a table that ships, by its name."""
@@ -41,13 +34,9 @@ def shipped(name: str) -> TableSpec:
     return table
 
 
-@cache
 def shipped_yaml(name: str) -> Mapping[str, Any]:
     """Return the declaration of a table that ships, in JSON's types."""
-    from ruamel.yaml import YAML
-
-    written: dict[str, Any] = YAML(typ="safe", pure=True).load(_FOLDER / f"{name}.yaml")
-    return written
+    return read_shipped(_FOLDER / f"{name}.yaml")
 
 
 def layout_name(name: int | str) -> str:
@@ -77,36 +66,22 @@ def asked_layouts(grid: GridInfo) -> list[str]:
     return [layout_name(name) for name in grid.report.get("tables") or () if not isinstance(name, Mapping)]
 
 
-def asked(grids: Iterable[GridInfo], more: Sequence[Mapping[str, Any]] = ()) -> dict[str, Asked]:
+def asked(grids: Iterable[GridInfo], more: Sequence[Mapping[str, Any]] = ()) -> dict[str, Asked[TableSpec | None]]:
     """Return the tables that grids ask for, by name: those that ship, those that grids declare, and `more` for all.
 
     A grid that asks for none is asked for its own table, by the name grid:NAME. Raises ReportError for grids that
     declare different tables of one name.
     """
     grids = list(grids)
-    ordered: dict[str, Asked] = {}
-    for name in SHIPPED:
-        asking = tuple(grid.name for grid in grids if name in asked_layouts(grid))
-        if asking:
-            ordered[name] = Asked(shipped(name), asking, shipped_yaml(name))
-    for grid in grids:
-        for written in grid.report.get("tables") or ():
-            if isinstance(written, Mapping):
-                table = declared(written)
-                earlier = ordered.get(table.name)
-                if earlier and earlier.table != table:
-                    raise ReportError(
-                        f"grids {earlier.grids[0]} and {grid.name} declare different tables named {table.name}; "
-                        "give one of them another name, or one --grid at a time"
-                    )
-                ordered[table.name] = Asked(table, (*(earlier.grids if earlier else ()), grid.name), written)
-    for written in more:
-        table = declared(written)
-        ordered[table.name] = Asked(table, tuple(grid.name for grid in grids), written)
-    for grid in grids:
-        if not grid.report.get("tables"):
-            ordered[f"grid:{grid.name}"] = Asked(None, (grid.name,))
-    return ordered
+    asking = {name: tuple(grid.name for grid in grids if name in asked_layouts(grid)) for name in SHIPPED}
+    ships = {name: Asked(shipped(name), names, shipped_yaml(name)) for name, names in asking.items() if names}
+    own = {f"grid:{grid.name}": Asked(None, (grid.name,)) for grid in grids if not grid.report.get("tables")}
+    return {**ships, **collected("table", grids, _declarations, declared, more), **own}
+
+
+def _declarations(grid: GridInfo) -> list[Mapping[str, Any]]:
+    """Return the tables that a grid declares, as its file has them."""
+    return [written for written in grid.report.get("tables") or () if isinstance(written, Mapping)]
 
 
 def own_name(grid: str) -> str:

@@ -48,9 +48,8 @@ def curves(database: Database, grid_ids: Sequence[int], last_epochs: Mapping[int
 
     with database.reading() as connection:
         asked = queries.own_metrics(connection)
-        for trial, epoch, seconds, rate, losses, network, split, *values in histories.epochs(
-            connection, grid_ids, every
-        ):
+        for row in histories.epochs(connection, grid_ids, every):
+            trial, epoch, seconds, rate, losses, network, split, *values = tuple(row)
             line = lines.setdefault(trial, {"epochs": [], "seconds": [], "series": {}})
             measured: list[tuple[int, float | None]] = []
             if not line["epochs"] or line["epochs"][-1] != epoch:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from reports import report
-from reports.layouts.shipped import Asked, asked, layout_name, shipped
+from reports.declarations import Asked
+from reports.layouts.shipped import asked, layout_name, shipped
 from reports.results import Results
 from reports.table import Table
 from reports.text import words
@@ -40,7 +41,7 @@ def build(results: Results, which: Iterable[int | str] | None = None) -> list[Ta
         wanted = {name: wanted.get(name, Asked(shipped(name), ())) for name in map(layout_name, which)}
     built = []
     for one in wanted.values():
-        own = [grid for grid in results.grids if one.table is None and grid.name in one.grids]
-        built += report.build(results, one.table, one.grids) if one.table else []
+        own = [grid for grid in results.grids if one.spec is None and grid.name in one.grids]
+        built += report.build(results, one.spec, one.grids) if one.spec else []
         built += [table for grid in own for table in report.own(results, grid)]
     return built

@@ -273,7 +273,7 @@ def figures_of(database, names=None):
     """Return the drawings of the figures that grids ask for."""
     results = load(database, names)
     asked = asked_figures(results.grids).values()
-    made = [plot for one in asked for plot in plots(results, one.figure, one.grids)]
+    made = [plot for one in asked for plot in plots(results, one.spec, one.grids)]
     return [rendered(plot, {}) for plot in made]
 
 
