@@ -12,7 +12,7 @@ from orchestrator.cli.results import SelectionRule, TableFiles, declared_tables
 
 
 @app.command(
-    short_help="Say how far two rows or trials are apart.",
+    short_help="Compare two rows or trials, and say whether they differ.",
     epilog="Example: `orchestrate compare table1:resnet18/pskd table1:resnet18/byot`",
 )
 def compare(
@@ -25,8 +25,10 @@ def compare(
     table: TableFiles = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far two are apart, and whether that is noise: the difference A - B, its interval, the test, p, n, the
-    images that only one of them has right, and all else that differs between them: fields, code, data, devices.
+    """Compare two rows, cells or trials.
+
+    Printed are the difference A - B, its interval, the test, p, n, the images that only one of them has right, and all
+    else that differs between them: fields, code, data, devices.
 
     A and B are rows of a table (table1:resnet18/pskd), trials by name or by the beginning of their key, or the name of
     a trial without its seed, which stands for all seeds. A row, or a number of it (table1:resnet18/pskd/top1), has to
