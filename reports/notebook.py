@@ -13,10 +13,10 @@ import pandas as pd
 
 from orchestrator.database import open_database
 from reports.exporting import frames
+from reports.gathering import gather
 from reports.render import plain
 from reports.render.html import fragment
 from reports.render.latex import latex
-from reports.report import gather
 from reports.table import Table
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from orchestrator.statistics import ENOUGH_SEEDS, Comparison, mean_of
 from orchestrator.statistics import compare as compare_candidates
 from reports.columns import Column, column_of
 from reports.errors import ReportError, unknown
+from reports.gathering import Gathered, gather
 from reports.layouts.entries import candidate_of, sample
 from reports.layouts.twins import twins
-from reports.report import Gathered, gather
 from reports.results import Cell, Results, Trial, load
 from reports.table import Entry, Sample, entries_of
 

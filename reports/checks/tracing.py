@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.database import queries
 from reports.errors import ReportError, unknown
-from reports.report import gather, plotted
+from reports.gathering import gather, plotted
 from reports.results import Results
 from reports.table import Entry, entries_of
 from reports.text import words

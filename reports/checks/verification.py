@@ -15,9 +15,9 @@ from reports.checks.manuscript import Defined, Header, Line, Manuscript, Tabular
 from reports.checks.rounding import is_bold, is_rounded, without_bold
 from reports.columns import Column
 from reports.errors import ReportError
+from reports.gathering import gather
 from reports.render.latex import KEY_DIGITS, escape, latex_entry
 from reports.render.numbers import texts
-from reports.report import gather
 from reports.table import Entry, Row, Table, entries_of
 
 if TYPE_CHECKING:

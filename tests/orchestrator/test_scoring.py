@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.database import Database, driver_lock, open_database
 from orchestrator.database.schema import VERSION
-from reports.report import gather
+from reports.gathering import gather
 from tests.orchestrator.databases.samples import count, result, start
 from tests.reports.lookup import entry, one
 from trainer.config import TrainConfig

@@ -20,7 +20,7 @@ from reports.figures import curves
 from reports.figures.declared import Plot
 from reports.figures.drawing import Drawing
 from reports.figures.rendering import rendered
-from reports.report import gather, plotted
+from reports.gathering import gather, plotted
 from tests.reports.synthetic import ERROR, GAIN, Filler, configuration, make_database, name_of
 from trainer.config import TrainConfig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from reports import report
+from reports import gathering
 from reports.declarations import Asked
 from reports.layouts.shipped import asked, layout_name, shipped
 from reports.results import Results
@@ -42,6 +42,6 @@ def build(results: Results, which: Iterable[int | str] | None = None) -> list[Ta
     built = []
     for one in wanted.values():
         own = [grid for grid in results.grids if one.spec is None and grid.name in one.grids]
-        built += report.build(results, one.spec, one.grids) if one.spec else []
-        built += [table for grid in own for table in report.own(results, grid)]
+        built += gathering.build(results, one.spec, one.grids) if one.spec else []
+        built += [table for grid in own for table in gathering.own(results, grid)]
     return built

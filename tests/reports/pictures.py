@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.database import Database, open_database
+from reports.gathering import gather
 from reports.render.latex import latex
-from reports.report import gather
 from reports.table import Table
 from tests.reports.synthetic import configuration, make_database, trials
 

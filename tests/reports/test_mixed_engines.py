@@ -11,11 +11,11 @@ import pytest
 
 from orchestrator.database.models import Attempt, Epoch
 from reports.checks.tracing import explain
+from reports.gathering import gather
 from reports.layouts.bold import DESPITE
 from reports.render import plain
 from reports.render.html import fragment
 from reports.render.latex import latex
-from reports.report import gather
 from reports.results import load
 from reports.table import Table
 from tests.orchestrator.databases.postgresql_server import Missing, postgresql_server

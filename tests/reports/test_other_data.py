@@ -12,11 +12,11 @@ from orchestrator.database.models import Attempt, AttemptPart, GridTrial, Part
 from orchestrator.records import Origin, PartUse
 from reports import verify
 from reports.checks.tracing import explain
+from reports.gathering import gather
 from reports.layouts.bold import DESPITE
 from reports.layouts.entries import entry
 from reports.render import plain
 from reports.render.latex import latex
-from reports.report import gather
 from tests.reports.lookup import one
 from tests.reports.synthetic import ablation, make_database, trials
 

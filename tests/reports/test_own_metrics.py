@@ -13,7 +13,7 @@ from orchestrator.database import Database, PartRow, open_database
 from orchestrator.grid import load_grid
 from reports import explain, export, open_results, verify, write_report
 from reports.columns import COLUMNS, QUALITY
-from reports.report import gather
+from reports.gathering import gather
 from tests.orchestrator.databases.samples import result, start
 from tests.reports.lookup import entry, one
 from trainer.builtin_metrics import ALWAYS

@@ -12,7 +12,7 @@ from orchestrator import open_database, run_grid
 from orchestrator.grid import load_grid
 from orchestrator.grid.tuned import draws_of
 from reports import ReportError, explain, verify, write_report
-from reports.report import Gathered, gather
+from reports.gathering import Gathered, gather
 from reports.tuning import searches
 from tests.orchestrator.tuning_runs import Training, error_of, grid_file, stand_in
 

@@ -18,7 +18,8 @@ from pandas.testing import assert_frame_equal
 from orchestrator.database.models import Evaluation
 from reports import ReportError, earlier_files, export, write_report
 from reports.exporting import TRIALS, _column, _combination
-from reports.report import CONTENTS, gather
+from reports.gathering import gather
+from reports.report import CONTENTS
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 from trainer.config import TrainConfig
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.database import open_database
 from orchestrator.database.models import Grid
-from reports.report import gather
+from reports.gathering import gather
 from reports.results import load
 from tests.reports.lookup import one
 from tests.reports.synthetic import configuration, make_database, trials

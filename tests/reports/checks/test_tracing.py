@@ -8,7 +8,7 @@ import pytest
 
 import reports
 from reports import ReportError, explain
-from reports.report import gather
+from reports.gathering import gather
 from tests.reports.synthetic import ablation, make_database, trials
 
 

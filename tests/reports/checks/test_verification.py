@@ -17,8 +17,8 @@ from orchestrator.database import open_database
 from orchestrator.database.models import Attempt, Epoch, Evaluation, GridTrial, Trial
 from reports import ReportError, verify
 from reports.checks.manuscript import read
+from reports.gathering import gather
 from reports.render.latex import latex
-from reports.report import gather
 from tests.reports.synthetic import ablation, make_database, trials
 
 

@@ -14,7 +14,7 @@ from reports.figures import curves
 from reports.figures.curves import Curve, curve, stride
 from reports.figures.declared import Plot, Series, curves_of, declared, plots
 from reports.figures.rendering import rendered
-from reports.report import gather
+from reports.gathering import gather
 from reports.results import Results, Trial, load
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 

@@ -18,7 +18,7 @@ from reports import ReportError, explain
 from reports.figures.declared import Plot
 from reports.figures.drawing import Drawing
 from reports.figures.rendering import rendered
-from reports.report import gather, plotted
+from reports.gathering import gather, plotted
 from tests.reports.synthetic import configuration, make_database, trials
 
 RATES = (0.01, 0.03, 0.1)

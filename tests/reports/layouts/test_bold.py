@@ -15,8 +15,8 @@ from orchestrator.database import open_database
 from orchestrator.database.models import Epoch, Evaluation, Outcome, Trial
 from orchestrator.statistics import Outcomes
 from reports.columns import TOP1
+from reports.gathering import gather
 from reports.layouts.bold import DESPITE, embolden
-from reports.report import gather
 from reports.results import load
 from reports.table import Entry, Row, Sample
 from tests.reports.lookup import entry, one

@@ -14,12 +14,12 @@ from scipy import stats
 
 from orchestrator.database import Database
 from reports import ReportError, open_results, write_report
+from reports.gathering import gather
 from reports.layouts.shipped import SHIPPED, shipped
 from reports.render.html import fragment
 from reports.render.latex import latex
 from reports.render.plain import json as plain_json
 from reports.render.plain import markdown
-from reports.report import gather
 from reports.results import load
 from reports.table import Table
 from tests.reports.lookup import entry, one, said

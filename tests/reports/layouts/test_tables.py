@@ -9,8 +9,8 @@ import pytest
 from orchestrator.database.models import Evaluation
 from orchestrator.grid.declarations import SHIPPED as ASKED
 from reports import ReportError
+from reports.gathering import gather
 from reports.layouts.shipped import SHIPPED, layout_name, shipped
-from reports.report import gather
 from reports.results import load
 from reports.text import words
 from tests.reports.lookup import build, entry, one, said

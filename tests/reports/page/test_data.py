@@ -15,11 +15,12 @@ from orchestrator.database import open_database
 from orchestrator.database.models import Attempt, Epoch, Evaluation
 from orchestrator.statistics import IMAGES, Outcomes, compare
 from reports.columns import TOP1
+from reports.gathering import gather
 from reports.layouts.entries import candidate
 from reports.page import curves as curves_module
 from reports.page import page_data
 from reports.page.logs import Tails
-from reports.report import gather, page_of
+from reports.report import page_of
 from reports.table import Entry, Row, Sample, Table
 from tests.reports.synthetic import ablation, make_database, trials
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from reports.gathering import gather
 from reports.page import page_data, render_page
-from reports.report import gather
 from tests.reports.page.reading import chosen, lines
 from tests.reports.synthetic import ablation, make_database, trials
 

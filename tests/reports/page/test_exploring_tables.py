@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from orchestrator.statistics import Candidate, compare, student_p, student_quantile
+from reports.gathering import gather
 from reports.page import page_data, render_page
-from reports.report import gather
 from tests.reports.lookup import one
 from tests.reports.page.reading import chosen, head, order, row
 

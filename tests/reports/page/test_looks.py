@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from reports.gathering import gather
 from reports.page import page_data, render_page
-from reports.report import gather
 from tests.reports.page.reading import row
 from tests.reports.synthetic import configuration, make_database
 

@@ -11,9 +11,9 @@ from hashlib import sha256
 
 import pytest
 
+from reports.gathering import gather
 from reports.page import page_data, render_page
 from reports.page.render import embedded
-from reports.report import gather
 from tests.reports.lookup import one
 from tests.reports.synthetic import configuration, make_database
 

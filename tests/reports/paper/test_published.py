@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from reports.columns import EPOCH, NLL, TOP1, TRAINING
+from reports.gathering import gather
 from reports.paper.contradictions import contradictions
 from reports.paper.published import VERDICTS, Printed, compare, judge, ledger, settings
-from reports.report import gather
 from reports.results import Selection, load
 from reports.table import Entry, Row, Sample, Table
 from tests.reports.lookup import build, one

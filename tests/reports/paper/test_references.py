@@ -13,8 +13,8 @@ from orchestrator.cli import app
 from orchestrator.database import Database
 from orchestrator.tables.references import COLUMNS
 from reports import open_results
+from reports.gathering import gather
 from reports.layouts.shipped import shipped_yaml
-from reports.report import gather
 from reports.table import Table
 from tests.reports.lookup import one, said
 from tests.reports.synthetic import configuration, make_database, trials

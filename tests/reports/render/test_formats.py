@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from reports.columns import TOP1
+from reports.gathering import gather
 from reports.render import plain as render
 from reports.render.latex import latex
-from reports.report import gather
 from reports.results import Selection
 from reports.table import Entry, Row, Sample, Table
 from tests.reports.lookup import one

@@ -13,9 +13,9 @@ import pytest
 
 from orchestrator.database import Database
 from reports import verify, write_report
+from reports.gathering import gather
 from reports.render.latex import latex
 from reports.render.typesetting import column_parts, number_format, row_parts
-from reports.report import gather
 from reports.table import Table
 from tests.reports.lookup import one
 from tests.reports.synthetic import configuration, make_database, trials
