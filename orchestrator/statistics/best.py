@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -50,13 +50,15 @@ def best_set(candidates: Sequence[Candidate], lower_is_better: bool, digits: int
     if len(candidates) == 2 or correction == NONE:
         correction, out = NONE, {index for index, each in tested.items() if each.p < LEVEL}
     else:
-        pairs = {}
-        for better, worse in combinations(order, 2):
+
+        def p_of(better: int, worse: int) -> float | None:
             comparison = against[worse] if better == best else compare(candidates[better], candidates[worse])
-            if comparison is not None:
-                # Over the seeds that both have, the better mean may be the worse one.
-                pairs[better, worse] = comparison.p if (comparison.difference < 0) == lower_is_better else 1.0
-        out = _ruled_out(pairs, len(candidates), correction)
+            # Over the seeds that both have, the better mean may be the worse one.
+            if comparison is None:
+                return None
+            return comparison.p if (comparison.difference < 0) == lower_is_better else 1.0
+
+        out = _ruled_out(order, p_of, correction)
     # Enough seeds whose differences are equal have no test: nothing rules their candidate out.
     shared = {index: candidates[best].values.keys() & candidates[index].values.keys() for index in against}
     equal = {index for index in against.keys() - tested.keys() if len(shared[index]) >= ENOUGH_SEEDS}
@@ -68,12 +70,23 @@ def best_set(candidates: Sequence[Candidate], lower_is_better: bool, digits: int
     return Best(frozenset(members), despite, tuple(tested.values()), correction)
 
 
-def _ruled_out(pairs: dict[tuple[int, int], float], count: int, correction: str) -> set[int]:
-    """Return the candidates that a better one is told from, given two-sided p-values of (better, worse)."""
+def _ruled_out(order: Sequence[int], p_of: Callable[[int, int], float | None], correction: str) -> set[int]:
+    """Return the candidates that a better one is told from, by the two-sided p-value of (better, worse), if any.
+
+    `order` begins with the best mean. With Hsu's correction a candidate is compared until one rules it out: in a
+    table of a thousand rows the first ones rule out most.
+    """
     if correction == HSU:
-        return {worse for (_, worse), p in pairs.items() if p / 2 < LEVEL / (count - 1)}
+        level = 2 * LEVEL / (len(order) - 1)
+        return {
+            worse
+            for place, worse in enumerate(order)
+            if any((p := p_of(better, worse)) is not None and p < level for better in order[:place])
+        }
+    p_values = ((p_of(better, worse), worse) for better, worse in combinations(order, 2))
+    pairs = sorted((p, worse) for p, worse in p_values if p is not None)
     out = set()
-    for place, ((_, worse), p) in enumerate(sorted(pairs.items(), key=lambda pair: pair[1])):
+    for place, (p, worse) in enumerate(pairs):
         if p >= LEVEL / (len(pairs) - place):
             break
         out.add(worse)
