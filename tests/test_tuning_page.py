@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.grid import load_grid
 from orchestrator.grid.tuning import KINDS, SEARCHES, TUNABLE, TUNE
-from orchestrator.run import plan_of
+from orchestrator.grid_records import plan_of
 from orchestrator.stages import decide
 from reports.columns import TOP1
 from reports.figures.search import draw

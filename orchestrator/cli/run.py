@@ -160,9 +160,9 @@ def plan(
         from orchestrator.cli.seeds import rows_here_and_elsewhere
         from orchestrator.console import print_plan
         from orchestrator.grid import load_grid, parse_settings
+        from orchestrator.grid_records import compared, leaving, plan_of, unmeasured
         from orchestrator.planning import grid_notes, seeds_line, unfit_lines, with_devices
         from orchestrator.planning.parts import other_parts
-        from orchestrator.run import compared, leaving, plan_of, unmeasured
         from orchestrator.stages import decide
         from orchestrator.timing import gpus_here, processors
 

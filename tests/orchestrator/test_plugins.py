@@ -16,8 +16,8 @@ import torch
 from orchestrator import load_grid, open_database, run_grid
 from orchestrator.failures import Failure
 from orchestrator.grid import Grid, GridError
+from orchestrator.grid_records import save_grid
 from orchestrator.planning.parts import other_parts
-from orchestrator.run import save_grid
 from orchestrator.scheduler import Observer
 from orchestrator.worker.attempt import attempt
 from orchestrator.worker.job import Job

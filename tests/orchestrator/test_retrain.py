@@ -8,10 +8,10 @@ import pytest
 from orchestrator.console import add_changes, status_of
 from orchestrator.database import Database, open_database
 from orchestrator.grid import Grid, load_grid
+from orchestrator.grid_records import compared
 from orchestrator.planning import make_plan
 from orchestrator.planning.parts import part_rows
 from orchestrator.provenance import code_digest, parts_of
-from orchestrator.run import compared
 from reports.layouts.entries import entry
 from reports.results import load
 from tests.trainer.fake_datasets import fake_folder

@@ -11,7 +11,8 @@ import pytest
 from orchestrator import load_grid, open_database, run_grid
 from orchestrator.database import Database
 from orchestrator.grid.tuned import draws_of
-from orchestrator.run import Outcome, plan_of
+from orchestrator.grid_records import plan_of
+from orchestrator.run import Outcome
 from orchestrator.scheduler import Interrupted, Observer
 from orchestrator.stages import decide
 from tests.orchestrator.tuning_runs import Training, error_of, grid_file, stand_in

@@ -13,7 +13,8 @@ from orchestrator.console import print_triage, triage_of
 from orchestrator.console.triage import EXCERPT_LINES, rerun
 from orchestrator.database import open_database
 from orchestrator.grid import load_grid, parse_settings
-from orchestrator.run import run_options, save_grid
+from orchestrator.grid_records import save_grid
+from orchestrator.run import run_options
 from orchestrator.scheduler import Observer
 from tests.orchestrator.databases.samples import config, start
 
