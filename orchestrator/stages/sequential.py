@@ -92,7 +92,7 @@ def _check_rule(grid: Grid, facts: Mapping[str, object], had: Sequence[LookRow])
             now = ", ".join(f"{name}: {facts[name]}" for name in changed)
             raise SeedsError(
                 f"{grid.source}: the rule of `seeds` is {now}, and grid {grid.name} was looked at by {was}: a rule "
-                "that news after a look at results does not keep its 5 %. Write it as it was, or give the grid "
+                "that changes after a look at results does not keep its 5 %. Write it as it was, or give the grid "
                 "another name (--set name=...): trials that are done count there too, and its looks start anew"
             )
 
