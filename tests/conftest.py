@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"the order of this run: --randomly-seed={seed}")
 
 
+def _heed_ctrl_c() -> None:
+    """Have programs that tests start heed SIGINT: those of a run in a shell's background ignore the signal."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _place(item: pytest.Item) -> int:
     return item.stash[PLACE]
 
@@ -69,4 +76,5 @@ def _close_standard_error() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
+_heed_ctrl_c()
 atexit.register(_close_standard_error)

@@ -130,6 +130,9 @@ def _on_postgresql(database: Database, sql: str, seconds: float | None) -> Itera
                 raw.adapters.register_loader(kind, TextLoader)
             raw.execute("SET TRANSACTION READ ONLY")
             raw.execute(f"SET LOCAL statement_timeout = {round((seconds or 0) * 1000)}")
+            if raw.info.server_version >= 140_000:
+                # Otherwise the server goes on with the statement of a client that was killed.
+                raw.execute("SET LOCAL client_connection_check_interval = '2s'")
             # A statement that is prepared is sent alone: the server refuses a second one behind a semicolon.
             cursor = raw.execute(sql, prepare=True)
         except psycopg.Error as error:

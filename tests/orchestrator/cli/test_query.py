@@ -11,8 +11,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -163,15 +165,47 @@ def test_a_query_that_takes_too_long_is_stopped(filled: str):
     assert done.exit_code == 2 and "took longer than 0.3 s" in done.stderr
 
 
-def test_ctrl_c_stops_a_query(filled: str):
+RUNNING = "SELECT COUNT(*) AS n FROM pg_stat_activity WHERE query LIKE 'WITH RECURSIVE n(x)%' AND state = 'active'"
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def server_runs(location: str, queries: int) -> bool:
+    return json.loads(ask(location, RUNNING, "--json").stdout) == [{"n": queries}]
+
+
+@pytest.fixture
+def endless(filled: str) -> Iterator[subprocess.Popen[str]]:
+    """A process whose query runs and has no end."""
     command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "query", ENDLESS, "--db", filled]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    # Until the query runs; a signal before that ends the command as well, by the same message.
-    time.sleep(4)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
-    assert (process.returncode, out, error) == (130, "", "interrupted\n")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        watched = psutil.Process(process.pid)
+        if "://" in filled:
+            wait_for(lambda: server_runs(filled, 1))
+        else:
+            # Several times what it takes to start.
+            wait_for(lambda: watched.cpu_times().user > 3)
+        assert process.poll() is None
+        yield process
+        process.kill()
+
+
+def test_ctrl_c_stops_a_query(endless: subprocess.Popen[str]):
+    endless.send_signal(signal.SIGINT)
+    out, error = endless.communicate(timeout=240)
+    assert (endless.returncode, out, error) == (130, "", "interrupted\n")
+
+
+def test_a_killed_query_leaves_the_server_nothing_to_do(filled: str, endless: subprocess.Popen[str]):
+    if "://" not in filled:
+        pytest.skip("an SQLite file has no server")
+    endless.kill()
+    wait_for(lambda: server_runs(filled, 0))
 
 
 def test_a_query_comes_from_standard_input(filled: str):
