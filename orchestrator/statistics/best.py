@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from orchestrator.statistics.comparison import ENOUGH_SEEDS, Candidate, Comparison, compare
 from orchestrator.statistics.moments import LEVEL
+
+if TYPE_CHECKING:
+    from orchestrator.statistics.screening import Screen
 
 HSU, HOLM, NONE = "hsu", "holm", "none"
 
@@ -58,7 +62,14 @@ def best_set(candidates: Sequence[Candidate], lower_is_better: bool, digits: int
                 return None
             return comparison.p if (comparison.difference < 0) == lower_is_better else 1.0
 
-        out = _ruled_out(order, p_of, correction)
+        if correction == HSU:
+            # numpy loads where a table has rows to compare.
+            from orchestrator.statistics.screening import screened
+
+            level = 2 * LEVEL / (len(order) - 1)
+            out = _out_by_hsu(order, p_of, level, screened([candidates[index] for index in order], level))
+        else:
+            out = _out_by_holm(order, p_of)
     # Enough seeds whose differences are equal have no test: nothing rules their candidate out.
     shared = {index: candidates[best].values.keys() & candidates[index].values.keys() for index in against}
     equal = {index for index in against.keys() - tested.keys() if len(shared[index]) >= ENOUGH_SEEDS}
@@ -70,19 +81,23 @@ def best_set(candidates: Sequence[Candidate], lower_is_better: bool, digits: int
     return Best(frozenset(members), despite, tuple(tested.values()), correction)
 
 
-def _ruled_out(order: Sequence[int], p_of: Callable[[int, int], float | None], correction: str) -> set[int]:
+def _out_by_hsu(
+    order: Sequence[int], p_of: Callable[[int, int], float | None], level: float, suspects: Screen
+) -> set[int]:
     """Return the candidates that a better one is told from, by the two-sided p-value of (better, worse), if any.
 
-    `order` begins with the best mean. With Hsu's correction a candidate is compared until one rules it out: in a
-    table of a thousand rows the first ones rule out most.
+    `order` begins with the best mean; `suspects` names by a candidate's place the better ones' that may rule it out. A
+    candidate is compared until one does: in a table of a thousand rows the first ones rule out most.
     """
-    if correction == HSU:
-        level = 2 * LEVEL / (len(order) - 1)
-        return {
-            worse
-            for place, worse in enumerate(order)
-            if any((p := p_of(better, worse)) is not None and p < level for better in order[:place])
-        }
+    return {
+        worse
+        for place, worse in enumerate(order)
+        if any((p := p_of(order[better], worse)) is not None and p < level for better in suspects(place))
+    }
+
+
+def _out_by_holm(order: Sequence[int], p_of: Callable[[int, int], float | None]) -> set[int]:
+    """Return the candidates that a better one is told from, by the p-values of all pairs together."""
     p_values = ((p_of(better, worse), worse) for better, worse in combinations(order, 2))
     pairs = sorted((p, worse) for p, worse in p_values if p is not None)
     out = set()

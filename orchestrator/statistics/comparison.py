@@ -143,10 +143,15 @@ def _scores(terms: Sequence[tuple[Candidate, float]], shared: Sequence[Any]) -> 
 
 @lru_cache(maxsize=256)
 def _bits(outcomes: Outcomes) -> np.ndarray[Any, Any]:
+    return unpacked(outcomes, 0, outcomes.size).astype("int32")
+
+
+def unpacked(outcomes: Outcomes, start: int, end: int) -> np.ndarray[Any, Any]:
+    """Return 1 for every image that is right and 0 for every other, of images `start` (a multiple of 8) to `end`."""
     import numpy as np
 
     packed = np.frombuffer(outcomes.correct, np.uint8)
-    return np.unpackbits(packed, count=outcomes.size).astype(np.int32)
+    return np.unpackbits(packed[start // 8 :], count=end - start)
 
 
 def _flips(terms: Sequence[tuple[Candidate, float]], shared: Sequence[Any]) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from orchestrator.statistics import Candidate, best_set, compare
+from orchestrator.statistics import LEVEL, Candidate, Outcomes, best, best_set, compare
 
 
 def members(candidates, lower=True, digits=9, correction="hsu"):
@@ -131,3 +131,63 @@ def test_a_better_mean_over_other_seeds_rules_nobody_out():
     first, second = Candidate({0: 5.0, 1: 5.1, 2: 5.0}), Candidate({0: 4.0, 1: 4.1, 2: 4.0, 3: 99.0})
     third = Candidate({0: 5.01, 1: 5.12, 2: 5.0})
     assert 1 in members([first, second, third])
+
+
+def with_outcomes(noise, error, images, count, common):
+    """Return a candidate whose networks are right where a draw, in part the same for all candidates, says so."""
+    rights = [np.where(noise.random(images) < 0.8, common, noise.random(images)) > error / 100 for _ in range(count)]
+    kept = {seed: Outcomes(np.packbits(right).tobytes(), images, "labels") for seed, right in enumerate(rights)}
+    return Candidate({seed: 100 * (1 - right.mean()) for seed, right in enumerate(rights)}, images, kept)
+
+
+def table_of(kind, noise, count):
+    """Return candidates of which a few are clearly better than others, and many are not."""
+    means = 20 + noise.choice([0, 0.2, 9], count)
+    if kind.endswith("images"):
+        seeds_of, images = int(noise.integers(1, 3)), 2_000 if kind == "images" else 60
+        common = noise.random(images)
+        return [with_outcomes(noise, mean * noise.choice([1, 1, 2]), images, seeds_of, common) for mean in means]
+    seeds_of = {"metric": 4, "rates": 3, "equal rates": 3, "few seeds": 2, "other seeds": 4}[kind]
+    images = None if kind in ("metric", "other seeds") else int(noise.choice([1_000, 10_000]))
+    scatter = 0 if kind == "equal rates" else 0.1
+    return [
+        Candidate({seed: float(mean + scatter * noise.standard_normal()) for seed in range(first, seeds_of)}, images)
+        for mean, first in zip(means, noise.integers(0, 2 if kind == "other seeds" else 1, count), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("kind", ["metric", "rates", "equal rates", "few seeds", "other seeds", "images", "few images"])
+def test_of_many_rows_those_are_best_that_testing_every_pair_leaves(kind, lower):
+    noise = np.random.default_rng(23)
+    for _ in range(4):
+        candidates = table_of(kind, noise, 24)
+        order = sorted(range(24), key=lambda i, c=candidates: c[i].mean, reverse=not lower)
+        out = {
+            worse
+            for better, worse in itertools.combinations(order, 2)
+            if (found := compare(candidates[better], candidates[worse])) is not None
+            and found.p / 2 < LEVEL / 23
+            and (found.difference < 0) == lower
+        }
+        assert out
+        # With few images two rows may have one mean.
+        alike = {f"{candidates[index].mean:.9f}" for index in set(range(24)) - out}
+        left = {index for index, each in enumerate(candidates) if f"{each.mean:.9f}" in alike}
+        assert members(candidates, lower) == left
+
+
+@pytest.mark.parametrize("kind", ["metric", "rates", "few seeds", "images"])
+def test_a_thousand_rows_are_not_tested_pair_by_pair(kind, monkeypatch):
+    noise = np.random.default_rng(24)
+    candidates = table_of(kind, noise, 200 if kind == "images" else 1_000)
+    tested = 0
+
+    def counting(one, two):
+        nonlocal tested
+        tested += 1
+        return compare(one, two)
+
+    monkeypatch.setattr(best, "compare", counting)
+    best_set(candidates, True, 9)
+    assert tested <= 4 * len(candidates)
