@@ -356,18 +356,13 @@ def time_grid(
     return Outcome(len(summary.failed), 0)
 
 
-def _cell(trial: Trial) -> str:
-    """Return what the trials of one configuration with several seeds have in common."""
-    return trial.config.model_copy(update={"seed": 0}).key()
-
-
 def _ranks(grid: Grid, order: str) -> dict[str, tuple[int, int]]:
     """Return by key when a trial's turn is: by the file's order, or by the place of its seed in its cell first."""
     if order not in ("depth", "breadth"):
         raise ValueError(f"order={order!r} is neither 'depth' nor 'breadth'")
     ranks, seeds = {}, Counter[str]()
     for place, trial in enumerate(grid.trials):
-        cell = _cell(trial) if order == "breadth" else ""
+        cell = trial.config.cell_key() if order == "breadth" else ""
         ranks[trial.key] = (seeds[cell], place)
         seeds[cell] += order == "breadth"
     return ranks
@@ -379,5 +374,5 @@ def _one_seed_each(grid: Grid) -> list[Trial]:
     for trial in grid.trials:
         if trial.role == "draw":
             continue
-        first.setdefault(_cell(trial), trial)
+        first.setdefault(trial.config.cell_key(), trial)
     return random.sample(list(first.values()), len(first))

@@ -301,6 +301,10 @@ class TrainConfig(BaseModel):
         identity = {"version": CONFIG_VERSION, **self.science(), **({"parts": versions} if versions else {})}
         return hashlib.sha256(canonical(identity).encode()).hexdigest()
 
+    def cell_key(self) -> str:
+        """Return what the runs of this configuration with any seed have in common: its key with seed 0."""
+        return self.model_copy(update={"seed": 0}).key()
+
     def parts(self) -> list[Part[Any]]:
         """Return the registered parts that decide what is learned: methods, networks, data sets and the recipe."""
         data = [DATASETS.get(name) for name in dict.fromkeys((self.dataset, self.ood_dataset)) if name]

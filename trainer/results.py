@@ -90,6 +90,11 @@ class EpochResult:
         """Return the seconds of the epoch in all: training, data and evaluation."""
         return self.train_seconds + self.eval_seconds + self.data_seconds
 
+    @property
+    def main(self) -> Evaluation | None:
+        """Return the evaluation of the first network's main classifier on the test split; None where there is none."""
+        return next((e for e in self.evaluations if (e.network, e.classifier, e.split) == (0, "main", "test")), None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings, lists and dicts, as JSON and checkpoints hold them."""
         return asdict(self)

@@ -91,8 +91,7 @@ class Board:
             row.new_epochs += 1
             row.seconds += result.seconds
             self.reached[name] = result.epoch + 1
-        tests = [e for e in result.evaluations if e.split == "test" and e.classifier == "main"]
-        row.error = tests[0].metrics.top1_error if tests else None
+        row.error = main.metrics.top1_error if (main := result.main) else None
         return row
 
     def end(self, name: str, state: str, note: str = "") -> None:

@@ -68,11 +68,10 @@ def own_metrics(connection: Connection, grid_ids: Sequence[int], every: int) -> 
 
 def _thinned(grid_ids: Sequence[int]) -> Subquery:
     """Return the accepted epochs with the seconds until their end, and with the `last` epoch of their trial."""
-    seconds = Epoch.train_seconds + Epoch.eval_seconds + Epoch.data_seconds
     return (
         select(
             *(Epoch.id, Epoch.trial_id, Epoch.epoch),
-            func.sum(seconds).over(partition_by=Epoch.trial_id, order_by=Epoch.epoch).label("seconds"),
+            func.sum(Epoch.seconds).over(partition_by=Epoch.trial_id, order_by=Epoch.epoch).label("seconds"),
             func.max(Epoch.epoch).over(partition_by=Epoch.trial_id).label("last"),
         )
         .where(text(f"epochs.{ACCEPTED}"), Epoch.trial_id.in_(trials_of(grid_ids)))

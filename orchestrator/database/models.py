@@ -22,6 +22,7 @@ from sqlalchemy import (
     event,
     text,
 )
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # Named constraints, so that a later migration can alter them on every database.
@@ -184,6 +185,11 @@ class Epoch(Base):
     peak_memory_bytes: Mapped[int | None] = mapped_column(BigInteger, doc="of a GPU; NULL on a CPU")
     timing_quality: Mapped[str] = mapped_column(String(16), doc="exclusive, packed, foreign load, throttled or unknown")
     recorded: Mapped[datetime] = mapped_column(doc="when the row was written (UTC)")
+
+    @hybrid_property
+    def seconds(self) -> float:
+        """Return the seconds of the epoch in all, as `trainer.results.EpochResult.seconds`."""
+        return self.train_seconds + self.eval_seconds + self.data_seconds
 
 
 class Evaluation(Base):

@@ -196,7 +196,7 @@ def _sums(connection: Connection, trial_ids: Sequence[int]) -> dict[int, Sums]:
         select(
             Epoch.trial_id,
             func.count(),
-            func.avg(Epoch.train_seconds + Epoch.data_seconds + Epoch.eval_seconds),
+            func.avg(Epoch.seconds),
             func.min(Evaluation.top1_error),
         )
         .outerjoin(Evaluation, and_(Evaluation.epoch_id == Epoch.id, _main_test))
@@ -217,7 +217,7 @@ def measured(connection: Connection, purposes: Sequence[str]) -> list[MeasuredRo
         sums = (
             select(
                 Epoch.trial_id,
-                func.avg(Epoch.train_seconds + Epoch.data_seconds + Epoch.eval_seconds).label("seconds"),
+                func.avg(Epoch.seconds).label("seconds"),
                 func.max(Epoch.peak_memory_bytes).label("peak"),
                 func.max(Epoch.attempt_id).label("attempt_id"),
             )

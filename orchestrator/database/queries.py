@@ -44,7 +44,6 @@ EVERY_NETWORK = -1
 _CHUNK = 8000
 
 _EPOCHS = func.count(distinct(Epoch.epoch)).label("epochs")
-_SECONDS = Epoch.train_seconds + Epoch.eval_seconds + Epoch.data_seconds
 # The partial index's condition, literally: SQLite does not match a bound parameter.
 ACCEPTED_EPOCHS = text(f"epochs.{ACCEPTED}")
 
@@ -231,9 +230,9 @@ def clocks(connection: Connection, until: Mapping[int, int]) -> Iterator[Row[Any
         yield from connection.execute(
             select(
                 picked.c.trial_id,
-                over(func.sum(_SECONDS), counted).label("seconds"),
+                over(func.sum(Epoch.seconds), counted).label("seconds"),
                 over(func.count(), counted, ~exclusive).label("shared"),
-                over(func.avg(_SECONDS), exclusive, Epoch.epoch > 0).label("exclusive"),
+                over(func.avg(Epoch.seconds), exclusive, Epoch.epoch > 0).label("exclusive"),
             )
         )
 
@@ -241,7 +240,10 @@ def clocks(connection: Connection, until: Mapping[int, int]) -> Iterator[Row[Any
 def mean_seconds(connection: Connection, trial_ids: Iterable[int]) -> dict[int, float]:
     """Return per trial the mean seconds of its accepted epochs, of any timing quality."""
     mean = (
-        select(func.avg(_SECONDS)).where(Epoch.trial_id == Trial.id, ACCEPTED_EPOCHS).correlate(Trial).scalar_subquery()
+        select(func.avg(Epoch.seconds))
+        .where(Epoch.trial_id == Trial.id, ACCEPTED_EPOCHS)
+        .correlate(Trial)
+        .scalar_subquery()
     )
     means: dict[int, float] = {}
     for part in _chunks(trial_ids):
@@ -258,7 +260,7 @@ def timing_passes(connection: Connection, grid_ids: Sequence[int]) -> Sequence[R
         .subquery()
     )
     return connection.execute(
-        select(Epoch.trial_id, _SECONDS.label("seconds"), Epoch.timing_quality)
+        select(Epoch.trial_id, Epoch.seconds.label("seconds"), Epoch.timing_quality)
         .join(Attempt, Attempt.id == Epoch.attempt_id)
         .join(newest, and_(newest.c.trial_id == Attempt.trial_id, newest.c.number == Attempt.number))
         .order_by(Epoch.trial_id, Epoch.epoch)
@@ -293,7 +295,7 @@ def curves(
     has none. `seconds` are those of training, evaluation and data to the end of the epoch, pauses left out. `metric` is
     a column of the evaluations or a user's own.
     """
-    elapsed = func.sum(_SECONDS).over(partition_by=Epoch.trial_id, order_by=Epoch.epoch).label("elapsed")
+    elapsed = func.sum(Epoch.seconds).over(partition_by=Epoch.trial_id, order_by=Epoch.epoch).label("elapsed")
     for part in _chunks(last_epochs.items()):
         picked = _relation("picks", part, ("trial_id", "last"))
         clock = (

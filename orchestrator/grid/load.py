@@ -23,7 +23,7 @@ from orchestrator.grid.problems import GridError, Problem
 from orchestrator.grid.reader import Reader
 from orchestrator.grid.report import read_report
 from orchestrator.grid.search import Tuning
-from orchestrator.grid.seeding import SeedRule, read_seeds, row_key, with_seeds
+from orchestrator.grid.seeding import SeedRule, read_seeds, with_seeds
 from orchestrator.grid.settings import Span, with_settings
 from orchestrator.grid.trial import Grid, Resources, Trial
 from orchestrator.grid.tuned import with_draws
@@ -141,7 +141,7 @@ def _by_rule(grid: Grid, rule: SeedRule) -> Grid:
     """Return a grid with the seeds of its first look, that knows those of later ones."""
     rows: dict[str, list[Trial]] = {}
     for trial in grid.trials:
-        rows.setdefault(row_key(trial.config), []).append(trial)
+        rows.setdefault(trial.config.cell_key(), []).append(trial)
     first = [trial for members in rows.values() for trial in members[: rule.start]]
     report = grid.report | {"seeds": rule.facts(grid.report["selection"])}
     return replace(grid, trials=first, report=report, seeds=rule, rows={key: tuple(own) for key, own in rows.items()})

@@ -47,11 +47,6 @@ class SeedRule:
         return {name: getattr(self, name) for name in names} | {"selection": selection}
 
 
-def row_key(config: TrainConfig) -> str:
-    """Return what the trials of one row have in common: the key of its configuration with seed 0."""
-    return config.model_copy(update={"seed": 0}).key()
-
-
 def with_seeds(configs: Mapping[str, TrainConfig], count: int) -> dict[str, TrainConfig]:
     """Return the configurations of every row with seeds 0 to `count` - 1, by key, row by row."""
     every = (config.model_copy(update={"seed": seed}) for config in configs.values() for seed in range(count))
@@ -139,7 +134,7 @@ def _pairs(reader: Reader, node: Node, configs: Mapping[str, TrainConfig]) -> tu
         if other is None:
             alone.append(names[key].rpartition("/seed")[0])
         else:
-            pairs.append((row_key(configs[key]), row_key(configs[other])))
+            pairs.append((configs[key].cell_key(), configs[other].cell_key()))
     if alone:
         have = "has" if len(alone) == 1 else "have"
         what = f"{counted(len(alone), 'row')} {have} no such row to be compared with, for example {alone[0]}"

@@ -96,7 +96,7 @@ def _rows(configs: Mapping[str, TrainConfig], names: Iterable[str]) -> list[Tune
     """Return the rows of a grid, still without spaces: its configurations but for the seed, in its order."""
     members: dict[str, list[tuple[str, str, TrainConfig]]] = {}
     for (key, config), name in zip(configs.items(), names, strict=True):
-        members.setdefault(config.model_copy(update={"seed": 0}).key(), []).append((key, name, config))
+        members.setdefault(config.cell_key(), []).append((key, name, config))
     return [
         TunedRow(
             row_name(trials[0][1], trials[0][2].seed),

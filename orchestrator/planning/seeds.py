@@ -89,7 +89,7 @@ def rows_of(trials: Sequence[Trial], scores: Mapping[str, tuple[float, int]]) ->
     for trial in trials:
         if trial.role == "draw":
             continue
-        cells.setdefault(trial.config.model_copy(update={"seed": 0}).key(), []).append(trial)
+        cells.setdefault(trial.config.cell_key(), []).append(trial)
     sets = {trial.config.dataset for trial in trials}
     rows = []
     for members in cells.values():

@@ -42,10 +42,10 @@ def trainable(config: dict[str, Any]) -> None:
 
 def _measures(result: EpochResult) -> dict[str, float]:
     """Return the values of an epoch for Ray's metrics, by the names of `GAUGES`."""
-    main = [row for row in result.evaluations if row.classifier == "main" and row.split == "test"]
+    assert result.main is not None
     return {
         "epoch": result.epoch + 1,
-        "top1_error_percent": main[0].metrics.top1_error,
+        "top1_error_percent": result.main.metrics.top1_error,
         "seconds_per_epoch": result.seconds,
         "images_per_second": result.images / (result.train_seconds + result.data_seconds),
     }

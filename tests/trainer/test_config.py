@@ -115,6 +115,12 @@ def test_a_field_added_with_a_default_keeps_every_key(monkeypatch):
     assert Later(added=4).key() != TrainConfig().key()
 
 
+def test_the_key_of_a_cell_is_that_of_all_its_seeds():
+    one, other = TrainConfig(width=8, seed=3), TrainConfig(width=8, seed=7)
+    assert one.cell_key() == other.cell_key() == TrainConfig(width=8).key()
+    assert one.cell_key() != TrainConfig(width=16, seed=3).cell_key()
+
+
 def test_a_hyperparameter_at_its_default_leaves_the_key():
     spelled_out = {"pskd": {"alpha": 0.8}, "dmfl": {"variant": "equation"}, "byot": {"temperature": 3, "alpha": "0.1"}}
     short = TrainConfig(methods={"byot": None, "pskd": {}, "dmfl": {}})
