@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trainer
-from orchestrator.records import Origin, PartRow, PartUse
+from orchestrator.records import Origin, PartRow
 from trainer.kept import keep, kept
 from trainer.parts import DATASETS, METHODS, METRICS, NETWORKS, OPTIMIZERS, SCHEDULES
 from trainer.sources import source_digest, source_files
@@ -114,10 +114,6 @@ def part_row(part: Part[Any]) -> PartRow:
     return PartRow(part.kind, part.name, part.version, part.title, part.to_dict(), part.digest, source)
 
 
-def _uses(parts: Iterable[PartRow]) -> tuple[PartUse, ...]:
-    return tuple(PartUse(part.kind, part.name, part.version, part.digest, part.source) for part in parts)
-
-
 class Present:
     """The code and the data that there are now, for comparison with those that trained a trial."""
 
@@ -130,7 +126,7 @@ class Present:
         names = (config.dataset, config.ood_dataset)
         if names not in self._data:
             self._data[names] = _data_fingerprint(config, self._root)
-        return Origin(0, code_digest(), self._data[names], _uses(parts_of(config, self._metrics)))
+        return Origin(0, code_digest(), self._data[names], parts_of(config, self._metrics))
 
 
 def _data_fingerprint(config: TrainConfig, root: str | Path) -> str | None:
@@ -152,7 +148,7 @@ class Files:
         parts = tuple(replace(part, digest=self._digest(part)) for part in recorded.parts)
         return Origin(recorded.number, code_digest(), None, parts)
 
-    def _digest(self, part: PartUse) -> str:
+    def _digest(self, part: PartRow) -> str:
         file = PACKAGE.parent / part.path if part.ships else Path(part.path)
         if file not in self._digests:
             self._digests[file] = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -123,6 +123,18 @@ class TrialState:
 
 
 @dataclass(frozen=True)
+class AttemptFacts:
+    """Facts of an attempt at its start: where it runs, None where no worker has said so, its log and environment."""
+
+    host: str | None = None
+    device: str | None = None
+    device_uuid: str | None = None
+    pid: int | None = None
+    log: str | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class AttemptRow:
     """One try at running a trial, every column of it; `epochs` counts its rows, accepted or not."""
 
@@ -192,16 +204,19 @@ class ProgressRow:
 
 
 @dataclass(frozen=True)
-class PartUse:
-    """A part (a method, network, data set or metric) as an attempt used it.
+class PartRow:
+    """A method, network, data set, part of the recipe or metric (`kind`) as an attempt used it.
 
-    `source` is the file and line where the part was registered, `digest` the sha256 of its code without comments,
-    docstrings and formatting.
+    `title` is its name in print, `facts` those of its kind: a metric's direction, digits and unit. `digest` is the
+    sha256 of its code without comments, docstrings and formatting, empty where it is unknown; `source` is the file and
+    line where it was registered.
     """
 
     kind: str
     name: str
     version: int
+    title: str
+    facts: dict[str, Any] = field(hash=False)
     digest: str
     source: str
 
@@ -232,7 +247,7 @@ class Origin:
     number: int
     trainer: str | None
     data: str | None
-    parts: tuple[PartUse, ...]
+    parts: tuple[PartRow, ...]
 
 
 @dataclass(frozen=True)
@@ -256,23 +271,6 @@ class MeasuredRow:
     device_memory_bytes: int | None = None
     launch_share: float | None = None
     engine: str = "auto"
-
-
-@dataclass(frozen=True)
-class PartRow:
-    """A method, network, data set or metric (`kind`) as an attempt used it.
-
-    `title` is its name in print, `facts` those of its kind: a metric's direction, digits and unit. The digest is that
-    of its source files, empty where it is unknown; `source` is the file and line where it was registered.
-    """
-
-    kind: str
-    name: str
-    version: int
-    title: str
-    facts: dict[str, Any]
-    digest: str
-    source: str
 
 
 # Tells from a driver's token whether that driver lives.

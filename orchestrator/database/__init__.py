@@ -6,6 +6,7 @@ from orchestrator.database.open import open_database
 from orchestrator.database.store import Database
 from orchestrator.database.user_sql import Answer, answer, schema_rows
 from orchestrator.records import (
+    AttemptFacts,
     AttemptRow,
     Driver,
     Extent,
@@ -19,6 +20,7 @@ from orchestrator.records import (
 
 __all__ = [
     "Answer",
+    "AttemptFacts",
     "AttemptRow",
     "Busy",
     "Database",

@@ -30,6 +30,7 @@ from orchestrator.database.models import Attempt, Epoch, Evaluation, MetricValue
 from orchestrator.database.values import clean, new_id, now, storable
 
 if TYPE_CHECKING:
+    from orchestrator.records import AttemptFacts
     from trainer.results import EpochResult
 
 PURPOSES = ("train", "time", "canary")
@@ -80,55 +81,45 @@ _INSERT_METRIC_VALUE = insert(MetricValue.__table__)
 _SET_PARAMETERS = update(attempts).where(attempts.c.id == bindparam("attempt")).values(parameters=bindparam("count"))
 
 
-def attempt_facts(
-    purpose: str,
-    host: str | None,
-    device: str | None,
-    device_uuid: str | None,
-    pid: int | None,
-    environment: Mapping[str, Any],
-    log: str | None,
-    driver: int | None,
-    at: datetime | None = None,
-) -> dict[str, Any]:
+def attempt_row(facts: AttemptFacts, purpose: str, driver: int | None, at: datetime | None) -> dict[str, Any]:
     """Return the columns of a new attempt, cut to the columns' lengths."""
     if purpose not in PURPOSES:
         raise ValueError(f"purpose {purpose!r} is none of {', '.join(PURPOSES)}")
-    words = {"host": host, "device": device, "device_uuid": device_uuid, "log": log}
     fitting = {
-        name: value if value is None else clean(value, getattr(attempts.c[name].type, "length", None))
-        for name, value in words.items()
+        name: None if value is None else clean(value, getattr(attempts.c[name].type, "length", None))
+        for name in ("host", "device", "device_uuid", "log")
+        for value in (getattr(facts, name),)
     }
     return {
         "purpose": purpose,
-        "pid": pid,
-        "environment": storable(dict(environment)),
+        "pid": facts.pid,
+        "environment": storable(dict(facts.environment)),
         "driver": driver,
         "started": at or now(),
         **fitting,
     }
 
 
-def start(connection: Connection, where: str, key: str, facts: Mapping[str, Any]) -> int:
+def start(connection: Connection, where: str, key: str, row: Mapping[str, Any]) -> int:
     """Insert an attempt; a training attempt makes its trial running."""
     columns = (trials.c.id, trials.c.state, trials.c.driver)
     trial = connection.execute(select(*columns).where(trials.c.key == key).with_for_update()).first()
     if trial is None:
         raise DatabaseError(f"{where} has no trial with the key {key}; save its grid first")
-    if facts["purpose"] == "train":
+    if row["purpose"] == "train":
         if trial.state not in ("pending", "running"):
             raise DatabaseError(f"{where}: trial {key} is {trial.state} and is not trained again")
-        if trial.driver not in (None, facts["driver"]):
+        if trial.driver not in (None, row["driver"]):
             raise Busy(where, _taker(connection, trial.driver))
         connection.execute(
             update(attempts)
             .where(attempts.c.trial_id == trial.id, attempts.c.purpose == "train", attempts.c.outcome.is_(None))
-            .values(outcome="lost", ended=facts["started"])
+            .values(outcome="lost", ended=row["started"])
         )
-        change = {"state": "running", "driver": facts["driver"]}
+        change = {"state": "running", "driver": row["driver"]}
         connection.execute(update(trials).where(trials.c.id == trial.id).values(**change))
     last = connection.scalar(select(func.max(attempts.c.number)).where(attempts.c.trial_id == trial.id))
-    inserted = connection.execute(insert(attempts).values(trial_id=trial.id, number=(last or 0) + 1, **facts))
+    inserted = connection.execute(insert(attempts).values(trial_id=trial.id, number=(last or 0) + 1, **row))
     return new_id(inserted)
 
 

@@ -49,10 +49,12 @@ def record(connection: Connection, where: str, given: Sequence[PartRow], attempt
             linked.add(part_id)
 
 
-def all_parts(connection: Connection) -> list[PartRow]:
-    """Return the parts of the database, in the order in which they were first recorded."""
+def parts_by_id(connection: Connection) -> dict[int, PartRow]:
+    """Return the parts of the database by their ids, in the order in which they were first recorded."""
     rows = connection.execute(select(parts).order_by(parts.c.id))
-    return [PartRow(row.kind, row.name, row.version, row.title, row.facts, row.digest, row.source) for row in rows]
+    return {
+        row.id: PartRow(row.kind, row.name, row.version, row.title, row.facts, row.digest, row.source) for row in rows
+    }
 
 
 def unmeasured(connection: Connection, keys: Sequence[str], metric: str) -> int:

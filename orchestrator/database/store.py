@@ -20,6 +20,7 @@ from orchestrator.database.models import Trial
 from orchestrator.database.patience import patience, persist
 from orchestrator.database.scores import scores_on_test, validation_scores
 from orchestrator.records import (
+    AttemptFacts,
     AttemptRow,
     Extent,
     FailureRow,
@@ -221,14 +222,9 @@ class Database:
     def start_attempt(
         self,
         key: str,
+        facts: AttemptFacts,
         *,
         purpose: str = "train",
-        host: str | None,
-        device: str | None,
-        device_uuid: str | None,
-        pid: int | None,
-        environment: Mapping[str, Any],
-        log: str | None,
         at: datetime | None = None,
     ) -> int:
         """Begin an attempt and return its id; a training attempt makes its trial running.
@@ -238,8 +234,8 @@ class Database:
         another driver has.
         """
         driver = self.driver.token if self.driver else None
-        facts = attempts.attempt_facts(purpose, host, device, device_uuid, pid, environment, log, driver, at)
-        return self._write(lambda connection: attempts.start(connection, self.where, key, facts))
+        row = attempts.attempt_row(facts, purpose, driver, at)
+        return self._write(lambda connection: attempts.start(connection, self.where, key, row))
 
     def record_parts(self, given: Iterable[PartRow], attempt_id: int | None = None) -> None:
         """Store methods, networks, data sets and metrics and, with an attempt, that it uses them.
@@ -294,7 +290,7 @@ class Database:
 
     def parts(self) -> list[PartRow]:
         """Return the methods, networks, data sets and metrics that were recorded, the newest last."""
-        return self._read(parts.all_parts)
+        return list(self._read(parts.parts_by_id).values())
 
     def attempts(self, key: str) -> list[AttemptRow]:
         """Return the attempts of a trial, the newest last; none for an unknown key."""

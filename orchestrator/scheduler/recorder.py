@@ -19,6 +19,7 @@ from orchestrator.failures import (
     process_ended,
 )
 from orchestrator.provenance import parts_of
+from orchestrator.records import AttemptFacts
 from orchestrator.scheduler.journal import Journal
 from orchestrator.scheduler.observer import Observer
 from orchestrator.text import counted
@@ -154,9 +155,8 @@ class Recorder:
         """Record that a worker has begun with a trial."""
         self.reasons.pop(key, None)
         self.explained.discard(key)
-        where = {name: getattr(message, name) for name in ("host", "device", "device_uuid", "pid", "log")}
-        environment = {**self.environment, **message.environment}
-        attempt = Attempt(message.host, message.device_id, frozenset(message.pids), message.began)
+        facts = replace(message.facts, environment={**self.environment, **message.facts.environment})
+        attempt = Attempt(facts.host or "", message.device_id, frozenset(message.pids), message.began)
         self.running[key] = attempt
         attempt.hear(message.began)
         # A worker reads plug-ins from a copy; a person knows them by their place here.
@@ -164,8 +164,8 @@ class Recorder:
         own = parts_of(self.trials[key].config, metrics) if message.parts else ()
         here = {(part.kind, part.name): part.source for part in own}
         parts = [replace(part, source=here.get((part.kind, part.name), part.source)) for part in message.parts]
-        self._start(attempt, key, environment, where, parts)
-        self.observer.started(self.trials[key].name, message.host, message.device)
+        self._start(attempt, key, facts, parts)
+        self.observer.started(self.trials[key].name, facts.host or "", facts.device or "")
 
     def epoch(self, key: str, message: EpochDone) -> None:
         """Record an epoch that a worker has finished."""
@@ -272,10 +272,8 @@ class Recorder:
         attempt = self.running.pop(key, None)
         if attempt is None:
             # The attempt ended before its worker reported where it runs.
-            nowhere = dict.fromkeys(("host", "device", "device_uuid", "pid", "log"))
-            environment = dict(self.environment)
             attempt = Attempt("", "", frozenset(), 0.0)
-            self._start(attempt, key, environment, nowhere)
+            self._start(attempt, key, AttemptFacts(environment=dict(self.environment)))
         else:
             attempt.end()
             self.ended = [*self.ended, attempt][-REMEMBERED:]
@@ -291,18 +289,11 @@ class Recorder:
 
         self.journal.write("end", write)
 
-    def _start(
-        self,
-        attempt: Attempt,
-        key: str,
-        environment: Mapping[str, Any],
-        where: Mapping[str, Any],
-        parts: Sequence[PartRow] = (),
-    ) -> None:
+    def _start(self, attempt: Attempt, key: str, facts: AttemptFacts, parts: Sequence[PartRow] = ()) -> None:
         at = _now()
 
         def write() -> None:
-            attempt.id = self.database.start_attempt(key, purpose=self.purpose, environment=environment, at=at, **where)
+            attempt.id = self.database.start_attempt(key, facts, purpose=self.purpose, at=at)
             if parts:
                 self.database.record_parts(parts, attempt.id)
 

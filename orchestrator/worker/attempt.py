@@ -16,6 +16,7 @@ import psutil
 
 from orchestrator.failures import Failure, failure_of
 from orchestrator.provenance import ROOT, code_digest, package_versions, parts_of
+from orchestrator.records import AttemptFacts
 from orchestrator.storage import local_checkpoint, local_data, node_folder
 from orchestrator.worker.gpu_names import gpu_name, gpu_uuid
 from orchestrator.worker.job import Job, Rank
@@ -136,7 +137,7 @@ def _train(job: Job, report: Report, rank: Rank) -> None:
 
         def on_engine(engine: str) -> None:
             # Rarely differs from the engine reported at the start: recording a step failed.
-            if engine != started.environment["engine"]:
+            if engine != started.facts.environment["engine"]:
                 report(EngineChanged(engine))
 
         train(
@@ -162,6 +163,7 @@ def _rehearse(job: Job, report: Report, rank: Rank) -> None:
     from trainer.config import TrainConfig
 
     started = _start(job, rank)
+    environment = started.facts.environment
     # Of several processes, what one of them has to do.
     share = -(-job.config["batch_size"] // job.processes)
     config = TrainConfig(**{**job.config, "batch_size": share})
@@ -173,12 +175,12 @@ def _rehearse(job: Job, report: Report, rank: Rank) -> None:
                 data_root=local_data(config, job.data_root, _progress(report)),
                 folder=checkpoint.parent if checkpoint else rank.log_path.parent,
                 # That of the trials, of which each may run in several processes.
-                engine=started.environment["engine"],
+                engine=environment["engine"],
                 deterministic=job.deterministic,
-                report_engine=lambda engine: started.environment.update(engine=engine),
+                report_engine=lambda engine: environment.update(engine=engine),
                 own_metrics=job.metrics,
             )
-        started.environment["canary"] = measured.to_dict()
+        environment["canary"] = measured.to_dict()
         log.info("canary: %s", measured)
     finally:
         # Only now, because an attempt keeps the facts of its start.
@@ -233,16 +235,18 @@ def _start(job: Job, rank: Rank) -> Started:
         log.warning("the trainer's code has changed since the launch: this trial runs code %s", code_digest()[:12])
     log.info("%s: key %s on %s %s", job.name, job.key, socket.gethostname(), device)
     return Started(
-        host=socket.gethostname(),
-        device=f"{device} ({facts['name']})" if facts.get("name") else device,
-        device_uuid=facts.get("uuid"),
+        AttemptFacts(
+            host=socket.gethostname(),
+            device=f"{device} ({facts['name']})" if facts.get("name") else device,
+            device_uuid=facts.get("uuid"),
+            pid=os.getpid(),
+            log=str(rank.log_path),
+            environment=environment,
+        ),
         # Without a UUID the GPUs of a host would all be cuda:0, and trials on different ones would seem to share one.
         device_id=facts.get("uuid") or gpu_name(device) or device,
-        pid=os.getpid(),
         pids=(os.getpid(),),
-        log=str(rank.log_path),
         began=time.monotonic(),
-        environment=environment,
         parts=parts_of(config, job.metrics),
     )
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.failures import Failure
-from orchestrator.records import PartRow
+from orchestrator.records import AttemptFacts, PartRow
 from orchestrator.timing import Timing
 from trainer.results import EpochResult
 
@@ -20,19 +20,14 @@ class Started:
     """An attempt has begun; of a canary, it has ended well.
 
     `began` is in seconds of the host's monotonic clock. `device_id` differs between the GPUs of a host where the UUID
-    cannot be read. `pids` are those of all ranks on this host; `environment` is what the attempt's row keeps, and
-    `parts` are the parts that the trial uses, as this worker has them.
+    cannot be read. `pids` are those of all ranks on this host; `parts` are the parts that the trial uses, as this
+    worker has them.
     """
 
-    host: str
-    device: str
-    device_uuid: str | None
+    facts: AttemptFacts
     device_id: str
-    pid: int
     pids: tuple[int, ...]
-    log: str
     began: float
-    environment: dict[str, Any]
     parts: tuple[PartRow, ...] = ()
 
 
@@ -100,6 +95,7 @@ def from_values(values: Mapping[str, Any]) -> Message:
     if kind == Failed.__name__:
         return Failed(Failure(**fields["failure"]))
     if kind == Started.__name__:
-        return Started(**{**fields, "parts": tuple(PartRow(**part) for part in fields["parts"])})
+        facts, parts = AttemptFacts(**fields["facts"]), tuple(PartRow(**part) for part in fields["parts"])
+        return Started(**{**fields, "facts": facts, "parts": parts})
     message: Message = _BY_NAME[kind](**fields)
     return message

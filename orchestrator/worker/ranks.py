@@ -147,13 +147,15 @@ class _Merged:
 def _started(messages: Sequence[Started]) -> Started:
     """Return rank 0's message, with the places of all ranks in the attempt's environment."""
     named = ("host", "device", "device_uuid", "pid")
+    every = [message.facts for message in messages]
+    first = every[0]
     environment = {
-        **messages[0].environment,
-        "processes": [{name: getattr(message, name) for name in named} for message in messages],
-        "code_changed": any(message.environment["code_changed"] for message in messages),
+        **first.environment,
+        "processes": [{name: getattr(facts, name) for name in named} for facts in every],
+        "code_changed": any(facts.environment["code_changed"] for facts in every),
     }
-    pids = tuple(message.pid for message in messages if message.host == messages[0].host)
-    return replace(messages[0], pids=pids, environment=environment)
+    pids = tuple(pid for message in messages if message.facts.host == first.host for pid in message.pids)
+    return replace(messages[0], facts=replace(first, environment=environment), pids=pids)
 
 
 def _epoch(messages: Sequence[EpochDone]) -> EpochDone:

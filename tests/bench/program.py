@@ -165,7 +165,7 @@ def _database_with(
 
     `after` hears when the tables, the trials, the attempts and the epochs are there.
     """
-    from orchestrator.database import driver_lock, open_database
+    from orchestrator.database import AttemptFacts, driver_lock, open_database
     from trainer.config import TrainConfig
     from trainer.results import EpochResult, Evaluation, Metrics
 
@@ -180,8 +180,8 @@ def _database_with(
         database.save_grid("bench", "bench.yaml", "", {}, rows)
         database.claim([key for key, _, _ in rows], driver)
         after("trials")
-        where = dict.fromkeys(("host", "device", "device_uuid", "pid", "log"))
-        attempts = [database.start_attempt(key, environment=environment, **where) for key, _, _ in rows]
+        facts = AttemptFacts(environment=dict(environment))
+        attempts = [database.start_attempt(key, facts) for key, _, _ in rows]
         after("attempts")
         started = time.perf_counter()
         for epoch in range(epochs):

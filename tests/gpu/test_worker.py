@@ -45,21 +45,21 @@ def messages(job: Job) -> list[Any]:
 def test_a_trial_says_where_it_runs_and_how_its_times_are_to_be_read(cuda: str, tmp_path: Path):
     started, *epochs, done = messages(job(tmp_path))
     assert isinstance(started, Started)
-    assert started.device.startswith("cuda:0 (")
-    assert started.device_uuid.startswith(("GPU-", "MIG-"))
-    assert started.pid == os.getpid()
+    assert started.facts.device.startswith("cuda:0 (")
+    assert started.facts.device_uuid.startswith(("GPU-", "MIG-"))
+    assert started.facts.pid == os.getpid()
     assert [type(message) for message in epochs] == [EpochDone, EpochDone]
     assert isinstance(done, Done)
     for message in epochs:
         detail = message.timing.detail
-        assert detail["uuid"] == started.device_uuid
+        assert detail["uuid"] == started.facts.device_uuid
         assert detail["samples"] >= 1
         assert message.timing.quality in ("exclusive", "unknown", "foreign load", "throttled")
 
 
 def test_a_canary_measures_memory_and_time(cuda: str, tmp_path: Path):
     (started, done) = messages(job(tmp_path, canary=True))
-    canary = started.environment["canary"]
+    canary = started.facts.environment["canary"]
     assert isinstance(done, Done)
     assert canary["seconds_per_epoch"] > 0
     assert 0 <= canary["launch_share"] <= 1

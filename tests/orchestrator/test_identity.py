@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from orchestrator.identity import Difference, Numbers, changes, differences, mixed, same_numbers, words
-from orchestrator.records import Origin, PartUse
+from orchestrator.records import Origin, PartRow
 
-LOSS = PartUse("method", "confidence_penalty", 1, "3f2a91bc" + "0" * 56, "/home/ada/my_parts.py:8")
-SHIPPED = PartUse("method", "pskd", 1, "77" * 32, "trainer/methods/pskd.py:20")
+LOSS = PartRow("method", "confidence_penalty", 1, "CP", {}, "3f2a91bc" + "0" * 56, "/home/ada/my_parts.py:8")
+SHIPPED = PartRow("method", "pskd", 1, "PS-KD", {}, "77" * 32, "trainer/methods/pskd.py:20")
 THEN = Origin(1, "aa" * 32, "dd" * 32, (LOSS, SHIPPED))
 
 
-def edited(part: PartUse, digest: str = "91bc03d1" + "0" * 56) -> PartUse:
+def edited(part: PartRow, digest: str = "91bc03d1" + "0" * 56) -> PartRow:
     return replace(part, digest=digest)
 
 

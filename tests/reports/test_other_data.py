@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from orchestrator.database import open_database
 from orchestrator.database.models import Attempt, AttemptPart, GridTrial, Part
-from orchestrator.records import Origin, PartUse
+from orchestrator.records import Origin, PartRow
 from reports import verify
 from reports.checks.tracing import explain
 from reports.gathering import gather
@@ -82,7 +82,8 @@ def test_a_mean_over_what_differs_says_so_and_fails(folder, change, word):
 
 def test_a_changed_metric_marks_only_its_own_numbers():
     one, two = (
-        Origin(number, None, None, (PartUse("metric", "brier", 1, str(number) * 64, "/m.py:3"),)) for number in (1, 2)
+        Origin(number, None, None, (PartRow("metric", "brier", 1, "Brier score", {}, str(number) * 64, "/m.py:3"),))
+        for number in (1, 2)
     )
     metrics = {"top1_error": 10.0, "brier": 0.3}
     measured = {(0, "main"): SimpleNamespace(metrics=metrics, images=9, epoch=0, outcomes=None)}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64encode
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import text
 
-from orchestrator.database import Database
+from orchestrator.database import AttemptFacts, Database
 from trainer.results import EpochResult, Evaluation, Metrics, Outcomes
 
 
@@ -33,11 +35,13 @@ def save(database: Database, count: int = 1, *, grid: str = "table1", epochs: in
     return [key for key, _, _ in trials]
 
 
-def start(database: Database, key: str, *, purpose: str = "train", **facts: Any) -> int:
+def start(database: Database, key: str, *, purpose: str = "train", at: datetime | None = None, **facts: Any) -> int:
     """Start an attempt on an ordinary device."""
-    where = {"host": "node1", "device": "cuda:0 (H200)", "device_uuid": "GPU-1", "pid": 4711, "log": "/logs/1.log"}
-    environment = {"commit": "abc", "dirty": False, "versions": {"torch": "2.11"}}
-    return database.start_attempt(key, purpose=purpose, **{**where, "environment": environment, **facts})
+    where = AttemptFacts(
+        *("node1", "cuda:0 (H200)", "GPU-1", 4711, "/logs/1.log"),
+        {"commit": "abc", "dirty": False, "versions": {"torch": "2.11"}},
+    )
+    return database.start_attempt(key, replace(where, **facts), purpose=purpose, at=at)
 
 
 def result(

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.database import DatabaseError
 from orchestrator.failures import Failure, failure_of, infrastructure_failure
 from orchestrator.grid import Resources, Trial
+from orchestrator.records import AttemptFacts
 from orchestrator.scheduler import CircuitOpen, Observer, RunOptions, journal
 from orchestrator.scheduler import trials as scheduler
 from orchestrator.scheduler.cluster import Cluster, RayEnded
@@ -33,8 +34,8 @@ class Notes:
     def hurry(self):
         self.hurried.set()
 
-    def start_attempt(self, key, **facts):
-        self.attempts.append((key, facts))
+    def start_attempt(self, key, facts, *, purpose, at):
+        self.attempts.append((key, facts, purpose, at))
         return len(self.attempts)
 
     def change_environment(self, attempt, changes):
@@ -66,7 +67,7 @@ def recorder(notes):
 
 
 def started(device="cpu", began=0.0, pid=1, device_id=None):
-    return Started("h", device, None, device_id or device, pid, (pid,), "l", began, {"x": 1})
+    return Started(AttemptFacts("h", device, None, pid, "l", {"x": 1}), device_id or device, (pid,), began)
 
 
 def epoch(number, began, ended, quality="exclusive"):
@@ -78,7 +79,7 @@ def test_a_trial_alone_is_exclusive_and_done(recorder, notes):
     recorder.started("a", started())
     recorder.epoch("a", epoch(0, 0, 10))
     recorder.done("a")
-    assert notes.attempts[0][1]["environment"] == {"commit": "c", "x": 1}
+    assert notes.attempts[0][1].environment == {"commit": "c", "x": 1}
     assert notes.epochs == [(1, 0, "exclusive")]
     assert notes.ended == [(1, "done", "done", None)]
     assert recorder.summary.done == ["net/a"]
@@ -159,7 +160,7 @@ def test_a_process_that_vanished_is_infrastructure(recorder, notes):
         (1, "failed", "pending", "infrastructure"),
         (2, "failed", "failed", "infrastructure"),
     ]
-    assert notes.attempts[1][1]["host"] is None
+    assert notes.attempts[1][1].host is None
 
 
 def test_a_stalled_trial_keeps_the_reason_it_was_killed_for(recorder):
@@ -228,9 +229,9 @@ def test_what_a_database_that_is_away_cannot_take_is_written_in_order_later(reco
     monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
     back, start_attempt = threading.Event(), notes.start_attempt
 
-    def away(key, **facts):
+    def away(*given, **more):
         back.wait()
-        return start_attempt(key, **facts)
+        return start_attempt(*given, **more)
 
     monkeypatch.setattr(notes, "start_attempt", away)
     before = datetime.now(UTC).replace(tzinfo=None)
@@ -245,18 +246,18 @@ def test_what_a_database_that_is_away_cannot_take_is_written_in_order_later(reco
     assert recorder.summary.done == ["net/a"] and not notes.attempts
     back.set()
     assert recorder.journal.settled(10)
-    assert [key for key, _ in notes.attempts] == ["a", "b", "c"]
+    assert [key for key, *_ in notes.attempts] == ["a", "b", "c"]
     assert notes.epochs == [(1, 0, "exclusive")]
     assert notes.ended == [(1, "done", "done", None), (3, "failed", "failed", "infrastructure")]
     # As it happened, not as it was written.
-    assert all(before <= facts["at"] <= after for _, facts in notes.attempts)
+    assert all(before <= at <= after for *_, at in notes.attempts)
 
 
 def test_a_write_that_fails_later_stops_those_after_it(recorder, notes, monkeypatch):
     monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
     back = threading.Event()
 
-    def refuse(key, **facts):
+    def refuse(key, facts, **more):
         back.wait()
         raise DatabaseError("taken")
 
@@ -284,9 +285,9 @@ def test_what_ends_a_run_early_leaves_nothing_unwritten(recorder, notes, monkeyp
     monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
     back, start_attempt = threading.Event(), notes.start_attempt
 
-    def away(key, **facts):
+    def away(*given, **more):
         back.wait()
-        return start_attempt(key, **facts)
+        return start_attempt(*given, **more)
 
     monkeypatch.setattr(notes, "start_attempt", away)
     said = []
@@ -295,7 +296,7 @@ def test_what_ends_a_run_early_leaves_nothing_unwritten(recorder, notes, monkeyp
         busy(recorder)
         assert not notes.attempts
         raise end("why")
-    assert [key for key, _ in notes.attempts] == ["a", "b"]
+    assert [key for key, *_ in notes.attempts] == ["a", "b"]
     assert notes.epochs == [(1, 0, "exclusive"), (2, 0, "exclusive")]
     assert notes.ended == [(1, "done", "done", None)]
     # Nothing is left that could write when the driver's lock is another's.
@@ -333,9 +334,9 @@ def test_after_a_last_signal_nothing_more_is_written(recorder, notes, monkeypatc
     monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
     back, start_attempt, said = threading.Event(), notes.start_attempt, []
 
-    def away(key, **facts):
+    def away(*given, **more):
         back.wait()
-        return start_attempt(key, **facts)
+        return start_attempt(*given, **more)
 
     def third():
         raise KeyboardInterrupt
@@ -358,9 +359,9 @@ def test_every_kind_of_run_closes_its_journal(notes, monkeypatch, run):
     monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
     start_attempt = notes.start_attempt
 
-    def away(key, **facts):
+    def away(*given, **more):
         notes.hurried.wait(20)
-        return start_attempt(key, **facts)
+        return start_attempt(*given, **more)
 
     def dies(recorder, cluster, shape, members, options, **how):
         busy(recorder)
@@ -383,7 +384,7 @@ def test_every_kind_of_run_closes_its_journal(notes, monkeypatch, run):
             scheduler.time_trials(notes, trials, options, Observer(), warm_up=1, timed=1)
         else:
             scheduler.run_trials(notes, trials, options, Observer())
-    assert [key for key, _ in notes.attempts] == ["a", "b"] and not writers()
+    assert [key for key, *_ in notes.attempts] == ["a", "b"] and not writers()
 
 
 def test_a_neighbour_ends_by_its_own_clock(recorder, notes):

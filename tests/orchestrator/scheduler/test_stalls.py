@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from orchestrator.records import AttemptFacts
 from orchestrator.scheduler import callbacks
 from orchestrator.timing import Timing
 from orchestrator.worker.messages import DataProgress, EpochDone, Message, Started, TeacherEpoch, to_values
 from tests.orchestrator.databases.samples import result
 
-STARTED = Started("h", "cpu", None, "cpu", 1, (1,), "l", 0.0, {})
+STARTED = Started(AttemptFacts("h", "cpu", None, 1, "l"), "cpu", (1,), 0.0)
 EPOCH = EpochDone(result(0), Timing("exclusive", {}), 0.0, 1.0)
 
 

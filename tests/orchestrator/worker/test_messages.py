@@ -10,15 +10,16 @@ from typing import get_args
 import pytest
 
 from orchestrator.failures import failure_of
-from orchestrator.records import PartRow
+from orchestrator.records import AttemptFacts, PartRow
 from orchestrator.timing import Timing
 from orchestrator.worker import messages
 from orchestrator.worker.messages import EpochDone, Failed, Message, Started
 from tests.orchestrator.databases.samples import result
 
 PART = PartRow("method", "pskd", 1, "PS-KD", {}, "ab" * 32, "trainer/methods/pskd.py:20")
+FACTS = AttemptFacts("h", "cuda:0 (H)", "GPU-1", 7, "l.log", {"versions": {"torch": "2"}})
 SAMPLES: list[Message] = [
-    Started("h", "cuda:0 (H)", "GPU-1", "GPU-1", 7, (7, 8), "l.log", 3.5, {"versions": {"torch": "2"}}, (PART,)),
+    Started(FACTS, "GPU-1", (7, 8), 3.5, (PART,)),
     EpochDone(replace(result(2, error=20.0), peak_memory_bytes=5), Timing("packed", {"seconds": 1.0}), 1.5, 2.5),
     messages.EngineChanged("launched"),
     messages.TeacherEpoch(),

@@ -15,6 +15,7 @@ import pytest
 
 from orchestrator.failures import Failure, failure_of
 from orchestrator.grid import Resources
+from orchestrator.records import AttemptFacts
 from orchestrator.scheduler import SchedulerError
 from orchestrator.scheduler.cluster import Cluster
 from orchestrator.timing import Timing
@@ -181,7 +182,7 @@ def test_a_canary_rehearses_what_one_process_has_to_do(tmp_path: Path, monkeypat
     told: list[Any] = []
     assert attempt(job, told.append) is None
     assert [config.batch_size for config in rehearsed] == [63]
-    assert told[-1].environment["canary"]["parameters"] == 1
+    assert told[-1].facts.environment["canary"]["parameters"] == 1
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,7 @@ def test_whatever_ends_a_rank_is_told(monkeypatch: pytest.MonkeyPatch, error: Ba
 def test_facts_of_an_attempt_wait_for_its_start() -> None:
     told: list[Any] = []
     merged = ranks._Merged(2, told.append)
-    started = Started("h", "cpu", None, "cpu", 1, (1,), "l", 0.0, {"code_changed": False}, ())
+    started = Started(AttemptFacts("h", "cpu", None, 1, "l", {"code_changed": False}), "cpu", (1,), 0.0)
     identity = DataIdentity("a" * 64)
     merged.hear(0, started)
     merged.hear(0, DataProgress())

@@ -128,7 +128,7 @@ def test_the_engine_reaches_the_trainer_and_the_attempt(tmp_path: Path, monkeypa
         {"engine": "compiled", "deterministic": True},
     ]
     assert compilers == [(None, None), (str(tmp_path / "cache/inductor"), "3")]
-    environments = [message.environment for message in told if isinstance(message, Started)]
+    environments = [message.facts.environment for message in told if isinstance(message, Started)]
     recorded = [(environment["engine"], environment["deterministic"]) for environment in environments]
     # The engine that is used, not the one that was asked for.
     assert recorded == [("launched", False), ("compiled", True)]
@@ -148,7 +148,7 @@ def test_the_attempt_keeps_the_engine_that_ran(tmp_path: Path, monkeypatch: pyte
     run_job(job, told.append)
     kinds = [Started, Done] if canary else [Started, DataIdentity, EngineChanged, EpochDone, Done]
     assert [type(message) for message in told] == kinds
-    environment = told[0].environment
+    environment = told[0].facts.environment
     assert (environment["engine_asked"], environment["engine"]) == ("auto", "launched" if canary else "replayed")
     assert canary or told[2].engine == "launched"
     (log,) = (tmp_path / "logs").rglob("*.log")
