@@ -35,7 +35,7 @@ def outline(grid: str, extent: Extent, checkpoints: Sequence[Leftovers], *, tria
 
 def checkpoints_of(database: Database, extent: Extent) -> tuple[list[Leftovers], list[str]]:
     """Return the checkpoints of a grid's own trials that are here, and lines about places that are not."""
-    from orchestrator.run import checkpoints_beside
+    from orchestrator.scheduler import checkpoints_beside
     from orchestrator.storage import StorageError, absolute, find_leftovers, is_url
 
     beside = absolute(checkpoints_beside(database.path or database.where))

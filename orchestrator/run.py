@@ -5,18 +5,26 @@ Nothing here prints: an `Observer` hears what there is to say.
 
 from __future__ import annotations
 
-import json
-import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.grid_records import compared, plan_of, save_grid
-from orchestrator.scheduler import Batch, Observer, make_ready, refuse_here, without_checkpoint
+from orchestrator.planning import as_measured, grid_notes, one_seed_each, ranks
+from orchestrator.planning.parts import ready_parts
+from orchestrator.scheduler import (
+    Batch,
+    Observer,
+    make_ready,
+    refuse_here,
+    run_options,
+    start_anew,
+    without_checkpoint,
+)
 from orchestrator.stages import counted_as_draws, decide
 
 if TYPE_CHECKING:
@@ -54,54 +62,6 @@ def driven(db: str | Path, grid: str, observer: Observer, *, create: bool) -> It
         yield database, driver
 
 
-def run_options(
-    grid: str,
-    db: str | Path,
-    data_root: str | Path = "data",
-    address: str | None = None,
-    checkpoints: str | Path | None = None,
-    given: Mapping[str, Any] | None = None,
-    **more: Any,
-) -> RunOptions:
-    """Say where and how to run; checkpoints and logs lie beside the database file unless a place is given.
-
-    `given` are the settings of the grid (`--set`), which another run of its file needs as well.
-    """
-    from orchestrator.provenance import code_provenance
-    from orchestrator.scheduler import RunOptions, cluster_address
-    from orchestrator.storage import absolute
-
-    address = cluster_address(address)
-    # Beside the database file, so that one who finds, moves or removes the file has both.
-    on_server = "://" in str(db)
-    beside = _beside(db)
-    # Options that another run needs to find the same data from any folder; see `orchestrator.console.triage.rerun`.
-    places: dict[str, Any] = {"--data-root": absolute(data_root), "--address": address}
-    if given:
-        places["--set"] = [f"{name}={json.dumps(value)}" for name, value in given.items()]
-    folder = checkpoints or checkpoints_beside(db)
-    if checkpoints or on_server:
-        places["--checkpoints"] = absolute(folder)
-    return RunOptions(
-        grid=grid,
-        data_root=data_root,
-        checkpoints=folder,
-        logs=beside.with_name(f"{beside.stem}-logs"),
-        environment=code_provenance() | {"places": places},
-        address=address,
-        **more,
-    )
-
-
-def _beside(db: str | Path) -> Path:
-    return Path("results.db") if "://" in str(db) else Path(db)
-
-
-def checkpoints_beside(db: str | Path) -> Path:
-    """Return the folder of the checkpoints where none was given."""
-    return _beside(db).with_name(f"{_beside(db).stem}-checkpoints")
-
-
 def run_grid(
     grid: Grid | str | Path,
     db: str | Path = "results.db",
@@ -129,16 +89,14 @@ def run_grid(
     Raises as `orchestrator.scheduler.trials.run_trials`; Busy; GridError, StorageError, DataError and TrackerError
     before Ray starts.
     """
-    from orchestrator.grid import load_grid
-    from orchestrator.planning import grid_notes
-    from orchestrator.planning.parts import ready_parts
     from orchestrator.scheduler import check_trackers
 
     observer = observer or Observer()
     check_trackers(options.get("trackers", ()))
-    if isinstance(grid, (str, Path)):
-        grid = load_grid(grid)
-    ready_parts(grid)
+    grid = _loaded(grid)
+    order = order or grid.order
+    if order not in ("depth", "breadth"):
+        raise ValueError(f"order={order!r} is neither 'depth' nor 'breadth'")
     settings = run_options(
         grid.name,
         db,
@@ -151,74 +109,150 @@ def run_grid(
         outcomes=grid.outcomes,
         **options,
     )
-    file, order = grid, order or grid.order
-    rank = _ranks(grid, order)
     with driven(db, grid.name, observer, create=True) as (database, driver), ExitStack() as ray:
-        database.release_stale()
-        if retry_failed:
-            # Before anything is decided by their failure.
-            database.retry([trial.key for trial in decide(file, database).grid.trials])
-        grid = _staged(database, file, None, observer)
-        rank = _ranks(grid, order)
-        for plugin in grid.plugins:
-            for note in plugin.notes:
-                observer.warning(f"warning: {note}")
-        plan = compared(plan_of(grid, database), database, data_root, grid.metrics)
-        if retrain and (outdated := [entry.trial for entry in plan.entries if entry.changes]):
-            _retrain(database, outdated, settings, observer)
-            plan = compared(plan_of(grid, database), database, data_root, grid.metrics)
-        observer.planned(plan)
-        if plan.pending:
-            for fact in grid_notes(grid):
-                observer.warning(f"note: {fact}")
-        if line := without_checkpoint(database, plan, settings):
-            observer.warning(f"warning: {line}")
-        refuse_here([entry.trial for entry in plan.pending], settings)
-        if unfinished := [entry.trial for entry in plan.entries if entry.status not in ("done", "failed")]:
-            make_ready(unfinished, settings, observer)
-        tried: set[str] = set()
-        announced: set[int] = set()
-        shared = False
-        ownerless_since: float | None = None
-        while True:
-            if (grown := _staged(database, file, grid, observer)) != grid:
-                more, grid, rank = grown.trials != grid.trials, grown, _ranks(grown, order)
-                if more:
-                    observer.planned(plan_of(grid, database))
-            # Count the other drivers' trials before planning, so that a trial they finish in between appears as done.
-            by_driver = _others(database, grid, driver)
-            plan = plan_of(grid, database)
-            wanted = [entry.trial for entry in plan.pending if entry.trial.key not in tried]
-            wanted.sort(key=lambda trial: rank[trial.key])
-            claimed = database.claim([trial.key for trial in wanted], driver) if wanted else set()
-            if set(by_driver) != announced:
-                announced, shared = set(by_driver), True
-                observer.note(_elsewhere(database, by_driver, wait))
-            if claimed:
-                trials = [trial for trial in wanted if trial.key in claimed]
-                from orchestrator.scheduler import keep_ray, run_trials
-
-                # Until another driver has to be waited for: the next stage's trials start at once.
-                ray.enter_context(keep_ray())
-                with _watched(database, driver, grid.name, trials, plan, observer) as listener:
-                    run_trials(database, trials, settings, listener)
-                tried |= claimed
+        ready = _prepared(grid, database, settings, observer, retry_failed=retry_failed, retrain=retrain)
+        run = _Run(grid, ready, database, driver, order, wait, observer)
+        while (turn := run.turn()).claimed or (turn.left and wait):
+            if not turn.claimed:
+                ray.close()
+                run.pause(turn)
                 continue
-            left = len(wanted) + by_driver.total()
-            if not left or not wait:
-                break
-            if not wanted:
-                ownerless_since = None
-            elif ownerless_since is None:
-                ownerless_since = time.monotonic()
-            elif time.monotonic() - ownerless_since > GRACE_SECONDS:
-                database.release_stale()
-            ray.close()
-            time.sleep(POLL_SECONDS)
-        if shared:
-            observer.planned(plan)
-        failed = plan.count("failed") - counted_as_draws(grid, plan)
-        return Outcome(failed, left, sum(entry.trial.key in tried for entry in plan.pending))
+            from orchestrator.scheduler import keep_ray, run_trials
+
+            # Until another driver has to be waited for: the next stage's trials start at once.
+            ray.enter_context(keep_ray())
+            with run.watched(turn) as listener:
+                run_trials(database, turn.claimed, settings, listener)
+        return run.outcome(turn)
+
+
+def _loaded(grid: Grid | str | Path) -> Grid:
+    """Return a grid, read from its file where that is given, with its parts registered."""
+    from orchestrator.grid import load_grid
+
+    if isinstance(grid, (str, Path)):
+        grid = load_grid(grid)
+    ready_parts(grid)
+    return grid
+
+
+def _prepared(
+    file: Grid, database: Database, settings: RunOptions, observer: Observer, *, retry_failed: bool, retrain: bool
+) -> Grid:
+    """Settle what comes before the first trial, and announce the plan; returns the grid that the results call for."""
+    database.release_stale()
+    if retry_failed:
+        # Before anything is decided by their failure.
+        database.retry([trial.key for trial in decide(file, database).grid.trials])
+    grid = _staged(database, file, None, observer)
+    for plugin in grid.plugins:
+        for note in plugin.notes:
+            observer.warning(f"warning: {note}")
+    plan = compared(plan_of(grid, database), database, settings.data_root, grid.metrics)
+    if retrain and (outdated := [entry.trial for entry in plan.entries if entry.changes]):
+        start_anew(outdated, database, settings, observer)
+        plan = compared(plan_of(grid, database), database, settings.data_root, grid.metrics)
+    observer.planned(plan)
+    if plan.pending:
+        for fact in grid_notes(grid):
+            observer.warning(f"note: {fact}")
+    if line := without_checkpoint(database, plan, settings):
+        observer.warning(f"warning: {line}")
+    refuse_here([entry.trial for entry in plan.pending], settings)
+    if unfinished := [entry.trial for entry in plan.entries if entry.status not in ("done", "failed")]:
+        make_ready(unfinished, settings, observer)
+    return grid
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One turn of a run: the plan, the pending trials that it has yet to try, and those of them that it has claimed.
+
+    `others` counts the trials that other living drivers have, by the driver's token.
+    """
+
+    plan: Plan
+    wanted: list[Trial]
+    claimed: list[Trial]
+    others: Counter[int]
+
+    @property
+    def left(self) -> int:
+        return len(self.wanted) + self.others.total()
+
+
+class _Run:
+    """A run of a grid, from turn to turn: the grid as results make it grow, and the trials that were tried."""
+
+    def __init__(
+        self, file: Grid, grid: Grid, database: Database, driver: Driver, order: str, wait: bool, observer: Observer
+    ) -> None:
+        self.file, self.grid, self.order, self.wait = file, grid, order, wait
+        self.database, self.driver, self.observer = database, driver, observer
+        self.ranks = ranks(grid, order)
+        self.tried: set[str] = set()
+        # Tokens of the other drivers that the observer was last told of.
+        self.announced: set[int] = set()
+        self.shared = False
+        self.ownerless_since: float | None = None
+
+    def turn(self) -> _Turn:
+        """Add the trials that results call for, and claim those that no driver has."""
+        self._grow()
+        # Count the other drivers' trials before planning, so that a trial they finish in between appears as done.
+        others = _others(self.database, self.grid, self.driver)
+        plan = plan_of(self.grid, self.database)
+        wanted = [entry.trial for entry in plan.pending if entry.trial.key not in self.tried]
+        wanted.sort(key=lambda trial: self.ranks[trial.key])
+        claimed = self.database.claim([trial.key for trial in wanted], self.driver) if wanted else set()
+        if set(others) != self.announced:
+            self.announced, self.shared = set(others), True
+            self.observer.note(_elsewhere(self.database, others, self.wait))
+        return _Turn(plan, wanted, [trial for trial in wanted if trial.key in claimed], others)
+
+    def _grow(self) -> None:
+        grown = _staged(self.database, self.file, self.grid, self.observer)
+        if grown != self.grid:
+            more, self.grid, self.ranks = grown.trials != self.grid.trials, grown, ranks(grown, self.order)
+            if more:
+                self.observer.planned(plan_of(grown, self.database))
+
+    @contextmanager
+    def watched(self, turn: _Turn) -> Iterator[Observer]:
+        """Yield who hears of the claimed trials while they run; afterwards, what is left of the claims is free."""
+        from orchestrator.database import DatabaseError
+
+        self.tried |= {trial.key for trial in turn.claimed}
+        try:
+            configs = {trial.name: trial.config.model_dump(mode="json") for trial in turn.claimed}
+            batch = Batch(self.grid.name, configs, as_measured(self.database.measured()), turn.plan)
+            with _listening(self.database, self.observer, batch) as listener:
+                yield listener
+        except BaseException:
+            self.database.hurry()
+            try:
+                self.database.release(self.driver)
+            except DatabaseError as error:
+                self.observer.warning(f"warning: its trials are not given back yet, the next run does that: {error}")
+            raise
+        self.database.release(self.driver)
+
+    def pause(self, turn: _Turn) -> None:
+        """Wait before the next turn; take over what a driver that stays disconnected has left."""
+        if not turn.wanted:
+            self.ownerless_since = None
+        elif self.ownerless_since is None:
+            self.ownerless_since = time.monotonic()
+        elif time.monotonic() - self.ownerless_since > GRACE_SECONDS:
+            self.database.release_stale()
+        time.sleep(POLL_SECONDS)
+
+    def outcome(self, turn: _Turn) -> Outcome:
+        """Return what the last turn leaves, and announce its plan where other drivers trained some of it."""
+        if self.shared:
+            self.observer.planned(turn.plan)
+        failed = turn.plan.count("failed") - counted_as_draws(self.grid, turn.plan)
+        return Outcome(failed, turn.left, sum(entry.trial.key in self.tried for entry in turn.plan.pending))
 
 
 def _staged(database: Database, file: Grid, present: Grid | None, observer: Observer) -> Grid:
@@ -234,52 +268,6 @@ def _staged(database: Database, file: Grid, present: Grid | None, observer: Obse
     for line in decision.news:
         observer.note(line)
     return decision.grid
-
-
-def _retrain(database: Database, trials: Sequence[Trial], options: RunOptions, observer: Observer) -> None:
-    """Have trials trained from their first epoch; their attempts and epochs stay in the database, superseded."""
-    from orchestrator.storage import is_url, remove_checkpoint
-    from orchestrator.text import counted
-
-    states = database.states([trial.key for trial in trials])
-    # Another driver's trial keeps the checkpoint that it goes on from.
-    trials = [trial for trial in trials if states[trial.key].driver is None]
-    # Before the database says that they are pending: a trial must not go on from what other code has trained.
-    for trial in trials:
-        remove_checkpoint(options.checkpoint(trial.key))
-    count = database.retrain([trial.key for trial in trials])
-    if options.address is not None and not is_url(options.checkpoints):
-        observer.warning(
-            f"warning: checkpoints of these trials are removed from {options.checkpoints} as this machine sees it; "
-            "where the nodes have folders of their own, remove them there"
-        )
-    observer.note(
-        f"{counted(count, 'trial')} to train anew, from the first epoch; what was trained before stays in the "
-        "database, superseded"
-    )
-
-
-@contextmanager
-def _watched(
-    database: Database, driver: Driver, grid: str, trials: Sequence[Trial], plan: Plan, observer: Observer
-) -> Iterator[Observer]:
-    """Yield who hears of the trials while they run; afterwards, what is left of this driver's claims is free."""
-    from orchestrator.database import DatabaseError
-
-    try:
-        from orchestrator.planning import as_measured
-
-        configs = {trial.name: trial.config.model_dump(mode="json") for trial in trials}
-        with _listening(database, observer, Batch(grid, configs, as_measured(database.measured()), plan)) as listener:
-            yield listener
-    except BaseException:
-        database.hurry()
-        try:
-            database.release(driver)
-        except DatabaseError as error:
-            observer.warning(f"warning: its trials are not given back yet, the next run does that: {error}")
-        raise
-    database.release(driver)
 
 
 @contextmanager
@@ -325,21 +313,17 @@ def time_grid(
 
     `epochs` are measured after `warm_up` others. The other arguments, and the errors, are those of `run_grid`.
     """
-    from orchestrator.grid import load_grid
-    from orchestrator.planning.parts import ready_parts
     from orchestrator.text import counted
 
     observer = observer or Observer()
-    if isinstance(grid, (str, Path)):
-        grid = load_grid(grid)
-    ready_parts(grid)
+    grid = _loaded(grid)
     settings = run_options(
         grid.name, db, data_root, address, given=grid.settings, plugins=grid.plugins, metrics=grid.metrics
     )
     with driven(db, grid.name, observer, create=True) as (database, _):
         database.release_stale()
         grid = _staged(database, grid, None, observer)
-        trials = _one_seed_each(grid)
+        trials = one_seed_each(grid)
         refuse_here(trials, settings)
         make_ready(trials, settings, observer)
         observer.note(
@@ -354,25 +338,3 @@ def time_grid(
         with _listening(database, observer, Batch(grid.name, configs)) as listener:
             summary = time_trials(database, trials, settings, listener, warm_up=warm_up, timed=epochs)
     return Outcome(len(summary.failed), 0)
-
-
-def _ranks(grid: Grid, order: str) -> dict[str, tuple[int, int]]:
-    """Return by key when a trial's turn is: by the file's order, or by the place of its seed in its cell first."""
-    if order not in ("depth", "breadth"):
-        raise ValueError(f"order={order!r} is neither 'depth' nor 'breadth'")
-    ranks, seeds = {}, Counter[str]()
-    for place, trial in enumerate(grid.trials):
-        cell = trial.config.cell_key() if order == "breadth" else ""
-        ranks[trial.key] = (seeds[cell], place)
-        seeds[cell] += order == "breadth"
-    return ranks
-
-
-def _one_seed_each(grid: Grid) -> list[Trial]:
-    """Return one trial of each configuration, of any seed, in random order: a drifting clock then favours none."""
-    first: dict[str, Trial] = {}
-    for trial in grid.trials:
-        if trial.role == "draw":
-            continue
-        first.setdefault(trial.config.cell_key(), trial)
-    return random.sample(list(first.values()), len(first))

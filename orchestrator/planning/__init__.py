@@ -5,6 +5,7 @@ from orchestrator.planning.estimate import Estimate, Measured, Work, interval, m
 from orchestrator.planning.fitting import amounts, asked, unfit, unfit_lines
 from orchestrator.planning.forecast import Forecast, as_measured, make_forecast
 from orchestrator.planning.notes import grid_notes
+from orchestrator.planning.order import one_seed_each, ranks
 from orchestrator.planning.plan import (
     Plan,
     PlannedTrial,
@@ -53,7 +54,9 @@ __all__ = [
     "make_forecast",
     "make_plan",
     "noise_of",
+    "one_seed_each",
     "packed_share",
+    "ranks",
     "rows_elsewhere",
     "rows_of",
     "seeds_for",

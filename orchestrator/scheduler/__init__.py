@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address
     from orchestrator.scheduler.cluster import keep_ray
     from orchestrator.scheduler.observer import Batch, Observer
-    from orchestrator.scheduler.options import RunOptions
-    from orchestrator.scheduler.preflight import make_ready, refuse_here, without_checkpoint
+    from orchestrator.scheduler.options import RunOptions, checkpoints_beside, run_options
+    from orchestrator.scheduler.preflight import make_ready, refuse_here, start_anew, without_checkpoint
     from orchestrator.scheduler.recorder import CircuitOpen
     from orchestrator.scheduler.signals import Interrupted
     from orchestrator.scheduler.trackers import Tracker, TrackerError, check_trackers
@@ -26,11 +26,14 @@ __all__ = [
     "Tracker",
     "TrackerError",
     "check_trackers",
+    "checkpoints_beside",
     "cluster_address",
     "keep_ray",
     "make_ready",
     "refuse_here",
+    "run_options",
     "run_trials",
+    "start_anew",
     "time_trials",
     "without_checkpoint",
 ]
@@ -47,11 +50,14 @@ _HOMES = {
     "Tracker": ".trackers",
     "TrackerError": ".trackers",
     "check_trackers": ".trackers",
+    "checkpoints_beside": ".options",
     "cluster_address": ".addresses",
     "keep_ray": ".cluster",
     "make_ready": ".preflight",
     "refuse_here": ".preflight",
+    "run_options": ".options",
     "run_trials": ".trials",
+    "start_anew": ".preflight",
     "time_trials": ".trials",
     "without_checkpoint": ".preflight",
 }

@@ -38,6 +38,29 @@ def without_checkpoint(database: Database, plan: Plan, options: RunOptions) -> s
     )
 
 
+def start_anew(trials: Sequence[Trial], database: Database, options: RunOptions, observer: Observer) -> None:
+    """Have trials trained from their first epoch; their attempts and epochs stay in the database, superseded."""
+    from orchestrator.storage import is_url, remove_checkpoint
+    from orchestrator.text import counted
+
+    states = database.states([trial.key for trial in trials])
+    # Another driver's trial keeps the checkpoint that it goes on from.
+    trials = [trial for trial in trials if states[trial.key].driver is None]
+    # Before the database says that they are pending: a trial must not go on from what other code has trained.
+    for trial in trials:
+        remove_checkpoint(options.checkpoint(trial.key))
+    count = database.retrain([trial.key for trial in trials])
+    if options.address is not None and not is_url(options.checkpoints):
+        observer.warning(
+            f"warning: checkpoints of these trials are removed from {options.checkpoints} as this machine sees it; "
+            "where the nodes have folders of their own, remove them there"
+        )
+    observer.note(
+        f"{counted(count, 'trial')} to train anew, from the first epoch; what was trained before stays in the "
+        "database, superseded"
+    )
+
+
 def refuse_here(trials: Sequence[Trial], options: RunOptions) -> None:
     """Raise SchedulerError for trials that a private Ray on this machine could never hold, before it starts.
 

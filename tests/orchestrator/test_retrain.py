@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.console import add_changes, status_of
-from orchestrator.database import Database, open_database
+from orchestrator.database import AttemptFacts, Database, open_database
 from orchestrator.grid import Grid, load_grid
 from orchestrator.grid_records import compared
 from orchestrator.planning import make_plan
@@ -67,8 +67,8 @@ def train(database: Database, grid: Grid, root: Path, *numbers: int) -> None:
     database.save_grid(grid.name, "own.yaml", GRID, grid.report, trials)
     for number in numbers:
         trial = grid.trials[number]
-        place = {"host": "h", "device": "cpu", "device_uuid": None, "pid": 1, "log": None}
-        attempt = database.start_attempt(trial.key, environment={"code_digest": code_digest()}, **place)
+        facts = AttemptFacts("h", "cpu", pid=1, environment={"code_digest": code_digest()})
+        attempt = database.start_attempt(trial.key, facts)
         database.record_parts(parts_of(trial.config, grid.metrics), attempt)
         database.record_data(attempt, fingerprint(trial.config, root))
         metrics = Metrics(10.0 + number, 5.0, 0.5, 1.0, 2.0)

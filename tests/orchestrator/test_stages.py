@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator import load_grid, open_database, run_grid
-from orchestrator.database import Database
+from orchestrator.database import AttemptFacts, Database
 from orchestrator.grid import Grid, Trial
 from orchestrator.run import Outcome
 from orchestrator.scheduler import Interrupted, Observer, RunOptions, cluster, trials
@@ -63,9 +63,8 @@ def happened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def train(recorder: Any, _: Cluster, members: list[Trial], options: RunOptions) -> None:
         happened.append([trial.config.seed for trial in members])
-        nowhere = dict.fromkeys(("host", "device", "device_uuid", "pid", "log"))
         for trial in members:
-            attempt = recorder.database.start_attempt(trial.key, environment={}, **nowhere)
+            attempt = recorder.database.start_attempt(trial.key, AttemptFacts())
             recorder.database.finish_attempt(attempt, "done", trial_state="done")
 
     release = Database.release

@@ -188,12 +188,12 @@ def test_forgetting_a_tuned_grid_takes_its_draws_along(training: Training, tmp_p
 
 
 def test_times_are_measured_of_rows_and_winners_and_not_of_draws(training: Training, tmp_path: Path) -> None:
-    from orchestrator.run import _one_seed_each
+    from orchestrator.planning import one_seed_each
 
     run_grid(grid_file(tmp_path), "r.db")
     with open_database("r.db", readonly=True) as database:
         grid = decide(load_grid(grid_file(tmp_path)), database).grid
-    assert sorted(trial.name.removesuffix("/seed0") for trial in _one_seed_each(grid)) == sorted(
+    assert sorted(trial.name.removesuffix("/seed0") for trial in one_seed_each(grid)) == sorted(
         [*ROWS, *(f"{row}/tuned" for row in ROWS)]
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.database import AttemptFacts
 from orchestrator.grid import Trial
 from orchestrator.scheduler import Interrupted, RunOptions, cluster, trials
 from orchestrator.scheduler.cluster import Cluster
@@ -54,8 +55,7 @@ class Training:
             if self.stop(trial):
                 raise Interrupted(2)
             self.batches[-1].append(trial.name)
-            nowhere = dict.fromkeys(("host", "device", "device_uuid", "pid", "log"))
-            attempt = recorder.database.start_attempt(trial.key, environment={}, **nowhere)
+            attempt = recorder.database.start_attempt(trial.key, AttemptFacts())
             if self.fails(trial):
                 why = {"error_class": "diverged", "error_text": "the loss is not finite", "fingerprint": "f"}
                 recorder.database.finish_attempt(attempt, "failed", trial_state="failed", **why)

@@ -14,8 +14,7 @@ from orchestrator.console.triage import EXCERPT_LINES, rerun
 from orchestrator.database import open_database
 from orchestrator.grid import load_grid, parse_settings
 from orchestrator.grid_records import save_grid
-from orchestrator.run import run_options
-from orchestrator.scheduler import Observer
+from orchestrator.scheduler import Observer, run_options
 from tests.orchestrator.databases.samples import config, start
 
 

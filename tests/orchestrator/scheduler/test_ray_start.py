@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.run import run_options
-from orchestrator.scheduler import RayAway, SchedulerError, cluster_address
+from orchestrator.scheduler import RayAway, SchedulerError, cluster_address, run_options
 from orchestrator.scheduler.addresses import refuse_silent
 from orchestrator.scheduler.private_ray import (
     SOCKET_BYTES,
