@@ -234,7 +234,7 @@ def _verdict(comparison: Comparison | None, column: Column) -> list[str]:
         f"p {p}: {verdict} at 5 % ({tests[comparison.test]})."
     ]
     if comparison.test == "images":
-        lines.append("This says that these trained networks differ; another seed may differ the other way.")
+        lines.append("This is about these trained networks; those of another seed may compare the other way.")
         if comparison.n > 1:
             lines.append(
                 "Sign flips over two seeds are exact where the two are exchangeable, not only equal on average."
