@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestrator.database import origins, progress, queries
+from orchestrator.database import origins, progress, queries, times
 from orchestrator.records import DEFAULT, TUNING
 from orchestrator.statistics import Outcomes
 from reports.catalogue import metrics, use_parts
@@ -329,14 +329,14 @@ def _times(
 ) -> tuple[dict[int, Seconds], dict[int, Seconds]]:
     """Return the time to the selected epoch, and of one epoch: from a timing pass, else from the exclusive epochs."""
     training, per_epoch = {}, {}
-    for row in queries.clocks(connection, {trial: pick.last for trial, pick in picks.items()}):
+    for row in times.clocks(connection, {trial: pick.last for trial, pick in picks.items()}):
         training[row.trial_id] = Seconds(row.seconds, row.shared == 0)
         if row.exclusive is not None:
             per_epoch[row.trial_id] = Seconds(row.exclusive, True)
-    for trial, mean in queries.mean_seconds(connection, training.keys() - per_epoch.keys()).items():
+    for trial, mean in times.mean_seconds(connection, training.keys() - per_epoch.keys()).items():
         per_epoch[trial] = Seconds(mean, False)
     passes: dict[int, list[Any]] = defaultdict(list)
-    for measured in queries.timing_passes(connection, grid_ids):
+    for measured in times.timing_passes(connection, grid_ids):
         passes[measured.trial_id].append(measured)
     for trial, rows in passes.items():
         quiet = [row.seconds for row in rows if row.timing_quality == "exclusive"]

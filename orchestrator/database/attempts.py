@@ -8,24 +8,20 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnClause,
     Connection,
     and_,
     bindparam,
     func,
     insert,
-    literal,
     literal_column,
-    or_,
     select,
     update,
 )
 
 from orchestrator.database import outcomes
-from orchestrator.database.backends.postgresql import holder_of
-from orchestrator.database.errors import Busy, DatabaseError, Holder
-from orchestrator.database.grids import alone
+from orchestrator.database.claims import taker
+from orchestrator.database.errors import Busy, DatabaseError
 from orchestrator.database.models import Attempt, Epoch, Evaluation, MetricValue, Trial
 from orchestrator.database.values import clean, new_id, now, storable
 
@@ -110,7 +106,7 @@ def start(connection: Connection, where: str, key: str, row: Mapping[str, Any]) 
         if trial.state not in ("pending", "running"):
             raise DatabaseError(f"{where}: trial {key} is {trial.state} and is not trained again")
         if trial.driver not in (None, row["driver"]):
-            raise Busy(where, _taker(connection, trial.driver))
+            raise Busy(where, taker(connection, trial.driver))
         connection.execute(
             update(attempts)
             .where(attempts.c.trial_id == trial.id, attempts.c.purpose == "train", attempts.c.outcome.is_(None))
@@ -279,74 +275,3 @@ def finish(
     if trial_state != "pending":
         change |= {"finished": end["ended"], "driver": None}
     connection.execute(update(trials).where(trials.c.id == attempt.trial_id, trials.c.state != "done").values(**change))
-
-
-def release(connection: Connection, token: int) -> None:
-    """Release the trials and attempts of a driver that ends."""
-    alone(connection)
-    _give_back(connection, "interrupted", trials.c.driver == token, attempts.c.driver == token)
-
-
-def release_stale(connection: Connection, own: int) -> int:
-    """Release the trials and attempts of dead drivers; returns how many trials were running."""
-    alone(connection)
-    tokens = set(connection.scalars(select(trials.c.driver).where(trials.c.driver.is_not(None)).distinct()))
-    open_attempts = select(attempts.c.driver).where(attempts.c.outcome.is_(None), attempts.c.driver.is_not(None))
-    tokens |= set(connection.scalars(open_attempts.distinct()))
-    # A living driver on PostgreSQL holds the lock of its token; on an SQLite file this driver is the only one.
-    living = {own}
-    if connection.dialect.name == "postgresql":
-        living |= {
-            token
-            for token in tokens - living
-            if not connection.scalar(select(func.pg_try_advisory_xact_lock(literal(token, BigInteger))))
-        }
-    return _give_back(
-        connection,
-        "lost",
-        or_(trials.c.driver.is_(None), trials.c.driver.not_in(living)),
-        or_(attempts.c.driver.is_(None), attempts.c.driver.not_in(living)),
-    )
-
-
-def take_up(connection: Connection, where: str, token: int) -> None:
-    """Claim a driver's open trials again after its connection was lost, where another driver released them.
-
-    Raises Busy when another driver has begun with one of them since.
-    """
-    alone(connection)
-    own_attempts = (
-        select(attempts.c.id, attempts.c.trial_id, attempts.c.purpose, trials.c.state, trials.c.driver)
-        .join(trials, trials.c.id == attempts.c.trial_id)
-        .where(attempts.c.driver == token, attempts.c.outcome == "lost")
-    )
-    for row in connection.execute(own_attempts).all():
-        newer = select(attempts.c.id).where(
-            attempts.c.trial_id == row.trial_id, attempts.c.purpose == "train", attempts.c.id > row.id
-        )
-        if row.purpose == "train":
-            if row.driver not in (None, token):
-                raise Busy(where, _taker(connection, row.driver))
-            if row.state != "pending" or connection.scalar(newer.limit(1)) is not None:
-                # A later attempt of its own has superseded it, or another run has begun or ended it.
-                continue
-            connection.execute(update(trials).where(trials.c.id == row.trial_id).values(state="running", driver=token))
-        connection.execute(update(attempts).where(attempts.c.id == row.id).values(outcome=None, ended=None))
-
-
-def _taker(connection: Connection, token: int) -> Holder:
-    return holder_of(connection, token) if connection.dialect.name == "postgresql" else Holder()
-
-
-def _give_back(connection: Connection, outcome: str, of_trials: Any, of_attempts: Any) -> int:
-    """End the open attempts and make their trials pending, where the conditions hold."""
-    connection.execute(
-        update(attempts).where(attempts.c.outcome.is_(None), of_attempts).values(outcome=outcome, ended=now())
-    )
-    running = connection.execute(
-        update(trials).where(trials.c.state == "running", of_trials).values(state="pending", driver=None)
-    )
-    connection.execute(
-        update(trials).where(trials.c.state == "pending", trials.c.driver.is_not(None), of_trials).values(driver=None)
-    )
-    return running.rowcount

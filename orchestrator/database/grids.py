@@ -1,4 +1,4 @@
-"""Writes of grids, their trials and claims; each function is one transaction's work."""
+"""Writes of grids and their trials; each function is one transaction's work."""
 
 from __future__ import annotations
 
@@ -120,21 +120,6 @@ def keys(connection: Connection, name: str) -> list[tuple[str, str]]:
         .order_by(GridTrial.position)
     )
     return [(key, trial) for key, trial in rows]
-
-
-def claim(connection: Connection, wanted: Sequence[str], token: int) -> set[str]:
-    """Claim the pending trials that no driver has; returns the wanted ones that this driver has now."""
-    alone(connection)
-    obtained: set[str] = set()
-    for part in chunks(wanted):
-        # Only keys choose the rows: with a condition on the state PostgreSQL may read every pending trial.
-        rows = connection.execute(
-            select(Trial.id, Trial.key, Trial.state, Trial.driver).where(Trial.key.in_(part)).with_for_update()
-        )
-        free = {row.id: row.key for row in rows if row.state == "pending" and row.driver in (None, token)}
-        connection.execute(update(Trial.__table__).where(Trial.id.in_(free)).values(driver=token))
-        obtained.update(free.values())
-    return obtained
 
 
 def retry(connection: Connection, wanted: Sequence[str]) -> int:

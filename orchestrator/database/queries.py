@@ -94,7 +94,7 @@ def last_epochs(connection: Connection, grid_ids: Sequence[int]) -> dict[int, in
         .correlate(Trial)
         .scalar_subquery()
     )
-    return _per_trial(connection, newest, Trial.id.in_(trials_of(grid_ids)))
+    return per_trial(connection, newest, Trial.id.in_(trials_of(grid_ids)))
 
 
 def compiled_epochs(connection: Connection, grid_ids: Sequence[int]) -> dict[int, int]:
@@ -136,13 +136,14 @@ def best_epochs(
     ).bindparams(bindparam("trials", expanding=True))
     given = {} if main == MAIN_TEST else {"network": network, "split": split}
     best: dict[int, int] = {}
-    for part in _chunks(trial_ids):
+    for part in in_parts(trial_ids):
         rows = connection.execute(statement, {"trials": part, **given})
         best |= {trial: epoch for trial, epoch in rows if epoch is not None}
     return best
 
 
-def _per_trial(connection: Connection, answer: Any, where: Any) -> dict[int, Any]:
+def per_trial(connection: Connection, answer: Any, where: Any) -> dict[int, Any]:
+    """Return per trial the value of a subquery, where it has one."""
     rows = connection.execute(select(Trial.id, answer.label("answer")).where(where))
     return {trial: value for trial, value in rows if value is not None}
 
@@ -154,14 +155,14 @@ def measurements(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[
     """
     metrics = [func.avg(getattr(Evaluation, name)).label(name) for name in METRICS]
     images = func.min(Evaluation.images).label("images")
-    for part in _chunks(picks):
+    for part in in_parts(picks):
         yield from connection.execute(_averages(part, images, _EPOCHS, *metrics))
 
 
 def own_measurements(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[Any]]:
     """Return rows (trial_id, network, classifier, metric, value, epochs) of users' own metrics, as `measurements`."""
     value = func.avg(MetricValue.value).label("value")
-    for part in _chunks(picks):
+    for part in in_parts(picks):
         averages = _averages(part, MetricValue.metric, value, _EPOCHS)
         yield from connection.execute(
             averages.join(MetricValue, MetricValue.evaluation_id == Evaluation.id).group_by(MetricValue.metric)
@@ -170,7 +171,7 @@ def own_measurements(connection: Connection, picks: Iterable[Pick]) -> Iterator[
 
 def _averages(picks: Sequence[Pick], *answers: Any) -> Select[Any]:
     """Return a statement with answers over the picked epochs of each classifier on the test split."""
-    picked = _relation("picks", picks, Pick._fields)
+    picked = relation("picks", picks, Pick._fields)
     groups = (Epoch.trial_id, Evaluation.network, Evaluation.classifier)
     of_trial = and_(Epoch.trial_id == picked.c.trial_id, Epoch.epoch.between(picked.c.first, picked.c.last))
     return (
@@ -189,8 +190,8 @@ def _averages(picks: Sequence[Pick], *answers: Any) -> Select[Any]:
 
 def outcomes(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[int, int, int, bytes, str]]:
     """Return rows (trial_id, network, images, correct, labels_sha256): which test images are right at picked epochs."""
-    for part in _chunks(picks):
-        picked = _relation("picks", part, Pick._fields)
+    for part in in_parts(picks):
+        picked = relation("picks", part, Pick._fields)
         yield from connection.execute(
             select(Epoch.trial_id, Evaluation.network, Evaluation.images, Outcome.correct, Outcome.labels_sha256)
             .select_from(picked)
@@ -212,65 +213,10 @@ def own_metrics(connection: Connection) -> list[str]:
     return list(connection.scalars(named))
 
 
-def clocks(connection: Connection, until: Mapping[int, int]) -> Iterator[Row[Any]]:
-    """Return per trial the time of its accepted epochs, given the epoch `until` which the time counts.
-
-    Rows (trial_id, seconds, shared, exclusive): the seconds to the end of that epoch; how many of those epochs were not
-    timed exclusively; and the mean seconds of the exclusive epochs after the first (which warms up), None without any.
-    """
-    for part in _chunks(until.items()):
-        picked = _relation("picks", part, ("trial_id", "until"))
-
-        def over(what: Any, *where: Any, picked: Any = picked) -> Any:
-            """Return one number over a trial's accepted epochs: by index, without sorting a million rows."""
-            accepted = select(what).where(Epoch.trial_id == picked.c.trial_id, ACCEPTED_EPOCHS, *where)
-            return accepted.correlate(picked).scalar_subquery()
-
-        counted, exclusive = Epoch.epoch <= picked.c.until, Epoch.timing_quality == "exclusive"
-        yield from connection.execute(
-            select(
-                picked.c.trial_id,
-                over(func.sum(Epoch.seconds), counted).label("seconds"),
-                over(func.count(), counted, ~exclusive).label("shared"),
-                over(func.avg(Epoch.seconds), exclusive, Epoch.epoch > 0).label("exclusive"),
-            )
-        )
-
-
-def mean_seconds(connection: Connection, trial_ids: Iterable[int]) -> dict[int, float]:
-    """Return per trial the mean seconds of its accepted epochs, of any timing quality."""
-    mean = (
-        select(func.avg(Epoch.seconds))
-        .where(Epoch.trial_id == Trial.id, ACCEPTED_EPOCHS)
-        .correlate(Trial)
-        .scalar_subquery()
-    )
-    means: dict[int, float] = {}
-    for part in _chunks(trial_ids):
-        means |= _per_trial(connection, mean, Trial.id.in_(part))
-    return means
-
-
-def timing_passes(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[int, float, str]]:
-    """Return rows (trial_id, seconds, timing_quality) of every epoch of each trial's newest finished timing pass."""
-    newest = (
-        select(Attempt.trial_id, func.max(Attempt.number).label("number"))
-        .where(Attempt.purpose == "time", Attempt.outcome == "done", Attempt.trial_id.in_(trials_of(grid_ids)))
-        .group_by(Attempt.trial_id)
-        .subquery()
-    )
-    return connection.execute(
-        select(Epoch.trial_id, Epoch.seconds.label("seconds"), Epoch.timing_quality)
-        .join(Attempt, Attempt.id == Epoch.attempt_id)
-        .join(newest, and_(newest.c.trial_id == Attempt.trial_id, newest.c.number == Attempt.number))
-        .order_by(Epoch.trial_id, Epoch.epoch)
-    ).all()
-
-
 def losses(connection: Connection, epochs: Iterable[tuple[int, int]]) -> Iterator[Row[int, int, dict[str, Any]]]:
     """Return rows (trial_id, epoch, losses) for the given accepted (trial, epoch) pairs."""
-    for part in _chunks(epochs):
-        picked = _relation("picks", part, ("trial_id", "epoch"))
+    for part in in_parts(epochs):
+        picked = relation("picks", part, ("trial_id", "epoch"))
         yield from connection.execute(
             select(Epoch.trial_id, Epoch.epoch, Epoch.losses)
             .select_from(picked)
@@ -296,8 +242,8 @@ def curves(
     a column of the evaluations or a user's own.
     """
     elapsed = func.sum(Epoch.seconds).over(partition_by=Epoch.trial_id, order_by=Epoch.epoch).label("elapsed")
-    for part in _chunks(last_epochs.items()):
-        picked = _relation("picks", part, ("trial_id", "last"))
+    for part in in_parts(last_epochs.items()):
+        picked = relation("picks", part, ("trial_id", "last"))
         clock = (
             select(Epoch.id, Epoch.trial_id, Epoch.epoch, picked.c.last, elapsed)
             .select_from(picked)
@@ -346,6 +292,7 @@ def attempts(connection: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:
 
 
 def trials_of(grid_ids: Sequence[int]) -> Select[int]:
+    """Return a query of the ids of the grids' trials."""
     return select(GridTrial.trial_id).where(GridTrial.grid_id.in_(grid_ids))
 
 
@@ -355,13 +302,14 @@ def _main(network: int, split: str) -> Any:
     return and_(Evaluation.network == network, Evaluation.classifier == "main", Evaluation.split == split)
 
 
-def _relation(name: str, rows: Sequence[tuple[int, ...]], names: Sequence[str]) -> Any:
+def relation(name: str, rows: Sequence[tuple[int, ...]], names: Sequence[str]) -> Any:
     """Return rows of integers as a table to join with; as literals: there may be many, and no user wrote them."""
     columns = [column(each, Integer) for each in names]
     return values(*columns, name=name).data([tuple(literal_column(str(int(v))) for v in row) for row in rows]).cte()
 
 
-def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
+def in_parts(rows: Iterable[Any]) -> Iterator[list[Any]]:
+    """Split rows into parts that one statement can bind."""
     rows = iter(rows)
     while part := list(islice(rows, _CHUNK)):
         yield part

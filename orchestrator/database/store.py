@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import select
 
-from orchestrator.database import attempts, forgetting, grids, looks, origins, parts, progress, scoring
+from orchestrator.database import attempts, claims, forgetting, grids, looks, origins, parts, progress, scoring
 from orchestrator.database.backends.postgresql import holder_of
-from orchestrator.database.backends.sqlite import synchronous
+from orchestrator.database.connections import Connections
 from orchestrator.database.errors import DatabaseError, Holder, described
-from orchestrator.database.lock import living_drivers
 from orchestrator.database.models import Trial
-from orchestrator.database.patience import patience, persist
 from orchestrator.database.scores import scores_on_test, validation_scores
 from orchestrator.records import (
     AttemptFacts,
@@ -35,68 +32,23 @@ from orchestrator.records import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.database.backends.postgresql import LockedSession
     from orchestrator.database.backup import Copied
     from orchestrator.database.merge import Merged
     from orchestrator.database.scoring import Kept, Recorded
-    from orchestrator.records import Driver, Living
+    from orchestrator.records import Driver
     from trainer.results import EpochResult
 
-T = TypeVar("T")
 
-RESTORE = "restore it from a backup copy, or mend it with sqlite3"
+class Database(Connections):
+    """An open results database, made by `open_database`; a context manager. For its attributes see `Connections`.
 
-
-class Database:
-    """An open results database, made by `open_database`; a context manager.
-
-    `where` names it in messages, without a password; `path` is the file, None for PostgreSQL, `network` whether the
-    file is on a network file system. `warnings` are for a person, `migrated` describes a migration at opening, `copied`
-    marks a copy made during a run. Every method that writes is one transaction: it happens wholly or not at all. All
-    raise DatabaseError.
-
-    `tell` gets a line when a driver begins to wait for a database that is away, and one when it is back; a driver waits
-    for `patience` seconds. `wrote` is true once a write has succeeded.
+    Every method that writes is one transaction: it happens wholly or not at all. All raise DatabaseError.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        where: str,
-        *,
-        path: Path | None,
-        readonly: bool,
-        warnings: Sequence[str] = (),
-        network: bool = False,
-        migrated: str | None = None,
-        copied: bool = False,
-    ) -> None:
-        self.engine = engine
-        self.where = where
-        self.path = path
-        self.readonly = readonly
-        self.warnings = warnings
-        self.network = network
-        self.migrated = migrated
-        self.copied = copied
-        self.driver: Driver | None = None
-        self.patience = 0.0
-        self.tell: Callable[[str], None] = lambda line: None
-        self.wrote = False
-        self._writer = engine.execution_options(write=True)
-        self._session: LockedSession | None = None
-        self._mutex = threading.RLock()
-        self._settled: progress.Settled = {}
-
-    def __enter__(self) -> Database:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close every connection."""
-        self.engine.dispose()
+    @cached_property
+    def _settled(self) -> progress.Settled:
+        """Return the cache of `progress`."""
+        return {}
 
     # Grids and their trials
 
@@ -113,26 +65,26 @@ class Database:
         New trials become pending; known ones keep their state. A grid of that name is replaced.
         """
         grids.check(self.where, name, trials)
-        self._write(lambda connection: grids.save(connection, name, source, text, report, trials))
+        self.write(lambda connection: grids.save(connection, name, source, text, report, trials))
 
     def extent(self, grid: str) -> Extent:
         """Return what a grid has, and what of it no other grid has; raises DatabaseError for an unknown grid."""
-        return self._read(lambda connection: forgetting.extent(connection, self.where, grid))
+        return self.read(lambda connection: forgetting.extent(connection, self.where, grid))
 
     def forget(self, grid: str, *, trials: bool = False) -> set[str]:
         """Remove a grid; with `trials`, also the trials that no other grid has, with everything recorded of them.
 
         Returns the keys of the trials that were removed.
         """
-        return self._write(lambda connection: forgetting.forget(connection, grid, trials), durable=True)
+        return self.write(lambda connection: forgetting.forget(connection, grid, trials), durable=True)
 
     def grids(self) -> list[GridRow]:
         """Return all grids by name."""
-        return self._read(grids.all_grids)
+        return self.read(grids.all_grids)
 
     def grid_keys(self, name: str) -> list[tuple[str, str]]:
         """Return the trials of a grid as (key, name) in order; none for an unknown grid."""
-        return self._read(lambda connection: grids.keys(connection, name))
+        return self.read(lambda connection: grids.keys(connection, name))
 
     def states(self, keys: Iterable[str]) -> dict[str, TrialState]:
         """Return the progress of each trial; keys that the database does not have are left out.
@@ -140,12 +92,12 @@ class Database:
         Trials of a dead driver count as pending.
         """
         wanted = list(keys)
-        return self._read(lambda connection: progress.states(connection, wanted, self.living(connection)))
+        return self.read(lambda connection: progress.states(connection, wanted, self.living(connection)))
 
     def scores(self, keys: Iterable[str], metric: str, selection: str) -> dict[str, Score]:
         """Return what became of draws of a tuning, by key; see `orchestrator.database.scores.validation_scores`."""
         wanted = list(keys)
-        values = self._read(lambda connection: validation_scores(connection, wanted, metric, selection))
+        values = self.read(lambda connection: validation_scores(connection, wanted, metric, selection))
         return {key: _score(state, values.get(key)) for key, state in self.states(wanted).items()}
 
     def test_scores(self, keys: Iterable[str], metric: str, selection: str) -> dict[str, tuple[float, int]]:
@@ -154,33 +106,33 @@ class Database:
         See `orchestrator.database.scores.scores_on_test`.
         """
         wanted = list(keys)
-        return self._read(lambda connection: scores_on_test(connection, wanted, metric, selection))
+        return self.read(lambda connection: scores_on_test(connection, wanted, metric, selection))
 
     def looks(self, grid: str | None = None) -> list[LookRow]:
         """Return the looks of sequential seeds of a grid, or of all grids, pair by pair in their order."""
-        return self._read(lambda connection: looks.looks(connection, grid))
+        return self.read(lambda connection: looks.looks(connection, grid))
 
     def record_looks(self, rows: Sequence[LookRow]) -> None:
         """Store looks of sequential seeds; one that is there already stays as it is."""
         given = list(rows)
-        self._write(lambda connection: looks.record(connection, self.where, given), durable=True)
+        self.write(lambda connection: looks.record(connection, self.where, given), durable=True)
 
     def done_trials(self) -> dict[str, dict[str, Any]]:
         """Return the configurations of all trials that are done, by key."""
         done = select(Trial.key, Trial.config).where(Trial.state == "done").order_by(Trial.id)
-        return self._read(lambda connection: {key: config for key, config in connection.execute(done)})
+        return self.read(lambda connection: {key: config for key, config in connection.execute(done)})
 
     # A driver's writes
 
     def claim(self, keys: Iterable[str], driver: Driver) -> set[str]:
         """Claim pending trials for this driver, so that no other runs them; returns the keys that it has now."""
         wanted = list(keys)
-        return self._write(lambda connection: grids.claim(connection, wanted, driver.token))
+        return self.write(lambda connection: claims.claim(connection, wanted, driver.token))
 
     def retry(self, keys: Iterable[str]) -> int:
         """Make the failed ones among these trials pending again; returns how many."""
         wanted = list(keys)
-        return self._write(lambda connection: grids.retry(connection, wanted))
+        return self.write(lambda connection: grids.retry(connection, wanted))
 
     def retrain(self, keys: Iterable[str]) -> int:
         """Make those of these trials pending that no driver has, to be trained from the first epoch; returns how many.
@@ -188,11 +140,11 @@ class Database:
         Their attempts and epochs stay; no epoch is accepted any more.
         """
         wanted = list(keys)
-        return self._write(lambda connection: origins.retrain(connection, wanted))
+        return self.write(lambda connection: origins.retrain(connection, wanted))
 
     def release(self, driver: Driver) -> None:
         """Release this driver's claims: its running trials become pending, their attempts interrupted."""
-        self._write(lambda connection: attempts.release(connection, driver.token))
+        self.write(lambda connection: claims.release(connection, driver.token))
 
     def release_stale(self) -> int:
         """Release the claims of dead drivers, ending their attempts as lost; returns how many trials were running.
@@ -202,22 +154,13 @@ class Database:
         if self.driver is None:
             raise DatabaseError(f"{self.where}: only the holder of the driver's lock can tell which drivers are dead")
         own = self.driver.token
-        return self._write(lambda connection: attempts.release_stale(connection, own))
+        return self.write(lambda connection: claims.release_stale(connection, own))
 
     def holder(self, token: int) -> Holder:
         """Return the facts about the driver of a token, as far as they are known."""
         if self.path is not None:
             return Holder()
-        return self._read(lambda connection: holder_of(connection, token))
-
-    def check_lock(self) -> None:
-        """Reconnect and re-acquire the locks if the connection broke; raises Busy if another driver has them."""
-        if self._session is not None:
-            self._write(lambda connection: connection.execute(select(1)))
-
-    def hurry(self) -> None:
-        """Wait no longer for a database that is away, because this driver ends."""
-        self.patience = 0.0
+        return self.read(lambda connection: holder_of(connection, token))
 
     def start_attempt(
         self,
@@ -235,7 +178,7 @@ class Database:
         """
         driver = self.driver.token if self.driver else None
         row = attempts.attempt_row(facts, purpose, driver, at)
-        return self._write(lambda connection: attempts.start(connection, self.where, key, row))
+        return self.write(lambda connection: attempts.start(connection, self.where, key, row))
 
     def record_parts(self, given: Iterable[PartRow], attempt_id: int | None = None) -> None:
         """Store methods, networks, data sets and metrics and, with an attempt, that it uses them.
@@ -244,15 +187,15 @@ class Database:
         """
         rows = list(given)
         parts.check(self.where, rows)
-        self._write(lambda connection: parts.record(connection, self.where, rows, attempt_id))
+        self.write(lambda connection: parts.record(connection, self.where, rows, attempt_id))
 
     def record_data(self, attempt_id: int, sha256: str) -> None:
         """Store the fingerprint of the content of an attempt's data sets."""
-        self._write(lambda connection: origins.record_data(connection, self.where, attempt_id, sha256))
+        self.write(lambda connection: origins.record_data(connection, self.where, attempt_id, sha256))
 
     def change_environment(self, attempt_id: int, changes: Mapping[str, Any]) -> None:
         """Change values of an attempt's environment that differ from those at its start."""
-        self._write(lambda connection: attempts.change_environment(connection, self.where, attempt_id, changes))
+        self.write(lambda connection: attempts.change_environment(connection, self.where, attempt_id, changes))
 
     def record_epoch(
         self, attempt_id: int, result: EpochResult, timing_quality: str, at: datetime | None = None
@@ -264,7 +207,7 @@ class Database:
         Raises DatabaseError when the attempt has ended, and for a metric that is NaN.
         """
         row, evaluations = attempts.epoch_rows(self.where, attempt_id, result, timing_quality, at)
-        self._write(lambda connection: attempts.record(connection, self.where, row, evaluations, result))
+        self.write(lambda connection: attempts.record(connection, self.where, row, evaluations, result))
 
     def finish_attempt(
         self,
@@ -284,44 +227,42 @@ class Database:
         """
         end = attempts.attempt_end(outcome, error_class, error_text, fingerprint, trial_state, at)
         where = self.where
-        self._write(lambda connection: attempts.finish(connection, where, attempt_id, end, trial_state), durable=True)
+        self.write(lambda connection: attempts.finish(connection, where, attempt_id, end, trial_state), durable=True)
 
     # Queries of the commands
 
     def parts(self) -> list[PartRow]:
         """Return the methods, networks, data sets and metrics that were recorded, the newest last."""
-        return list(self._read(parts.parts_by_id).values())
+        return list(self.read(parts.parts_by_id).values())
 
     def attempts(self, key: str) -> list[AttemptRow]:
         """Return the attempts of a trial, the newest last; none for an unknown key."""
-        return self._read(lambda connection: progress.attempts(connection, key))
+        return self.read(lambda connection: progress.attempts(connection, key))
 
     def origins(self, keys: Iterable[str]) -> dict[str, list[Origin]]:
         """Return per trial with accepted epochs the code and data that trained them, an entry per attempt."""
         wanted = list(keys)
-        return self._read(lambda connection: origins.origins_by_key(connection, wanted))
+        return self.read(lambda connection: origins.origins_by_key(connection, wanted))
 
     def failures(self, grid: str | None = None) -> list[FailureRow]:
         """Return the failed trials of one grid or all, by cause, the commonest first."""
-        return self._read(lambda connection: progress.failures(connection, grid))
+        return self.read(lambda connection: progress.failures(connection, grid))
 
     def unmeasured(self, keys: Iterable[str], metrics: Iterable[str]) -> dict[str, int]:
         """Return by own metric how many of these trials are done without a value of it after their last epoch."""
         wanted = list(keys)
-        return self._read(lambda connection: {name: parts.unmeasured(connection, wanted, name) for name in metrics})
+        return self.read(lambda connection: {name: parts.unmeasured(connection, wanted, name) for name in metrics})
 
     def progress(self, grid: str | None = None) -> list[ProgressRow]:
         """Return the trials of one grid in its order, or those of all grids by grid name.
 
         Trials of a dead driver count as pending.
         """
-        return self._read(
-            lambda connection: progress.progress(connection, grid, self._settled, self.living(connection))
-        )
+        return self.read(lambda connection: progress.progress(connection, grid, self._settled, self.living(connection)))
 
     def measured(self, purposes: Sequence[str] = ("train", "canary")) -> list[MeasuredRow]:
         """Return the measurements of trials and their canaries, of all grids."""
-        return self._read(lambda connection: progress.measured(connection, purposes))
+        return self.read(lambda connection: progress.measured(connection, purposes))
 
     # Copies and checks
 
@@ -339,45 +280,21 @@ class Database:
         with described(self.where):
             return back_up_to(self.engine, self.where, target, self.living)
 
-    def broken_rows(self) -> list[str]:
-        """Return a line for each row of a file whose values do not fit their columns."""
-        from orchestrator.database.rows_check import LARGE, SMALL, broken_rows
-
-        with described(self.where):
-            return [] if self.path is None else [str(each) for each in broken_rows(self.engine, (*SMALL, *LARGE))]
-
-    def leave_out_broken(self, *, numbers: bool) -> list[str]:
-        """Read a file without its broken rows from now on; returns a line for each.
-
-        With `numbers` every epoch and metric is checked as well, which takes a second for a million of them.
-        """
-        from orchestrator.database.rows_check import LARGE, MOST, SMALL, broken_rows, leave_out
-
-        if self.path is None:
-            return []
-        with described(self.where):
-            broken = broken_rows(self.engine, (*SMALL, *LARGE) if numbers else SMALL)
-        if len(broken) >= MOST:
-            raise DatabaseError(f"{self.where} has more than {MOST} broken rows, such as {broken[0]}; {RESTORE}")
-        if broken:
-            leave_out(self.engine, broken)
-        return [f"{self.where}: {each}. The row is left out, with what belongs to it; {RESTORE}" for each in broken]
-
     def damage(self) -> list[str]:
         """Return the damage of a file's pages and references, a few lines at most; it reads the whole file."""
         from orchestrator.database.backup import damage
 
-        return self._read(damage)
+        return self.read(damage)
 
     # Metrics that are computed after the training
 
     def kept(self, grids: Sequence[str] | None = None) -> list[tuple[str, list[Kept]]]:
         """Return by trial its name and the evaluations whose outcomes are kept; see `scoring.kept`."""
-        return self._read(lambda connection: scoring.kept(connection, grids))
+        return self.read(lambda connection: scoring.kept(connection, grids))
 
     def recorded(self, wanted: Sequence[Kept], metrics: Sequence[str]) -> Recorded:
         """Return which values of own metrics these evaluations have, and by which code."""
-        return self._read(lambda connection: scoring.recorded(connection, wanted, metrics))
+        return self.read(lambda connection: scoring.recorded(connection, wanted, metrics))
 
     def probabilities(self, one: Kept) -> tuple[Any, Any]:
         """Return kept probabilities [N, K], float16, and labels [N]; raises Unreadable as `scoring.read`."""
@@ -387,79 +304,7 @@ class Database:
     def record_scores(self, attempt_id: int, part: PartRow, values: Sequence[tuple[Kept, float]]) -> int:
         """Store values of a metric at evaluations of an attempt; returns how many were not there yet."""
         parts.check(self.where, [part])
-        return self._write(lambda connection: scoring.record(connection, self.where, attempt_id, part, values))
-
-    # Connections
-
-    def living(self, connection: Connection) -> Living:
-        """Return which drivers live, by their tokens."""
-        return living_drivers(connection, self.path)
-
-    @contextmanager
-    def driven_by(self, driver: Driver, session: LockedSession | None) -> Iterator[None]:
-        """Write as this driver within the context; with a session, through it (`driver_lock` calls this)."""
-        self.driver, self._session, self.patience = driver, session, patience()
-        try:
-            yield
-        finally:
-            self.driver = self._session = None
-            self.patience = 0.0
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Yield a connection for other queries; its errors become DatabaseError."""
-        with described(self.where), self.engine.connect() as connection, self._trusted():
-            yield connection
-
-    @contextmanager
-    def _trusted(self) -> Iterator[None]:
-        """Blame broken rows, if there are any, for an unexpected error of their reader."""
-        try:
-            yield
-        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            if hasattr(error, "exit_code") or self.path is None or not (broken := self.broken_rows()):
-                raise
-            raise DatabaseError(f"{self.where} has a broken row: {broken[0]}; {RESTORE}") from error
-
-    def _read(self, ask: Callable[[Connection], T]) -> T:
-        def once() -> T:
-            with self.engine.connect() as connection, self._trusted():
-                return ask(connection)
-
-        return persist(once, self)
-
-    def _write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
-        """Run one transaction, with retries where they may help.
-
-        A transaction may run twice, when the answer to its commit was lost, and must do no harm then: every `work`
-        allows for that.
-        """
-        if self.readonly:
-            raise DatabaseError(f"{self.where} was opened for reading")
-
-        def once() -> T:
-            with self._mutex:
-                answer = self._transaction(work, durable)
-            self.wrote = True
-            return answer
-
-        return persist(once, self)
-
-    def _transaction(self, work: Callable[[Connection], T], durable: bool) -> T:
-        if self._session is not None:
-            connection = self._session.connection()
-            with connection.begin():
-                if self._session.renewed and self.driver is not None:
-                    attempts.take_up(connection, self.where, self.driver.token)
-                answer = work(connection)
-            self._session.renewed = False
-            return answer
-        with self._writer.connect() as connection:
-            if durable and self.path is not None:
-                with synchronous(connection), connection.begin():
-                    return work(connection)
-            with connection.begin():
-                return work(connection)
+        return self.write(lambda connection: scoring.record(connection, self.where, attempt_id, part, values))
 
 
 def _score(state: TrialState, value: float | None) -> Score:

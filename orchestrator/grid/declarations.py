@@ -12,9 +12,10 @@ from orchestrator.grid.problems import GridError, Place, Problem, joined
 from orchestrator.grid.reader import Reader
 from orchestrator.records import BY_TEST, DEFAULT, TUNED, TUNING
 from orchestrator.tables.figures import FigureSpec, figure_problems, parse_figure
+from orchestrator.tables.parsing import parse_table
 from orchestrator.tables.placement import table_problems
 from orchestrator.tables.references import LineProblem, misplaced, with_values
-from orchestrator.tables.schema import RESERVED, TableSpec, parse_table
+from orchestrator.tables.schema import RESERVED, TableSpec
 from orchestrator.text import counted
 from trainer.builtin_metrics import ALWAYS
 from trainer.config import TrainConfig

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from orchestrator.tables.fields import Config, comparable
+from orchestrator.tables.parsing import parse_columns, parse_rows, unknown_fields
 from orchestrator.tables.placement import DERIVED, open_fields, place, table_problems
 from orchestrator.tables.schema import (
     COLUMNS,
@@ -20,9 +21,6 @@ from orchestrator.tables.schema import (
     RowSpec,
     TableSpec,
     as_list,
-    parse_columns,
-    parse_rows,
-    unknown_fields,
 )
 from trainer.problems import Found, plain_problems, problem, shown, unknown
 

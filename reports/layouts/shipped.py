@@ -9,8 +9,9 @@ from typing import Any
 
 from orchestrator.records import DEFAULT, TUNED, TUNING
 from orchestrator.tables.addresses import slug
+from orchestrator.tables.parsing import parse_table
 from orchestrator.tables.references import with_values
-from orchestrator.tables.schema import ColumnSpec, GroupSpec, TableSpec, parse_table
+from orchestrator.tables.schema import ColumnSpec, GroupSpec, TableSpec
 from reports.columns import own_columns
 from reports.declarations import Asked, collected, read_shipped
 from reports.errors import ReportError
