@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from orchestrator.worker import Job, run_job
-from orchestrator.worker.messages import EpochDone, Message, to_values
+from orchestrator.worker.messages import Done, EpochDone, Failed, Message, to_values
 from trainer.results import EpochResult
 
 # Metrics that every worker exports as ray_trial_<name>{trial="..."}.
@@ -19,7 +19,10 @@ GAUGES = {
 
 
 def trainable(config: dict[str, Any]) -> None:
-    """Run the job of a Tune trial, and report its messages to Tune and its measures to Ray's metrics."""
+    """Run the job of a Tune trial, and report its messages to Tune and its measures to Ray's metrics.
+
+    Raises RuntimeError after a failure was reported, so that its process is not used for another trial.
+    """
     from ray import tune
     from ray.util.metrics import Gauge
 
@@ -35,9 +38,16 @@ def trainable(config: dict[str, Any]) -> None:
     if job.processes > 1 and not job.canary:
         from orchestrator.worker.ranks import run_ranks
 
-        run_ranks(job, report)
+        failure = run_ranks(job, report)
     else:
-        run_job(job, report)
+        failure = run_job(job, report)
+    if failure is None:
+        report(Done())
+        return
+    report(Failed(failure))
+    # Not the original exception: to read it the driver would have to import its module, and would fail with more than
+    # this trial where it cannot.
+    raise RuntimeError(failure.message)
 
 
 def _measures(result: EpochResult) -> dict[str, float]:

@@ -70,24 +70,19 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
         _refuse_infeasible(cluster, trials, options, observer)
         observer.ready(cluster.dashboard_url)
         with recorder:
-            _run_all(recorder, cluster, trials, options)
+            if options.canaries:
+                refused = _run_canaries(recorder, trials, options, cluster)
+                trials = [trial for trial in trials if trial.key not in refused]
+            if options.pack:
+                trials = _packed(trials, database, cluster, observer)
+            for shape, members in _by_shape((trial.resources, trial) for trial in trials).items():
+                _run_shape(recorder, cluster, shape, members, options, alone=False)
+            # Last, one at a time, those that ran out of memory.
+            retried = _by_shape((cluster.whole_device(trial.resources), trial) for trial in recorder.out_of_memory)
+            for shape, members in retried.items():
+                _run_shape(recorder, cluster, shape, members, options, alone=True)
+            _settle(recorder)
     return recorder.summary
-
-
-def _run_all(recorder: Recorder, cluster: Cluster, trials: list[Trial], options: RunOptions) -> None:
-    """Run the canaries, then the trials shape by shape, and last, one at a time, the trials that ran out of memory."""
-    if options.canaries:
-        refused = _run_canaries(recorder, trials, options, cluster)
-        trials = [trial for trial in trials if trial.key not in refused]
-    if options.pack:
-        trials = _packed(trials, recorder.database, cluster, recorder.observer)
-    shapes = _by_shape((trial.resources, trial) for trial in trials)
-    for shape, members in shapes.items():
-        _run_shape(recorder, cluster, shape, members, options, alone=False)
-    alone = _by_shape((cluster.whole_device(trial.resources), trial) for trial in recorder.out_of_memory)
-    for shape, members in alone.items():
-        _run_shape(recorder, cluster, shape, members, options, alone=True)
-    _settle(recorder)
 
 
 def _placed(cluster: Cluster, trials: Sequence[Trial], observer: Observer) -> list[Trial]:

@@ -23,10 +23,8 @@ from orchestrator.worker.job import Job, Rank
 from orchestrator.worker.messages import (
     DataIdentity,
     DataProgress,
-    Done,
     EngineChanged,
     EpochDone,
-    Failed,
     Message,
     Started,
     TeacherEpoch,
@@ -40,27 +38,11 @@ log = logging.getLogger("trainer")
 Report = Callable[[Message], None]
 
 
-def run_job(job: Job, report: Report) -> None:
-    """Run one trial and report `Started`, an `EpochDone` per epoch, then `Done` or `Failed`.
+def run_job(job: Job, report: Report, rank: Rank | None = None) -> Failure | None:
+    """Run one trial in this process, alone or as one of several, and report; returns the failure if there was one.
 
-    Raises RuntimeError after a failure was reported, so that its process is not used for another trial.
+    Reports `Started` and an `EpochDone` per epoch, or rehearses; of its end it says nothing.
     """
-    conclude(attempt(job, report), report)
-
-
-def conclude(failure: Failure | None, report: Report) -> None:
-    """Report how a trial ended; raises as `run_job`."""
-    if failure is None:
-        report(Done())
-        return
-    report(Failed(failure))
-    # Not the original exception: to read it the driver would have to import its module, and would fail with more than
-    # this trial where it cannot.
-    raise RuntimeError(failure.message)
-
-
-def attempt(job: Job, report: Report, rank: Rank | None = None) -> Failure | None:
-    """Train or rehearse in this process, alone or as one of several, and report; the failure if there was one."""
     failure = None
     try:
         if rank is None:

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.failures import Failure, failure_of, infrastructure_failure, process_ended
 from orchestrator.timing import worst
-from orchestrator.worker.attempt import attempt, conclude
+from orchestrator.worker.attempt import run_job
 from orchestrator.worker.job import Job, Rank
 from orchestrator.worker.messages import DataProgress, Done, EpochDone, Failed, Message, Started, TeacherEpoch
 from orchestrator.worker.trial_log import new_log
@@ -43,8 +43,8 @@ class Place:
     gpus: tuple[str, ...]
 
 
-def run_ranks(job: Job, report: Callable[[Message], None]) -> None:
-    """Run one trial in `job.processes` processes; reports and raises as `orchestrator.worker.attempt.run_job`."""
+def run_ranks(job: Job, report: Callable[[Message], None]) -> Failure | None:
+    """Run one trial in `job.processes` processes; reports and returns as `orchestrator.worker.attempt.run_job`."""
     group = get_current_placement_group()
     assert group is not None
     actors: list[Any] = [
@@ -58,15 +58,14 @@ def run_ranks(job: Job, report: Callable[[Message], None]) -> None:
         for number in range(job.processes)
     ]
     try:
-        failure = _watched(job, actors, report)
+        return _watched(job, actors, report)
     except RayError as error:
-        failure = process_ended(str(error), f"one of the trial's {job.processes} processes")
+        return process_ended(str(error), f"one of the trial's {job.processes} processes")
     except OSError as error:
-        failure = failure_of(error)
+        return failure_of(error)
     finally:
         for actor in actors:
             ray.kill(actor)
-    conclude(failure, report)
 
 
 def _watched(job: Job, actors: Sequence[Any], report: Callable[[Message], None]) -> Failure | None:
@@ -227,7 +226,7 @@ class _Process:
 
         def train() -> None:
             try:
-                failure = attempt(self.job, messages.put, rank)
+                failure = run_job(self.job, messages.put, rank)
             except BaseException as error:
                 failure = failure_of(error)
             messages.put(Failed(failure) if failure else Done())

@@ -165,7 +165,7 @@ def test_a_failure_keeps_its_class_and_reason(cuda: str, tmp_path: Path, body: s
         data_root={str(tmp_path)!r}, checkpoint=None, checkpoint_seconds=0.0,
         log_folder={str(tmp_path / "logs")!r}, code_digest=code_digest(),
     )
-    failure = attempt.attempt(job, lambda message: None)
+    failure = attempt.run_job(job, lambda message: None)
     print(json.dumps(failure.to_dict()))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)

@@ -15,7 +15,7 @@ import torch
 from orchestrator.provenance import code_digest
 from orchestrator.timing import DeviceSampler, device_facts
 from orchestrator.worker import Job, run_job
-from orchestrator.worker.messages import Done, EpochDone, Started
+from orchestrator.worker.messages import DataIdentity, EpochDone, Started
 from tests.gpu.configs import config_of
 
 
@@ -38,18 +38,17 @@ def job(folder: Path, **fields: Any) -> Job:
 
 def messages(job: Job) -> list[Any]:
     heard: list[Any] = []
-    run_job(job, heard.append)
+    assert run_job(job, heard.append) is None
     return heard
 
 
 def test_a_trial_says_where_it_runs_and_how_its_times_are_to_be_read(cuda: str, tmp_path: Path):
-    started, *epochs, done = messages(job(tmp_path))
-    assert isinstance(started, Started)
+    started, identity, *epochs = messages(job(tmp_path))
+    assert isinstance(started, Started) and isinstance(identity, DataIdentity)
     assert started.facts.device.startswith("cuda:0 (")
     assert started.facts.device_uuid.startswith(("GPU-", "MIG-"))
     assert started.facts.pid == os.getpid()
     assert [type(message) for message in epochs] == [EpochDone, EpochDone]
-    assert isinstance(done, Done)
     for message in epochs:
         detail = message.timing.detail
         assert detail["uuid"] == started.facts.device_uuid
@@ -58,9 +57,8 @@ def test_a_trial_says_where_it_runs_and_how_its_times_are_to_be_read(cuda: str, 
 
 
 def test_a_canary_measures_memory_and_time(cuda: str, tmp_path: Path):
-    (started, done) = messages(job(tmp_path, canary=True))
+    (started,) = messages(job(tmp_path, canary=True))
     canary = started.facts.environment["canary"]
-    assert isinstance(done, Done)
     assert canary["seconds_per_epoch"] > 0
     assert 0 <= canary["launch_share"] <= 1
     assert 0 < canary["peak_memory_bytes"] <= canary["reserved_memory_bytes"]

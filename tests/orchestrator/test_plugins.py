@@ -19,8 +19,7 @@ from orchestrator.grid import Grid, GridError
 from orchestrator.grid_records import save_grid
 from orchestrator.planning.parts import other_parts
 from orchestrator.scheduler import Observer
-from orchestrator.worker.attempt import attempt
-from orchestrator.worker.job import Job
+from orchestrator.worker import Job, run_job
 from orchestrator.worker.messages import EpochDone, Message
 from tests.trainer.training import assert_same, content
 from trainer.parts import METHODS, NETWORKS, PartError, network
@@ -219,7 +218,7 @@ def test_an_interrupted_trial_goes_on_with_the_state_of_a_plug_ins_method(tmp_pa
         # A worker of its own begins without the grid's plug-ins.
         load_plugins([], Path())
         place = tmp_path / f"{name}.pt"
-        return attempt(job_of(grid, tmp_path, config=config, checkpoint=str(place), checkpoint_seconds=0.0), report)
+        return run_job(job_of(grid, tmp_path, config=config, checkpoint=str(place), checkpoint_seconds=0.0), report)
 
     def stop(message: Message) -> None:
         if isinstance(message, EpochDone):
@@ -247,5 +246,5 @@ def test_a_worker_with_other_code_refuses_the_trial(tmp_path: Path, monkeypatch:
     (plugin,) = grid.plugins
     missing = replace(plugin, digest="0" * 64)
     for given, words in ((missing, "cannot be loaded"), (replace(missing, module="my_parts"), "is other code here")):
-        failure = attempt(job_of(grid, tmp_path, plugins=(given.to_dict(),)), pytest.fail)
+        failure = run_job(job_of(grid, tmp_path, plugins=(given.to_dict(),)), pytest.fail)
         assert failure is not None and failure.error_class == "code" and words in failure.message, failure

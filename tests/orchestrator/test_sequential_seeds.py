@@ -65,7 +65,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     def no_ray(options: RunOptions) -> Iterator[Cluster]:
         yield Cluster([{"CPU": 2.0}], None)
 
-    def train(recorder: Any, _: Cluster, members: list[Trial], options: RunOptions) -> None:
+    def train(recorder: Any, _: Cluster, shape: Any, members: list[Trial], *__: Any, **how: Any) -> None:
         stages.append([trial.name.removeprefix("resnet18/") for trial in members])
         broken = [trial for trial in members if trial.name in BROKEN]
         finish(recorder.database, [trial for trial in members if trial not in broken], error)
@@ -73,7 +73,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     monkeypatch.setattr(cluster, "_ray_cluster", no_ray)
     monkeypatch.setattr(cluster, "_living_nodes", lambda: [{"CPU": 2.0}])
-    monkeypatch.setattr(trials, "_run_all", train)
+    monkeypatch.setattr(trials, "_run_shape", train)
     return stages
 
 

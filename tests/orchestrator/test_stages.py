@@ -61,7 +61,7 @@ def happened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         finally:
             happened.append("Ray ends")
 
-    def train(recorder: Any, _: Cluster, members: list[Trial], options: RunOptions) -> None:
+    def train(recorder: Any, _: Cluster, shape: Any, members: list[Trial], *__: Any, **how: Any) -> None:
         happened.append([trial.config.seed for trial in members])
         for trial in members:
             attempt = recorder.database.start_attempt(trial.key, AttemptFacts())
@@ -71,7 +71,7 @@ def happened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(Database, "release", lambda *given: (happened.append("given back"), release(*given))[1])
     monkeypatch.setattr(cluster, "_ray_cluster", one)
     monkeypatch.setattr(cluster, "_living_nodes", lambda: [{"CPU": 2.0}])
-    monkeypatch.setattr(trials, "_run_all", train)
+    monkeypatch.setattr(trials, "_run_shape", train)
     return happened
 
 

@@ -48,7 +48,7 @@ class Training:
         """The names of all trials that were trained, in order."""
         return [name for batch in self.batches for name in batch]
 
-    def run(self, recorder: Any, _: Cluster, members: list[Trial], options: RunOptions) -> None:
+    def run(self, recorder: Any, _: Cluster, shape: Any, members: list[Trial], *__: Any, **how: Any) -> None:
         """Stand for the scheduler: every trial is done at once."""
         self.batches.append([])
         for trial in members:
@@ -90,5 +90,5 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Training:
 
     monkeypatch.setattr(cluster, "_ray_cluster", one)
     monkeypatch.setattr(cluster, "_living_nodes", lambda: [{"CPU": 2.0}])
-    monkeypatch.setattr(trials, "_run_all", made.run)
+    monkeypatch.setattr(trials, "_run_shape", made.run)
     return made

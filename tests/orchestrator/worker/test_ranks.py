@@ -19,8 +19,7 @@ from orchestrator.records import AttemptFacts
 from orchestrator.scheduler import SchedulerError
 from orchestrator.scheduler.cluster import Cluster
 from orchestrator.timing import Timing
-from orchestrator.worker import Job, ranks
-from orchestrator.worker.attempt import attempt
+from orchestrator.worker import Job, ranks, run_job
 from orchestrator.worker.messages import (
     DataIdentity,
     DataProgress,
@@ -180,7 +179,7 @@ def test_a_canary_rehearses_what_one_process_has_to_do(tmp_path: Path, monkeypat
     config = TrainConfig(dataset="digits", batch_size=250).model_dump(mode="json")
     job = Job("key", "grid/name", config, 1, 0, str(tmp_path), None, 0, str(tmp_path), "", canary=True, processes=4)
     told: list[Any] = []
-    assert attempt(job, told.append) is None
+    assert run_job(job, told.append) is None
     assert [config.batch_size for config in rehearsed] == [63]
     assert told[-1].facts.environment["canary"]["parameters"] == 1
 
@@ -248,10 +247,10 @@ def test_a_stream_that_ends_without_a_word_is_a_failure(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), RuntimeError("CUDA error: unknown error")])
 def test_whatever_ends_a_rank_is_told(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def attempt(*_: Any) -> None:
+    def run_job(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(ranks, "attempt", attempt)
+    monkeypatch.setattr(ranks, "run_job", run_job)
     rank = ranks._Process(SimpleNamespace(name="t"), 0)
     (message,) = rank.run([ranks.Place("a", "127.0.0.1", 1, ())], ("127.0.0.1", 1), Path("log"))
     assert message.failure.message.startswith(type(error).__name__)

@@ -18,9 +18,8 @@ import torch
 
 from orchestrator.provenance import code_digest
 from orchestrator.worker import Job, run_job
-from orchestrator.worker.attempt import attempt
 from orchestrator.worker.gpu_names import gpu_name
-from orchestrator.worker.messages import DataIdentity, Done, EngineChanged, EpochDone, Message, Started
+from orchestrator.worker.messages import DataIdentity, EngineChanged, EpochDone, Message, Started
 from tests.orchestrator.fake_gpu import GPU, MIG, FakeCuda, FakeNvml
 from tests.orchestrator.runs import Workplace
 from trainer.canary import Rehearsal
@@ -68,20 +67,20 @@ def test_a_failure_keeps_its_reason_whatever_cuda_says_afterwards(tmp_path: Path
         if isinstance(message, EpochDone):
             raise ValueError("the program's own mistake")
 
-    failure = attempt(small_job(tmp_path), breaks)
+    failure = run_job(small_job(tmp_path), breaks)
     assert failure and failure.message == "ValueError: the program's own mistake"
     assert cuda.asked == []
 
 
 def test_a_complete_trial_stays_complete_whatever_cuda_says_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cuda = BrokenCuda(monkeypatch)
-    assert attempt(small_job(tmp_path), lambda message: None) is None
+    assert run_job(small_job(tmp_path), lambda message: None) is None
     assert cuda.asked == ["is_available", "empty_cache"]
 
 
 def test_a_trial_on_the_cpu_does_not_wake_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cuda = BrokenCuda(monkeypatch, initialized=False)
-    assert attempt(small_job(tmp_path), lambda message: None) is None
+    assert run_job(small_job(tmp_path), lambda message: None) is None
     assert cuda.asked == []
 
 
@@ -92,7 +91,7 @@ def test_a_clock_that_is_set_meanwhile_moves_no_epoch(tmp_path: Path, monkeypatc
     monkeypatch.setattr(time, "time", lambda: next(wall))
     told: list[Any] = []
     before = time.monotonic()
-    assert attempt(small_job(tmp_path, epochs=2), told.append) is None
+    assert run_job(small_job(tmp_path, epochs=2), told.append) is None
     after = time.monotonic()
     (started,) = [message for message in told if isinstance(message, Started)]
     epochs = [message for message in told if isinstance(message, EpochDone)]
@@ -121,7 +120,7 @@ def test_the_engine_reaches_the_trainer_and_the_attempt(tmp_path: Path, monkeypa
     monkeypatch.setattr("trainer.canary.rehearse", call)
     told: list[Any] = []
     for manner in ({}, {"engine": "compiled", "deterministic": True, "cpus": 3}):
-        assert attempt(small_job(tmp_path, canary=canary, **manner), told.append) is None
+        assert run_job(small_job(tmp_path, canary=canary, **manner), told.append) is None
     assert asked == [
         # A canary is asked for what its trials will use, which may have several processes.
         {"engine": "launched" if canary else "auto", "deterministic": False},
@@ -145,8 +144,8 @@ def test_the_attempt_keeps_the_engine_that_ran(tmp_path: Path, monkeypatch: pyte
     job = small_job(tmp_path, canary=canary)
     job = replace(job, config=job.config | {"batch_size": 32})
     told: list[Any] = []
-    run_job(job, told.append)
-    kinds = [Started, Done] if canary else [Started, DataIdentity, EngineChanged, EpochDone, Done]
+    assert run_job(job, told.append) is None
+    kinds = [Started] if canary else [Started, DataIdentity, EngineChanged, EpochDone]
     assert [type(message) for message in told] == kinds
     environment = told[0].facts.environment
     assert (environment["engine_asked"], environment["engine"]) == ("auto", "launched" if canary else "replayed")
@@ -190,7 +189,7 @@ def test_what_a_trial_on_a_gpu_does_before_its_first_kernel(
     for module in ("trainer.train", "trainer.canary"):
         monkeypatch.setattr(f"{module}.build_networks", build)
     told: list[Any] = []
-    failure = attempt(small_job(tmp_path, gpus=1, checkpoint=None, canary=canary), told.append)
+    failure = run_job(small_job(tmp_path, gpus=1, checkpoint=None, canary=canary), told.append)
     assert failure and failure.message.startswith("FirstKernel"), failure
     started, *_ = told
     assert (started.device, started.device_uuid) == ("cuda:0 (NVIDIA H200)", GPU)
@@ -223,8 +222,8 @@ def test_the_log_of_a_resumed_trial_marks_the_epochs_of_its_checkpoint(tmp_path:
         logs = sorted((tmp_path / "logs" / "g_small").iterdir())
         return [[line for line in log.read_text().splitlines() if " epoch " in line] for log in logs]
 
-    assert attempt(job, stops).message == "RuntimeError: stopped after the first epoch"
-    assert attempt(job, lambda message: None) is None
+    assert run_job(job, stops).message == "RuntimeError: stopped after the first epoch"
+    assert run_job(job, lambda message: None) is None
     ((first,), (again, second)) = epochs()
     said = re.search(r"epoch 1/2: \d+\.\d\d s, top-1 error \{'main': \d+\.\d+\}", first)[0]
     assert first.endswith(said) and again.endswith(f"{said}  (from the checkpoint)")
