@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Subquery, and_, func, select, text
+from sqlalchemy import Connection, Row, and_, select
 
-from orchestrator.database.models import ACCEPTED, Attempt, Epoch, Evaluation, MetricValue
-from orchestrator.database.queries import METRICS, trials_of
+from orchestrator.database.models import Attempt, Epoch, Evaluation, MetricValue
+from orchestrator.database.queries import METRICS, thinned, trials_of
 
 
 def attempts(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[Any]]:
@@ -28,52 +28,37 @@ def attempts(connection: Connection, grid_ids: Sequence[int]) -> Sequence[Row[An
     ).all()
 
 
-def epochs(connection: Connection, grid_ids: Sequence[int], every: int) -> Iterator[Row[Any]]:
-    """Return the accepted epochs of the grids' trials with their evaluations, by trial and epoch.
+def epochs(connection: Connection, last_epochs: Mapping[int, int], every: int) -> Iterator[Row[Any]]:
+    """Return accepted epochs of trials, given the last one of each, with their evaluations, by trial and epoch.
 
     Of a trial these are its last epoch and, counting back from there, one epoch in `every`. Rows (trial_id, epoch,
     seconds, learning_rate, losses, network, split, then `METRICS`): a row per network and split of the main classifier,
     with None for both where an epoch was not evaluated. `seconds` are those from the trial's start to the epoch's end,
     pauses left out.
     """
-    thinned = _thinned(grid_ids)
-    columns: list[Any] = [thinned.c[name] for name in ("trial_id", "epoch", "seconds")]
-    columns += [Epoch.learning_rate, Epoch.losses]
-    columns += [Evaluation.network, Evaluation.split, *(getattr(Evaluation, name) for name in METRICS)]
-    yield from connection.execute(
-        select(*columns)
-        .select_from(thinned)
-        .join(Epoch, Epoch.id == thinned.c.id)
-        .outerjoin(Evaluation, and_(Evaluation.epoch_id == thinned.c.id, Evaluation.classifier == "main"))
-        .where((thinned.c.last - thinned.c.epoch) % every == 0)
-        .order_by(thinned.c.trial_id, thinned.c.epoch, Evaluation.network, Evaluation.split)
-    )
+    for few in thinned(last_epochs, every):
+        columns: list[Any] = [few.c[name] for name in ("trial_id", "epoch", "seconds")]
+        columns += [Epoch.learning_rate, Epoch.losses]
+        columns += [Evaluation.network, Evaluation.split, *(getattr(Evaluation, name) for name in METRICS)]
+        yield from connection.execute(
+            select(*columns)
+            .select_from(few)
+            .join(Epoch, Epoch.id == few.c.id)
+            .outerjoin(Evaluation, and_(Evaluation.epoch_id == few.c.id, Evaluation.classifier == "main"))
+            .order_by(few.c.trial_id, few.c.epoch, Evaluation.network, Evaluation.split)
+        )
 
 
-def own_metrics(connection: Connection, grid_ids: Sequence[int], every: int) -> Iterator[Row[Any]]:
+def own_metrics(connection: Connection, last_epochs: Mapping[int, int], every: int) -> Iterator[Row[Any]]:
     """Return rows (trial_id, epoch, network, split, metric, value) of users' own metrics, of the epochs of `epochs`."""
-    thinned = _thinned(grid_ids)
-    yield from connection.execute(
-        select(
-            *(thinned.c.trial_id, thinned.c.epoch, Evaluation.network, Evaluation.split),
-            *(MetricValue.metric, MetricValue.value),
+    for few in thinned(last_epochs, every):
+        yield from connection.execute(
+            select(
+                *(few.c.trial_id, few.c.epoch, Evaluation.network, Evaluation.split),
+                *(MetricValue.metric, MetricValue.value),
+            )
+            .select_from(few)
+            .join(Evaluation, and_(Evaluation.epoch_id == few.c.id, Evaluation.classifier == "main"))
+            .join(MetricValue, MetricValue.evaluation_id == Evaluation.id)
+            .order_by(few.c.trial_id, few.c.epoch, Evaluation.network, Evaluation.split, MetricValue.metric)
         )
-        .select_from(thinned)
-        .join(Evaluation, and_(Evaluation.epoch_id == thinned.c.id, Evaluation.classifier == "main"))
-        .join(MetricValue, MetricValue.evaluation_id == Evaluation.id)
-        .where((thinned.c.last - thinned.c.epoch) % every == 0)
-        .order_by(thinned.c.trial_id, thinned.c.epoch, Evaluation.network, Evaluation.split, MetricValue.metric)
-    )
-
-
-def _thinned(grid_ids: Sequence[int]) -> Subquery:
-    """Return the accepted epochs with the seconds until their end, and with the `last` epoch of their trial."""
-    return (
-        select(
-            *(Epoch.id, Epoch.trial_id, Epoch.epoch),
-            func.sum(Epoch.seconds).over(partition_by=Epoch.trial_id, order_by=Epoch.epoch).label("seconds"),
-            func.max(Epoch.epoch).over(partition_by=Epoch.trial_id).label("last"),
-        )
-        .where(text(f"epochs.{ACCEPTED}"), Epoch.trial_id.in_(trials_of(grid_ids)))
-        .subquery()
-    )

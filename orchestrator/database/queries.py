@@ -12,6 +12,7 @@ from sqlalchemy import (
     Integer,
     Row,
     Select,
+    Subquery,
     and_,
     bindparam,
     column,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     text,
     values,
 )
+from sqlalchemy.orm import aliased
 
 from orchestrator.database.models import (
     ACCEPTED,
@@ -241,29 +243,54 @@ def curves(
     has none. `seconds` are those of training, evaluation and data to the end of the epoch, pauses left out. `metric` is
     a column of the evaluations or a user's own.
     """
-    elapsed = func.sum(Epoch.seconds).over(partition_by=Epoch.trial_id, order_by=Epoch.epoch).label("elapsed")
-    for part in in_parts(last_epochs.items()):
-        picked = relation("picks", part, ("trial_id", "last"))
-        clock = (
-            select(Epoch.id, Epoch.trial_id, Epoch.epoch, picked.c.last, elapsed)
-            .select_from(picked)
-            .join(Epoch, Epoch.trial_id == picked.c.trial_id)
-            .where(ACCEPTED_EPOCHS)
-            .subquery()
-        )
+    for clock in thinned(last_epochs, every):
         value = getattr(Evaluation, metric) if metric in METRICS else MetricValue.value
         statement = (
-            select(clock.c.trial_id, clock.c.epoch, clock.c.elapsed, value)
+            select(clock.c.trial_id, clock.c.epoch, clock.c.seconds, value)
             .select_from(clock)
             .join(Evaluation, Evaluation.epoch_id == clock.c.id)
             .where(Evaluation.network == network, Evaluation.classifier == classifier, Evaluation.split == split)
-            .where((clock.c.last - clock.c.epoch) % every == 0, value.is_not(None))
+            .where(value.is_not(None))
             .order_by(clock.c.trial_id, clock.c.epoch)
         )
         if metric not in METRICS:
             own = and_(MetricValue.evaluation_id == Evaluation.id, MetricValue.metric == metric)
             statement = statement.join(MetricValue, own)
         yield from connection.execute(statement)
+
+
+def thinned(last_epochs: Mapping[int, int], every: int) -> Iterator[Subquery]:
+    """Return tables of accepted epochs (id, trial_id, epoch, seconds), which together have those of all the trials.
+
+    Of a trial these are the epoch that is given as its last and, counting from there, one epoch in `every`. `seconds`
+    are those of training, evaluation and data from the trial's start to the end of the epoch, pauses left out.
+    """
+    for part in in_parts(last_epochs.items()):
+        picked = relation("picks", part, ("trial_id", "last"))
+        order: Any = {"partition_by": Epoch.trial_id, "order_by": Epoch.epoch}
+        few = (
+            select(Epoch.id, Epoch.trial_id, Epoch.epoch, func.lag(Epoch.epoch, 1, -1).over(**order).label("before"))
+            .select_from(picked)
+            .join(Epoch, Epoch.trial_id == picked.c.trial_id)
+            .where(ACCEPTED_EPOCHS, (picked.c.last - Epoch.epoch) % every == 0)
+            .subquery()
+        )
+        # The epochs between are added up by index: a window over all of them would sort a million rows.
+        earlier = aliased(Epoch, name="earlier")
+        seconds = (
+            select(func.sum(earlier.seconds))
+            .where(
+                earlier.trial_id == few.c.trial_id,
+                text(f"earlier.{ACCEPTED}"),
+                earlier.epoch > few.c.before,
+                earlier.epoch <= few.c.epoch,
+            )
+            .correlate(few)
+            .scalar_subquery()
+        )
+        parts = select(few.c.id, few.c.trial_id, few.c.epoch, seconds.label("seconds")).subquery()
+        summed = func.sum(parts.c.seconds).over(partition_by=parts.c.trial_id, order_by=parts.c.epoch)
+        yield select(parts.c.id, parts.c.trial_id, parts.c.epoch, summed.label("seconds")).subquery()
 
 
 def attempts(connection: Connection, keys: Iterable[str]) -> Sequence[Row[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.database import histories, queries
@@ -31,8 +31,8 @@ def thinning(last_epochs: Mapping[int, int]) -> int:
     return max(1, -(-_SERIES * sum(last + 1 for last in last_epochs.values()) // NUMBERS))
 
 
-def curves(database: Database, grid_ids: Sequence[int], last_epochs: Mapping[int, int]) -> dict[str, Any]:
-    """Return what the trials of the grids measured along their epochs, one in `every` of them.
+def curves(database: Database, last_epochs: Mapping[int, int]) -> dict[str, Any]:
+    """Return what trials, given the last epoch of each, measured along their epochs, one in `every` of them.
 
     `lines` has per trial id its `epochs` (from 1), the `seconds` from its start to the end of each, and the values of
     `series`, by the series' place; a value that is missing or no finite number is None.
@@ -42,52 +42,67 @@ def curves(database: Database, grid_ids: Sequence[int], last_epochs: Mapping[int
     places: dict[tuple[str, ...], int] = {}
     # Of a split and a network, the series of the metrics: there may be a million rows, and a few of these.
     metrics: dict[tuple[str, int], list[int]] = {}
+    terms: dict[str, int] = {}
+    rate_place = places.setdefault(("rate",), 0)
 
     def place_of(*key: str) -> int:
         return places.setdefault(key, len(places))
 
     with database.reading() as connection:
         asked = queries.own_metrics(connection)
-        for row in histories.epochs(connection, grid_ids, every):
+        now, latest, at = None, None, 0
+        series: dict[int, list[float | None]] = {}
+        for row in histories.epochs(connection, last_epochs, every):
             trial, epoch, seconds, rate, losses, network, split, *values = tuple(row)
-            line = lines.setdefault(trial, {"epochs": [], "seconds": [], "series": {}})
-            measured: list[tuple[int, float | None]] = []
-            if not line["epochs"] or line["epochs"][-1] != epoch:
-                line["epochs"].append(epoch)
-                line["seconds"].append(seconds)
-                measured += [(place_of("loss", term), value) for term, value in (losses or {}).items()]
-                measured.append((place_of("rate"), rate))
+            if trial != now:
+                now, latest, series = trial, None, {}
+                line = lines[trial] = {"epochs": [], "seconds": [], "series": series}
+            if epoch != latest:
+                latest, at = epoch, len(line["epochs"])
+                line["epochs"].append(epoch + 1)
+                line["seconds"].append(rounded(seconds))
+                _put(series, rate_place, at, rate)
+                for term, value in (losses or {}).items():
+                    place = terms.get(term)
+                    if place is None:
+                        place = terms[term] = place_of("loss", term)
+                    _put(series, place, at, value)
             if network is not None:
                 if (split, network) not in metrics:
                     metrics[split, network] = [place_of(split, str(network), name) for name in queries.METRICS]
-                measured += zip(metrics[split, network], values, strict=True)
-            for place, value in measured:
-                if value is not None:
-                    line["series"].setdefault(place, {})[epoch] = value
+                for place, value in zip(metrics[split, network], values, strict=True):
+                    _put(series, place, at, value)
         if any(name not in queries.METRICS for name in asked):
-            for row in histories.own_metrics(connection, grid_ids, every):
+            for row in histories.own_metrics(connection, last_epochs, every):
                 if row.metric not in queries.METRICS:
-                    series = lines[row.trial_id]["series"]
-                    series.setdefault(place_of(row.split, str(row.network), row.metric), {})[row.epoch] = row.value
+                    line = lines[row.trial_id]
+                    place = place_of(row.split, str(row.network), row.metric)
+                    _put(line["series"], place, line["epochs"].index(row.epoch + 1), row.value)
     present = {place for line in lines.values() for place in line["series"]}
     places = {key: place for key, place in places.items() if place in present}
     order = sorted(places, key=_rank)
     new = {places[key]: place for place, key in enumerate(order)}
-    return {
-        "every": every,
-        "series": [_series(key) for key in order],
-        "lines": {
-            trial: {
-                "epochs": [epoch + 1 for epoch in line["epochs"]],
-                "seconds": [rounded(value) for value in line["seconds"]],
-                "series": {
-                    str(new[place]): [rounded(values.get(epoch)) for epoch in line["epochs"]]
-                    for place, values in sorted(line["series"].items(), key=lambda item: new[item[0]])
-                },
-            }
-            for trial, line in lines.items()
-        },
-    }
+    for line in lines.values():
+        whole = {new[place]: _filled(values, len(line["epochs"])) for place, values in line["series"].items()}
+        line["series"] = {str(place): whole[place] for place in sorted(whole)}
+    return {"every": every, "series": [_series(key) for key in order], "lines": lines}
+
+
+def _put(series: dict[int, list[float | None]], place: int, at: int, value: float | None) -> None:
+    """Add a value of a series at the place `at` of its trial's epochs; the epochs before have None."""
+    if value is None:
+        return
+    values = series.get(place)
+    if values is None:
+        values = series[place] = []
+    if len(values) != at:
+        values += [None] * (at - len(values))
+    values.append(rounded(value))
+
+
+def _filled(values: list[float | None], count: int) -> list[float | None]:
+    """Return the values with None for the epochs at the end that have none."""
+    return values + [None] * (count - len(values))
 
 
 def rounded(value: float | None) -> float | None:
@@ -95,7 +110,7 @@ def rounded(value: float | None) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     short = float(f"{value:.6g}")
-    return int(short) if short == int(short) and abs(short) < 1e15 else short
+    return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 
 def _rank(key: tuple[str, ...]) -> tuple[Any, ...]:

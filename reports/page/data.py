@@ -48,9 +48,7 @@ def page_data(
     tails = Tails()
     order = sorted(range(len(trials)), key=lambda place: trials[place][1].state not in _FIRST)
     ends = {place: _ends(trials[place][1], attempts.get(trials[place][1].id, ()), tails) for place in order}
-    measured = curves(
-        database, grid_ids, {trial.id: trial.last_epoch for _, trial in trials if trial.last_epoch is not None}
-    )
+    measured = curves(database, {trial.id: trial.last_epoch for _, trial in trials if trial.last_epoch is not None})
     lines = measured.pop("lines")
     title, subtitle = headline(results)
     own = sum(not table.layout.endswith(("-vs-paper", "-doubts")) for table in tables)

@@ -97,7 +97,8 @@ def test_curves_are_thinned_from_the_last_epoch_back_and_the_page_says_so(databa
     for full, line in zip(whole["lines"], thin["lines"], strict=True):
         if full is not None:
             assert line["epochs"] == full["epochs"][:: -thin["every"]][::-1]
-            assert line["seconds"] == full["seconds"][:: -thin["every"]][::-1]
+            # Added up in another order, they may differ in the last digit.
+            assert line["seconds"] == pytest.approx(full["seconds"][:: -thin["every"]][::-1], rel=1e-5)
 
 
 def test_what_is_not_finite_is_a_gap(tmp_path):
