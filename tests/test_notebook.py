@@ -45,6 +45,7 @@ def test_the_notebook_holds_no_outputs(notebook: Any):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_notebook_runs_from_the_first_cell_to_a_curve(notebook: Any, tmp_path: Path):
     (tmp_path / "grids").mkdir()

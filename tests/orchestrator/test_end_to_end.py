@@ -223,9 +223,10 @@ def test_a_finished_grid_starts_nothing(place, grid, output):
     assert sorted(path.name for path in (place.folder / "ray").iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "variables"),
-    [((), {"RAY_ADDRESS": "local"}), pytest.param(("--address", "local"), {}, marks=pytest.mark.slow)],
+    [((), {"RAY_ADDRESS": "local"}), (("--address", "local"), {})],
     ids=str,
 )
 def test_a_ray_of_the_own_word_for_it_listens_like_the_default(place, grid, output, options, variables):

@@ -285,7 +285,9 @@ def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> A
     return result
 
 
-@pytest.mark.parametrize("methods", [{"byot": {}, "pskd": {}}, {"dcm": {}}], ids=title)
+@pytest.mark.parametrize(
+    "methods", [{"byot": {}, "pskd": {}}, pytest.param({"dcm": {}}, marks=pytest.mark.slow)], ids=title
+)
 def test_compiled_networks_train_together(methods: dict[str, Any], data_root: Path, tmp_path: Path) -> None:
     # Compiling takes all the time, and a network of two stages has all kinds of modules.
     config = uneven(methods=methods, stages=2, learning_rate=0.01)
@@ -294,7 +296,7 @@ def test_compiled_networks_train_together(methods: dict[str, Any], data_root: Pa
         assert_close(each, first)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_compiled_networks_train_on_images_that_stay_in_files(processes: int, tmp_path: Path, imagenet: Any) -> None:
     alone = streamed_training(tmp_path, imagenet)
     for each in in_processes(processes, tmp_path / "all", compiled, streamed_training, tmp_path, imagenet):

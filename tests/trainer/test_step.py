@@ -25,8 +25,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 
 
 def config_of(methods: dict[str, Any], **fields: Any) -> TrainConfig:
-    """Six full batches of 16 images and one of 4 in an epoch; the rate falls after the first epoch."""
-    defaults = {"dataset": "synthetic", "subset": 1, "width": 4, "batch_size": 16, "epochs": 2, "milestones": (1,)}
+    """Six full batches of 8 images and one of 2 in an epoch; the rate falls after the first epoch."""
+    defaults = {"dataset": "digits", "subset": 5, "width": 4, "batch_size": 8, "epochs": 2, "milestones": (1,)}
     return TrainConfig(**defaults | {"methods": methods} | fields)
 
 

@@ -79,6 +79,8 @@ def test_the_share_of_a_gpu(reserved, launching, gpus, cpus, share):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_failing_canary_stops_its_trials_and_no_others(workplace: Workplace):
     workplace.keep_to_one_processor()
     # Every trial is large enough here, and one of the methods has a bug.

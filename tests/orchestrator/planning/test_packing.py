@@ -39,6 +39,8 @@ def running(workplace: Workplace) -> list[str]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_half_of_a_gpu_runs_two_at_once(workplace: Workplace):
     grid = workplace.grid("halves", {"seed": [0, 1, 2]}, epochs=10_000, resources={"gpu": 0.5, "cpu": 1})
     process = workplace.start("run", grid, "--no-canary")

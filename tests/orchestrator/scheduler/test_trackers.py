@@ -47,6 +47,8 @@ def test_an_unknown_tracker_is_bad_input(workplace: Workplace):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_tensorboard_gets_every_epoch_and_another_tracker_that_fails_stops_nothing(workplace: Workplace):
     pytest.importorskip("tensorboardX")
     workplace.keep_to_one_processor()

@@ -10,6 +10,8 @@ from tests.orchestrator.runs import Workplace
 
 
 @pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_timing_pass_stands_beside_the_accuracy_runs_and_is_what_table_1_prints(workplace: Workplace):
     workplace.keep_to_one_processor()
     methods = [{}, {"pskd": None}]

@@ -155,6 +155,7 @@ def test_the_attempt_keeps_the_engine_that_ran(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_the_database_keeps_the_engine_that_ran(workplace: Workplace):
     step = workplace.code / "trainer/step.py"
     rule = 'return device.type == "cuda" and '
