@@ -1,10 +1,13 @@
-"""Addresses of Ray clusters: which cluster to use, and whether a Ray answers there."""
+"""Addresses of Ray clusters: which one to use, whether a Ray answers there, and whether it takes this user's key."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import TRY_AGAIN
@@ -72,3 +75,65 @@ def refuse_silent(address: str) -> None:
         raise RayAway(f"no Ray cluster answers at {address} ({why}); {remedy}") from None
     if len(answer) < 4 or answer[3] != _SETTINGS:
         raise RayAway(f"no Ray cluster answers at {address} (something else has that port); {remedy}")
+
+
+def key_place() -> str | None:
+    """Return the variable or the file that Ray takes this user's key from; None where there is no key.
+
+    Raises SchedulerError for a RAY_AUTH_TOKEN_PATH without a key.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return "RAY_AUTH_TOKEN"
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    with contextlib.suppress(OSError, UnicodeError):
+        file = Path(named or Path(os.environ["HOME"], ".ray", "auth_token"))
+        if file.read_text().strip():
+            return str(file)
+    if named:
+        raise SchedulerError(
+            f"RAY_AUTH_TOKEN_PATH={named}: there is no file with a key that can be read; correct the path, or unset it"
+        )
+    return None
+
+
+def refuse_locked(address: str) -> None:
+    """Raise SchedulerError unless the cluster at host:port takes this user's key; `ray.init` would not say why.
+
+    Ray has to be ready to read the key from the environment, see `ray_cluster`.
+    """
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import AuthenticationError
+
+    remedy = "`ray get-auth-token` prints it there"
+    mode = os.environ["RAY_AUTH_MODE"]
+    place = key_place() if mode.lower() == "token" else f"RAY_AUTH_MODE={mode}"
+    if place is None:
+        raise SchedulerError(
+            f"there is no key to the Ray cluster at {address}; set RAY_AUTH_TOKEN to that of its head ({remedy}), or "
+            "RAY_AUTH_MODE=disabled where the head asks for none"
+        )
+    try:
+        with _silent_errors():
+            GcsClient(address)
+    except AuthenticationError:
+        if mode.lower() != "token":
+            raise SchedulerError(
+                f"the Ray cluster at {address} asks for a key, which {place} leaves out; unset RAY_AUTH_MODE"
+            ) from None
+        raise SchedulerError(
+            f"the Ray cluster at {address} does not accept the key in {place}; set RAY_AUTH_TOKEN to that of its head "
+            f"({remedy})"
+        ) from None
+
+
+@contextlib.contextmanager
+def _silent_errors() -> Iterator[None]:
+    """Send the lines to nowhere that Ray's core writes on standard error itself, whatever its log level."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -20,7 +20,7 @@ import psutil
 
 from orchestrator.planning import amounts, asked, unfit
 from orchestrator.provenance import ROOT
-from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address, refuse_silent
+from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address, refuse_locked, refuse_silent
 from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.private_ray import Guard, have_home, keep_token_private, not_started, session_folder
 from orchestrator.scheduler.signals import Interrupted, handled_signals, received, remember, stop_signal
@@ -275,6 +275,7 @@ def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plu
             address = _own_ray()
         if address:
             refuse_silent(address)
+            refuse_locked(address)
         with _code(plugins) as code:
             return ray.init(
                 address=address or "local",
@@ -294,7 +295,10 @@ def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plu
         # A SIGHUP ends Ray's processes as well.
         if received:
             raise Interrupted(received[0]) from None
-        raise (_not_joined(address, error) if address else not_started(error)) from error
+        if address:
+            message = " ".join(str(error).split())[:500] or type(error).__name__
+            raise RayAway(f"Ray did not start at {address}: {message}") from error
+        raise not_started(error) from error
 
 
 def _own_ray() -> str:
@@ -311,13 +315,3 @@ def _own_ray() -> str:
             "for a private Ray"
         )
     return address
-
-
-def _not_joined(address: str, error: Exception) -> SchedulerError:
-    message = " ".join(str(error).split())[:500] or type(error).__name__
-    if "uthenticat" in message or "token" in message.lower():
-        return SchedulerError(
-            f"the Ray cluster at {address} does not accept this user's key ({message}); set RAY_AUTH_TOKEN, or "
-            "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, to that of its head (`ray get-auth-token` prints it there)"
-        )
-    return RayAway(f"Ray did not start at {address}: {message}")

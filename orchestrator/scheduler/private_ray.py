@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN, of_system
-from orchestrator.scheduler.addresses import RayAway, SchedulerError
+from orchestrator.scheduler.addresses import RayAway, SchedulerError, key_place
 
 # Names of the processes without which a Ray node cannot work.
 VITAL = ("gcs_server", "raylet")
@@ -52,8 +52,11 @@ def keep_token_private() -> None:
     """Create the key to this user's private Rays with mode 600; Ray itself would let everybody read it.
 
     Without a home folder to keep the key in, this run and its processes have one of their own.
+
+    Raises SchedulerError for a RAY_AUTH_TOKEN_PATH without a key.
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        key_place()
         return
     path = Path(os.environ["HOME"], ".ray", "auth_token")
     try:
