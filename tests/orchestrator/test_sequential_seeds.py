@@ -66,6 +66,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         yield Cluster([{"CPU": 2.0}], None)
 
     def train(recorder: Any, _: Cluster, shape: Any, members: list[Trial], *__: Any, **how: Any) -> None:
+        if how.get("timed"):
+            return
         stages.append([trial.name.removeprefix("resnet18/") for trial in members])
         broken = [trial for trial in members if trial.name in BROKEN]
         finish(recorder.database, [trial for trial in members if trial not in broken], error)

@@ -193,8 +193,8 @@ def test_what_a_trial_on_a_gpu_does_before_its_first_kernel(
     failure = run_job(small_job(tmp_path, gpus=1, checkpoint=None, canary=canary), told.append)
     assert failure and failure.message.startswith("FirstKernel"), failure
     started, *_ = told
-    assert (started.device, started.device_uuid) == ("cuda:0 (NVIDIA H200)", GPU)
-    assert started.environment["device"]["driver"] == "580.65.06"
+    assert (started.facts.device, started.facts.device_uuid) == ("cuda:0 (NVIDIA H200)", GPU)
+    assert started.facts.environment["device"]["driver"] == "580.65.06"
 
 
 @pytest.mark.parametrize("mute", [False, True])
