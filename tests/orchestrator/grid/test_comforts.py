@@ -166,6 +166,14 @@ def test_every_shipped_grid_takes_settings(tmp_path: Path):
         assert {(trial.config.seed, trial.config.epochs) for trial in grid.trials} == expected
 
 
+def test_a_mistake_in_the_seeds_is_the_only_one_that_is_named(tmp_path: Path):
+    with pytest.raises(GridError) as caught:
+        set_in(tmp_path, SHIPPED[0].with_name("fidelity_small.yaml").read_text(), "seed=77")
+    assert [line.split(": ", 1)[1] for line in str(caught.value).splitlines()] == [
+        "--set seed: seeds come by the rule of `seeds`, from 0 on; leave one of the two out"
+    ]
+
+
 def test_an_exclusion_of_a_field_that_is_set_may_match_nothing(tmp_path: Path):
     text = HEAD + "grid: {seed: [0, 1], width: [8, 4]}\nexclude: [{seed: 1, width: 8}]\n"
     assert seeds(set_in(tmp_path, text, "seed=0")) == [0, 0]
