@@ -96,6 +96,8 @@ def compiled(folder: Path, names: list[str], head: str) -> str:
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=120)
         assert done.returncode == 0, done.stdout[-3000:]
+        if not re.search(r"\bRerun\b", done.stdout.replace("\n", "")):
+            break
     subprocess.run(["pdftotext", "-layout", "paper.pdf"], cwd=folder, check=True, timeout=60)
     return done.stdout
 
