@@ -2,7 +2,7 @@
 
 // Mid tones that stand out from white and from a dark page alike; dashes and shapes tell what colours do not.
 const COLOURS = ["#1f77b4", "#c4561b", "#2a8a57", "#9559b8", "#c23b75", "#7d7420", "#4f7d8c", "#a0522d"];
-const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
+const DASHES = ["", "7 3", "2 3", "9 3 2 3", "14 4", "5 2 1 2 1 2"];
 const SHAPES = [
   (s) => `M${-s},0A${s},${s} 0 1 1 ${s},0A${s},${s} 0 1 1 ${-s},0Z`,
   (s) => `M${-s},${-s}H${s}V${s}H${-s}Z`,
@@ -10,14 +10,28 @@ const SHAPES = [
   (s) => `M0,${-1.4 * s}L${1.4 * s},0L0,${1.4 * s}L${-1.4 * s},0Z`,
   (s) => `M0,${1.3 * s}L${1.2 * s},${-s}H${-1.2 * s}Z`,
   (s) => `M${-s},${-s}L${s},${s}M${-s},${s}L${s},${-s}`,
+  (s) => `M${-s},0H${s}M0,${-s}V${s}`,
+  (s) => `M${-0.5 * s},${-s}H${0.5 * s}V${s}H${-0.5 * s}Z`,
+  (s) => `M${-s},${-0.5 * s}H${s}V${0.5 * s}H${-s}Z`,
 ];
 
-function colourOf(place) {
-  return COLOURS[place % COLOURS.length];
-}
-
-function dashOf(place) {
-  return DASHES[(place + Math.floor(place / COLOURS.length)) % DASHES.length];
+/**
+ * Return a style for each cell: its colour is that of its methods, and its dash and its shape tell it from the other
+ * cells of that colour, as long as there are enough of them. Then it gets a colour that no methods have, if any.
+ */
+function stylesOf(cells) {
+  const numbers = (field) => new Map([...new Set(cells.map((cell) => cell.config[field]))].map((value, place) => [value, place]));
+  const methods = numbers("methods"), networks = numbers("network"), taken = new Set();
+  const spare = COLOURS.map((_, colour) => colour).slice(methods.size);
+  return cells.map(({ config }) => {
+    const own = methods.get(config.methods) % COLOURS.length, wanted = networks.get(config.network);
+    // Cells of one network are alike in this, where that tells them apart.
+    const pairs = [own, ...spare].flatMap((colour) => SHAPES.map((_, step) => [colour, (wanted + step) % SHAPES.length]));
+    const [colour, variety] = pairs.find((pair) => !taken.has(String(pair))) ?? pairs[0];
+    taken.add(String([colour, variety]));
+    // Neighbours differ in more than colour.
+    return { colour: COLOURS[colour], dash: DASHES[(colour + variety) % DASHES.length], shape: SHAPES[(colour + variety) % SHAPES.length] };
+  });
 }
 
 /** Return how to write the numbers of an axis: with as many digits as tell them from one another. */
@@ -35,7 +49,7 @@ function ticks(low, high, count) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5].find((each) => each * power >= rough) ?? 10);
   const found = [];
-  for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + step * 1e-9; at += step) found.push(Math.abs(at) < step * 1e-9 ? 0 : Number(at.toPrecision(12)));
+  for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + step * 1e-9 && found.length < 100; at += step) found.push(Math.abs(at) < step * 1e-9 ? 0 : Number(at.toPrecision(12)));
   return found;
 }
 
@@ -74,8 +88,8 @@ function places(points, must, [left, right, top, bottom]) {
 }
 
 /**
- * Draw a chart into a container. `lines` are {name, place, points: [[x, y, text]], band: [[x, low, high]], faint, marks},
- * `points` are {name, place, shape, x, y, hollow, text, bar}, `x` and `y` {title, log, whole}. `zoom` is [x0, x1, y0,
+ * Draw a chart into a container. `lines` are {name, style, points: [[x, y, text]], band: [[x, low, high]]},
+ * `points` are {name, style, x, y, hollow, text, bar}, `x` and `y` {title, log, whole}. `zoom` is [x0, x1, y0,
  * y1] or null, and `zoomed` hears of a new one; `empty` is said where there is nothing. What is under the pointer, or reached by arrow keys, is named.
  */
 function drawChart(container, { lines = [], points = [], front = [], empty, x, y, zoom, zoomed, label, height = 380 }) {
@@ -96,7 +110,8 @@ function drawChart(container, { lines = [], points = [], front = [], empty, x, y
       high = Math.max(high, value);
     }
     if (axis.log) return low === high ? [low / 1.5, high * 1.5] : [low / (high / low) ** 0.04, high * (high / low) ** 0.04];
-    const gap = (high - low || Math.abs(high) || 1) * 0.04;
+    // What differs by rounding alone is one value.
+    const gap = (high - low > 1e-9 * Math.abs(high) ? high - low : Math.abs(high) || 1) * 0.04;
     return [low - gap, high + gap];
   };
   const number = (value) => value !== null && Number.isFinite(value);
@@ -134,13 +149,13 @@ function drawChart(container, { lines = [], points = [], front = [], empty, x, y
     return text;
   };
   lines.forEach((line, series) => {
-    const colour = colourOf(line.place);
+    const { colour, dash } = line.style;
     if (line.band?.length > 1) {
       const sure = line.band.filter(([a, low, high]) => usable(a, x) && usable(high, y) && usable(low, { log: false })).map(([a, low, high]) => [a, y.log && low <= 0 ? y0 : low, high]);
       const edge = [...sure.map(([a, , high]) => [a, high]), ...sure.map(([a, low]) => [a, low]).reverse()];
       plot.append(element("path", { class: "band", d: `${path(edge)}Z`, fill: colour, "data-line": line.name }));
     }
-    plot.append(element("path", { class: line.faint ? "line faint" : "line", d: path(line.points), stroke: colour, "stroke-dasharray": line.faint ? "" : dashOf(line.place), "data-line": line.name }));
+    plot.append(element("path", { class: "line", d: path(line.points), stroke: colour, "stroke-dasharray": dash, "data-line": line.name }));
     for (const [a, b, text] of line.points) {
       if (!usable(a, x) || !usable(b, y)) continue;
       if (line.points.length < 2) plot.append(element("circle", { cx: px(a), cy: py(b), r: 3, fill: colour }));
@@ -150,9 +165,9 @@ function drawChart(container, { lines = [], points = [], front = [], empty, x, y
   if (front.length > 1) plot.append(element("path", { class: "front", d: path(front) }));
   points.forEach((point, series) => {
     if (!usable(point.x, x) || !usable(point.y, y)) return;
-    const colour = colourOf(point.place);
+    const { colour, shape } = point.style;
     if (point.bar) plot.append(element("line", { class: "bar", stroke: colour, x1: px(point.x), x2: px(point.x), y1: py(point.y - point.bar), y2: py(point.y + point.bar) }));
-    plot.append(element("path", { class: "point", d: SHAPES[point.shape % SHAPES.length](5), transform: `translate(${px(point.x)} ${py(point.y)})`, stroke: colour, fill: point.hollow ? "none" : colour, "data-point": point.name }));
+    plot.append(element("path", { class: "point", d: shape(5), transform: `translate(${px(point.x)} ${py(point.y)})`, stroke: colour, fill: point.hollow ? "none" : colour, "data-point": point.name }));
     targets.push([point.x, point.y, point.text, series]);
   });
 

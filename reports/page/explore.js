@@ -30,6 +30,11 @@ function section(id, title, caption) {
   return made;
 }
 
+/** Return whether any configuration was trained with several seeds. */
+function severalSeeds() {
+  return data.cells.some((cell) => cell.trials.length > 1);
+}
+
 // Lines that are drawn before a reader chooses.
 const FIRST_LINES = 8;
 
@@ -38,7 +43,7 @@ function curvesSection() {
   const { series, lines, every } = data.curves;
   if (!lines.some(Boolean)) return null;
   const thinned = every > 1 ? ` To keep this file small, of ${every} epochs one is drawn: the last one and, counting back, each ${every}th; tables use all of them.` : "";
-  const made = section("explore-curves", "Curves", `Mean over seeds after each epoch; the band is ± one standard deviation.${thinned}`);
+  const made = section("explore-curves", "Curves", `${severalSeeds() ? "Mean over seeds after each epoch; the band is ± one standard deviation." : "A line per configuration, of one seed."}${thinned}`);
   const tools = element("div", { class: "tools", role: "group", "aria-label": "Tools for curves" });
   const chart = element("div", { class: "chart" });
   const legend = element("fieldset", { class: "legend" }), count = element("legend", {});
@@ -54,7 +59,7 @@ function curvesSection() {
     const names = labels(begun.map((cell) => data.cells[cell]));
     const wanted = view.list("curves.lines");
     const shown = wanted.length ? begun.filter((cell) => wanted.includes(String(cell))) : begun.slice(0, FIRST_LINES);
-    const drawn = begun.map((cell, at) => [cell, at]).filter(([cell]) => shown.includes(cell)).flatMap(([cell, at]) => curvesOf(cell, names[at], at, place, { seconds, single, unit }));
+    const drawn = begun.map((cell, at) => [cell, at]).filter(([cell]) => shown.includes(cell)).flatMap(([cell, at]) => curvesOf(cell, names[at], place, { seconds, single, unit }));
     drawChart(chart, {
       lines: drawn, empty: shown.length ? undefined : "No line is ticked.", label: `${title} over ${seconds ? "seconds" : "epochs"}, ${shown.length} lines.`,
       x: { title: seconds ? "Time since the start (s)" : "Epoch", whole: !seconds }, y: { title: unit ? `${title} (${unit})` : title, log },
@@ -72,7 +77,7 @@ function curvesSection() {
     const matches = (at) => names[at].toLowerCase().includes(filter.toLowerCase());
     const boxes = begun.map((cell, at) => {
       const box = tick("", shown.includes(cell), (checked) => turn([cell], checked));
-      box.lastChild.append(swatch(at), names[at]);
+      box.lastChild.append(swatch(cell), names[at]);
       box.hidden = !matches(at);
       return box;
     });
@@ -97,21 +102,21 @@ function curvesSection() {
     choice("Metric", series.map((each) => [each.key, each.title]), view.get("curves.metric", series[0].key), set("curves.metric", series[0].key, true)),
     choice("Over", [["", "epochs"], ["seconds", "seconds"]], view.get("curves.x"), set("curves.x")),
     tick("Logarithmic", view.get("curves.log") === "yes", (checked) => set("curves.log")(checked ? "yes" : "")),
-    tick("Single seeds", view.get("curves.seeds") === "single", (checked) => set("curves.seeds")(checked ? "single" : "")),
+    severalSeeds() ? tick("Single seeds", view.get("curves.seeds") === "single", (checked) => set("curves.seeds")(checked ? "single" : "")) : "",
   );
   made.draw = draw;
   return made;
 }
 
 /** Return the lines of a cell: its mean with a band, or a line for each seed. */
-function curvesOf(cell, name, at, place, { seconds, single, unit }) {
+function curvesOf(cell, name, place, { seconds, single, unit }) {
   const trials = data.cells[cell].trials.filter((trial) => data.curves.lines[trial]?.series[place]);
   const behind = unit === "%" ? " %" : "";
   if (single) {
     return trials.map((trial) => {
       const line = data.curves.lines[trial];
       const points = line.series[place].map((value, index) => [seconds ? line.seconds[index] : line.epochs[index], value, `${name}, seed ${data.trials[trial].seed}, epoch ${line.epochs[index]} (${duration(line.seconds[index])}): ${short(value)}${behind}`]);
-      return { name: `${name}, seed ${data.trials[trial].seed}`, place: at, points: points.filter(([, value]) => value !== null) };
+      return { name: `${name}, seed ${data.trials[trial].seed}`, style: styles[cell], points: points.filter(([, value]) => value !== null) };
     });
   }
   const epochs = new Map();
@@ -129,14 +134,15 @@ function curvesOf(cell, name, at, place, { seconds, single, unit }) {
     return [seconds ? time : epoch, mean(values), deviation(values), values.length, epoch, time];
   });
   return [{
-    name, place: at,
+    name, style: styles[cell],
     points: summed.map(([x, y, spread, n, epoch, time]) => [x, y, `${name}, epoch ${epoch} (${duration(time)}): ${short(y)}${n > 1 ? ` ± ${short(spread)}` : ""}${behind}, ${n === 1 ? "one seed" : `${n} seeds`}`]),
     band: summed.filter(([, , , n]) => n > 1).map(([x, y, spread]) => [x, y - spread, y + spread]),
   }];
 }
 
-function swatch(place) {
-  return element("svg", { width: 26, height: 10, "aria-hidden": "true", class: "swatch" }, element("line", { x1: 1, x2: 25, y1: 5, y2: 5, stroke: colourOf(place), "stroke-width": 2.5, "stroke-dasharray": dashOf(place) }));
+function swatch(cell) {
+  const { colour, dash } = styles[cell];
+  return element("svg", { width: 26, height: 10, "aria-hidden": "true", class: "swatch" }, element("line", { x1: 1, x2: 25, y1: 5, y2: 5, stroke: colour, "stroke-width": 2.5, "stroke-dasharray": dash }));
 }
 
 /**
@@ -156,7 +162,7 @@ function planeSection() {
   const keys = data.quantities.map((each) => each.key);
   if (keys.length < 2 || data.cells.length < 2) return null;
   const firstX = keys.includes("epoch_time") ? "epoch_time" : keys[1], firstY = keys[0];
-  const made = section("explore-plane", "Trade-offs", `A point per configuration, the mean over seeds. ${data.selection} Dashed: the Pareto front, which nothing beats in both. Hollow: the device was shared while it was timed; such a point is never on the front.`);
+  const made = section("explore-plane", "Trade-offs", `A point per configuration${severalSeeds() ? ", the mean over seeds" : ""}. ${data.selection} Dashed: the Pareto front, which nothing beats in both. Hollow: the device was shared while it was timed; such a point is never on the front.`);
   const tools = element("div", { class: "tools", role: "group", "aria-label": "Tools for one quantity against another" });
   const chart = element("div", { class: "chart" });
   made.append(tools, chart);
@@ -165,14 +171,12 @@ function planeSection() {
     const [x, y] = [keyX, keyY].map((key) => data.quantities.find((each) => each.key === key));
     const cells = cellsOf("plane.grid").filter((cell) => quantityOf(cell, keyX) && quantityOf(cell, keyY));
     const names = labels(cells.map((cell) => data.cells[cell]));
-    const networks = [...new Set(cells.map((cell) => data.cells[cell].config.network))], methods = [...new Set(cells.map((cell) => data.cells[cell].config.methods))];
     const axis = (column) => ({ title: column.form === "minutes" ? `${column.title} (s)` : column.unit ? `${column.title} (${column.unit})` : column.title });
     const points = cells.map((cell, at) => {
       const [one, two] = [quantityOf(cell, keyX), quantityOf(cell, keyY)];
       const hollow = one.shared || two.shared;
       return {
-        name: names[at], place: networks.length > 1 ? networks.indexOf(data.cells[cell].config.network) : methods.indexOf(data.cells[cell].config.methods), shape: methods.indexOf(data.cells[cell].config.methods),
-        x: one.mean, y: two.mean, bar: two.n > 1 ? two.spread : 0, hollow,
+        name: names[at], style: styles[cell], x: one.mean, y: two.mean, bar: two.n > 1 ? two.spread : 0, hollow,
         text: `${names[at]}: ${x.title} ${short(one.mean)}${x.unit && x.form !== "minutes" ? ` ${x.unit}` : ""}, ${y.title} ${short(two.mean)}${y.unit ? ` ${y.unit}` : ""}${two.n > 1 ? ` ± ${short(two.spread)}` : ""}${hollow ? ", device shared" : ""}`,
       };
     });

@@ -63,21 +63,25 @@ function attemptDetails(attempt) {
 
 /** The charts of the page, drawn again where the page's width changes. */
 let charts = [];
+/** The style of every cell, the same in all charts whatever they show. */
+let styles = [];
 
 /** Build everything from the data in the page, as the address asks for. Called again when the data is replaced. */
 function showPage() {
   data = JSON.parse(document.getElementById("data").textContent);
   view.read();
-  for (const made of document.querySelectorAll(".explore, .tools, .comparison")) made.remove();
+  for (const made of document.querySelectorAll(".explore, .tools, .comparison, .skip")) made.remove();
   const tables = new Map();
   for (const table of data.tables) {
     const section = document.getElementById(table.id);
     if (section?.querySelector("table")) tables.set(table.id, new TableView(table, section));
   }
+  styles = stylesOf(data.cells);
   charts = [planeSection, curvesSection, fieldsSection].map((make) => make()).filter(Boolean);
   const before = document.getElementById("explore");
   before.replaceChildren(...charts);
   for (const chart of charts) chart.draw();
+  if (charts.length) document.getElementById("page").prepend(element("a", { class: "skip away", href: `#${charts[0].id}` }, "Skip to the charts"));
   const links = document.querySelector("nav .charts");
   links.replaceChildren(...charts.map((chart) => element("a", { href: `#${chart.id}` }, chart.querySelector("h2").textContent)));
   for (const picture of document.querySelectorAll("details.picture")) picture.open = false;

@@ -12,7 +12,11 @@ class TableView {
     this.rows = rows.map((row, place) => ({ ...row, place, line: lines[place], cellsOf: [...new Set(row.trials.map((trial) => data.trials[trial].cell))] }));
     for (const row of this.rows) row.text = [row.group, ...row.labels.map((label) => label.text), ...row.cellsOf.flatMap((cell) => data.fields.map((name) => data.cells[cell].config[name] ?? "")), ...row.trials.map((trial) => data.trials[trial].state)].join(" ").toLowerCase();
     this.columns = [...table.stub, ...table.columns.map((column) => (column.group ? `${column.group}: ` : "") + column.title)];
-    this.fields = data.fields.filter((name) => new Set(this.rows.map((row) => this.valueOf(row, name))).size > 1);
+    // A field with one value, or with one for each row, makes no groups.
+    this.fields = data.fields.filter((name) => {
+      const { size } = new Set(this.rows.map((row) => this.valueOf(row, name)));
+      return size > 1 && size < this.rows.length;
+    });
     this.comparable = this.rows.filter((row) => row.cells.some((cell, place) => cell.samples.length && measured(table.columns[place]))).length > 1;
     this.build();
     this.show();
@@ -35,7 +39,11 @@ class TableView {
       });
       if (row.trials.length) this.openable(row.line.cells[this.offset], row, -1);
     }
+    for (const stop of this.stops()) stop.tabIndex = -1;
     this.element.addEventListener("keydown", (event) => this.move(event));
+    this.element.addEventListener("focusin", (event) => this.stopAt(event.target));
+    // What is inside scrolls into sight by itself.
+    this.section.querySelector(".wide").removeAttribute("tabindex");
     [...this.head.cells].forEach((cell, place) => {
       const button = cell.querySelector("button");
       if (button) button.addEventListener("click", () => this.sortBy(place - this.offset));
@@ -43,7 +51,8 @@ class TableView {
     const filter = element("input", { type: "search", placeholder: "Filter rows", "aria-label": `Filter rows of ${this.table.title}`, value: view.get(this.key("filter")), input: () => this.change("filter", filter.value) });
     this.count = element("span", { class: "soft", role: "status" });
     const columns = this.columns.map((title, place) => tick(title, !this.hidden.has(place), (checked) => this.hide(place, checked)));
-    const grouping = [["", "as printed"], ["none", "nothing"], ...this.fields.map((name) => [name, words(name)])];
+    const printed = this.table.groups.length > 1 ? [["none", "nothing"]] : [];
+    const grouping = [["", "as printed"], ...printed, ...this.fields.map((name) => [name, words(name)])];
     const kept = (form, does) => element("button", { type: "button", click: () => does(form === "LaTeX" ? this.latex() : this.csv(), form) }, does === copy ? `Copy as ${form}` : `Save as ${form}`);
     const saved = (text, form) => save(text, `${this.table.id}.${form === "LaTeX" ? "tex" : "csv"}`);
     this.section.querySelector(".wide").before(
@@ -51,7 +60,7 @@ class TableView {
         "div",
         { class: "tools", role: "group", "aria-label": `Tools for ${this.table.title}` },
         filter,
-        choice("Group by", grouping, view.get(this.key("group")), (value) => this.change("group", value)),
+        grouping.length > 1 ? choice("Group by", grouping, view.get(this.key("group")), (value) => this.change("group", value)) : null,
         menu("Columns", ...columns),
         menu("Copy, save", kept("CSV", copy), kept("LaTeX", copy), kept("CSV", saved), kept("LaTeX", saved)),
         this.count,
@@ -75,17 +84,13 @@ class TableView {
     for (const cell of this.element.querySelectorAll("th.group")) cell.colSpan += 1;
   }
 
-  /** Make a cell's content a button that opens the trials behind it. Arrow keys go from one to the next. */
+  /** Make a cell's content a button that opens the trials behind it. */
   openable(cell, row, place) {
     const what = place < 0 ? "all its trials" : this.columns[this.table.stub.length + place];
-    const button = element("button", { type: "button", class: "open", tabindex: "-1", "aria-haspopup": "dialog", "aria-label": `${cell.textContent.trim()}: ${what} of ${this.nameOf(row)}`, click: () => openTrials(this, row, place) });
+    const button = element("button", { type: "button", class: "open", "aria-haspopup": "dialog", "aria-label": `${cell.textContent.trim()}: ${what} of ${this.nameOf(row)}`, click: () => openTrials(this, row, place) });
     button.append(...cell.childNodes);
     cell.append(button);
     cell.classList.add("opens");
-    if (!this.current) {
-      this.current = button;
-      button.tabIndex = 0;
-    }
   }
 
   nameOf(row) {
@@ -171,7 +176,7 @@ class TableView {
     for (const body of [...this.element.tBodies]) body.remove();
     for (const [title, rows] of groups) {
       const body = element("tbody");
-      if (title) body.append(element("tr", { class: "group" }, element("th", { class: "group", scope: "rowgroup", colspan: width }, title)));
+      if (title) body.append(element("tr", { class: "group" }, element("th", { class: "group", scope: "rowgroup", colspan: width }, element("span", {}, title))));
       body.append(...rows.map((row) => row.line));
       this.element.append(body);
     }
@@ -189,29 +194,39 @@ class TableView {
     this.count.replaceChildren(shown < this.rows.length ? `${shown} of ${this.rows.length} rows. ` : "", element("span", { class: "hint" }, hint));
     for (const row of this.rows) row.line.classList.toggle("picked", ticked.includes(row));
     if (focused?.isConnected) focused.focus({ preventScroll: true });
+    const inSight = this.stops().filter((stop) => !stop.closest("th, td").hidden);
+    this.stopAt(inSight.includes(this.current) ? this.current : inSight[0]);
     this.panel.replaceChildren(...(ticked.length === 2 ? comparison(this, ...ticked) : []));
   }
 
-  /** Go from cell to cell by arrow keys. */
+  /** Return whatever can be used in the table: headings, boxes and cells. */
+  stops() {
+    return [...this.element.querySelectorAll("thead button, td.pick input, button.open")];
+  }
+
+  /** Have the Tab key stop here, the one place of the table where it does; arrow keys go on from there. */
+  stopAt(stop) {
+    if (this.current) this.current.tabIndex = -1;
+    this.current = stop;
+    if (stop) stop.tabIndex = 0;
+  }
+
+  /** Go from cell to cell by arrow keys, over those where nothing can be done. */
   move(event) {
     const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-    const from = event.target.closest("button.open");
-    if (!from || !steps[event.key]) return;
-    const lines = [...this.element.querySelectorAll("tbody tr:not(.group)")];
-    let line = lines.indexOf(from.closest("tr")), place = from.closest("td").cellIndex;
+    if (!steps[event.key] || !event.target.closest("th, td")) return;
+    const lines = [...this.element.querySelectorAll("thead tr, tbody tr:not(.group)")];
+    let line = lines.indexOf(event.target.closest("tr")), place = event.target.closest("th, td").cellIndex;
     const [down, right] = steps[event.key];
     for (;;) {
       line += down;
       place += right;
       const cell = lines[line]?.cells[place];
       if (!cell) return;
-      const button = cell.hidden ? null : cell.querySelector("button.open");
-      if (button) {
+      const stop = cell.hidden ? null : cell.querySelector("button, input");
+      if (stop) {
         event.preventDefault();
-        this.current.tabIndex = -1;
-        this.current = button;
-        button.tabIndex = 0;
-        button.focus();
+        stop.focus();
         return;
       }
     }

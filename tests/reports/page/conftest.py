@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from reports.gathering import gather
 from reports.page import page_data, render_page
+from reports.report import page_of
 from tests.reports.lookup import one
+from tests.reports.synthetic import ablation, make_database, trials
 
 NAMES = ("overview", "table1", "table2")
 
@@ -25,12 +29,37 @@ def address(database, tables, tmp_path_factory) -> str:
     return path.as_uri()
 
 
+@pytest.fixture(scope="module")
+def address_one_seed(tmp_path_factory) -> str:
+    """The page of one network and one seed as a file."""
+    folder = tmp_path_factory.mktemp("one-seed")
+
+    def filling(filler):
+        filler.grid("table1", {"tables": [1]}, trials(ablation([0])))
+
+    with make_database(folder / "results.db", filling) as opened:
+        (folder / "report.html").write_text(render_page(page_of(opened)), encoding="utf-8")
+    return (folder / "report.html").as_uri()
+
+
 @pytest.fixture
-def visit(chromium, address):
+def visit(visiting, address):
     """A function that opens the page, at a place and in a window of one's choice; errors of scripts fail the test."""
+    return partial(visiting, address)
+
+
+@pytest.fixture
+def visit_one_seed(visiting, address_one_seed):
+    """A function that opens the page of one network and one seed, as `visit` does."""
+    return partial(visiting, address_one_seed)
+
+
+@pytest.fixture
+def visiting(chromium):
+    """A function that opens a page by its address."""
     contexts, errors = [], []
 
-    def visit(place: str = "", width: int = 1280, **options):
+    def visit(address: str, place: str = "", width: int = 1280, **options):
         contexts.append(chromium.new_context(viewport={"width": width, "height": 900}, **options))
         page = contexts[-1].new_page()
         page.set_default_timeout(20_000)

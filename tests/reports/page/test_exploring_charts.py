@@ -60,6 +60,47 @@ def test_lines_are_chosen(visit):
     assert not boxes.first.get_by_role("checkbox").is_checked()
 
 
+def test_methods_keep_their_colours_on_the_whole_page_whatever_it_shows(visit):
+    page = visit()
+    curves, plane = page.locator("#explore-curves"), page.locator("#explore-plane")
+    curves.get_by_role("button", name="All").click()
+    drawn = "marks => marks.map(mark => [mark.dataset.line ?? mark.dataset.point, mark.getAttribute('stroke')])"
+    colours: dict[str, set[str]] = {}
+
+    def look():
+        marks = page.locator("path.line[stroke-dasharray], path.point").evaluate_all(drawn)
+        for name, colour in marks:
+            colours.setdefault(name.split(", ")[1], set()).add(colour)
+        return len(marks)
+
+    everything = look()
+    # Only a part of the methods has this loss.
+    metrics = curves.get_by_label("Metric").locator("option").all_inner_texts()
+    (partial,) = [each for each in metrics if each.startswith("Loss: byot")]
+    curves.get_by_label("Metric").select_option(label=partial)
+    plane.get_by_label("Up").select_option(label="NLL")
+    assert 0 < look() < everything
+    assert len(colours) == 8 and all(len(own) == 1 for own in colours.values())
+    assert len(set.union(*colours.values())) == 8
+
+
+def test_no_two_points_have_the_same_mark_and_colour(visit):
+    page = visit()
+    marks = page.locator("#explore-plane path.point").evaluate_all(
+        "points => points.map(point => point.getAttribute('stroke') + point.getAttribute('d'))"
+    )
+    assert len(marks) == len(set(marks)) > 10
+    # Of one method there are as many pairs as colours and marks allow.
+    unique, total = page.evaluate(
+        """() => {
+          const cells = [...Array(60).keys()].map((at) => ({ config: { methods: "a", network: `n${at}` } }));
+          const pairs = stylesOf(cells).map(({ colour, shape }) => colour + shape(5));
+          return [new Set(pairs).size, COLOURS.length * SHAPES.length];
+        }"""
+    )
+    assert unique == 60 <= total
+
+
 def test_a_logarithmic_axis_says_so_and_names_what_it_cannot_show(visit):
     page = visit()
     draw = """y => {
@@ -67,7 +108,7 @@ def test_a_logarithmic_axis_says_so_and_names_what_it_cannot_show(visit):
       document.body.append(box);
       const points = [1, 2, 3, 4, 5].map((at) => [at, y[at - 1], `epoch ${at}`]);
       const axes = { x: { title: "Epoch", whole: true }, y: { title: "Loss", log: true } };
-      drawChart(box, { lines: [{ name: "a", place: 0, points }], label: "", ...axes });
+      drawChart(box, { lines: [{ name: "a", style: styles[0], points }], label: "", ...axes });
       return [box.innerText, [...box.querySelectorAll("text.tick")].map((each) => each.textContent),
               [...box.querySelectorAll("text.name")].map((each) => each.textContent)];
     }"""

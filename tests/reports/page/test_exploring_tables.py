@@ -85,6 +85,14 @@ def test_rows_are_grouped_by_any_field_that_differs(visit):
     assert page.locator("#table1 > .wide tr.group").count() == 0
 
 
+def test_groups_that_separate_nothing_or_everything_are_not_offered(visit_one_seed):
+    page = visit_one_seed()
+    # Of one network, a row for each combination of methods: some of them have heads.
+    options = page.locator("#table1").get_by_label("Group by").locator("option").all_inner_texts()
+    assert options == ["as printed", "Heads"]
+    assert page.locator("#overview").get_by_label("Group by").count() == 0
+
+
 def test_two_ticked_rows_are_compared_by_the_reports_own_test(visit, tables, database):
     page = visit()
     for name in ("resnet18/pskd", "resnet18/pskd+byot"):
@@ -331,11 +339,13 @@ def test_the_end_of_a_log_is_shown(chromium, database, tmp_path):
 
 def test_cells_are_reached_and_opened_by_the_keyboard_alone(visit):
     page = visit()
-    # One stop of the Tab key for all cells of a table; arrows go on from there.
-    stops = page.locator("#table1 > .wide button.open[tabindex='0']")
-    assert stops.count() == 1
+    # One stop of the Tab key for all of a table; arrows go on from there.
+    stops = (
+        page.locator("#table1 > .wide").locator("button, input, [tabindex]").and_(page.locator(":not([tabindex='-1'])"))
+    )
+    assert stops.count() == 1 and page.locator("#table1 > .wide").get_attribute("tabindex") is None
     stops.focus()
-    for key in ("ArrowDown", "ArrowRight", "ArrowRight", "ArrowLeft"):
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "ArrowRight", "ArrowLeft"):
         page.keyboard.press(key)
     label = page.evaluate("document.activeElement.getAttribute('aria-label')")
     assert "BYOT" in label and "ResNet-18" in label
@@ -351,3 +361,56 @@ def test_cells_are_reached_and_opened_by_the_keyboard_alone(visit):
     page.keyboard.press("Space")
     assert chosen(page)["table1.pick"] == ["resnet18/pskd"]
     assert page.evaluate("document.activeElement.type") == "checkbox"
+
+
+def test_the_tab_key_reaches_the_charts_after_few_stops(visit):
+    page = visit()
+    page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="Skip to the charts")
+    assert skip.evaluate("link => link === document.activeElement") and skip.is_visible()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "explore-plane"
+    # Without it: the tools of every table, and the table.
+    links = page.locator("main > a, nav a").count()
+    page = visit()
+    inside = "document.activeElement.closest('.explore') !== null"
+    pressed = 0
+    while not page.evaluate(inside):
+        page.keyboard.press("Tab")
+        pressed += 1
+    assert pressed <= links + 5 * page.locator("main > section:has(table)").count() + 1
+
+
+def test_a_stop_that_is_filtered_or_hidden_away_leaves_another(visit):
+    page = visit()
+    row(page, "resnet18/pskd").get_by_role("button").nth(2).focus()
+    page.get_by_role("searchbox", name="Filter rows of Table 1").fill("resnet-50")
+    stops = page.locator("#table1 > .wide [tabindex='0']")
+    assert stops.count() == 1 and stops.is_visible()
+
+
+@pytest.mark.parametrize("width", [360, 700])
+def test_a_row_keeps_its_name_in_sight_while_its_table_scrolls(visit, width):
+    page = visit(width=width)
+    wide = page.locator("#table1 > .wide")
+    assert wide.evaluate("wide => wide.scrollWidth > wide.clientWidth")
+    wide.evaluate("wide => { wide.scrollLeft = 10_000; }")
+    left = wide.bounding_box()["x"]
+    for name in (row(page, "resnet18/pskd").locator("td.label").first, wide.locator("thead th").first):
+        box = name.bounding_box()
+        assert left <= box["x"] and box["x"] + box["width"] <= left + width / 2
+        # Nothing lies over it.
+        assert name.evaluate(
+            "(name, [x, y]) => { name.scrollIntoView({ block: 'center', behavior: 'instant' });"
+            " const box = name.getBoundingClientRect();"
+            " return name.contains(document.elementFromPoint(box.x + x, box.y + y)); }",
+            [12, 6],
+        )
+
+
+def test_a_page_of_one_seed_speaks_of_no_seeds(visit_one_seed):
+    page = visit_one_seed()
+    for part in ("#explore-curves", "#explore-plane", "#explore-fields"):
+        if page.locator(part).count():
+            assert not re.search(r"over seeds|single seeds|deviation", page.locator(part).inner_text(), re.IGNORECASE)
+    assert page.locator("#explore-curves path.line").count() == 8

@@ -113,7 +113,7 @@ def test_lines_differ_in_more_than_colour(visit):
     styles = page.locator("#explore-curves path.line").evaluate_all(
         "lines => lines.map((e) => e.getAttribute('stroke') + ' ' + e.getAttribute('stroke-dasharray'))"
     )
-    assert len(set(styles)) == len(styles) and len({each.split(" ", 1)[1] for each in styles}) == 4
+    assert len(set(styles)) == len(styles) and len({each.split(" ", 1)[1] for each in styles}) == 6
 
 
 def test_names_from_anywhere_are_texts_and_never_run(chromium, tmp_path):
