@@ -6,6 +6,8 @@ INSTALLED := $(VENV)/.installed
 LOWER := .venv-lower
 # One more than the processors of a small machine: programs that tests start wait for one another.
 WORKERS ?= 3
+# Tests start hundreds of programs: compiled modules are kept, also where the environment says otherwise.
+KEEP := PYTHONDONTWRITEBYTECODE=
 SPREAD := --dist loadfile --no-loadscope-reorder --randomly-seed=
 # The seed of the tests' order, `last`, or `default` for a new one.
 ORDER ?= default
@@ -20,7 +22,7 @@ demo: $(INSTALLED)
 
 # A file at a time in several processes, each of whose computations has one thread; `make test WORKERS=0` for one.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) $(SPREAD)$(ORDER) $(MORE)
+	$(KEEP) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) $(SPREAD)$(ORDER) $(MORE)
 
 # `make test` with a count of the statements that run, also in programs that tests start and in Ray's workers.
 coverage:
@@ -28,7 +30,7 @@ coverage:
 
 # One after the other: they wait for nodes and servers, and some trials here are taken for hung after seconds.
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow --randomly-seed=$(ORDER)
+	$(KEEP) $(BIN)/python -m pytest -m slow --randomly-seed=$(ORDER)
 
 # Needs a GPU; without one, every test says so and is skipped.
 test-gpu: $(INSTALLED)
