@@ -15,9 +15,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module, invalidate_caches, metadata
+from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from trainer.parts import REGISTRIES, Part, PartError, Registry
@@ -306,8 +307,15 @@ def _dotted(file: str) -> str:
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
+class _Uncached(SourceFileLoader):
+    """Compiles a file anew: Python takes an edit in the same second that keeps the size for what it compiled before."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _run_file(name: str, path: Path) -> ModuleType:
-    spec = spec_from_file_location(name, path)
+    spec = spec_from_file_location(name, path, loader=_Uncached(name, str(path)))
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     # Dataclasses and pydantic look there for the names in annotations.
