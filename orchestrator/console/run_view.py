@@ -40,15 +40,17 @@ def run_display(
     *,
     plan: Plan | None = None,
     page: str | None = None,
+    began: float | None = None,
 ) -> Iterator[Observer]:
     """Show a run while it goes on; yields the observer that the scheduler reports to.
 
     `configs` are the configurations by trial name, `measured` the earlier measurements. `plan` is the plan of the whole
     grid before the run, with the state of the grid's other trials and the epochs of these. `page` is the command that
-    serves the live page.
+    serves the live page. `began` is when the run did, by the monotonic clock: before the batches that come before.
     """
     console = console or _Console(highlight=False)
     board = Board(grid, configs, measured, console, plan)
+    board.began = board.began if began is None else began
     if not console.is_terminal:
         try:
             yield _plain(board, console, page)
@@ -67,11 +69,14 @@ def terminal(page: str | None = None) -> Observer:
 
     `page` is the command that serves the live page.
     """
+    began = time.monotonic()
     return Observer(
         planned=announce_plan,
         note=typer.echo,
         warning=partial(typer.echo, err=True),
-        batch=lambda batch: run_display(batch.grid, batch.configs, batch.measured, plan=batch.plan, page=page),
+        batch=lambda batch: run_display(
+            batch.grid, batch.configs, batch.measured, plan=batch.plan, page=page, began=began
+        ),
     )
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.console import run_display
+from orchestrator.console import run_display, terminal
 from orchestrator.console.live import Board
 from orchestrator.failures import Failure
 from orchestrator.planning import Measured, Plan, PlannedTrial
+from orchestrator.scheduler import Batch
 from orchestrator.text import duration, size
 from tests.orchestrator.databases import samples
 from trainer.results import EpochResult
@@ -292,3 +293,14 @@ def test_the_head_is_one_line_or_two_and_the_cursor_stands_below_the_table(clock
     state = "table1  0 of 4 done, 1 running, 3 waiting"
     assert lines[:heads] == ([f"{state}  |  {clock_text}"] if heads == 1 else [state, clock_text])
     assert lines[heads].startswith("trial ") and lines[-1] == ""
+
+
+def test_the_last_line_counts_the_time_of_all_batches(clock, capsys):
+    observer = terminal()
+    for name in (ONE, TWO):
+        with observer.batch(Batch("table1", {name: CONFIGS[name]})) as watched:
+            watched.started(name, "node1", "cpu")
+            clock.now += 100
+            watched.finished(name)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("table1: ")]
+    assert [line.rpartition(" in ")[2] for line in lines] == ["1 min 40 s", "3 min 20 s"]
