@@ -9,7 +9,7 @@ from sqlalchemy import Connection, exists, select, text, update
 from orchestrator.database.errors import DatabaseError
 from orchestrator.database.grids import alone, chunks
 from orchestrator.database.models import ACCEPTED, Attempt, AttemptPart, Epoch, Part, Trial
-from orchestrator.database.parts import parts_by_id
+from orchestrator.database.parts import part_row
 from orchestrator.records import Origin, PartRow
 
 _accepted = text(f"epochs.{ACCEPTED}")
@@ -24,19 +24,18 @@ def origins(connection: Connection, wanted: Sequence[int]) -> dict[int, list[Ori
         .order_by(Attempt.trial_id, Attempt.number)
     )
     uses = (
-        select(AttemptPart.attempt_id, AttemptPart.part_id)
+        select(AttemptPart.attempt_id, Part.__table__)
         .join(Part, Part.id == AttemptPart.part_id)
         .order_by(AttemptPart.attempt_id, Part.kind, Part.name)
     )
-    parts = parts_by_id(connection)
     answer: dict[int, list[Origin]] = {}
     for part in chunks(wanted):
         attempts = connection.execute(query.where(Attempt.trial_id.in_(part))).all()
         used: dict[int, list[PartRow]] = {}
-        for attempt, part_id in connection.execute(
+        for row in connection.execute(
             uses.join(Attempt, Attempt.id == AttemptPart.attempt_id).where(Attempt.trial_id.in_(part))
         ):
-            used.setdefault(attempt, []).append(parts[part_id])
+            used.setdefault(row.attempt_id, []).append(part_row(row))
         for attempt, trial, number, environment, data in attempts:
             trainer = (environment or {}).get("code_digest")
             answer.setdefault(trial, []).append(Origin(number, trainer, data, tuple(used.get(attempt, ()))))

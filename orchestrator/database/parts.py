@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, text, update
+from sqlalchemy import Connection, Row, func, insert, select, text, update
 
 from orchestrator.database.errors import DatabaseError
 from orchestrator.database.grids import alone, chunks
@@ -51,10 +52,12 @@ def record(connection: Connection, where: str, given: Sequence[PartRow], attempt
 
 def parts_by_id(connection: Connection) -> dict[int, PartRow]:
     """Return the parts of the database by their ids, in the order in which they were first recorded."""
-    rows = connection.execute(select(parts).order_by(parts.c.id))
-    return {
-        row.id: PartRow(row.kind, row.name, row.version, row.title, row.facts, row.digest, row.source) for row in rows
-    }
+    return {row.id: part_row(row) for row in connection.execute(select(parts).order_by(parts.c.id))}
+
+
+def part_row(row: Row[Any]) -> PartRow:
+    """Return the record of a row that has the columns of the table of parts."""
+    return PartRow(row.kind, row.name, row.version, row.title, row.facts, row.digest, row.source)
 
 
 def unmeasured(connection: Connection, keys: Sequence[str], metric: str) -> int:
