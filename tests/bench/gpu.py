@@ -200,14 +200,25 @@ def _train(
     engine: str,
     stop_after: int,
     report: Callable[[EpochResult], None] = lambda result: None,
+    deterministic: bool = False,
 ) -> None:
-    train(config, report, device=options.device, data_root=options.data_root, engine=engine, stop_after=stop_after)
+    train(
+        config,
+        report,
+        device=options.device,
+        data_root=options.data_root,
+        engine=engine,
+        stop_after=stop_after,
+        deterministic=deterministic,
+    )
 
 
-def _epochs(config: TrainConfig, options: Options, engine: str, count: int) -> list[EpochResult]:
+def _epochs(
+    config: TrainConfig, options: Options, engine: str, count: int, deterministic: bool = False
+) -> list[EpochResult]:
     """Train `count` epochs; those after the warm-up are returned."""
     results: list[EpochResult] = []
-    _train(config, options, engine, WARM_UP + count, results.append)
+    _train(config, options, engine, WARM_UP + count, results.append, deterministic)
     return results[WARM_UP:]
 
 
@@ -321,6 +332,20 @@ def packing(options: Options) -> Iterator[Figure]:
             yield {"what": "gain over one trial alone", "value": rate / alone, "unit": "", **about}
 
 
+def deterministic(options: Options) -> Iterator[Figure]:
+    """Measure how much longer a training step takes with deterministic algorithms, by network and engine."""
+    for network in options.networks:
+        config = options.config(network, ROWS["all three"])
+        for engine in options.engines:
+            seconds: dict[bool, list[float]] = {False: [], True: []}
+            for chosen in [False, True] * options.rounds:
+                results = _epochs(config, options, engine, options.epochs, deterministic=chosen)
+                seconds[chosen] += [result.train_seconds + result.data_seconds for result in results]
+            ratio = median(seconds[True]) / median(seconds[False])
+            about = {"network": network, "row": "all three", "engine": engine}
+            yield {"what": "a deterministic step against another", "value": ratio, "unit": "", **about}
+
+
 def _images_per_second(config: TrainConfig, options: Options, engine: str) -> float:
     results = _epochs(config, options, engine, options.epochs)
     return options.images / median(result.train_seconds + result.data_seconds for result in results)
@@ -385,6 +410,7 @@ PARTS: dict[str, Callable[[Options], Iterator[Figure]]] = {
     "grouped": grouped,
     "compiling": compiling,
     "packing": packing,
+    "deterministic": deterministic,
     "checkpoints": checkpoints,
     "table1": table1,
 }
