@@ -6,9 +6,11 @@ import atexit
 import os
 import signal
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
+import typer.testing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -77,4 +79,6 @@ def _close_standard_error() -> None:
 
 
 _heed_ctrl_c()
+# `CliRunner` builds all commands anew for every call, which takes longer than most calls do.
+typer.testing._get_command = cache(typer.testing._get_command)
 atexit.register(_close_standard_error)

@@ -90,7 +90,9 @@ class Workplace:
         self.database = folder / "results.db"
         self.python = sys.executable
         for package in PACKAGES:
-            shutil.copytree(ROOT / package, self.code / package, ignore=shutil.ignore_patterns("__pycache__"))
+            # With what is compiled already (another process may be writing more), which no longer counts for a source
+            # that a test edits.
+            shutil.copytree(ROOT / package, self.code / package, ignore=shutil.ignore_patterns("*.pyc.*"))
         self.command = folder / "bin" / "orchestrate"
         self.command.parent.mkdir()
         self.command.write_text(COMMAND)
