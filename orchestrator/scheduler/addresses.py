@@ -61,9 +61,13 @@ def cluster_address(given: str | None) -> str | None:
     return address
 
 
-def refuse_silent(address: str) -> None:
-    """Raise RayAway unless a Ray answers at host:port within seconds; Ray itself tries for minutes."""
+def refuse_silent(address: str, given: str | None = None) -> None:
+    """Raise RayAway unless a Ray answers at host:port within seconds; Ray itself tries for minutes.
+
+    `given` is what a person has given as the address, where Ray makes another one of it.
+    """
     host, _, port = address.rpartition(":")
+    where = address if given in (None, address) else f"{address}, the address that Ray takes for {given}"
     remedy = "start one there with `ray start --head`, or leave --address and RAY_ADDRESS out for a private Ray"
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS) as connection:
@@ -72,9 +76,9 @@ def refuse_silent(address: str) -> None:
     # Python raises UnicodeError for an invalid host name.
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        raise RayAway(f"no Ray cluster answers at {address} ({why}); {remedy}") from None
+        raise RayAway(f"no Ray cluster answers at {where} ({why}); {remedy}") from None
     if len(answer) < 4 or answer[3] != _SETTINGS:
-        raise RayAway(f"no Ray cluster answers at {address} (something else has that port); {remedy}")
+        raise RayAway(f"no Ray cluster answers at {where} (something else has that port); {remedy}")
 
 
 def key_place() -> str | None:
@@ -96,12 +100,21 @@ def key_place() -> str | None:
     return None
 
 
-def refuse_locked(address: str) -> None:
-    """Raise SchedulerError unless the cluster at host:port takes this user's key; `ray.init` would not say why.
+def cluster_id(address: str) -> str:
+    """Return the id, in hex digits, that the head at host:port has given its cluster: a new one at every start.
 
-    Ray has to be ready to read the key from the environment, see `ray_cluster`.
+    Raises ray.exceptions.AuthenticationError where the head does not take this user's key.
     """
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    return str(GcsClient(address).cluster_id.hex())
+
+
+def refuse_locked(address: str) -> str:
+    """Return the id of the cluster at host:port; raises SchedulerError where it does not take this user's key.
+
+    `ray.init` would not say why. Ray has to be ready to read the key from the environment, see `ray_cluster`.
+    """
     from ray.exceptions import AuthenticationError
 
     remedy = "`ray get-auth-token` prints it there"
@@ -114,7 +127,7 @@ def refuse_locked(address: str) -> None:
         )
     try:
         with _silent_errors():
-            GcsClient(address)
+            return cluster_id(address)
     except AuthenticationError:
         if mode.lower() != "token":
             raise SchedulerError(

@@ -21,8 +21,9 @@ import psutil
 from orchestrator.planning import amounts, asked, unfit
 from orchestrator.provenance import ROOT
 from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address, refuse_locked, refuse_silent
+from orchestrator.scheduler.guards import Guard, HeadGuard, PrivateGuard
 from orchestrator.scheduler.options import RunOptions
-from orchestrator.scheduler.private_ray import Guard, have_home, keep_token_private, not_started, session_folder
+from orchestrator.scheduler.private_ray import have_home, keep_token_private, not_started, session_folder
 from orchestrator.scheduler.signals import Interrupted, handled_signals, received, remember, stop_signal
 from orchestrator.text import counted
 from orchestrator.timing import device_facts, processors
@@ -59,7 +60,7 @@ OBJECT_STORE_BYTES = 200 * 2**20
 
 
 class RayEnded(RayAway):
-    """A process of the private Ray ended while trials ran; recorded epochs stay."""
+    """A process of the private Ray, or the head of the cluster, ended while trials ran; recorded epochs stay."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Cluster:
     nodes: list[dict[str, float]]
     dashboard_url: str | None
     private: bool = True
-    # Watches the processes of a private Ray; None on a cluster.
+    # Watches the processes of a private Ray, or the head of a cluster.
     guard: Guard | None = None
 
     def dashboards(self) -> dict[str, str]:
@@ -76,7 +77,7 @@ class Cluster:
         return {name: url for name, url in (("ray", self.dashboard_url), ("grafana", grafana)) if url}
 
     def ended(self) -> str | None:
-        """Return the error message once a process of the private Ray has ended."""
+        """Return the error message once Ray has ended."""
         return self.guard.ended() if self.guard else None
 
     def refuse_infeasible(self, trials: Sequence[Trial]) -> None:
@@ -206,7 +207,7 @@ def _ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     # Ray uses RAY_ADDRESS where it finds no other address, and the variable may say `local`.
     os.environ.pop("RAY_ADDRESS", None)
     local: dict[str, Any] = {}
-    guard = None if address else Guard()
+    guard = HeadGuard() if address else PrivateGuard()
     if address:
         # A connection attempt takes Ray 40 s, and its default is 20 attempts.
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
@@ -237,9 +238,9 @@ def _ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     # Ray prints to standard output that a worker died, whatever its options; the recorder tells the observer.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     started: list[psutil.Process] = []
-    with handled_signals() as numbers, guard or contextlib.nullcontext():
+    with handled_signals() as numbers, guard:
         try:
-            context = _start_ray(address, local, options.plugins)
+            context = _start_ray(address, local, options.plugins, guard)
             # From here on a signal is noted, and handled between two steps. (Ray has installed handlers of its own.)
             for number in numbers:
                 signal.signal(number, remember)
@@ -247,7 +248,7 @@ def _ray_cluster(options: RunOptions) -> Iterator[Cluster]:
                 logging.getLogger(logger).setLevel(logging.CRITICAL)
             url = f"http://{context.dashboard_url}" if context.dashboard_url else None
             nodes = _living_nodes()
-            started = guard.started() if guard else []
+            started = guard.started()
             yield Cluster(nodes, url, private=not address, guard=guard)
         finally:
             ray.shutdown()
@@ -263,7 +264,7 @@ def _living_nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plugin]) -> Any:
+def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plugin], guard: Guard) -> Any:
     import ray
 
     environment = {}
@@ -271,11 +272,12 @@ def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plu
         # Ray does not quote the path for the shell: a virtual environment's path may contain a space.
         environment["py_executable"] = shlex.quote(sys.executable)
     try:
-        if address == "auto":
-            address = _own_ray()
         if address:
-            refuse_silent(address)
-            refuse_locked(address)
+            given, address = address, _as_ray_takes(address)
+            refuse_silent(address, given)
+            identity = refuse_locked(address)
+            if isinstance(guard, HeadGuard):
+                guard.watch(address, identity)
         with _code(plugins) as code:
             return ray.init(
                 address=address or "local",
@@ -301,14 +303,13 @@ def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plu
         raise not_started(error) from error
 
 
-def _own_ray() -> str:
-    """Return the address of the Ray that was started on this machine."""
+def _as_ray_takes(given: str) -> str:
+    """Return the host:port that Ray connects to: for `auto`, for 127.0.0.1 (the machine's own address), or as given."""
     from ray._private.services import canonicalize_bootstrap_address
 
-    try:
-        address = canonicalize_bootstrap_address("auto")
-    except ConnectionError:
-        address = None
+    address = None
+    with contextlib.suppress(ConnectionError):
+        address = canonicalize_bootstrap_address(given)
     if not address:
         raise RayAway(
             "--address auto: no Ray runs on this machine; start one with `ray start --head`, or leave --address out "

@@ -1,30 +1,19 @@
-"""Prepare the machine for a private Ray (key, home, a short folder for its sockets), and watch its processes."""
+"""Prepare the machine for a private Ray: key, home, a short folder for its sockets."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import stat
-import sys
 import tempfile
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import psutil
-
-from orchestrator.exit_codes import BAD_INPUT, TRY_AGAIN, of_system
+from orchestrator.exit_codes import BAD_INPUT, of_system
 from orchestrator.scheduler.addresses import RayAway, SchedulerError, key_place
 
-# Names of the processes without which a Ray node cannot work.
-VITAL = ("gcs_server", "raylet")
 # Longest path of a Unix socket in bytes (Linux, without the final zero), and the longest that Ray appends.
 SOCKET_BYTES = 107
 _LONGEST = "/session_2026-11-25_23-59-59_123456_4194304/sockets/plasma_store"
-# Seconds for an orderly end. A minute after its GCS is gone, Ray aborts the process wherever it is, without a reason.
-ORDERLY_SECONDS = 15.0
 
 
 def have_home() -> None:
@@ -116,78 +105,3 @@ def not_started(error: Exception) -> SchedulerError:
         kind = SchedulerError
         remedy = "give it a folder that you may write: export RAY_TMPDIR=/tmp (its files), HOME=/tmp (its key)"
     return kind(f"Ray did not start: {message[:500]}; {remedy}")
-
-
-class Guard:
-    """Context that watches the private Ray's vital processes; when one ends, the run ends within seconds.
-
-    The run itself checks `ended` between its steps. Inside a call to Ray it cannot, and there Ray ends the process when
-    its GCS is gone. So a thread gives the run ORDERLY_SECONDS, then prints the reason and ends the process first.
-    """
-
-    def __init__(self, say: Callable[[str], None] | None = None, leave: Callable[[int], Any] = os._exit) -> None:
-        self._say, self._leave = say or _say, leave
-        self._over = threading.Event()
-        self._vital: dict[int, psutil.Process] = {}
-        self._before = frozenset[psutil.Process]()
-
-    def __enter__(self) -> Guard:
-        self._before = frozenset(psutil.Process().children())
-        threading.Thread(target=self._watch, daemon=True, name="guard of Ray").start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-
-    def ended(self) -> str | None:
-        """Return the error message when a vital process has ended; Tune never notices."""
-        for process in list(self._vital.values()):
-            if not _alive(process):
-                return (
-                    f"Ray ended: its process {process.pid} was killed or crashed (out of memory?); what was recorded "
-                    "stays, and the same command goes on from there"
-                )
-        return None
-
-    def started(self) -> list[psutil.Process]:
-        """Return the processes started within the context: children of this process, and their children.
-
-        Processes that ran before are no part of Ray, for example the resource tracker of `multiprocessing`.
-        """
-        started = []
-        for child in psutil.Process().children():
-            if child not in self._before:
-                started.append(child)
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    started += child.children(recursive=True)
-        return started
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.5):
-            with contextlib.suppress(psutil.Error):
-                self._look()
-            if (reason := self.ended()) and not self._over.wait(ORDERLY_SECONDS):
-                for process in self.started():
-                    with contextlib.suppress(psutil.Error):
-                        process.kill()
-                self._say(f"error: {reason}")
-                self._leave(TRY_AGAIN)
-
-    def _look(self) -> None:
-        for child in psutil.Process().children():
-            if child not in self._before and child.pid not in self._vital and child.name() in VITAL:
-                self._vital[child.pid] = child
-
-
-def _say(line: str) -> None:
-    # Shows the cursor again, which a display may have hidden. Not through `sys.stderr`: its lock may be held.
-    cursor = "\x1b[?25h" if sys.stderr and sys.stderr.isatty() else ""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{cursor}{line}\n".encode())
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

@@ -58,7 +58,7 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
 
     Raises:
         SchedulerError: Ray does not start, or no node can ever hold a trial of this shape.
-        RayEnded: a process of the private Ray was killed or crashed.
+        RayEnded: a process of the private Ray was killed or crashed, or the head of the cluster.
         Interrupted: SIGINT or SIGTERM arrived.
         CircuitOpen: one cause made `same_failure_limit` trials fail with no success in between.
         DatabaseError: an epoch could not be recorded; DatabaseAway when the database stays away.

@@ -15,9 +15,9 @@ import pytest
 
 from orchestrator.scheduler import RayAway, SchedulerError, cluster_address, run_options
 from orchestrator.scheduler.addresses import refuse_silent
+from orchestrator.scheduler.guards import PrivateGuard
 from orchestrator.scheduler.private_ray import (
     SOCKET_BYTES,
-    Guard,
     have_home,
     keep_token_private,
     not_started,
@@ -270,13 +270,13 @@ def test_processors_of_this_process() -> None:
 
 
 def test_a_vital_process_that_ends_ends_the_run_with_a_line(monkeypatch) -> None:
-    monkeypatch.setattr("orchestrator.scheduler.private_ray.ORDERLY_SECONDS", 0.2)
-    monkeypatch.setattr("orchestrator.scheduler.private_ray.VITAL", ("sleep",))
+    monkeypatch.setattr("orchestrator.scheduler.guards.ORDERLY_SECONDS", 0.2)
+    monkeypatch.setattr("orchestrator.scheduler.guards.VITAL", ("sleep",))
     said: list[str] = []
     left: list[int] = []
     over = threading.Event()
     older = subprocess.Popen(["sleep", "100"])
-    with Guard(said.append, lambda code: (left.append(code), over.set())) as guard:
+    with PrivateGuard(said.append, lambda code: (left.append(code), over.set())) as guard:
         child = subprocess.Popen(["sleep", "100"])
         deadline = time.monotonic() + 60
         while not guard._vital and time.monotonic() < deadline:
@@ -293,9 +293,9 @@ def test_a_vital_process_that_ends_ends_the_run_with_a_line(monkeypatch) -> None
 
 
 def test_a_run_that_ends_in_time_is_left_alone(monkeypatch) -> None:
-    monkeypatch.setattr("orchestrator.scheduler.private_ray.VITAL", ("sleep",))
+    monkeypatch.setattr("orchestrator.scheduler.guards.VITAL", ("sleep",))
     left: list[int] = []
-    with Guard(left.append, left.append) as guard:
+    with PrivateGuard(left.append, left.append) as guard:
         child = subprocess.Popen(["sleep", "100"])
         deadline = time.monotonic() + 60
         while not guard._vital and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The key to a Ray cluster: what is said where a real GCS, which is what asks for it, does not take this user's."""
+"""The head of a Ray cluster, a real GCS: one that does not take this user's key, one that dies, one that is another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import base64
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -15,6 +17,7 @@ import pytest
 from orchestrator.scheduler import RayAway, SchedulerError
 from orchestrator.scheduler.addresses import refuse_locked, refuse_silent
 from orchestrator.scheduler.cluster import ray_cluster
+from orchestrator.scheduler.guards import HeadGuard
 from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.private_ray import keep_token_private
 from tests.orchestrator.runs import wait_for
@@ -24,15 +27,13 @@ HOST = "127.0.0.2"
 KEY, OTHER = "a" * 64, "b" * 64
 
 
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a GCS that asks for a key: a head of a cluster without the rest of it."""
+@contextmanager
+def gcs(folder: Path, port: int) -> Iterator[str]:
+    """Start a GCS that asks for a key: a head of a cluster without the rest of it; yields its address."""
     from ray._private.services import GCS_SERVER_EXECUTABLE
 
-    with socket.create_server((HOST, 0)) as free:
-        port = free.getsockname()[1]
     options = {
-        "log_dir": tmp_path_factory.mktemp("gcs"),
+        "log_dir": folder,
         "gcs_server_port": port,
         "metrics-agent-port": -1,
         "node-ip-address": HOST,
@@ -62,6 +63,17 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait()
 
 
+def free_port(host: str = HOST) -> int:
+    with socket.create_server((host, 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with gcs(tmp_path_factory.mktemp("gcs"), free_port()) as address:
+        yield address
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     """An empty home folder, in an environment that is put back as it was."""
@@ -69,6 +81,15 @@ def home(tmp_path: Path) -> Iterator[Path]:
         for name in [name for name in os.environ if name.startswith("RAY_")]:
             del os.environ[name]
         yield tmp_path
+
+
+def use_key() -> None:
+    """Have Ray's core in this process read the head's key from the environment, as `ray_cluster` does."""
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=KEY)
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def refusal(address: str) -> SchedulerError:
@@ -112,11 +133,8 @@ def test_a_key_that_is_not_taken_is_a_mistake_in_one_sentence(
 def test_the_key_of_the_head_is_taken(head: str, home: Path) -> None:
     os.environ["RAY_AUTH_TOKEN"] = OTHER
     assert "does not accept" in str(refusal(head))
-    os.environ["RAY_AUTH_TOKEN"] = KEY
-    from ray._raylet import AuthenticationTokenLoader
-
-    AuthenticationTokenLoader.instance().reset_cache()
-    refuse_locked(head)
+    use_key()
+    assert refuse_locked(head) == refuse_locked(head)
 
 
 def test_a_private_ray_is_not_started_with_a_file_that_holds_no_key(home: Path) -> None:
@@ -125,3 +143,51 @@ def test_a_private_ray_is_not_started_with_a_file_that_holds_no_key(home: Path) 
     with pytest.raises(SchedulerError, match="empty: there is no file with a key") as caught:
         keep_token_private()
     assert caught.value.exit_code == 2
+
+
+def test_a_head_that_listens_only_where_ray_does_not_look_is_told_at_once(home: Path, monkeypatch) -> None:
+    os.environ["RAY_AUTH_TOKEN"] = KEY
+    monkeypatch.setattr("ray._private.services.get_node_ip_address", lambda *_: HOST)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        error = refusal(f"127.0.0.1:{port}")
+    assert f"no Ray cluster answers at {HOST}:{port}, the address that Ray takes for 127.0.0.1:{port} (" in str(error)
+    assert error.exit_code == 75
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """Make a guard of the head look often, and leave the run little time."""
+    monkeypatch.setattr("orchestrator.scheduler.guards.ORDERLY_SECONDS", 0.2)
+    monkeypatch.setattr("orchestrator.scheduler.guards.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(HeadGuard, "seconds", 0.1)
+
+
+def test_a_head_that_stays_away_ends_the_run_with_a_line(quick: None, home: Path, tmp_path: Path) -> None:
+    use_key()
+    said: list[str] = []
+    left: list[int] = []
+    over = threading.Event()
+    with HeadGuard(said.append, lambda code: (left.append(code), over.set())) as guard:
+        with gcs(tmp_path, free_port()) as address:
+            guard.watch(address, refuse_locked(address))
+            assert not over.wait(2) and guard.ended() is None
+        assert over.wait(60)
+    assert left[0] == 75
+    assert said[0].startswith(f"error: Ray ended: the head of its cluster, {address}, is silent; what was recorded")
+
+
+def test_a_head_that_is_started_anew_ends_the_run(quick: None, home: Path, tmp_path: Path) -> None:
+    use_key()
+    port = free_port()
+    left: list[object] = []
+    with HeadGuard(left.append, left.append) as guard:
+        with gcs(tmp_path, port) as address:
+            guard.watch(address, refuse_locked(address))
+        # Sooner than a silence is too long.
+        with gcs(tmp_path, port) as address:
+            assert wait_for(guard.ended)
+    assert guard.ended() == (
+        f"Ray ended: its cluster at {address} was started anew during the run; what was recorded stays, and the same "
+        "command goes on from there"
+    )

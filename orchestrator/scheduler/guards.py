@@ -1,0 +1,166 @@
+"""Watch the Ray that trials run on: when it ends, the run ends within a minute, with its reason and exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from orchestrator.exit_codes import TRY_AGAIN
+from orchestrator.scheduler.addresses import RayAway, cluster_id, refuse_silent
+
+# Names of the processes without which a Ray node cannot work.
+VITAL = ("gcs_server", "raylet")
+# Seconds for an orderly end. A minute after its GCS is gone, Ray aborts the process wherever it is, without a reason.
+ORDERLY_SECONDS = 15.0
+# How long, in seconds, the head of a cluster may be silent: with the orderly end, less than that minute. A head that
+# keeps its state in Redis may be back in between.
+SILENT_SECONDS = 30.0
+
+
+class Guard(ABC):
+    """Context that watches a Ray while trials run.
+
+    The run itself checks `ended` between its steps. Inside a call to Ray it cannot, and there Ray ends the process when
+    its GCS is gone. So a thread gives the run ORDERLY_SECONDS, then prints the reason and ends the process first.
+    """
+
+    # Between two looks.
+    seconds: float
+
+    def __init__(self, say: Callable[[str], None] | None = None, leave: Callable[[int], Any] = os._exit) -> None:
+        self._say, self._leave = say or _say, leave
+        self._over = threading.Event()
+
+    def __enter__(self) -> Guard:
+        threading.Thread(target=self._watch, daemon=True, name="guard of Ray").start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    @abstractmethod
+    def ended(self) -> str | None:
+        """Return the error message once the Ray has ended; Tune never notices."""
+
+    def started(self) -> list[psutil.Process]:
+        """Return the processes of the Ray that were started within the context."""
+        return []
+
+    @abstractmethod
+    def _look(self) -> None: ...
+
+    def _watch(self) -> None:
+        while not self._over.wait(self.seconds):
+            self._look()
+            if (reason := self.ended()) and not self._over.wait(ORDERLY_SECONDS):
+                for process in self.started():
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+                self._say(f"error: {reason}")
+                self._leave(TRY_AGAIN)
+
+
+class PrivateGuard(Guard):
+    """Guard of a private Ray, by its vital processes."""
+
+    seconds = 0.5
+
+    def __init__(self, say: Callable[[str], None] | None = None, leave: Callable[[int], Any] = os._exit) -> None:
+        super().__init__(say, leave)
+        self._vital: dict[int, psutil.Process] = {}
+        self._before = frozenset[psutil.Process]()
+
+    def __enter__(self) -> Guard:
+        self._before = frozenset(psutil.Process().children())
+        return super().__enter__()
+
+    def ended(self) -> str | None:
+        """Return the error message when a vital process has ended."""
+        for process in list(self._vital.values()):
+            if not _alive(process):
+                return (
+                    f"Ray ended: its process {process.pid} was killed or crashed (out of memory?); what was recorded "
+                    "stays, and the same command goes on from there"
+                )
+        return None
+
+    def started(self) -> list[psutil.Process]:
+        """Return the processes started within the context: children of this process, and their children.
+
+        Processes that ran before are no part of Ray, for example the resource tracker of `multiprocessing`.
+        """
+        started = []
+        for child in psutil.Process().children():
+            if child not in self._before:
+                started.append(child)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    started += child.children(recursive=True)
+        return started
+
+    def _look(self) -> None:
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process().children():
+                if child not in self._before and child.pid not in self._vital and child.name() in VITAL:
+                    self._vital[child.pid] = child
+
+
+class HeadGuard(Guard):
+    """Guard of a cluster, by its head: whether it answers, and is still the one that this run has joined."""
+
+    seconds = 5.0
+
+    def __init__(self, say: Callable[[str], None] | None = None, leave: Callable[[int], Any] = os._exit) -> None:
+        super().__init__(say, leave)
+        self._head: tuple[str, str] | None = None
+        self._heard = 0.0
+        self._reason: str | None = None
+
+    def watch(self, address: str, identity: str) -> None:
+        """Begin to watch the head at host:port of the cluster with an id (`cluster_id`)."""
+        self._head, self._heard = (address, identity), time.monotonic()
+
+    def ended(self) -> str | None:
+        """Return the error message when the head is silent, or was started anew and knows nothing of this run."""
+        return self._reason
+
+    def _look(self) -> None:
+        from ray.exceptions import AuthenticationError, RayError
+
+        if self._head is None:
+            return
+        address, joined = self._head
+        goes_on = "what was recorded stays, and the same command goes on from there"
+        try:
+            refuse_silent(address)
+            present = cluster_id(address)
+        except AuthenticationError:
+            present = "with another key"
+        except (RayAway, RayError):
+            if time.monotonic() - self._heard > SILENT_SECONDS:
+                self._reason = f"Ray ended: the head of its cluster, {address}, is silent; {goes_on} once it answers"
+            return
+        self._heard = time.monotonic()
+        if present != joined:
+            self._reason = f"Ray ended: its cluster at {address} was started anew during the run; {goes_on}"
+
+
+def _say(line: str) -> None:
+    # Shows the cursor again, which a display may have hidden. Not through `sys.stderr`: its lock may be held.
+    cursor = "\x1b[?25h" if sys.stderr and sys.stderr.isatty() else ""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{cursor}{line}\n".encode())
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
