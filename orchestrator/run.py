@@ -79,12 +79,12 @@ def run_grid(
     """Train every trial of a grid, or of a grid's file, that is not done yet and that no other driver has.
 
     `db` is an SQLite file or a PostgreSQL URL, `data_root` and `checkpoints` are folders or URLs, `address` is that of
-    a Ray cluster (None: a private Ray on this machine). `order` is `depth` or `breadth`, by default the grid's: the
-    order of the file, or the first seed of every cell first, then the second. With `wait`, the others' trials are
-    waited for, and taken over when their driver gives them back or dies. `retrain` trains those anew that were trained
-    by other code, or on other data, than there is now. `options` are further fields of
-    `orchestrator.scheduler.RunOptions`. Nothing is printed; `observer` hears what happens. A failed trial is counted in
-    the outcome and raises nothing.
+    a Ray cluster (None: the one in RAY_ADDRESS, else a private Ray on this machine, as with `local`). `order` is
+    `depth` or `breadth`, by default the grid's: the order of the file, or the first seed of every cell first, then the
+    second. With `wait`, the others' trials are waited for, and taken over when their driver gives them back or dies.
+    `retrain` trains those anew that were trained by other code, or on other data, than there is now. `options` are
+    further fields of `orchestrator.scheduler.RunOptions`. Nothing is printed; `observer` hears what happens. A failed
+    trial is counted in the outcome and raises nothing.
 
     Raises as `orchestrator.scheduler.trials.run_trials`; Busy; GridError, StorageError, DataError and TrackerError
     before Ray starts.

@@ -180,7 +180,7 @@ def plan(
             separating = seeds_line(*rows_here_and_elsewhere(loaded, database, "top1"))
         notes += [line for line in (left, *grid_notes(loaded)) if line]
         # Of a cluster only its nodes can tell.
-        if not os.environ.get("RAY_ADDRESS"):
+        if os.environ.get("RAY_ADDRESS", "").strip().lower() in ("", "local"):
             notes += unfit_lines(processors(), gpus_here(), [entry.trial for entry in planned.pending])
         for line in notes:
             typer.echo(f"note: {line}", err=True)

@@ -20,7 +20,7 @@ import psutil
 
 from orchestrator.planning import amounts, asked, unfit
 from orchestrator.provenance import ROOT
-from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address, refuse_locked, refuse_silent
+from orchestrator.scheduler.addresses import RayAway, SchedulerError, refuse_locked, refuse_silent
 from orchestrator.scheduler.guards import Guard, HeadGuard, PrivateGuard
 from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.private_ray import have_home, keep_token_private, not_started, session_folder
@@ -203,8 +203,8 @@ def _ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     """
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     have_home()
-    address = cluster_address(options.address or os.environ.get("RAY_ADDRESS"))
-    # Ray uses RAY_ADDRESS where it finds no other address, and the variable may say `local`.
+    address = options.address
+    # Ray would put it in the place of `auto` and of `local`.
     os.environ.pop("RAY_ADDRESS", None)
     local: dict[str, Any] = {}
     guard = HeadGuard() if address else PrivateGuard()

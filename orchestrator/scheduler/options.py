@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +59,12 @@ def run_options(
 ) -> RunOptions:
     """Say where and how to run; checkpoints and logs lie beside the database file unless a place is given.
 
+    Without an `address` the one in RAY_ADDRESS counts, as in Ray itself; `local` is a private Ray whatever that says.
     `given` are the settings of the grid (`--set`), which another run of its file needs as well.
     """
     from orchestrator.provenance import code_provenance
 
-    address = cluster_address(address)
+    address = cluster_address(os.environ.get("RAY_ADDRESS") if address is None else address)
     # Beside the database file, so that one who finds, moves or removes the file has both.
     on_server = "://" in str(db)
     beside = _beside(db)

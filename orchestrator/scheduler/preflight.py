@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,11 +66,10 @@ def refuse_here(trials: Sequence[Trial], options: RunOptions) -> None:
     Starting Ray takes half a minute, and on a cluster only the nodes can tell.
     """
     from orchestrator.grid import placed
-    from orchestrator.scheduler.addresses import cluster_address
     from orchestrator.scheduler.cluster import Cluster
     from orchestrator.timing import gpus_here, processors
 
-    if options.wait_for_nodes or cluster_address(options.address or os.environ.get("RAY_ADDRESS")):
+    if options.wait_for_nodes or options.address:
         return
     gpus = gpus_here()
     Cluster([{"CPU": processors(), "GPU": gpus}], None).refuse_infeasible(placed(trials, gpus > 0))

@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from orchestrator.scheduler import RayAway, SchedulerError, cluster_address, run_options
 from orchestrator.scheduler.addresses import refuse_silent
+from orchestrator.scheduler.cluster import ray_cluster
 from orchestrator.scheduler.guards import PrivateGuard
 from orchestrator.scheduler.private_ray import (
     SOCKET_BYTES,
@@ -53,6 +55,30 @@ def test_addresses_of_clusters(address: str) -> None:
 def test_auto_is_the_cluster_of_the_job_and_never_a_private_ray(around: str, meant: str, monkeypatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", around)
     assert cluster_address("auto") == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [(None, "first:6379"), ("other:6379", "other:6379"), ("local", None), ("auto", "first:6379")]
+)
+def test_the_address_of_the_environment_counts_where_no_other_is_given(given, meant: str | None, monkeypatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "first:6379")
+    assert run_options("grid", "results.db", "data", given).address == meant
+
+
+def test_a_private_ray_is_private_whatever_the_environment_says(monkeypatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1024")
+    options = run_options("grid", "results.db", "data", "local")
+    starts: list[str | None] = []
+
+    def start(address: str | None, *_: object) -> None:
+        starts.append(address)
+        raise SchedulerError("far enough")
+
+    monkeypatch.setattr("orchestrator.scheduler.cluster._start_ray", start)
+    # The preparation of a Ray changes the environment.
+    with patch.dict(os.environ), pytest.raises(SchedulerError, match="far enough"), ray_cluster(options):
+        pass
+    assert starts == [None]
 
 
 @pytest.mark.parametrize(
