@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.database import Busy, Database, DatabaseError, Driver, driver_lock, open_database
-from orchestrator.storage import find_leftovers
+from orchestrator.storage import find_leftovers, store
 from tests.orchestrator.databases.samples import count, result, save, start, trials_of
 
 TABLES = ("grids", "grid_trials", "trials", "attempts", "epochs", "evaluations")
@@ -174,7 +174,11 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_checkpoints_are_found_and_removed_in_a_folder_and_below_a_url(tmp_path: Path, scheme: str):
+def test_checkpoints_are_found_and_removed_in_a_folder_and_below_a_url(
+    tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
+):
+    # No waiting between two tries of what cannot be removed.
+    monkeypatch.setattr(store, "PAUSES", (0.0, 0.0))
     (tmp_path / "a.pt").write_bytes(b"x" * 100)
     (tmp_path / "a.pt.teacher").write_bytes(b"x")
     (tmp_path / "b.pt").touch()

@@ -16,9 +16,9 @@ from tests.orchestrator.runs import Workplace, ended, wait_for
 
 @pytest.fixture
 def workplace(workplace: Workplace) -> Workplace:
-    """A program on a machine of 64 processors and one GPU for Ray: a trial does on cuda:0 all but the training."""
+    """A program on a machine of four processors and one GPU for Ray: a trial does on cuda:0 all but the training."""
     edit(workplace, "scheduler/cluster.py", '"include_dashboard": options.dashboard', '"include_dashboard": False')
-    edit(workplace, "scheduler/cluster.py", '"num_cpus": processors()', '"num_cpus": 64, "num_gpus": 1')
+    edit(workplace, "scheduler/cluster.py", '"num_cpus": processors()', '"num_cpus": 4, "num_gpus": 1')
     edit(workplace, "scheduler/preflight.py", "gpus = gpus_here()", "gpus = 1")
     shutil.copy(Path(__file__).parents[1] / "fake_gpu.py", workplace.code / "orchestrator")
     first = "    failure = None\n    try:\n        if rank is None:"

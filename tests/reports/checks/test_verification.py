@@ -119,32 +119,56 @@ def test_a_number_without_its_comment_is_missed(paper):
     assert "table1:resnet18/pskd/ece" in found.message
 
 
-@pytest.fixture
-def unfinished(tmp_path):
+@pytest.fixture(scope="module")
+def half_done(tmp_path_factory):
     """Tables with every kind of place that has no number, alone in their folder."""
-    with make_database(tmp_path / "results.db") as database:
-        write_tables(database, tmp_path / "tables", vs_paper=True)
+    folder = tmp_path_factory.mktemp("unfinished")
+    with make_database(folder / "results.db") as database:
+        write_tables(database, folder / "tables", vs_paper=True)
+    return folder
+
+
+@pytest.fixture
+def unfinished(half_done, tmp_path):
+    """A copy of them."""
+    shutil.copytree(half_done, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
-@pytest.mark.parametrize("said", ["--", "running", "failed", "diverged"])
-def test_a_number_in_the_place_of_none_is_named(unfinished, said):
+def one_each(found):
+    """The problems by address, one of each."""
+    by_address = {problem.address: problem for problem in found}
+    assert len(by_address) == len(found), found
+    return by_address
+
+
+def test_a_number_in_the_place_of_none_is_named(unfinished):
     table = "tables/table1.tex"
     assert problems(unfinished, table) == []
-    place = re.search(rf"  & {said} % (table1:\S+)", (unfinished / table).read_text())[1]
-    edit(unfinished, "table1", rf"  & {said} % {re.escape(place)} ", f"  & 12.34 % {place} ")
-    (found,) = problems(unfinished, table)
-    assert (found.kind, found.address) == ("edited", place)
-    assert f"prints 12.34, the database says {said}" in found.message
+    text = (unfinished / table).read_text()
+    said = ("--", "running", "failed", "diverged")
+    places = {re.search(rf"  & {words} % (table1:\S+)", text)[1]: words for words in said}
+    # Of a row each, so that a problem of one hides none of another.
+    rows = {place.rpartition("/")[0]: place for place in places}
+    assert len(rows) == len(said)
+    for place, words in places.items():
+        edit(unfinished, "table1", rf"  & {words} % {re.escape(place)} ", f"  & 12.34 % {place} ")
+    edited = one_each(problems(unfinished, table))
+    assert edited.keys() == places.keys() and {found.kind for found in edited.values()} == {"edited"}
+    for place, words in places.items():
+        assert f"prints 12.34, the database says {words}" in edited[place].message
     # Nor without its comment, nor with one that claims trials.
-    edit(unfinished, "table1", rf"  & 12.34 % {re.escape(place)} .*", "  & 12.34 $\\\\pm$ 0.1")
-    (found,) = problems(unfinished, table)
-    assert (found.kind, found.address) == ("incomplete", place.rpartition("/")[0])
-    assert "12.34 ± 0.1 without the comment" in found.message and place in found.message
-    forged = f"  & 12.34 % {place} = 12.34 n=1 quantity=main/top1_error selection=best_test trials=0123456789ab"
-    edit(unfinished, "table1", r"  & 12.34.*", forged)
-    (found, *_) = problems(unfinished, table)
-    assert (found.kind, found.message) == ("stale", "the database has no value for it now")
+    for place in places:
+        edit(unfinished, "table1", rf"  & 12.34 % {re.escape(place)} .*", "  & 12.34 $\\\\pm$ 0.1")
+    bare = one_each(problems(unfinished, table))
+    assert bare.keys() == rows.keys() and {found.kind for found in bare.values()} == {"incomplete"}
+    for row, place in rows.items():
+        assert "12.34 ± 0.1 without the comment" in bare[row].message and place in bare[row].message
+    for place in sorted(places, key=text.index):
+        forged = f"  & 12.34 % {place} = 12.34 n=1 quantity=main/top1_error selection=best_test trials=0123456789ab"
+        edit(unfinished, "table1", r"  & 12.34 \$.*", forged)
+    stale = {found.address: (found.kind, found.message) for found in reversed(problems(unfinished, table))}
+    assert stale == dict.fromkeys(places, ("stale", "the database has no value for it now"))
 
 
 @pytest.mark.parametrize(
