@@ -198,9 +198,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     ("setting", "backend"),
     [
-        ("savefig.facecolor: black", "module://matplotlib_inline.backend_inline"),
+        ("savefig.facecolor: black\nlines.linewidth: 9", "module://matplotlib_inline.backend_inline"),
         ("text.usetex: True", "nonsense"),
-        ("lines.linewidth: 9", "pdf"),
     ],
 )
 def test_figures_are_the_same_whatever_the_user_has_set(plain: str, tmp_path: Path, setting: str, backend: str) -> None:
