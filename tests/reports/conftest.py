@@ -33,3 +33,9 @@ def golden() -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8"), f"{path} differs; look at it, then GOLDEN_WRITE=1 rewrites it"
 
     return check
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write an empty picture for each figure: for tests that show where files go, and nothing of what figures show."""
+    monkeypatch.setattr("reports.figures.drawing._bytes", lambda figure, format: b"<svg></svg>")

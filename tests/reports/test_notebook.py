@@ -89,7 +89,7 @@ def test_columns_have_types(results: StoredResults):
     assert str(trials["finished"]).startswith("datetime64") and str(trials["seed"]) == "Int64"
 
 
-def test_tables_are_those_of_a_report(results: StoredResults, database: Database, tmp_path: Path):
+def test_tables_are_those_of_a_report(results: StoredResults, database: Database, tmp_path: Path, undrawn: None):
     write_report(database, tmp_path, formats=["md", "tex", "csv"], selection="last", grids=["table1"])
     tables = results.tables(selection="last", grids=["table1"])
     assert {table.name for table in tables} == {path.stem for path in tmp_path.glob("*.csv")} > {"table1"}

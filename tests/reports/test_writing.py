@@ -72,7 +72,7 @@ def test_writing_twice_gives_the_same_files(small, tmp_path):
         assert first.read_bytes() == second.read_bytes(), first.name
 
 
-def test_what_an_earlier_report_left_is_told_and_stays(small, tmp_path):
+def test_what_an_earlier_report_left_is_told_and_stays(small, tmp_path, undrawn):
     (tmp_path / "notes.md").write_text("mine")
     (tmp_path / "table9.tex").write_text("mine")
     first = write_report(small, tmp_path, formats=["md", "csv"])
@@ -209,7 +209,7 @@ def test_what_no_table_of_a_grid_has_room_for_gets_one(tmp_path):
     assert table.selection.rule == "last" and all(row.entries[0].value is not None for row in table.rows)
 
 
-def test_grids_whose_names_look_alike_keep_their_tables_apart(tmp_path):
+def test_grids_whose_names_look_alike_keep_their_tables_apart(tmp_path, undrawn):
     def filling(filler):
         filler.grid("A.b", {}, trials([configuration(seed=0)]))
         filler.grid("a-b", {}, trials([configuration(seed=1)]))
@@ -220,7 +220,7 @@ def test_grids_whose_names_look_alike_keep_their_tables_apart(tmp_path):
     assert {"grid-a-b.md", "grid-a-b-2.md", "curves-a-b.svg", "curves-a-b-2.svg"} <= {path.name for path in written}
 
 
-def test_no_two_headings_of_the_page_read_alike(tmp_path):
+def test_no_two_headings_of_the_page_read_alike(tmp_path, undrawn):
     fields = {"heads": "native", "dataset": "digits", "width": 8}
 
     def filling(filler):

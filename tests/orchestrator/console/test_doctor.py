@@ -26,10 +26,10 @@ from trainer.parts import METHODS
 
 
 def test_resuming_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_resume(("pskd", "dml"))
+    assert check_resume(("dml,pskd",))
     shown = capsys.readouterr().out
     assert "SIGKILL" in shown
-    assert [line.split() for line in shown.splitlines()[2:]] == [["pskd", "identical"], ["dml", "identical"]]
+    assert [line.split() for line in shown.splitlines()[2:]] == [["dml", "+", "pskd", "identical"]]
 
 
 def test_every_method_is_resumed() -> None:
