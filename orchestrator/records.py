@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -24,6 +24,16 @@ def tuned_row_of(trial_name: str) -> str | None:
     """Return the row that a trial trains as tuned, by its name in a grid; None for another trial."""
     trial = _TUNED_TRIAL.fullmatch(trial_name)
     return trial[1] if trial else None
+
+
+def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without its seed: that of a row, or cell, whose trials differ in nothing else."""
+    return {name: value for name, value in config.items() if name != "seed"}
+
+
+def row_identity(config: Mapping[str, Any]) -> str:
+    """Return a text that is equal for configurations that differ in nothing but the seed."""
+    return repr(sorted(without_seed(config).items()))
 
 
 def trial_in_words(trial_name: str) -> str:

@@ -168,17 +168,17 @@ def _prepared(
 class _Turn:
     """One turn of a run: the plan, the pending trials that it has yet to try, and those of them that it has claimed.
 
-    `others` counts the trials that other living drivers have, by the driver's token.
+    `by_driver` counts the trials that other living drivers have, by the driver's token.
     """
 
     plan: Plan
     wanted: list[Trial]
     claimed: list[Trial]
-    others: Counter[int]
+    by_driver: Counter[int]
 
     @property
     def left(self) -> int:
-        return len(self.wanted) + self.others.total()
+        return len(self.wanted) + self.by_driver.total()
 
 
 class _Run:
@@ -200,15 +200,15 @@ class _Run:
         """Add the trials that results call for, and claim those that no driver has."""
         self._grow()
         # Count the other drivers' trials before planning, so that a trial they finish in between appears as done.
-        others = _others(self.database, self.grid, self.driver)
+        by_driver = _trials_by_driver(self.database, self.grid, self.driver)
         plan = plan_of(self.grid, self.database)
         wanted = [entry.trial for entry in plan.pending if entry.trial.key not in self.tried]
         wanted.sort(key=lambda trial: self.ranks[trial.key])
         claimed = self.database.claim([trial.key for trial in wanted], self.driver) if wanted else set()
-        if set(others) != self.announced:
-            self.announced, self.shared = set(others), True
-            self.observer.note(_elsewhere(self.database, others, self.wait))
-        return _Turn(plan, wanted, [trial for trial in wanted if trial.key in claimed], others)
+        if set(by_driver) != self.announced:
+            self.announced, self.shared = set(by_driver), True
+            self.observer.note(_elsewhere(self.database, by_driver, self.wait))
+        return _Turn(plan, wanted, [trial for trial in wanted if trial.key in claimed], by_driver)
 
     def _grow(self) -> None:
         grown = _staged(self.database, self.file, self.grid, self.observer)
@@ -283,20 +283,20 @@ def _listening(database: Database, observer: Observer, batch: Batch) -> Iterator
             database.tell = before
 
 
-def _others(database: Database, grid: Grid, driver: Driver) -> Counter[int]:
+def _trials_by_driver(database: Database, grid: Grid, driver: Driver) -> Counter[int]:
     """Count the trials of a grid that each other living driver has, by the driver's token."""
     states = database.states([trial.key for trial in grid.trials]).values()
     return Counter(row.driver for row in states if row.driver not in (None, driver.token))
 
 
-def _elsewhere(database: Database, others: Counter[int], wait: bool) -> str:
+def _elsewhere(database: Database, by_driver: Counter[int], wait: bool) -> str:
     """Return a line naming the other drivers of the grid, their trials, and whether this run waits for them."""
-    if not others:
+    if not by_driver:
         return "the other run has ended or has none of this grid's trials any more"
-    listed = "; ".join(sorted(f"{count:,} by {database.holder(token)}" for token, count in others.items()))
+    listed = "; ".join(sorted(f"{count:,} by {database.holder(token)}" for token, count in by_driver.items()))
     meaning = "this run waits for it (--no-wait does not)" if wait else "this run leaves that to it"
-    verb = "belongs" if others.total() == 1 else "belong"
-    return f"{others.total():,} of this grid's trials {verb} to another run: {listed}; {meaning}"
+    verb = "belongs" if by_driver.total() == 1 else "belong"
+    return f"{by_driver.total():,} of this grid's trials {verb} to another run: {listed}; {meaning}"
 
 
 def time_grid(

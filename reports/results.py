@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.database import origins, progress, queries, times
-from orchestrator.records import DEFAULT, TUNING
+from orchestrator.records import DEFAULT, TUNING, row_identity
 from orchestrator.statistics import Outcomes
 from reports.catalogue import metrics, use_parts
 from reports.errors import ReportError
@@ -190,8 +190,7 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
     for row in chosen:
         for place in places(named[row.id], configs, (row.report or {}).get("tune")):
             config = plain | place.config
-            identity = repr(sorted(config.items(), key=lambda item: item[0]))
-            cell = cells.setdefault(identity, _Gathering(config))
+            cell = cells.setdefault(row_identity(config), _Gathering(config))
             cell.grids[row.name] = None
             cell.about = cell.about or place.about
             names.setdefault(place.trial, place.name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.database import queries, scores
-from orchestrator.records import DEFAULT, TUNED, TUNING, draw_of, tuned_row_of
+from orchestrator.records import DEFAULT, TUNED, TUNING, draw_of, row_identity, tuned_row_of, without_seed
 from orchestrator.tables.addresses import value
 from orchestrator.text import counted
 from reports.columns import column_of
@@ -36,7 +36,7 @@ def places(
     """
     if tune is None:
         for trial, name in members:
-            yield Place(trial, name, _without_seed(configs[trial]))
+            yield Place(trial, name, without_seed(configs[trial]))
         return
     searched = tune["rows"]
     tuned: dict[str, list[tuple[int, str]]] = {}
@@ -46,11 +46,11 @@ def places(
             tuned.setdefault(row, []).append((trial, name))
         elif draw_of(name) is None:
             # By its configuration: a name that is too long ends with the key of its own trial.
-            own.setdefault(_identity(configs[trial]), name.removesuffix(f"/seed{configs[trial]['seed']}"))
+            own.setdefault(row_identity(configs[trial]), name.removesuffix(f"/seed{configs[trial]['seed']}"))
     for trial, name in members:
         if draw_of(name) is not None or tuned_row_of(name) is not None:
             continue
-        config, row = _without_seed(configs[trial]), own[_identity(configs[trial])]
+        config, row = without_seed(configs[trial]), own[row_identity(configs[trial])]
         yield Place(trial, name, config | {TUNING: DEFAULT})
         about = _about(tune, searched.get(row, {}))
         for other, other_name in tuned.pop(row, []):
@@ -91,14 +91,6 @@ def searches(database: Database, grids: Sequence[str] | None = None) -> list[Sea
             for row in queries.grids(connection)
             if (tune := (row.report or {}).get("tune")) and (grids is None or row.name in grids)
         ]
-
-
-def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: each for name, each in config.items() if name != "seed"}
-
-
-def _identity(config: Mapping[str, Any]) -> str:
-    return repr(sorted(_without_seed(config).items()))
 
 
 def _about(tune: Mapping[str, Any], row: Mapping[str, Any]) -> str:

@@ -24,13 +24,13 @@ def chromium() -> Iterator[Browser]:
     # Here, because the tests of the order copy this file to where nothing else of ours is.
     from tests.browser import ARGUMENTS, NAMES, browser
 
-    found = browser()
-    if found is None:
+    executable = browser()
+    if executable is None:
         pytest.skip(f"no browser is installed (looked for {', '.join(NAMES)})")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        opened = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
         yield opened
         opened.close()
 

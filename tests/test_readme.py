@@ -20,9 +20,9 @@ LINES = [shlex.split(line, comments=True) for block in BLOCKS for line in block.
 
 
 def commands(program):
-    found = [line[len(program) :] for line in LINES if line[: len(program)] == program]
-    assert found, program
-    return found
+    written = [line[len(program) :] for line in LINES if line[: len(program)] == program]
+    assert written, program
+    return written
 
 
 def run(arguments, folder):

@@ -47,10 +47,11 @@ class Keeper:
         if epoch == self.epochs - 1:
             better |= kept.keys()
         return [
-            replace(each, outcomes=_outcomes(*kept[each.network]))
-            if each.network in better & kept.keys() and (each.classifier, each.split) == ("main", "test")
-            else each
-            for each in evaluations
+            replace(evaluation, outcomes=_outcomes(*kept[evaluation.network]))
+            if evaluation.network in better & kept.keys()
+            and (evaluation.classifier, evaluation.split) == ("main", "test")
+            else evaluation
+            for evaluation in evaluations
         ]
 
     def _better(self, evaluations: Iterable[Evaluation]) -> set[int]:

@@ -84,12 +84,12 @@ def merge(
         from orchestrator.database import open_database
         from orchestrator.text import counted
 
-        first, *others = databases
+        first, *further = databases
         with open_database(first, readonly=True) as database:
             database.back_up(file)
         try:
             with open_database(file) as target:
-                for other in others:
+                for other in further:
                     with open_database(other, readonly=True) as database:
                         added = target.add(database)
                     shared = f"; {counted(added.shared, 'trial')} in both" if added.shared else ""

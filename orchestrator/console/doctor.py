@@ -107,19 +107,19 @@ def _train_in_a_process(methods: str, checkpoint: Path, device: str, *, kill_aft
     context = multiprocessing.get_context("forkserver")
     # The first optimizer of a process imports the compiler, which takes as long as everything else together.
     context.set_forkserver_preload(["torch._dynamo", "trainer.train", "trainer.methods"])
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(methods, checkpoint, device, theirs, kill_after_first), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_train, args=(methods, checkpoint, device, sender, kill_after_first), daemon=True)
     process.start()
-    theirs.close()
+    sender.close()
     try:
         if kill_after_first:
-            ours.recv()
+            receiver.recv()
             process.kill()
     except EOFError:
         pass  # It has ended by itself: the exit code shows how.
     finally:
         process.join()
-        ours.close()
+        receiver.close()
     return process.exitcode
 
 

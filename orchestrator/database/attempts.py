@@ -26,6 +26,7 @@ from orchestrator.database.models import Attempt, Epoch, Evaluation, MetricValue
 from orchestrator.database.values import clean, new_id, now, storable
 
 if TYPE_CHECKING:
+    from orchestrator.failures import Failure
     from orchestrator.records import AttemptFacts
     from trainer.results import EpochResult
 
@@ -230,12 +231,7 @@ def record_own_metrics(
 
 
 def attempt_end(
-    outcome: str,
-    error_class: str | None,
-    error_text: str | None,
-    fingerprint: str | None,
-    trial_state: str | None,
-    at: datetime | None = None,
+    outcome: str, failure: Failure | None, trial_state: str | None, at: datetime | None = None
 ) -> dict[str, Any]:
     """Return the columns that end an attempt."""
     if outcome not in OUTCOMES:
@@ -244,13 +240,11 @@ def attempt_end(
         raise ValueError(f"trial state {trial_state!r} is none of {', '.join(STATES)}")
     if (outcome == "done") != (trial_state == "done") and trial_state is not None:
         raise ValueError(f"an attempt that is {outcome} does not leave its trial {trial_state}")
-    return {
-        "outcome": outcome,
-        "error_class": error_class,
-        "error_text": None if error_text is None else clean(error_text),
-        "fingerprint": fingerprint,
-        "ended": at or now(),
-    }
+    end = {"outcome": outcome, "ended": at or now()}
+    if failure is not None:
+        reason = {"error_class": failure.error_class, "error_text": clean(failure.text)}
+        end |= reason | {"fingerprint": failure.fingerprint}
+    return end
 
 
 def finish(

@@ -23,9 +23,9 @@ evaluations, epochs = Evaluation.__table__, Epoch.__table__
 def record(connection: Connection, where: str, trial_id: int, epoch_id: int, result: EpochResult) -> None:
     """Store the outcomes of an epoch, and remove those of the trial that are neither of a best nor of the last one."""
     measured = {
-        (each.network, each.classifier): each.outcomes
-        for each in result.evaluations
-        if each.outcomes is not None and each.split == "test"
+        (evaluation.network, evaluation.classifier): evaluation.outcomes
+        for evaluation in result.evaluations
+        if evaluation.outcomes is not None and evaluation.split == "test"
     }
     if not measured:
         return

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from orchestrator.database.backup import Copied
     from orchestrator.database.merge import Merged
     from orchestrator.database.scoring import Kept, Recorded
+    from orchestrator.failures import Failure
     from orchestrator.records import Driver
     from trainer.results import EpochResult
 
@@ -214,9 +215,7 @@ class Database(Connections):
         attempt_id: int,
         outcome: str,
         *,
-        error_class: str | None = None,
-        error_text: str | None = None,
-        fingerprint: str | None = None,
+        failure: Failure | None = None,
         trial_state: str | None = None,
         at: datetime | None = None,
     ) -> None:
@@ -225,7 +224,7 @@ class Database(Connections):
         The state (done, failed or pending) of a trial whose attempt did not train stays as it is. An attempt that
         has ended keeps its first outcome, and a done trial stays done. On return it is safe from a power cut.
         """
-        end = attempts.attempt_end(outcome, error_class, error_text, fingerprint, trial_state, at)
+        end = attempts.attempt_end(outcome, failure, trial_state, at)
         where = self.where
         self.write(lambda connection: attempts.finish(connection, where, attempt_id, end, trial_state), durable=True)
 

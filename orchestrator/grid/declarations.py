@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from orchestrator.grid.document import Node, compose, read_text
 from orchestrator.grid.problems import GridError, Place, Problem, joined
 from orchestrator.grid.reader import Reader
-from orchestrator.records import BY_TEST, DEFAULT, TUNED, TUNING
+from orchestrator.records import BY_TEST, DEFAULT, TUNED, TUNING, row_identity, without_seed
 from orchestrator.tables.figures import FigureSpec, figure_problems, parse_figure
 from orchestrator.tables.parsing import parse_table
 from orchestrator.tables.placement import table_problems
@@ -181,7 +181,7 @@ def check_declared(reader: Reader, declared: Sequence[Declared], configs: Iterab
     whole = [config.model_dump(mode="json") for config in configs]
     if tuned:
         whole = [config | {TUNING: value} for config in whole for value in (DEFAULT, TUNED)]
-    cells = {repr(values | {"seed": None}): _without_seed(values) for values in whole}
+    cells = {row_identity(values): without_seed(values) for values in whole}
     own = [name for name in METRICS if name not in ALWAYS]
     taken: dict[str, str] = {}
     for written, notes, key in declared:
@@ -214,7 +214,3 @@ def _name_problems(name: str, taken: Mapping[str, str]) -> Found:
     if name in (*RESERVED, *shipped) or name.startswith("curves-"):
         return [(("name",), f"{name} is the name of a file that every report may have; choose another")]
     return [(("name",), f"{name} is the name of another {taken[name]}")] if name in taken else []
-
-
-def _without_seed(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name != "seed"}

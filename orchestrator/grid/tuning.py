@@ -12,6 +12,7 @@ from orchestrator.grid.document import Node
 from orchestrator.grid.problems import joined
 from orchestrator.grid.reader import Reader
 from orchestrator.grid.search import Space, TunedRow, Tuning, changed
+from orchestrator.records import without_seed
 from orchestrator.text import counted
 from trainer.builtin_metrics import ALWAYS
 from trainer.config import TrainConfig, config_problems
@@ -270,7 +271,7 @@ def _check_apart(reader: Reader, node: Node, rows: Sequence[TunedRow]) -> None:
     """Note rows that differ in nothing but what is tuned: after the search they would be one."""
     first: dict[str, TunedRow] = {}
     for row in rows:
-        rest = row.config.model_dump(mode="json") | {"seed": None}
+        rest = without_seed(row.config.model_dump(mode="json"))
         for space in row.spaces:
             part = rest
             for name in space.path[:-1]:

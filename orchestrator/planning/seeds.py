@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.planning.estimate import Measured, Work, make_estimate
+from orchestrator.records import row_identity
 from orchestrator.statistics import error_rate_noise, mean_of, paired_test, spread_of
 from orchestrator.statistics.power import pair_level, seeds_needed, separable
 from orchestrator.text import counted
@@ -114,7 +115,7 @@ def rows_elsewhere(trials: Mapping[str, Mapping[str, Any]], scores: Mapping[str,
     cells: dict[str, list[str]] = {}
     for key, config in trials.items():
         if key in scores:
-            cells.setdefault(repr(sorted({**config, "seed": 0}.items())), []).append(key)
+            cells.setdefault(row_identity(config), []).append(key)
     rows = []
     for name, keys in cells.items():
         config = trials[keys[0]]

@@ -277,15 +277,10 @@ class Recorder:
         else:
             attempt.end()
             self.ended = [*self.ended, attempt][-REMEMBERED:]
-        why = (
-            {"error_class": failure.error_class, "error_text": failure.text, "fingerprint": failure.fingerprint}
-            if failure
-            else {}
-        )
         at = _now()
 
         def write() -> None:
-            self.database.finish_attempt(attempt.row, outcome, trial_state=state, at=at, **why)
+            self.database.finish_attempt(attempt.row, outcome, failure=failure, trial_state=state, at=at)
 
         self.journal.write("end", write)
 

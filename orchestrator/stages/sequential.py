@@ -198,15 +198,15 @@ def _news(rule: SeedRule, fresh: Sequence[LookRow]) -> list[str]:
                 f"{look.difference:+.3g} in {rule.metric}, p {look.p:.2g} at or below {look.level:.2g}{rest}"
             )
     for count in sorted({look.seeds for look in fresh}):
-        others = [look for look in fresh if look.seeds == count and not look.separated]
-        if others:
+        going_on = [look for look in fresh if look.seeds == count and not look.separated]
+        if going_on:
             named = ", ".join(
                 f"{look.row_name} ({'no test' if look.p is None else f'p {look.p:.2g}, {look.level:.2g} needed'})"
-                for look in others[:LISTED]
+                for look in going_on[:LISTED]
             )
-            more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
+            more = f" and {len(going_on) - LISTED} more" if len(going_on) > LISTED else ""
             end = "stay open: these were the last seeds" if count == rule.most else "go on"
-            lines.append(f"seeds: look {others[0].look} at {count}: {named}{more} {end}")
+            lines.append(f"seeds: look {going_on[0].look} at {count}: {named}{more} {end}")
     return lines
 
 

@@ -109,14 +109,14 @@ class CpuLoad:
         stolen = _growth(before.stolen, after.stolen)
         rest = _growth(before.work, after.work) + stolen - own
 
-        others: dict[int, int] = defaultdict(int)
+        foreign: dict[int, int] = defaultdict(int)
         for pid in after.processes.keys() - family - attendants:
             # The children of a busy worker belong to its trial.
             line = [pid, *ancestors(pid, after.processes)]
-            others[next((ancestor for ancestor in line if ancestor in workers), pid)] += sum(ticks[pid])
+            foreign[next((ancestor for ancestor in line if ancestor in workers), pid)] += sum(ticks[pid])
         listed = [
             {"pid": pid, "name": after.processes[pid].name, "cores": round(count / per_core, 4)}
-            for pid, count in sorted(others.items(), key=lambda item: -item[1])
+            for pid, count in sorted(foreign.items(), key=lambda item: -item[1])
             if count / per_core >= LISTED_CORES
         ]
 

@@ -165,11 +165,11 @@ def _quality(
     detail: dict[str, Any], co_located: frozenset[int], shared: bool, on_host: frozenset[int] = frozenset()
 ) -> str:
     processor = detail.get("processor")
-    ours = co_located | on_host
+    own_trials = co_located | on_host
     if "foreign_cores" in detail:
         # A trial on a GPU of this host takes part of the same processor.
-        co_located = ours
-    if _foreign(detail, co_located) or (processor and _scarce(processor) and _foreign(processor, ours)):
+        co_located = own_trials
+    if _foreign(detail, co_located) or (processor and _scarce(processor) and _foreign(processor, own_trials)):
         return FOREIGN_LOAD
     if detail["throttled"]:
         return THROTTLED

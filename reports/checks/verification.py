@@ -114,9 +114,9 @@ def _current(database: Database, paper: Manuscript, declared: Sequence[Mapping[s
         except ReportError as error:
             raise ReportError(f"{written.where}: {error}") from error
         places[grids, rule] = {
-            f"{table.name}:{row.key}/{column.key}": Current(table, row, column, each)
+            f"{table.name}:{row.key}/{column.key}": Current(table, row, column, entry)
             for table in tables
-            for row, column, each in entries_of(table)
+            for row, column, entry in entries_of(table)
         }
     return places
 

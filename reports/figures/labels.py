@@ -34,14 +34,14 @@ def place(points: Any, sizes: Any, obstacles: Any, bounds: Sequence[float], reac
     for _ in range(_PASSES):
         moved = False
         for index in order:
-            others = np.delete(chosen, index, axis=0)
+            other_boxes = np.delete(chosen, index, axis=0)
             ends = nearest(points[index], candidates[index])
             other_points = np.delete(points, index, axis=0)
             cost = (
                 fixed[index]
-                + _OVERLAP * _overlap(candidates[index], others).sum(1)
-                + _CROSSING * _crossings(points[index], ends, others)
-                + _CROSSING * _leader_crossings(points[index], ends, other_points, _ends(other_points, others))
+                + _OVERLAP * _overlap(candidates[index], other_boxes).sum(1)
+                + _CROSSING * _crossings(points[index], ends, other_boxes)
+                + _CROSSING * _leader_crossings(points[index], ends, other_points, _ends(other_points, other_boxes))
             )
             best = candidates[index][cost.argmin()]
             if not np.array_equal(best, chosen[index]):
@@ -95,10 +95,10 @@ def _candidates(point: np.ndarray, size: np.ndarray, reach: float) -> np.ndarray
     return np.concatenate([centre - size / 2, centre + size / 2], 1)
 
 
-def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _overlap(boxes: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
     """Overlap areas [len(boxes), len(others)], with a gap around each box."""
-    width = np.minimum(boxes[:, None, 2], others[None, :, 2]) - np.maximum(boxes[:, None, 0], others[None, :, 0])
-    height = np.minimum(boxes[:, None, 3], others[None, :, 3]) - np.maximum(boxes[:, None, 1], others[None, :, 1])
+    width = np.minimum(boxes[:, None, 2], obstacles[None, :, 2]) - np.maximum(boxes[:, None, 0], obstacles[None, :, 0])
+    height = np.minimum(boxes[:, None, 3], obstacles[None, :, 3]) - np.maximum(boxes[:, None, 1], obstacles[None, :, 1])
     areas: np.ndarray = np.clip(width + _GAP, 0, None) * np.clip(height + _GAP, 0, None)
     return areas
 
@@ -110,17 +110,24 @@ def _outside(boxes: np.ndarray, bounds: Sequence[float]) -> np.ndarray:
     return costs
 
 
-def _crossings(point: np.ndarray, ends: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _crossings(point: np.ndarray, ends: np.ndarray, other_boxes: np.ndarray) -> np.ndarray:
     """Return how many of the other boxes each line from the point to its end passes."""
     steps = np.linspace(0.1, 1, 12)
     along = point + (ends[:, None, :] - point) * steps[None, :, None]
     x, y = along[..., 0][:, :, None], along[..., 1][:, :, None]
-    inside = (x > others[:, 0] - 1) & (x < others[:, 2] + 1) & (y > others[:, 1] - 1) & (y < others[:, 3] + 1)
+    inside = (
+        (x > other_boxes[:, 0] - 1)
+        & (x < other_boxes[:, 2] + 1)
+        & (y > other_boxes[:, 1] - 1)
+        & (y < other_boxes[:, 3] + 1)
+    )
     crossings: np.ndarray = inside.any(1).sum(1)
     return crossings
 
 
-def _leader_crossings(point: np.ndarray, ends: np.ndarray, others: np.ndarray, other_ends: np.ndarray) -> np.ndarray:
+def _leader_crossings(
+    point: np.ndarray, ends: np.ndarray, other_points: np.ndarray, other_ends: np.ndarray
+) -> np.ndarray:
     """Return how many other lines each line from the point to its end crosses."""
 
     def side(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -130,6 +137,6 @@ def _leader_crossings(point: np.ndarray, ends: np.ndarray, others: np.ndarray, o
         return turns
 
     a, b = np.broadcast_to(point, ends.shape)[:, None, :], ends[:, None, :]
-    c, d = others[None], other_ends[None]
+    c, d = other_points[None], other_ends[None]
     crossings: np.ndarray = ((side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)).sum(1)
     return crossings

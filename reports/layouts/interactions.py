@@ -126,13 +126,13 @@ def losses(
     tables = []
     order = table.order.get("network", ())
     for part in slices(results, table.name, lambda cell: id(cell) in several, asking=asking, order=order):
-        others = distinctions(part.cells, ("peer", "stages", "heads"))
+        distinct = distinctions(part.cells, ("peer", "stages", "heads"))
         rows = [
             row
             for network in part.networks
             for cell in part.cells
             if cell.network == network
-            for row in _shares(part, cell, terms, others)
+            for row in _shares(part, cell, terms, distinct)
         ]
         if rows:
             rows, _ = count_seeds(rows)

@@ -255,9 +255,15 @@ def _comparisons(table: Table) -> tuple[list[list[Any]], dict[str, list[int]]]:
 
 def _entry(entry: Entry, column: Column, row: Row, places: Mapping[str, int]) -> dict[str, Any]:
     samples = [
-        [places[each.key], each.epoch, each.value if math.isfinite(each.value) else None, each.images, each.pair]
-        for each in entry.samples
-        if each.key in places
+        [
+            places[sample.key],
+            sample.epoch,
+            sample.value if math.isfinite(sample.value) else None,
+            sample.images,
+            sample.pair,
+        ]
+        for sample in entry.samples
+        if sample.key in places
     ]
     return {
         "state": entry.state,

@@ -95,9 +95,9 @@ def references(table: TableSpec) -> tuple[Printed, ...]:
     for one in table.reference:
         if one.values is None:
             listed += [
-                each._replace(recipe={**each.recipe, **one.recipe}, cited=one.source)
-                for each in ledger()
-                if each.source == one.file
+                printed._replace(recipe={**printed.recipe, **one.recipe}, cited=one.source)
+                for printed in ledger()
+                if printed.source == one.file
             ]
         listed += [_printed(one, value) for value in one.values or ()]
     return tuple(listed)
@@ -169,7 +169,7 @@ def compare(table: Table) -> Table | None:
             rounded = (add_note(notes, entry.mixed),) if entry.mixed else ()
             gap = None if entry.value is None else entry.value - printed.value
             difference = MISSING if gap is None else _signed(gap, column)
-            ours = replace(entry, text=words(entry, column, row).plain, bold=False, notes=rounded)
+            measured = replace(entry, text=words(entry, column, row).plain, bold=False, notes=rounded)
             rows.append(
                 Row(
                     row.group,
@@ -177,7 +177,7 @@ def compare(table: Table) -> Table | None:
                     (row.labels[-1], column.heading),
                     (
                         Entry("text", printed.value, text=_as_printed(printed), notes=marks),
-                        ours,
+                        measured,
                         Entry("text", gap, text=difference),
                         Entry("text", text=verdict, notes=mark),
                     ),
@@ -271,15 +271,17 @@ def judge(printed: Printed, entry: Entry, column: Column, table: Table, deviatio
 
 
 def _incomparable(printed: Printed, entry: Entry, column: Column, table: Table, deviation: str) -> str:
-    other = []
+    differing = []
     own = {**table.fixed, **(entry.config or {})}
     own |= {"selection": table.selection.rule} if table.selection else {}
-    for name, theirs in printed.recipe.items():
-        ours = own.get(name, theirs)
-        if comparable(ours) != comparable(theirs):
-            other.append(f"{_setting(name, ours)} (published: {_DATASETS.get(theirs) or _setting(name, theirs)})")
-    if other:
-        return "another setting: " + "; ".join(other)
+    for name, published in printed.recipe.items():
+        actual = own.get(name, published)
+        if comparable(actual) != comparable(published):
+            differing.append(
+                f"{_setting(name, actual)} (published: {_DATASETS.get(published) or _setting(name, published)})"
+            )
+    if differing:
+        return "another setting: " + "; ".join(differing)
     if deviation:
         return f"another configuration: {deviation}"
     if printed.doubt:
@@ -301,18 +303,18 @@ def _setting(name: str, given: Any) -> str:
 
 def _noise(printed: Printed, entry: Entry, column: Column) -> float | None:
     """Return how far two equally good runs may be apart at the 5 % level; None without a basis."""
-    theirs = printed.std if printed.std is not None and printed.runs >= ENOUGH_SEEDS else None
-    ours = entry.spread if entry.n >= ENOUGH_SEEDS else None
-    if ours is not None and theirs is not None:
-        one, two = ours**2 / entry.n, theirs**2 / printed.runs
+    printed_spread = printed.std if printed.std is not None and printed.runs >= ENOUGH_SEEDS else None
+    spread = entry.spread if entry.n >= ENOUGH_SEEDS else None
+    if spread is not None and printed_spread is not None:
+        one, two = spread**2 / entry.n, printed_spread**2 / printed.runs
         if one + two == 0:
             return 0.0
         freedom = (one + two) ** 2 / (one**2 / (entry.n - 1) + two**2 / (printed.runs - 1))
         return student_quantile(max(1, math.floor(freedom))) * math.sqrt(one + two)
-    if ours is not None:
-        return student_quantile(entry.n - 1) * ours * math.sqrt(1 / entry.n + 1)
-    if theirs is not None:
-        return student_quantile(printed.runs - 1) * theirs * math.sqrt(1 / printed.runs + 1 / entry.n)
+    if spread is not None:
+        return student_quantile(entry.n - 1) * spread * math.sqrt(1 / entry.n + 1)
+    if printed_spread is not None:
+        return student_quantile(printed.runs - 1) * printed_spread * math.sqrt(1 / printed.runs + 1 / entry.n)
     images = [each.images for each in entry.samples if each.images]
     if column.quantity.rpartition("/")[2] in ERROR_RATES and images:
         noise = math.hypot(

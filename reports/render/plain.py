@@ -132,10 +132,10 @@ def _values(column: Column, measured: bool, entry: Entry, notes: Mapping[str, st
 def json(table: Table) -> str:
     """Everything that is known of the table, a line per row; samples are [trial key, epoch, value] in seed order."""
     trials = {
-        each.key: {"name": each.name, "seed": each.seed}
+        sample.key: {"name": sample.name, "seed": sample.seed}
         for row in table.rows
         for e in row.entries
-        for each in e.samples
+        for sample in e.samples
     }
     head = {
         "name": table.name,
@@ -155,7 +155,7 @@ def json(table: Table) -> str:
     }
     # The C encoder, which a table of a thousand trials needs, knows no indentation.
     rows = ",\n".join(map(_json_text, (_json_row(table, row) for row in table.rows)))
-    lines = ",\n".join(f'"{name}": {_json_text(each)}' for name, each in head.items())
+    lines = ",\n".join(f'"{name}": {_json_text(sample)}' for name, sample in head.items())
     return f'{{{lines},\n"rows": [\n{rows}\n]}}\n'
 
 

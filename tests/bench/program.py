@@ -113,17 +113,19 @@ def reporting(sizes: Sequence[int]) -> Iterator[dict[str, object]]:
 def scheduling(trials: int) -> Iterator[dict[str, object]]:
     """Trivial trials through `run_trials`, database included, against plain Ray Tune with the same three reports."""
     with tempfile.TemporaryDirectory() as folder:
-        found = {}
+        seconds = {}
         for case in ("ours", "reuse", "fresh"):
             count = trials if case != "fresh" else max(4, trials // 8)
             command = [sys.executable, "-m", "tests.bench.trivial", case, str(count), str(Path(folder) / case)]
             done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
             if done.returncode:
                 raise RuntimeError(f"{' '.join(command)}:\n{done.stderr[-3000:]}")
-            found[case] = json.loads(done.stdout.splitlines()[-1])["seconds"] / count
-        yield row(f"{trials} trivial trials against Tune with actor reuse", found["ours"] / found["reuse"], "<=", 1.5)
-        yield row(f"{trials} trivial trials against Tune as it comes", found["ours"] / found["fresh"], "<=", 0.15)
-        yield row("milliseconds per trivial trial", 1000 * found["ours"])
+            seconds[case] = json.loads(done.stdout.splitlines()[-1])["seconds"] / count
+        yield row(
+            f"{trials} trivial trials against Tune with actor reuse", seconds["ours"] / seconds["reuse"], "<=", 1.5
+        )
+        yield row(f"{trials} trivial trials against Tune as it comes", seconds["ours"] / seconds["fresh"], "<=", 0.15)
+        yield row("milliseconds per trivial trial", 1000 * seconds["ours"])
 
 
 def recorded_sizes(*, trials: int, epochs: int) -> dict[str, float]:
@@ -131,18 +133,18 @@ def recorded_sizes(*, trials: int, epochs: int) -> dict[str, float]:
     from orchestrator.provenance import code_provenance
 
     environment = {**code_provenance(), "diff": None}
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.db"
         _database_with(
             path, trials=trials, epochs=epochs, environment=environment,
-            after=lambda what: found.update({what: _file_size(path)}),
+            after=lambda what: sizes.update({what: _file_size(path)}),
         )  # fmt: skip
     return {
-        "empty": found["empty"],
-        "trial": (found["trials"] - found["empty"]) / trials,
-        "attempt": (found["attempts"] - found["trials"]) / trials,
-        "epoch": (found["epochs"] - found["attempts"]) / (trials * epochs),
+        "empty": sizes["empty"],
+        "trial": (sizes["trials"] - sizes["empty"]) / trials,
+        "attempt": (sizes["attempts"] - sizes["trials"]) / trials,
+        "epoch": (sizes["epochs"] - sizes["attempts"]) / (trials * epochs),
     }
 
 

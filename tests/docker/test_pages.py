@@ -21,7 +21,7 @@ ENDS = re.compile(r"[;&|]+|\d?>+.*|\)")
 
 def command_lines(page: Path) -> list[list[str]]:
     """The arguments of every `orchestrate` in the page's blocks of code."""
-    found = []
+    lines = []
     for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
@@ -31,8 +31,8 @@ def command_lines(page: Path) -> list[list[str]]:
                 end = next((i for i, word in enumerate(arguments) if ENDS.fullmatch(word)), len(arguments))
                 # Folders and secrets bear the name as well: `git clone REPOSITORY orchestrate`.
                 if arguments[:end] and not arguments[0].startswith("-"):
-                    found.append(arguments[:end])
-    return found
+                    lines.append(arguments[:end])
+    return lines
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -40,9 +40,9 @@ def test_starts_with_commands_that_exist(page: Path):
     lines = page.read_text().splitlines()
     assert lines[0].startswith("# ") and any(line == "```sh" for line in lines[1:5])
     commands = typer.main.get_command(app).commands
-    found = command_lines(page)
-    assert found
-    for name, *arguments in found:
+    on_page = command_lines(page)
+    assert on_page
+    for name, *arguments in on_page:
         commands[name].make_context(name, list(arguments))
         for argument in arguments:
             if argument.startswith("grids/"):

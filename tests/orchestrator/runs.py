@@ -179,17 +179,17 @@ class Workplace:
 
     def results(self) -> Results:
         """What the trials have learned: every value of every accepted epoch, and nothing that a clock has measured."""
-        found: Results = {}
+        by_trial: Results = {}
         query = """
             SELECT t.key, e.epoch, e.learning_rate, e.images, e.losses, v.network, v.classifier, v.split,
                    v.images, v.top1_error, v.top5_error, v.nll, v.ece, v.aurc, v.ood_auroc
             FROM trials t JOIN epochs e ON e.trial_id = t.id AND e.accepted = 1
             JOIN evaluations v ON v.epoch_id = e.id"""
         for key, epoch, rate, images, losses, network, classifier, split, *metrics in self.ask(query):
-            values = found.setdefault(key, {}).setdefault(epoch, {})
+            values = by_trial.setdefault(key, {}).setdefault(epoch, {})
             values["learning_rate"], values["images"], values["losses"] = rate, images, json.loads(losses)
             values[f"{network}/{classifier}/{split}"] = metrics
-        return found
+        return by_trial
 
     def unfinished(self) -> list[str]:
         """What no run may leave behind, however it was ended: trials that are claimed, attempts that are open."""
@@ -202,27 +202,27 @@ class Workplace:
     def doubtful(self) -> list[str]:
         """What must not be found once every trial is done: an epoch trained twice, a trial done twice or not at all."""
         trials = self.ask("SELECT id, key, state, config FROM trials")
-        found = [f"trial {key[:8]} is {state}" for _, key, state, _ in trials if state != "done"]
+        doubts = [f"trial {key[:8]} is {state}" for _, key, state, _ in trials if state != "done"]
         for number, key, _, config in trials:
             (done,) = self.ask("SELECT count(*) FROM attempts WHERE trial_id = ? AND outcome = 'done'", number)
             if done != (1,):
-                found.append(f"trial {key[:8]} was done {done[0]} times")
+                doubts.append(f"trial {key[:8]} was done {done[0]} times")
             epochs = self.ask("SELECT epoch, accepted FROM epochs WHERE trial_id = ? ORDER BY epoch", number)
             if epochs != [(epoch, 1) for epoch in range(json.loads(config)["epochs"])]:
-                found.append(f"trial {key[:8]} has the epochs {epochs}")
-        found += [f"{path.name} was left" for path in self.folder.glob("results-checkpoints/*.writing")]
-        return found + self.unfinished()
+                doubts.append(f"trial {key[:8]} has the epochs {epochs}")
+        doubts += [f"{path.name} was left" for path in self.folder.glob("results-checkpoints/*.writing")]
+        return doubts + self.unfinished()
 
     def processes(self) -> list[psutil.Process]:
         """Every process that was started here: they stay in the folder where their ancestor began."""
-        found = []
+        alive = []
         for process in psutil.process_iter():
             try:
                 if Path(process.cwd()).is_relative_to(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+                    alive.append(process)
             except (psutil.Error, OSError):
                 continue
-        return found
+        return alive
 
     def workers(self) -> list[psutil.Process]:
         """The processes that train trials."""
@@ -296,13 +296,13 @@ def ended(run: Run) -> Iterator[Run]:
                 run.wait()
 
 
-def differences(found: Results, expected: Results) -> list[str]:
+def differences(results: Results, expected: Results) -> list[str]:
     """Where two sets of results differ, bit for bit."""
-    lines = [f"trial {key[:8]} is missing" for key in expected.keys() - found.keys()]
-    lines += [f"trial {key[:8]} is not expected" for key in found.keys() - expected.keys()]
-    for key in expected.keys() & found.keys():
-        for epoch in expected[key].keys() | found[key].keys():
-            wanted, got = expected[key].get(epoch), found[key].get(epoch)
+    lines = [f"trial {key[:8]} is missing" for key in expected.keys() - results.keys()]
+    lines += [f"trial {key[:8]} is not expected" for key in results.keys() - expected.keys()]
+    for key in expected.keys() & results.keys():
+        for epoch in expected[key].keys() | results[key].keys():
+            wanted, got = expected[key].get(epoch), results[key].get(epoch)
             if wanted != got:
                 lines.append(f"trial {key[:8]}, epoch {epoch}: {got} instead of {wanted}")
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from orchestrator.database import Database
+from orchestrator.failures import Failure
 from orchestrator.grid import Grid, Trial
 from tests.orchestrator.databases.samples import result, start
 
@@ -31,4 +32,4 @@ def fail(database: Database, trials: Iterable[Trial]) -> None:
     """Have trials failed."""
     for trial in trials:
         attempt = start(database, trial.key)
-        database.finish_attempt(attempt, "failed", error_class="code", error_text="boom", trial_state="failed")
+        database.finish_attempt(attempt, "failed", failure=Failure("code", "boom", "f"), trial_state="failed")

@@ -42,7 +42,7 @@ def git(place: Workplace, *arguments: str) -> str:
 
 def listening(place: Workplace) -> dict[str, set[str]]:
     """The addresses on which the processes of a run accept connections, by process."""
-    found: dict[str, set[str]] = {}
+    by_name: dict[str, set[str]] = {}
     for process in place.processes():
         try:
             connections = process.net_connections(kind="inet")
@@ -50,8 +50,8 @@ def listening(place: Workplace) -> dict[str, set[str]]:
             continue
         addresses = {each.laddr.ip for each in connections if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)}
         if addresses:
-            found[describe(process)] = addresses
-    return found
+            by_name[describe(process)] = addresses
+    return by_name
 
 
 def local(address: str) -> bool:
@@ -236,10 +236,10 @@ def test_a_ray_of_the_own_word_for_it_listens_like_the_default(place, grid, outp
     words = ("run", grid, "--db", f"{home.name}.db", "--no-canary", *options)
     with ended(place.start(*words, output=f"{home.name}.txt", HOME=str(home), **variables)) as run:
         assert wait_for(lambda: "started on" in run.text() or run.over()) and not run.over(), run.text()
-        found = listening(place)
+        completed = listening(place)
         run.press_ctrl_c()
         assert run.code() == 130, run.text()
-    hold_to_loopback(found)
+    hold_to_loopback(completed)
     assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
     assert place.processes_left() == []
 

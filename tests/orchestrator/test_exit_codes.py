@@ -29,9 +29,9 @@ def of_sqlite(code: int) -> Exception:
     return OperationalError("INSERT", {}, original)
 
 
-def of_server(said: str) -> Exception:
+def of_server(message: str) -> Exception:
     """What psycopg raises for a connection that failed: it has no SQLSTATE."""
-    original = type("OperationalError", (Exception,), {"sqlstate": None})(said)
+    original = type("OperationalError", (Exception,), {"sqlstate": None})(message)
     return OperationalError("SELECT", {}, original)
 
 
@@ -62,9 +62,9 @@ def test_a_system_that_has_no_more_of_something_ends_any_command_in_one_line(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("orchestrator.database.open_database", full)
-    found = CliRunner().invoke(app, ["status"])
-    assert (found.exit_code, found.stdout) == (75, "")
-    assert found.stderr == f"error: [Errno {number}] {os.strerror(number)}: '/somewhere/file'\n"
+    completed = CliRunner().invoke(app, ["status"])
+    assert (completed.exit_code, completed.stdout) == (75, "")
+    assert completed.stderr == f"error: [Errno {number}] {os.strerror(number)}: '/somewhere/file'\n"
 
 
 def test_the_errors_of_a_package_have_one_base_with_an_exit_code() -> None:

@@ -174,11 +174,11 @@ print(failure_of(error).error_class, failure_of(error).message, sep="|")
 print(failure_of(SystemError("bad argument to internal function")).error_class)
 """
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY, "this test needs no limit around it"
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     message = (
         "SystemError: error return without exception set (the address space is limited to 6.0 GiB, see `ulimit -v`)"
     )
-    assert said.splitlines() == ["code", f"out_of_memory|{message}", "code"]
+    assert output.splitlines() == ["code", f"out_of_memory|{message}", "code"]
 
 
 def test_text_holds_message_then_traceback():
@@ -201,13 +201,13 @@ def test_same_place_and_message_give_the_same_fingerprint():
     def fail(number):
         raise ValueError(f"row {number} is broken")
 
-    found = set()
+    fingerprints = set()
     for number in (1, 22):
         try:
             fail(number)
         except ValueError as error:
-            found.add(failure_of(error).fingerprint)
-    assert len(found) == 1
+            fingerprints.add(failure_of(error).fingerprint)
+    assert len(fingerprints) == 1
 
 
 def test_infrastructure_failure_groups_by_reason():

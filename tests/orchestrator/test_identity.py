@@ -15,9 +15,9 @@ def edited(part: PartRow, digest: str = "91bc03d1" + "0" * 56) -> PartRow:
 
 
 def test_an_edited_part_is_said_as_the_design_has_it():
-    found = changes([THEN], replace(THEN, parts=(edited(LOSS), SHIPPED)))
-    assert [(each.kind, each.what) for each in found] == [("code", "my_parts.py")]
-    assert words(found) == "by other code: my_parts.py 3f2a91bc -> 91bc03d1; raise its version, or --retrain"
+    listed = changes([THEN], replace(THEN, parts=(edited(LOSS), SHIPPED)))
+    assert [(each.kind, each.what) for each in listed] == [("code", "my_parts.py")]
+    assert words(listed) == "by other code: my_parts.py 3f2a91bc -> 91bc03d1; raise its version, or --retrain"
 
 
 def test_a_raised_version_is_another_part():
@@ -29,9 +29,9 @@ def test_a_moved_file_is_the_same_code():
 
 
 def test_the_trainers_own_code_has_no_version_to_raise():
-    found = changes([THEN], replace(THEN, trainer="bb" * 32, parts=(LOSS, edited(SHIPPED))))
-    assert [each.kind for each in found] == ["trainer", "trainer"]
-    assert words(found) == (
+    listed = changes([THEN], replace(THEN, trainer="bb" * 32, parts=(LOSS, edited(SHIPPED))))
+    assert [each.kind for each in listed] == ["trainer", "trainer"]
+    assert words(listed) == (
         "by other code: trainer/methods/pskd.py 77777777 -> 91bc03d1, trainer aaaaaaaa -> bbbbbbbb; --retrain"
     )
 
@@ -64,11 +64,11 @@ def test_every_attempt_of_a_trial_counts():
 
 def test_trials_of_one_number_that_differ_are_named_with_their_code():
     other = replace(THEN, parts=(edited(LOSS), SHIPPED))
-    found = mixed({"a/seed0": [THEN], "a/seed1": [other], "a/seed2": [replace(THEN, number=3)]})
-    assert found.footnotes == (
+    notes = mixed({"a/seed0": [THEN], "a/seed1": [other], "a/seed2": [replace(THEN, number=3)]})
+    assert notes.footnotes == (
         "trained by code that differs at one version, my_parts.py (3f2a91bc: a/seed0, a/seed2; 91bc03d1: a/seed1)",
     )
-    assert found.notes == ()
+    assert notes.notes == ()
 
 
 def test_trials_on_different_data_are_named():
@@ -84,9 +84,9 @@ def test_a_trial_that_went_on_with_other_code_differs_from_itself():
 
 
 def test_the_trainers_own_code_is_a_note_and_no_footnote():
-    found = mixed({"a/seed0": [THEN], "a/seed1": [replace(THEN, trainer="bb" * 32)]})
-    assert found.footnotes == ()
-    assert found.notes == ("trained by different code of the trainer, trainer (aaaaaaaa: a/seed0; bbbbbbbb: a/seed1)",)
+    notes = mixed({"a/seed0": [THEN], "a/seed1": [replace(THEN, trainer="bb" * 32)]})
+    assert notes.footnotes == ()
+    assert notes.notes == ("trained by different code of the trainer, trainer (aaaaaaaa: a/seed0; bbbbbbbb: a/seed1)",)
 
 
 def test_trials_trained_alike_say_nothing():

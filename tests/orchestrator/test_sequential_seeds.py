@@ -236,7 +236,7 @@ def test_a_rule_that_changes_after_a_look_is_refused(write: Write, trained: list
 
 
 @pytest.mark.parametrize(
-    ("methods", "said"),
+    ("methods", "message"),
     [
         (["baseline", "pskd", "byot", "cskd"], "resnet18/cskd added since grid looks was looked at"),
         (["baseline", "byot"], "resnet18/pskd gone since"),
@@ -244,7 +244,7 @@ def test_a_rule_that_changes_after_a_look_is_refused(write: Write, trained: list
     ],
 )
 def test_a_row_that_comes_or_goes_after_a_look_is_refused(
-    write: Write, trained: list[list[str]], methods: list[str], said: str
+    write: Write, trained: list[list[str]], methods: list[str], message: str
 ) -> None:
     run_grid(write(), "r.db")
     before, stages = looks(), len(trained)
@@ -252,7 +252,7 @@ def test_a_row_that_comes_or_goes_after_a_look_is_refused(
     for command in ("run", "plan", "seeds"):
         done = CliRunner().invoke(app, [command, "g.yaml", "--db", "r.db"])
         assert done.exit_code == 2, done.output
-        assert said in " ".join(done.output.split())
+        assert message in " ".join(done.output.split())
     assert looks() == before and len(trained) == stages
     # Under another name all of them share the error from the first look on.
     write(grid={"methods": methods}, name="others")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.database import AttemptFacts
+from orchestrator.failures import Failure
 from orchestrator.grid import Trial
 from orchestrator.scheduler import Interrupted, RunOptions, cluster, trials
 from orchestrator.scheduler.cluster import Cluster
@@ -57,8 +58,8 @@ class Training:
             self.batches[-1].append(trial.name)
             attempt = recorder.database.start_attempt(trial.key, AttemptFacts())
             if self.fails(trial):
-                why = {"error_class": "diverged", "error_text": "the loss is not finite", "fingerprint": "f"}
-                recorder.database.finish_attempt(attempt, "failed", trial_state="failed", **why)
+                failure = Failure("diverged", "the loss is not finite", "f")
+                recorder.database.finish_attempt(attempt, "failed", failure=failure, trial_state="failed")
                 continue
             for epoch in range(trial.config.epochs):
                 # The test images say the opposite, so that a search which looked at them would choose otherwise.

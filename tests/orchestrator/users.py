@@ -33,13 +33,13 @@ def in_a_process(work: Callable[[], object]) -> str:
     child = os.fork()
     if child == 0:
         try:
-            said = str(work())
+            message = str(work())
         except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
-        os.write(writer, said.encode())
+            message = f"{type(error).__name__}: {error}"
+        os.write(writer, message.encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
-        said = pipe.read()
+        message = pipe.read()
     os.waitpid(child, 0)
-    return said
+    return message

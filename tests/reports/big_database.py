@@ -73,13 +73,13 @@ def _epochs(configs: list[dict], epochs: int) -> Iterator[tuple[tuple, list[tupl
                 seconds = (20 + noise.random(), 2.0, 0.5)
                 row = (number, trial + 1, trial + 1, epoch, 1, 0.1, *seconds, 50_000, losses, "exclusive", NOW)
                 error = 20 + 10 * noise.random()
-                found = CLASSIFIERS[: 5 if configs[trial]["heads"] != "none" else 1]
+                classifiers = CLASSIFIERS[: 5 if configs[trial]["heads"] != "none" else 1]
                 metrics = (5.0 + noise.random(), 0.8 + noise.random(), 5.0 + noise.random(), 50.0 + noise.random())
                 yield (
                     row,
                     [
                         (number, 0, name, "test", 10_000, round(error + place, 2), *metrics)
-                        for place, name in enumerate(found)
+                        for place, name in enumerate(classifiers)
                     ],
                 )
 

@@ -239,10 +239,10 @@ class Filler:
 def name_of(config: TrainConfig) -> str:
     """A readable name that tells this file's trials apart."""
     methods = [name + (f"[{given}]" if given else "") for name, given in sorted(config.methods.items())]
-    others = [
+    differing = [
         f"{name}{value}" for name, value in config.science().items() if name in ("stages", "peer", "learning_rate")
     ]
-    return "/".join([config.network, "+".join(methods) or "baseline", config.dataset, *others, f"seed{config.seed}"])
+    return "/".join([config.network, "+".join(methods) or "baseline", config.dataset, *differing, f"seed{config.seed}"])
 
 
 def trials(configs: Iterable[TrainConfig], **fate: Any) -> list[tuple[str, TrainConfig, dict[str, Any]]]:

@@ -46,8 +46,8 @@ def filling(engines: Sequence[Sequence[str | None]]):
                 filler._insert(Attempt, **{**first, "number": 10 + number, "environment": {}})
                 attempts.append(filler.rows[Attempt][-1])
             for attempt, name in zip(attempts, names, strict=True):
-                said = {} if name is None else {"engine": name, "deterministic": False}
-                attempt["environment"] = {**first["environment"], **said}
+                facts = {} if name is None else {"engine": name, "deterministic": False}
+                attempt["environment"] = {**first["environment"], **facts}
             for epoch in filler.rows[Epoch]:
                 if epoch["attempt_id"] == first["id"] and epoch["epoch"] >= 3:
                     epoch["attempt_id"] = attempts[-1]["id"]
@@ -73,7 +73,7 @@ def notes(table: Table) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("engines", "said"),
+    ("engines", "expected"),
     [
         ([["compiled"], ["compiled"], ["launched"]], [TWO]),
         ([["compiled"], ["replayed", "compiled"], ["replayed"]], [PARTLY]),
@@ -85,11 +85,11 @@ def notes(table: Table) -> list[str]:
         ([[None], [None], [None]], []),
     ],
 )
-def test_a_cell_that_mixes_engines_which_round_differently_says_so(database, engines, said):
+def test_a_cell_that_mixes_engines_which_round_differently_says_so(database, engines, expected):
     table = one(gather(database(*engines)).tables, "table1")
-    assert notes(table) == said
+    assert notes(table) == expected
     top1, time = entry(table, "resnet18/pskd/top1"), entry(table, "resnet18/pskd/train_time")
-    assert (len(top1.notes), time.notes) == (len(said), ())
+    assert (len(top1.notes), time.notes) == (len(expected), ())
 
 
 def test_the_footnote_stands_in_every_format(database):

@@ -83,18 +83,20 @@ def test_the_selected_metrics_are_those_of_every_row(both, rule):
         for network in {row.network for row in rows}:
             chosen = expected_epoch(rows, rule, network)
             for classifier in {row.classifier for row in rows if row.network == network} if chosen else ():
-                mine = [
+                of_trial = [
                     row
                     for row in rows
                     if (row.network, row.classifier, row.split) == (network, classifier, "test") and row.epoch in chosen
                 ]
-                expected[network, classifier] = (chosen[-1], mine)
+                expected[network, classifier] = (chosen[-1], of_trial)
         assert trial.measurements.keys() == expected.keys()
-        for place, (epoch, mine) in expected.items():
-            found = trial.measurements[place]
-            assert (found.epoch, found.images) == (epoch, mine[0].images)
+        for place, (epoch, of_trial) in expected.items():
+            measurement = trial.measurements[place]
+            assert (measurement.epoch, measurement.images) == (epoch, of_trial[0].images)
             for name in ("top1_error", "top5_error", "nll", "ece", "aurc"):
-                assert found.metrics[name] == pytest.approx(fmean(getattr(row, name) for row in mine), rel=1e-12)
+                assert measurement.metrics[name] == pytest.approx(
+                    fmean(getattr(row, name) for row in of_trial), rel=1e-12
+                )
             seen += 1
     assert seen > 100 or rule == "best_val"
 

@@ -162,13 +162,13 @@ def test_without_a_validation_split_best_val_has_nothing_to_show(database):
 @pytest.mark.parametrize("given", ["on the command line", "in the grid file"])
 def test_trials_with_fewer_epochs_than_are_averaged_have_no_number(tmp_path, given):
     def filling(filler):
-        short, long, *others = trials(ablation([0, 1]))
+        short, long, *rest = trials(ablation([0, 1]))
         short[2].update(epochs=4)
         long[2].update(epochs=5)
-        others[0][2].update(state="running", epochs=5)
-        others[1][2].update(state="failed", error_class="infrastructure", epochs=5)
+        rest[0][2].update(state="running", epochs=5)
+        rest[1][2].update(state="failed", error_class="infrastructure", epochs=5)
         report = {"tables": [1]} | ({"selection": "mean_last_5"} if given == "in the grid file" else {})
-        filler.grid("g", report, [short, long, *others])
+        filler.grid("g", report, [short, long, *rest])
 
     asked = "mean_last_5" if given == "on the command line" else None
     with make_database(tmp_path / "results.db", filling) as database:

@@ -60,9 +60,9 @@ def test_mixup_is_that_of_torchvision(seed: int):
     share = share_of(after)
     assert 0 < share < 1
     transform = v2.MixUp(num_classes=CLASSES)
-    for mine, plain in ((after.inputs, before.inputs), (after.pair_inputs, before.pair_inputs)):
+    for mixed, plain in ((after.inputs, before.inputs), (after.pair_inputs, before.pair_inputs)):
         torch.testing.assert_close(
-            mine, transform.transform(plain, {"lam": share, "labels": None, "batch_size": BATCH})
+            mixed, transform.transform(plain, {"lam": share, "labels": None, "batch_size": BATCH})
         )
     expected = transform.transform(before.labels, {"lam": share, "labels": before.labels, "batch_size": BATCH})
     torch.testing.assert_close(mixed_labels(after), expected.double())
@@ -72,13 +72,13 @@ def test_mixup_is_that_of_torchvision(seed: int):
 def test_the_rectangle_of_cutmix_is_that_of_torchvision(seed: int):
     transform = v2.CutMix(num_classes=CLASSES)
     torch.manual_seed(seed)
-    found = transform.make_params([torch.zeros(2, 3, 20, 32)])
+    params = transform.make_params([torch.zeros(2, 3, 20, 32)])
     # As torchvision draws: the share, then the column and the row of the centre.
     torch.manual_seed(seed)
     share = transform._dist.sample(()).item()
     column, row = torch.randint(32, (1,)).item(), torch.randint(20, (1,)).item()
     rows, columns = rectangle(share, row, column, 20, 32)
-    assert (columns.start, rows.start, columns.stop, rows.stop) == found["box"]
+    assert (columns.start, rows.start, columns.stop, rows.stop) == params["box"]
 
 
 def test_cutmix_is_that_of_torchvision():
@@ -184,7 +184,7 @@ def test_pskd_softens_the_label_of_each_image_of_a_mixture(mixing: str):
     table = pskd.tables[0].clone()
     before = batch_of(16)
     after = changed({mixing: given}, before, 1)
-    share, said = share_of(after), networks[0](before.inputs).logits.softmax(1)
+    share, probabilities = share_of(after), networks[0](before.inputs).logits.softmax(1)
     # The second of four epochs.
     soft = softened(pskd, before, 0.5)
     expected = share * soft + (1 - share) * soft.roll(1, 0)
@@ -192,16 +192,16 @@ def test_pskd_softens_the_label_of_each_image_of_a_mixture(mixing: str):
     terms = train_step(objective, networks, after)
     torch.testing.assert_close(terms["cross_entropy"], -(expected * outputs).sum(1).mean())
     # What is kept for the next epoch is of the images as they were, said before the update.
-    table[before.indices] = said
+    table[before.indices] = probabilities
     torch.testing.assert_close(pskd.tables[0], table)
 
 
 def test_pskd_keeps_what_was_said_of_images_with_holes():
     objective, networks = wide_objective({"cutout": {}, "pskd": {}})
     after = changed({"cutout": {"length": 2}}, batch_of(8))
-    said = networks[0](after.inputs).logits.softmax(1)
+    probabilities = networks[0](after.inputs).logits.softmax(1)
     train_step(objective, networks, after)
-    torch.testing.assert_close(objective.methods[1].tables[0][after.indices], said)
+    torch.testing.assert_close(objective.methods[1].tables[0][after.indices], probabilities)
 
 
 def test_the_virtual_teacher_is_mixed_like_the_labels():

@@ -58,7 +58,7 @@ def few_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def problems(part: Any) -> dict[str, str]:
     """What is wrong with a part, by promise."""
-    return {found.promise: found.problem for found in check_part(part, Path("data")) if found.problem}
+    return {finding.promise: finding.problem for finding in check_part(part, Path("data")) if finding.problem}
 
 
 def problem(part: Any, promise: str) -> str:
@@ -318,11 +318,11 @@ METHOD_FAULTS: list[tuple[Callable[[], None], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("fault, promise, found", METHOD_FAULTS, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_faulty_method_is_found(fault: Callable[[], None], promise: str, found: str):
+@pytest.mark.parametrize("fault, promise, message", METHOD_FAULTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_faulty_method_is_found(fault: Callable[[], None], promise: str, message: str):
     fault()
     wrong = problem(METHODS["faulty"], promise)
-    assert re.search(found, wrong), wrong
+    assert re.search(message, wrong), wrong
 
 
 class Small(nn.Sequential):
@@ -383,13 +383,13 @@ NETWORK_FAULTS: list[tuple[Callable[[int], nn.Module], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("build, promise, found", NETWORK_FAULTS, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_faulty_network_is_found(build: Callable[[int], nn.Module], promise: str, found: str):
+@pytest.mark.parametrize("build, promise, message", NETWORK_FAULTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_faulty_network_is_found(build: Callable[[int], nn.Module], promise: str, message: str):
     def made(num_classes: int) -> nn.Module:
         return build(num_classes)
 
     network("faulty")(made)
-    assert found in problem(NETWORKS["faulty"], promise)
+    assert message in problem(NETWORKS["faulty"], promise)
 
 
 def test_a_sound_network_that_gives_logits_alone_has_no_fault():
@@ -427,10 +427,10 @@ METRIC_FAULTS: list[tuple[Callable[..., Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("measure, promise, found", METRIC_FAULTS, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_faulty_metric_is_found(measure: Callable[..., Any], promise: str, found: str):
+@pytest.mark.parametrize("measure, promise, message", METRIC_FAULTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_faulty_metric_is_found(measure: Callable[..., Any], promise: str, message: str):
     metric("faulty", direction="lower")(measure)
-    assert found in problem(METRICS["faulty"], promise)
+    assert message in problem(METRICS["faulty"], promise)
 
 
 def test_a_sound_metric_has_no_fault_and_a_wrong_direction_is_one():
@@ -524,14 +524,14 @@ DATASET_FAULTS: list[tuple[Callable[[Path], Any], dict[str, int], str, str]] = [
 
 
 @pytest.mark.parametrize(
-    "read, facts, promise, found",
+    "read, facts, promise, message",
     DATASET_FAULTS,
     ids=[f"{one[0].__name__}-{'-'.join(one[1])}" for one in DATASET_FAULTS],
 )
-def test_a_faulty_data_set_is_found(read: Callable[[Path], Any], facts: dict[str, int], promise: str, found: str):
+def test_a_faulty_data_set_is_found(read: Callable[[Path], Any], facts: dict[str, int], promise: str, message: str):
     dataset("faulty", **{"classes": 3, "size": 16, **facts})(read)
     wrong = problems(DATASETS["faulty"])
-    assert re.fullmatch(rf"{re.escape(DATASETS['faulty'].source)} .*{found}.*", wrong.pop(promise, "")), wrong
+    assert re.fullmatch(rf"{re.escape(DATASETS['faulty'].source)} .*{message}.*", wrong.pop(promise, "")), wrong
     # The other promise has no fault, or cannot be kept for the same reason.
     assert not wrong or read is broken_reading
 

@@ -311,17 +311,17 @@ def test_the_defaults_of_a_rate_and_a_decay_are_those_of_the_optimizer():
     ],
 )
 def test_mistakes_are_told_in_plain_words(values, key, words):
-    found = problems_of(**values)
-    assert list(found) == [key]
+    wrong = problems_of(**values)
+    assert list(wrong) == [key]
     for word in words:
-        assert word in found[key]
+        assert word in wrong[key]
 
 
 def test_all_mistakes_are_told_at_once():
-    found = problems_of(epochs=0, lr=1, network="resnet19", methods={"pskdd": {}, "byot": {"blocks": "x", "y": 1}})
-    assert found.keys() == {"epochs", "lr", "network", "methods.pskdd", "methods.byot.blocks", "methods.byot.y"}
-    found = problems_of(stages=5, peer="mobilenet", validation=60_000, heads="none", methods={"byot": {}})
-    assert found.keys() == {"stages", "peer", "validation", "heads"}
+    wrong = problems_of(epochs=0, lr=1, network="resnet19", methods={"pskdd": {}, "byot": {"blocks": "x", "y": 1}})
+    assert wrong.keys() == {"epochs", "lr", "network", "methods.pskdd", "methods.byot.blocks", "methods.byot.y"}
+    wrong = problems_of(stages=5, peer="mobilenet", validation=60_000, heads="none", methods={"byot": {}})
+    assert wrong.keys() == {"stages", "peer", "validation", "heads"}
 
 
 def test_long_values_are_shortened():

@@ -27,9 +27,9 @@ def pair(
 ) -> tuple[nn.Conv2d, GroupedConv2d]:
     torch.manual_seed(0)
     arguments = {"stride": stride, "padding": kernel // 2, "groups": groups, "bias": bias, "dtype": torch.float64}
-    own, ours = (kind(inputs, outputs, kernel, **arguments) for kind in (nn.Conv2d, GroupedConv2d))
-    ours.load_state_dict(own.state_dict())
-    return own, ours
+    own, merged = (kind(inputs, outputs, kernel, **arguments) for kind in (nn.Conv2d, GroupedConv2d))
+    merged.load_state_dict(own.state_dict())
+    return own, merged
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -47,9 +47,9 @@ def test_merged_groups_give_the_same(
         output = layer(given)
         (output * torch.arange(output.numel(), dtype=torch.float64).view_as(output).sin()).sum().backward()
         results.append([output, given.grad, *(parameter.grad for parameter in layer.parameters())])
-    for expected, found in zip(*results, strict=True):
-        assert found.shape == expected.shape
-        assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
+    for expected, actual in zip(*results, strict=True):
+        assert actual.shape == expected.shape
+        assert (actual - expected).abs().max() <= 1e-12 * expected.abs().max()
 
 
 def test_the_weight_is_block_diagonal() -> None:
@@ -60,9 +60,9 @@ def test_the_weight_is_block_diagonal() -> None:
 
 
 def test_a_cpu_runs_them_as_they_are() -> None:
-    own, ours = pair(16, 16, 4, 1)
+    own, merged = pair(16, 16, 4, 1)
     images = torch.randn(2, 16, 8, 8, dtype=torch.float64)
-    assert torch.equal(own(images), ours(images))
+    assert torch.equal(own(images), merged(images))
 
 
 @pytest.mark.parametrize("merged", [0, 2, 6, 12, 64])
@@ -89,9 +89,9 @@ class Convolutions(torch.utils._python_dispatch.TorchDispatchMode):
 @pytest.mark.parametrize("listed", [{}, {(16, 4): 8}, {(16, 4): 16}, {(32, 4): 32}])
 def test_a_gpu_runs_them_as_the_table_says(listed: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grouped, "MERGED_CHANNELS", listed)
-    ours = GroupedConv2d(16, 16, 3, groups=4)
+    merged = GroupedConv2d(16, 16, 3, groups=4)
     with fake_gpu() as traffic, Convolutions() as convolutions, torch.autocast("cuda", torch.bfloat16):
-        on_fake_gpu(ours)(torch.zeros(2, 16, 8, 8, device=GPU))
+        on_fake_gpu(merged)(torch.zeros(2, 16, 8, 8, device=GPU))
     groups = 4 * 4 // listed.get((16, 4), 4)
     assert convolutions.seen == [(groups, torch.bfloat16)]
     # So that a CUDA graph can hold it.

@@ -257,7 +257,7 @@ def test_pskd_mixes_in_what_the_network_said_one_epoch_ago():
     for epoch in range(2):
         pskd.start_epoch(epoch, 5)
         weight = 0.6 * (epoch + 1) / 5
-        said = [list(table) for table in previous]
+        tables = [list(table) for table in previous]
         for step in range(3):
             batch = toy_batch(10 * epoch + step)
             batch = batch._replace(indices=torch.arange(4 * step, 4 * step + 4))
@@ -271,12 +271,12 @@ def test_pskd_mixes_in_what_the_network_said_one_epoch_ago():
                         for t, p in zip(hard(label), previous[network][index], strict=True)
                     ]
                     expected += ce(mixed, softmax(z)) / BATCH
-                    said[network][index] = softmax(z)
+                    tables[network][index] = softmax(z)
             assert train_step(objective, networks, batch)["cross_entropy"].item() == close(expected)
-        previous = said
+        previous = tables
         for network in range(2):
             assert pskd.tables[network].shape == (SAMPLES, CLASSES)
-            torch.testing.assert_close(pskd.tables[network], torch.tensor(said[network], dtype=torch.float64))
+            torch.testing.assert_close(pskd.tables[network], torch.tensor(tables[network], dtype=torch.float64))
 
 
 def test_pskd_and_label_smoothing():

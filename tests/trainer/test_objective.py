@@ -93,9 +93,9 @@ def test_two_networks_have_the_sum_of_their_terms(methods):
     objective, networks = toy_objective(methods, networks=2)
     terms, outputs = objective(networks, toy_batch())
     alone, _ = toy_objective(methods)
-    each = [alone.terms([n], [o], toy_batch()) for n, o in zip(networks, outputs, strict=True)]
+    alone_terms = [alone.terms([n], [o], toy_batch()) for n, o in zip(networks, outputs, strict=True)]
     for name, term in terms.items():
-        torch.testing.assert_close(term, each[0][name] + each[1][name])
+        torch.testing.assert_close(term, alone_terms[0][name] + alone_terms[1][name])
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: " and ".join(map(title, pair)))
@@ -111,14 +111,14 @@ def test_the_terms_of_a_method_do_not_depend_on_its_company(pair):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_methods_never_matters(seed):
     order = torch.randperm(len(METHODS), generator=torch.Generator().manual_seed(seed)).tolist()
-    found = []
+    results = []
     for names in (sorted(METHODS), [sorted(METHODS)[i] for i in order]):
         objective, networks = toy_objective({name: {} for name in names})
         by_name = {method.name: method for method in objective.methods}
         objective = Objective([by_name[name] for name in names], CLASSES)
         steps = [train_step(objective, networks, toy_batch(step)) for step in range(3)]
-        found.append([list(values(terms).items()) for terms in steps])
-    assert found[0] == found[1]
+        results.append([list(values(terms).items()) for terms in steps])
+    assert results[0] == results[1]
 
 
 @each_method

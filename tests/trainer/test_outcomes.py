@@ -34,10 +34,10 @@ def reported(config: TrainConfig, data_root: Path, **options: Any) -> list[Epoch
 
 def main(result: EpochResult, network: int = 0) -> Evaluation:
     """The evaluation of a network's main classifier on the test split."""
-    (found,) = [
+    (problem,) = [
         each for each in result.evaluations if (each.network, each.classifier, each.split) == (network, "main", "test")
     ]
-    return found
+    return problem
 
 
 def bits(outcomes: Outcomes, images: int) -> np.ndarray:
@@ -52,12 +52,19 @@ def test_the_bits_are_those_of_the_error(data_root: Path) -> None:
     results = reported(small(epochs=6), data_root, outcomes="correct")
     measured = [main(result) for result in results]
     assert measured[0].outcomes and measured[-1].outcomes
-    for each in measured:
-        if each.outcomes:
-            assert 100 * (1 - bits(each.outcomes, each.images).mean()) == pytest.approx(each.metrics.top1_error)
-            assert each.outcomes.probabilities == each.outcomes.labels == ""
-    assert len({each.outcomes.labels_sha256 for each in measured if each.outcomes}) == 1
-    assert not any(each.outcomes for result in results for each in result.evaluations if each.classifier != "main")
+    for evaluation in measured:
+        if evaluation.outcomes:
+            assert 100 * (1 - bits(evaluation.outcomes, evaluation.images).mean()) == pytest.approx(
+                evaluation.metrics.top1_error
+            )
+            assert evaluation.outcomes.probabilities == evaluation.outcomes.labels == ""
+    assert len({evaluation.outcomes.labels_sha256 for evaluation in measured if evaluation.outcomes}) == 1
+    assert not any(
+        evaluation.outcomes
+        for result in results
+        for evaluation in result.evaluations
+        if evaluation.classifier != "main"
+    )
 
 
 def test_probabilities_give_the_metrics_again(data_root: Path) -> None:
@@ -76,9 +83,9 @@ def test_they_are_there_for_the_best_so_far_and_the_last_of_each_network_and_spl
         best = {"test": float("inf"), "validation": float("inf")}
         for result in reported(config, data_root, outcomes="correct"):
             errors = {
-                each.split: each.metrics.top1_error
-                for each in result.evaluations
-                if (each.network, each.classifier) == (network, "main")
+                evaluation.split: evaluation.metrics.top1_error
+                for evaluation in result.evaluations
+                if (evaluation.network, evaluation.classifier) == (network, "main")
             }
             wanted = any(errors[split] < best[split] for split in best) or result.epoch == 4
             assert (main(result, network).outcomes is not None) == wanted

@@ -30,17 +30,18 @@ def one_thread():
 @pytest.mark.parametrize("methods", ["", "byot,dmfl,pskd", "tfkd", "cskd", "dml"])
 def test_it_measures_what_the_training_has(methods, tmp_path):
     wanted = config(methods)
-    found = rehearse(wanted, device="cpu", data_root=tmp_path, folder=tmp_path / "canary")
+    rehearsal = rehearse(wanted, device="cpu", data_root=tmp_path, folder=tmp_path / "canary")
     assert list((tmp_path / "canary").iterdir()) == []
     checkpoint = tmp_path / "run.pt"
     result = train(wanted, lambda result: None, data_root=tmp_path, checkpoint=checkpoint)
-    assert found.parameters == result.parameters
+    assert rehearsal.parameters == result.parameters
     # Without the results of an epoch, which are a few kilobytes.
-    assert found.checkpoint_bytes == pytest.approx(checkpoint.stat().st_size, rel=0.05)
-    assert found.seconds_per_epoch > 0
-    assert (found.launch_share, found.peak_memory_bytes, found.reserved_memory_bytes) == (1.0, None, None)
+    assert rehearsal.checkpoint_bytes == pytest.approx(checkpoint.stat().st_size, rel=0.05)
+    assert rehearsal.seconds_per_epoch > 0
+    assert (rehearsal.launch_share, rehearsal.peak_memory_bytes, rehearsal.reserved_memory_bytes) == (1.0, None, None)
     assert (
-        rehearse(wanted, device="cpu", data_root=tmp_path, folder=tmp_path).to_dict().keys() == found.to_dict().keys()
+        rehearse(wanted, device="cpu", data_root=tmp_path, folder=tmp_path).to_dict().keys()
+        == rehearsal.to_dict().keys()
     )
 
 

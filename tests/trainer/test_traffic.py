@@ -118,10 +118,10 @@ def test_a_step_of_images_from_files_uploads_its_pixels_alone(monkeypatch: pytes
 def test_evaluating_searches_for_no_plans(before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = torch.backends.cudnn
     monkeypatch.setattr(flags, "benchmark", before)
-    others = flags.enabled, flags.deterministic, flags.allow_tf32
+    flags_before = flags.enabled, flags.deterministic, flags.allow_tf32
     with without_search():
         assert not flags.benchmark
-        assert (flags.enabled, flags.deterministic, flags.allow_tf32) == others
+        assert (flags.enabled, flags.deterministic, flags.allow_tf32) == flags_before
     assert flags.benchmark == before
     run, seen = config(), []
     networks = build_networks(run, 100, CPU)

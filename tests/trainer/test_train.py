@@ -186,15 +186,15 @@ def test_evaluations_are_those_of_one_image_at_a_time(data_root: Path, tmp_path:
     mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (splits.mean, splits.std))
 
     def said_of(images: Any, network: int) -> dict[str, Tensor]:
-        said: dict[str, list[Tensor]] = {}
+        logits_of: dict[str, list[Tensor]] = {}
         for pixels in images.pixels:
             with torch.no_grad():
                 output = networks.eval()[network](((pixels.permute(2, 0, 1).double() / 255 - mean) / std)[None])
             logits = {"main": output.logits, "head1": output.head_logits[0], "head2": output.head_logits[1]}
             for name, values in logits.items():
-                said.setdefault(name, []).append(values[0].softmax(0))
-            said.setdefault("ensemble", []).append(sum(values[0].softmax(0) for values in logits.values()) / 3)
-        return {name: torch.stack(values) for name, values in said.items()}
+                logits_of.setdefault(name, []).append(values[0].softmax(0))
+            logits_of.setdefault("ensemble", []).append(sum(values[0].softmax(0) for values in logits.values()) / 3)
+        return {name: torch.stack(values) for name, values in logits_of.items()}
 
     evaluations = state["results"][0]["evaluations"]
     assert len(evaluations) == 2 * 2 * 4
@@ -286,12 +286,12 @@ def test_a_reused_process_gives_the_bits_of_a_fresh_one(data_root: Path, tmp_pat
     config = small(methods=THREE_METHODS, precision="bfloat16")
     assert in_a_process(train_to, tmp_path / "fresh.pt", config, data_root) == 0
     fresh = content(tmp_path / "fresh.pt")
-    others = [
+    further = [
         small(methods={"dml": {}, "pskd": {}}, precision="float64", seed=4),
         small(methods={"tfkd": {}}, stages=2, epochs=1),
         small(methods={"cskd": {}}, ood_dataset="folder:other", validation=6, heads="attention", epochs=1),
     ]
-    for number, other in enumerate(others):
+    for number, other in enumerate(further):
         trained(other, tmp_path / f"{number}.pt", data_root)
     with pytest.raises(Diverged):
         train(small(learning_rate=1e30), lambda result: None, data_root=data_root)

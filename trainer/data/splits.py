@@ -149,11 +149,11 @@ def evaluation_sets(splits: Splits, config: TrainConfig, device: torch.device) -
     """Put the splits that are evaluated on the device, once for all epochs."""
     normalized = normalizer(config, splits.test.size, device, (splits.mean, splits.std))
     test = EvaluationSet(splits.test, config, device, normalized)
-    others = (
+    optional = (
         None if split is None else EvaluationSet(split, config, device, normalized)
         for split in (splits.validation, splits.out_of_distribution)
     )
-    return EvaluationSets(test, *others)
+    return EvaluationSets(test, *optional)
 
 
 def _resized(images: Split, size: int) -> Split:

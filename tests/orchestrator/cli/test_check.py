@@ -86,7 +86,7 @@ def test_a_faulty_data_set_is_named_with_its_file(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("content", "name", "said"),
+    ("content", "name", "message"),
     [
         ("def", "parts.py", "is not Python"),
         ("raise ValueError('no')", "parts.py", "running it raises ValueError: no"),
@@ -95,9 +95,9 @@ def test_a_faulty_data_set_is_named_with_its_file(tmp_path: Path, monkeypatch: p
     ],
 )
 def test_a_file_that_cannot_be_loaded_has_exit_code_2(
-    content: str, name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: str, name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = checked(tmp_path, monkeypatch, content, name)
     assert result.exit_code == 2
-    assert said in result.output
+    assert message in result.output
     assert "Traceback" not in result.output

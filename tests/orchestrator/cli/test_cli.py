@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.database import Database, driver_lock, open_database
 from orchestrator.database.backends import sqlite
+from orchestrator.failures import Failure
 from orchestrator.grid import load_grid
 from tests.orchestrator.databases.samples import result, start
 from tests.orchestrator.grid_files import SHIPPED
@@ -73,18 +74,18 @@ def write_grid(path: Path, content: dict[str, Any]) -> None:
 
 def orchestrate(*arguments: object) -> Result:
     """Run a command; it may end as it likes, but never with an exception that a person would see as a traceback."""
-    found = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert found.exception is None or isinstance(found.exception, SystemExit), found.exc_info
-    return found
+    completed = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert completed.exception is None or isinstance(completed.exception, SystemExit), completed.exc_info
+    return completed
 
 
 def refused(*arguments: object, code: int = 2) -> str:
     """The message, and nothing but a message, of a command that ends with this code."""
-    found = orchestrate(*arguments)
-    assert found.exit_code == code, found.output
-    assert found.stderr.startswith("error: ") and found.stderr.endswith("\n"), found.stderr
-    assert "Traceback" not in found.output
-    return found.stderr
+    completed = orchestrate(*arguments)
+    assert completed.exit_code == code, completed.output
+    assert completed.stderr.startswith("error: ") and completed.stderr.endswith("\n"), completed.stderr
+    assert "Traceback" not in completed.output
+    return completed.stderr
 
 
 def finish(database: Database, key: str, *, epochs: int = 2, failed: bool = False) -> None:
@@ -94,8 +95,7 @@ def finish(database: Database, key: str, *, epochs: int = 2, failed: bool = Fals
         database.record_epoch(attempt, result(epoch), "exclusive")
     if failed:
         text = "ValueError: no [such] <thing>\nTraceback\n  File 'x.py'\nValueError: no [such] <thing>"
-        why = {"error_class": "code", "error_text": text, "fingerprint": "ab12"}
-        database.finish_attempt(attempt, "failed", trial_state="failed", **why)
+        database.finish_attempt(attempt, "failed", failure=Failure("code", text, "ab12"), trial_state="failed")
     else:
         database.finish_attempt(attempt, "done", trial_state="done")
 
@@ -108,10 +108,10 @@ def recorded(here: Path) -> Callable[..., list[str]]:
         grid = load_grid(Path(path))
         trials = [(trial.key, trial.config.model_dump(mode="json"), trial.name) for trial in grid.trials]
         with open_database(db, create=True) as database:
-            known = database.states([trial.key for trial in grid.trials])
+            states = database.states([trial.key for trial in grid.trials])
             database.save_grid(grid.name, path, grid.text, grid.report, trials)
             for position, trial in enumerate(grid.trials):
-                if trial.key not in known:
+                if trial.key not in states:
                     finish(database, trial.key, failed=position in failed)
         return [trial.key for trial in grid.trials]
 
@@ -130,21 +130,21 @@ def test_every_command_is_listed_with_a_whole_sentence():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example_that_parses_and_names_every_option_in_full(name: str):
-    found = orchestrate(name, "--help")
-    assert found.exit_code == 0
-    lines = found.output.splitlines()
+    completed = orchestrate(name, "--help")
+    assert completed.exit_code == 0
+    lines = completed.output.splitlines()
     assert max(map(len, lines)) <= 80
     command = COMMANDS[name]
     for parameter in command.params:
         for option in (*parameter.opts, *parameter.secondary_opts):
             if option.startswith("--"):
-                assert re.search(rf"(?<![\w-]){option}(?![\w-])", found.output), option
+                assert re.search(rf"(?<![\w-]){option}(?![\w-])", completed.output), option
     # On one line, so that it can be copied.
-    (example,) = re.findall(r"Example: `(.*)`", found.output)
+    (example,) = re.findall(r"Example: `(.*)`", completed.output)
     program, written, *arguments = shlex.split(example)
     assert (program, written) == ("orchestrate", name)
     command.make_context(name, arguments)
-    assert orchestrate(name, "-h").output == found.output
+    assert orchestrate(name, "-h").output == completed.output
 
 
 def test_a_misspelled_option_is_told_from_a_known_one():
@@ -305,10 +305,10 @@ def test_mutants_of_grid_files_never_end_in_a_traceback(here: Path):
     for number in range(150):
         path = here / f"{number}.yaml"
         path.write_bytes(mutant(generator.choice(SEEDS), generator))
-        found = orchestrate("plan", path, "--json")
-        codes.append(found.exit_code)
-        if found.exit_code:
-            assert found.exit_code == 2 and path.name in found.stderr and not found.stdout
+        completed = orchestrate("plan", path, "--json")
+        codes.append(completed.exit_code)
+        if completed.exit_code:
+            assert completed.exit_code == 2 and path.name in completed.stderr and not completed.stdout
     assert 10 < codes.count(0) < 140
 
 
@@ -323,9 +323,9 @@ def test_exit_codes_of_a_run_that_has_nothing_to_run(recorded):
 
 def test_a_failed_trial_is_an_exit_code_of_1_until_it_is_asked_for(recorded):
     recorded(failed=(1,))
-    found = orchestrate("run", "first.yaml")
-    assert found.exit_code == 1
-    assert found.output == "4 trials: 3 done, 1 failed (--retry-failed tries again); nothing to run\n"
+    completed = orchestrate("run", "first.yaml")
+    assert completed.exit_code == 1
+    assert completed.output == "4 trials: 3 done, 1 failed (--retry-failed tries again); nothing to run\n"
 
 
 @pytest.mark.parametrize("name", DRIVERS)
@@ -364,10 +364,10 @@ def test_json_is_json_whatever_the_names_are(recorded, here: Path):
     name = "odd ü.yaml"
     write_grid(here / name, {**GRID, "name": "odd"})
     recorded(name, failed=(0,))
-    found = json.loads(orchestrate("plan", name, "--json").stdout)
+    document = json.loads(orchestrate("plan", name, "--json").stdout)
     # Nothing is left to run, so that nothing is left to forecast.
-    assert found["forecast"] is None
-    plan = found["trials"]
+    assert document["forecast"] is None
+    plan = document["trials"]
     assert [entry["status"] for entry in plan] == ["failed", "done", "done", "done"]
     assert {"key", "name", "status", "reason", "config", "resources"} <= plan[0].keys()
     (status,) = json.loads(orchestrate("status", "--json").stdout)
@@ -437,12 +437,12 @@ def test_output_that_is_no_terminal_is_plain_and_whole(recorded, here: Path, mon
     recorded(failed=(0,))
     names = [trial.name for trial in load_grid(Path("first.yaml")).trials]
     for name, arguments in READERS.items():
-        found = orchestrate(name, *arguments)
-        assert "\x1b" not in found.output and not re.search("[\u2500-\u257f\u2026]", found.output), name
+        completed = orchestrate(name, *arguments)
+        assert "\x1b" not in completed.output and not re.search("[\u2500-\u257f\u2026]", completed.output), name
         if name in ("plan", "triage"):
-            assert names[0] in found.output
+            assert names[0] in completed.output
         if name == "watch":
-            assert names[1].removeprefix("resnet18/").partition("/seed")[0] in found.output
+            assert names[1].removeprefix("resnet18/").partition("/seed")[0] in completed.output
 
 
 def test_a_reader_that_stops_reading_is_no_error(here: Path):
@@ -569,9 +569,9 @@ def test_an_interrupted_trial_without_its_checkpoint_is_told(here: Path):
 def test_a_network_file_system_is_warned_of(recorded, monkeypatch: pytest.MonkeyPatch):
     recorded()
     monkeypatch.setattr(sqlite, "network_filesystem", lambda path: "nfs4")
-    found = orchestrate("run", "first.yaml")
-    assert found.exit_code == 0
-    assert found.stderr.startswith("warning: results.db is on a network file system (nfs4)")
+    completed = orchestrate("run", "first.yaml")
+    assert completed.exit_code == 0
+    assert completed.stderr.startswith("warning: results.db is on a network file system (nfs4)")
 
 
 def test_every_shipped_grid_can_be_planned():

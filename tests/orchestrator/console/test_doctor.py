@@ -43,9 +43,9 @@ def test_every_method_is_resumed() -> None:
 
 def test_a_training_that_fails_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert not check_resume(("no_such_method",))
-    told = capsys.readouterr().out
-    assert "no_such_method       a training ended with exit code 1, not 0" in told
-    assert "1 of 1 differ" in told
+    printed = capsys.readouterr().out
+    assert "no_such_method       a training ended with exit code 1, not 0" in printed
+    assert "1 of 1 differ" in printed
 
 
 def test_a_difference_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

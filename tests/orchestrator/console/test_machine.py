@@ -77,7 +77,7 @@ def test_a_machine_where_nothing_is_wrong(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "offered", "said"),
+    ("cuda", "offered", "message"),
     [
         (
             "13.2",
@@ -89,11 +89,11 @@ def test_a_machine_where_nothing_is_wrong(root: Path) -> None:
         (None, 13000, "this PyTorch was built without CUDA"),
     ],
 )
-def test_a_driver_older_than_pytorch_s_cuda(root: Path, cuda: str | None, offered: int, said: str | None) -> None:
+def test_a_driver_older_than_pytorch_s_cuda(root: Path, cuda: str | None, offered: int, message: str | None) -> None:
     nvml = Machine()
     nvml.cuda = offered
     failing, _ = found(nvml, root, cuda)
-    assert [text.startswith(said or "") for text in failing] == [True] * (said is not None)
+    assert [text.startswith(message or "") for text in failing] == [True] * (message is not None)
 
 
 def test_a_driver_that_is_missing_is_no_fault_and_one_that_is_broken_is(root: Path, tmp_path: Path) -> None:
@@ -129,17 +129,17 @@ def test_gpus_of_other_jobs(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "verdict", "said"),
+    ("mode", "verdict", "message"),
     [
         (pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS, "note", "lets one process in: trials that share it"),
         (pynvml.NVML_COMPUTEMODE_PROHIBITED, "fail", "its compute mode forbids every program"),
     ],
 )
-def test_a_compute_mode_that_keeps_trials_out(root: Path, mode: int, verdict: str, said: str) -> None:
+def test_a_compute_mode_that_keeps_trials_out(root: Path, mode: int, verdict: str, message: str) -> None:
     nvml = Machine()
     nvml.mode = mode
     failing, notes = found(nvml, root)
-    assert [said in text for text in (failing if verdict == "fail" else notes)] == [True, True]
+    assert [message in text for text in (failing if verdict == "fail" else notes)] == [True, True]
     assert not (notes if verdict == "fail" else failing)
 
 

@@ -156,8 +156,10 @@ def test_sizes():
 def plan_of(**statuses: int) -> Plan:
     """A plan of the trials of `CONFIGS`, of which the first has two epochs, and of others by status."""
     own = [planned(name, "interrupted" if name == ONE else "new", 2 if name == ONE else 0) for name in CONFIGS]
-    others = [planned(f"{status}{number}", status, 3) for status, count in statuses.items() for number in range(count)]
-    return Plan(own + others)
+    elsewhere = [
+        planned(f"{status}{number}", status, 3) for status, count in statuses.items() for number in range(count)
+    ]
+    return Plan(own + elsewhere)
 
 
 def planned(name: str, status: str, epochs: int) -> PlannedTrial:
@@ -165,7 +167,7 @@ def planned(name: str, status: str, epochs: int) -> PlannedTrial:
 
 
 @pytest.mark.parametrize(
-    ("others", "words"),
+    ("elsewhere", "words"),
     [
         ({"done": 24}, "25 of 28 done, 1 failed, 1 interrupted, 1 not started in 40 s"),
         ({"failed": 2}, "1 of 6 done, 1 failed, 1 interrupted, 1 not started, 2 failed earlier in 40 s"),
@@ -175,9 +177,9 @@ def planned(name: str, status: str, epochs: int) -> PlannedTrial:
         ),
     ],
 )
-def test_the_last_line_is_about_the_whole_grid(clock, others, words):
+def test_the_last_line_is_about_the_whole_grid(clock, elsewhere, words):
     console = Console(file=StringIO(), width=110)
-    with run_display("table1", CONFIGS, console=console, plan=plan_of(**others)) as observer:
+    with run_display("table1", CONFIGS, console=console, plan=plan_of(**elsewhere)) as observer:
         run(clock, observer)
     assert console.file.getvalue().splitlines()[-1] == f"table1: {words}"
 
@@ -195,9 +197,9 @@ def test_the_start_of_a_process_is_no_part_of_an_epochs_time(clock):
 def test_a_resumed_trial_is_told_from_where_it_goes_on(clock):
     console = Console(file=StringIO(), width=110)
     config = {ONE: {**CONFIGS[ONE], "epochs": 30}}
-    known = [Measured(config[ONE], 1.0)]
+    measured = [Measured(config[ONE], 1.0)]
     plan = Plan([planned(ONE, "interrupted", 17)])
-    with run_display("table1", config, known, console=console, plan=plan) as observer:
+    with run_display("table1", config, measured, console=console, plan=plan) as observer:
         observer.started(ONE, "node1", "cpu")
         clock.now += 50
         for epoch in range(17):

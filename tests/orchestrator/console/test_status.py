@@ -68,7 +68,7 @@ def test_rows_that_are_one_computation_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "note"),
     [
         # The last digit of one seed tells them apart.
         ({"baseline": (20.0, 21.0), "pskd": (20.0, 21.000000000000004)}, ""),
@@ -81,11 +81,11 @@ def test_rows_that_are_one_computation_are_named(tmp_path: Path) -> None:
         ({"baseline": (None,), "pskd": (None,)}, ""),
     ],
 )
-def test_what_differs_or_is_not_done_is_not(tmp_path: Path, rows: Errors, said: str) -> None:
+def test_what_differs_or_is_not_done_is_not(tmp_path: Path, rows: Errors, note: str) -> None:
     path = tmp_path / "results.db"
     trained(path, rows).close()
-    assert ("the same numbers" in status(path)) == bool(said)
-    assert said in status(path)
+    assert ("the same numbers" in status(path)) == bool(note)
+    assert note in status(path)
 
 
 def test_draws_of_a_search_are_no_rows(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.console import print_triage, triage_of
 from orchestrator.console.triage import EXCERPT_LINES, rerun
 from orchestrator.database import open_database
+from orchestrator.failures import Failure
 from orchestrator.grid import load_grid, parse_settings
 from orchestrator.grid_records import save_grid
 from orchestrator.scheduler import Observer, run_options
@@ -29,8 +30,8 @@ def test_an_excerpt_is_the_end_of_the_log_or_of_the_traceback(tmp_path):
         for name, key in keys.items():
             host = "elsewhere" if name == "elsewhere" else here
             attempt = start(database, key, host=host, log=str(logs[name]))
-            why = {"error_class": "code", "error_text": f"ValueError: {name}\nline\nlast", "fingerprint": name}
-            database.finish_attempt(attempt, "failed", trial_state="failed", **why)
+            failure = Failure("code", f"ValueError: {name}\nline\nlast", name)
+            database.finish_attempt(attempt, "failed", failure=failure, trial_state="failed")
             if name != "gone":
                 logs[name].write_text("".join(f"line {number} [x]\n" for number in range(100)))
         excerpts = {failure["fingerprint"]: failure["excerpt"] for failure in triage_of(database, None)}
@@ -78,21 +79,21 @@ def test_the_retry_command_is_that_of_the_newest_failure(folder: Path, capsys: p
     with open_database("k.db", create=True) as database:
         trials = [(key, config("resnet18", "pskd", seed), f"t/{key}") for seed, key in enumerate("abc")]
         database.save_grid("g", str(folder / "grids/k.yaml"), "", {}, trials)
-        facts = {"fingerprint": "f", "error_class": "code", "error_text": "no", "trial_state": "failed"}
+        failure = Failure("code", "no", "f")
         for key, checkpoints in (("b", "/old"), ("a", "/new")):
             environment = {"places": {"--checkpoints": checkpoints}, "command": "orchestrate run k.yaml"}
             attempt = start(database, key, environment=environment, log=str(folder / "grids/../logs/1.log"))
-            database.finish_attempt(attempt, "failed", **facts)
-        (found,) = triage_of(database, None, ["--db", "k.db"])
-        print_triage([found])
+            database.finish_attempt(attempt, "failed", failure=failure, trial_state="failed")
+        (cause,) = triage_of(database, None, ["--db", "k.db"])
+        print_triage([cause])
         again = "orchestrate run grids/k.yaml --retry-failed --db k.db --checkpoints /new"
-        assert (found["retry"], found["run_as"], found["log"]) == (again, None, str(folder / "logs/1.log"))
+        assert (cause["retry"], cause["run_as"], cause["log"]) == (again, None, str(folder / "logs/1.log"))
         lines = capsys.readouterr().out.splitlines()
         assert f"  retry:   {again}" in lines and not any("run as" in line for line in lines)
 
         # Before places were recorded.
         attempt = start(database, "c", environment={"command": "orchestrate run k.yaml --checkpoints ../kck"})
-        database.finish_attempt(attempt, "failed", **facts)
+        database.finish_attempt(attempt, "failed", failure=failure, trial_state="failed")
         print_triage(triage_of(database, None))
     lines = capsys.readouterr().out.splitlines()
     assert "  retry:   orchestrate run grids/k.yaml --retry-failed" in lines
@@ -110,16 +111,16 @@ def test_what_was_run_in_one_folder_is_found_from_another(folder: Path, monkeypa
         save_grid(database, grid, Observer())
         options = run_options(grid.name, "../k.db", "../data", None, "../kck")
         attempt = start(database, grid.trials[0].key, environment=options.environment)
-        database.finish_attempt(attempt, "failed", error_class="code", error_text="no", trial_state="failed")
+        database.finish_attempt(attempt, "failed", failure=Failure("code", "no", "f"), trial_state="failed")
     monkeypatch.chdir(folder)
     with open_database("k.db", readonly=True) as database:
-        (found,) = triage_of(database, None, ["--db", "k.db"])
-    assert found["retry"] == "orchestrate run grids/k.yaml --retry-failed --db k.db --checkpoints kck"
+        (failure,) = triage_of(database, None, ["--db", "k.db"])
+    assert failure["retry"] == "orchestrate run grids/k.yaml --retry-failed --db k.db --checkpoints kck"
     monkeypatch.chdir(folder / "grids")
     with open_database("../k.db", readonly=True) as database:
-        (found,) = triage_of(database, None, ["--db", "../k.db"])
+        (failure,) = triage_of(database, None, ["--db", "../k.db"])
     data, checkpoints = (shlex.quote(str(folder / name)) for name in ("data", "kck"))
-    assert found["retry"] == (
+    assert failure["retry"] == (
         f"orchestrate run k.yaml --retry-failed --db ../k.db --data-root {data} --checkpoints {checkpoints}"
     )
     # Beside a file of the database they are found anyway; beside a server's, by the folder.

@@ -13,6 +13,7 @@ from rich.console import Console
 from orchestrator.console import print_status, status_of, watch_grids
 from orchestrator.console.watch import _matrices
 from orchestrator.database import DatabaseError, driver_lock, open_database
+from orchestrator.failures import Failure
 from tests.orchestrator.databases.samples import config, result, start
 
 CELLS = [(network, method) for method in ("baseline", "pskd") for network in ("resnet18", "resnet50")]
@@ -38,14 +39,8 @@ def db(tmp_path: Path) -> str:
         for epoch in range(2):
             database.record_epoch(running, result(epoch, error=25.5, train_seconds=19.4), "exclusive")
         failed = start(database, "resnet50baseline0")
-        database.finish_attempt(
-            failed,
-            "failed",
-            error_class="out_of_memory",
-            error_text="no [memory]",
-            fingerprint="f",
-            trial_state="failed",
-        )
+        failure = Failure("out_of_memory", "no [memory]", "f")
+        database.finish_attempt(failed, "failed", failure=failure, trial_state="failed")
     return where
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from orchestrator.database import Database, DatabaseError, Driver, PartRow, open_database
 from orchestrator.database.models import Epoch, Evaluation, MetricValue, Trial
+from orchestrator.failures import Failure
 from tests.orchestrator.databases.samples import accepted, count, result, save, start, trials_of
 from trainer.results import Evaluation as Evaluated
 from trainer.results import Metrics
@@ -102,7 +103,7 @@ def test_names_are_data(database: Database, name: str) -> None:
 def test_what_a_database_cannot_hold_is_escaped(database: Database) -> None:
     (key,) = save(database)
     attempt = start(database, key, host="h" * 300, log="/bad\udcff", environment={"argv": ["a\0b", math.nan]})
-    database.finish_attempt(attempt, "failed", error_text="\0\udcff", trial_state="failed")
+    database.finish_attempt(attempt, "failed", failure=Failure("code", "\0\udcff", "f"), trial_state="failed")
     (row,) = database.attempts(key)
     assert row.host == "h" * 255
     assert row.log == "/bad\\udcff"
@@ -118,10 +119,10 @@ def test_more_trials_than_a_statement_has_parameters(database: Database) -> None
     assert [key for key, _ in database.grid_keys("large")] == keys
     states = database.states([*keys, "unknown"])
     assert len(states) == len(keys) and {row.state for row in states.values()} == {"pending"}
-    some = keys[::10]
-    assert database.claim(some, DRIVERS[0]) == set(some)
+    chosen = keys[::10]
+    assert database.claim(chosen, DRIVERS[0]) == set(chosen)
     database.release(DRIVERS[0])
-    assert database.claim(some, DRIVERS[1]) == set(some)
+    assert database.claim(chosen, DRIVERS[1]) == set(chosen)
 
 
 # Claims
@@ -159,7 +160,9 @@ def test_retry_takes_failed_trials_alone(database: Database) -> None:
     done, failed, other, pending = save(database, 4)
     database.finish_attempt(start(database, done), "done", trial_state="done")
     for key in (failed, other):
-        database.finish_attempt(start(database, key), "failed", error_text="boom", trial_state="failed")
+        database.finish_attempt(
+            start(database, key), "failed", failure=Failure("code", "boom", "f"), trial_state="failed"
+        )
     assert database.retry([done, failed, pending]) == 1
     states = database.states([done, failed, other, pending])
     assert [row.state for row in states.values()] == ["done", "pending", "failed", "pending"]
@@ -214,14 +217,8 @@ def test_an_attempt_keeps_what_it_was_told(database: Database, driver: Driver) -
         database.change_environment(4711, {})
 
     database.record_epoch(attempt, result(0), "exclusive")
-    database.finish_attempt(
-        attempt,
-        "failed",
-        error_class="diverged",
-        error_text="NaN\ntraceback",
-        fingerprint="f" * 16,
-        trial_state="failed",
-    )
+    failure = Failure("diverged", "NaN\ntraceback", "f" * 16)
+    database.finish_attempt(attempt, "failed", failure=failure, trial_state="failed")
     (row,) = database.attempts(key)
     assert (row.outcome, row.error_class, row.error_text) == ("failed", "diverged", "NaN\ntraceback")
     assert (row.fingerprint, row.parameters, row.epochs) == ("f" * 16, 11_000_000, 1)
@@ -273,7 +270,7 @@ def test_the_first_end_of_an_attempt_stands(database: Database) -> None:
     attempt = start(database, key)
     database.finish_attempt(attempt, "done", trial_state="done")
     ended = database.attempts(key)
-    database.finish_attempt(attempt, "failed", error_text="late", trial_state="failed")
+    database.finish_attempt(attempt, "failed", failure=Failure("code", "late", "f"), trial_state="failed")
     database.finish_attempt(attempt, "interrupted", trial_state="pending")
     assert database.attempts(key) == ended
     assert database.states([key])[key].state == "done"
@@ -480,7 +477,7 @@ def test_a_timing_pass_counts_for_nothing_else(database: Database, purpose: str)
     timing = start(database, key, purpose=purpose)
     for epoch in range(2):
         database.record_epoch(timing, result(epoch, error=1.0, restored=epoch == 1), "exclusive")
-    database.finish_attempt(timing, "failed", error_class="code", error_text="x", trial_state="failed")
+    database.finish_attempt(timing, "failed", failure=Failure("code", "x", "f"), trial_state="failed")
     assert accepted(database, key) == {0: 1}
     assert count(database, "epochs") == 3
     assert database.progress("table1") == before
@@ -601,7 +598,7 @@ def test_what_training_and_canaries_measured(database: Database) -> None:
         )
         database.finish_attempt(canary, "done")
     failed = start(database, keys[3], purpose="canary", environment={})
-    database.finish_attempt(failed, "failed", error_class="code")
+    database.finish_attempt(failed, "failed", failure=Failure("code", "x", "f"))
 
     trained, canary = database.measured()
     assert (trained.key, trained.purpose, trained.device, trained.peak_memory_bytes) == (keys[0], "train", "cpu", 2**34)
@@ -619,8 +616,7 @@ def test_failures_are_grouped_by_cause(database: Database) -> None:
 
     def fail(key: str, text: str, fingerprint: str | None, log: str) -> None:
         attempt = start(database, key, log=log)
-        facts = {"error_class": "code", "error_text": text, "fingerprint": fingerprint}
-        database.finish_attempt(attempt, "failed", **facts, trial_state="failed")
+        database.finish_attempt(attempt, "failed", failure=Failure("code", text, fingerprint), trial_state="failed")
 
     fail(keys[0], "old", "gone", "/old.log")
     database.retry([keys[0]])
@@ -629,7 +625,9 @@ def test_failures_are_grouped_by_cause(database: Database) -> None:
     fail(keys[2], "disk", None, "/2.log")
     fail(keys[3], "disk\nmore", None, "/3.log")
     fail(keys[4], "other", None, "/4.log")
-    database.finish_attempt(start(database, keys[5]), "failed", error_text="free", trial_state="pending")
+    database.finish_attempt(
+        start(database, keys[5]), "failed", failure=Failure("code", "free", "f"), trial_state="pending"
+    )
 
     rows = database.failures("table1")
     assert [(row.fingerprint, row.error, row.count) for row in rows] == [

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from orchestrator.cli import app
 from orchestrator.database import Database, driver_lock, open_database
+from orchestrator.failures import Failure
 from tests.orchestrator.databases import golden
 from tests.orchestrator.databases.samples import result, save, start
 from trainer.config import TrainConfig
@@ -42,8 +43,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for epoch in range(2):
                 database.record_epoch(attempt, result(epoch), "exclusive")
             database.finish_attempt(attempt, "done", trial_state="done")
-        text = {"error_class": "code", "error_text": "RuntimeError: x\ntrace", "fingerprint": "ab"}
-        database.finish_attempt(start(database, trials[2][0]), "failed", trial_state="failed", **text)
+        failure = Failure("code", "RuntimeError: x\ntrace", "ab")
+        database.finish_attempt(start(database, trials[2][0]), "failed", failure=failure, trial_state="failed")
         canary = {"canary": {"seconds_per_epoch": 1.0, "peak_memory_bytes": 1}}
         database.finish_attempt(start(database, trials[3][0], purpose="canary", environment=canary), "done")
     connection = sqlite3.connect(path)
@@ -67,14 +68,14 @@ def change(path: Path, *statements: str) -> None:
 
 
 def test_a_whole_database_is_called_whole(copy: Path) -> None:
-    found = orchestrate(copy, "doctor")
-    assert (found.exit_code, found.output) == (
+    completed = orchestrate(copy, "doctor")
+    assert (completed.exit_code, completed.output) == (
         0,
         f"{copy} is whole: its pages, references, tables and the values of every row were checked\n",
     )
     for command in READERS:
-        found = orchestrate(copy, *command)
-        assert found.exit_code == 0 and "warning" not in found.output, found.output
+        completed = orchestrate(copy, *command)
+        assert completed.exit_code == 0 and "warning" not in completed.output, completed.output
 
 
 @pytest.mark.parametrize("value", ["NULL", "x'00ff'", f"'{'9' * 5000}'", "'-1'", "'\u0661'", "''"])
@@ -86,9 +87,9 @@ def test_a_version_that_is_none_is_said(copy: Path, value: str) -> None:
         f"INSERT INTO orchestrate_version VALUES ({value})",
     )
     for command in READERS:
-        found = orchestrate(copy, *command)
-        assert found.exit_code == 2 and "has an unknown version" in found.output
-        assert len(found.output) < 300 + len(str(copy))
+        completed = orchestrate(copy, *command)
+        assert completed.exit_code == 2 and "has an unknown version" in completed.output
+        assert len(completed.output) < 300 + len(str(copy))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_a_trigger_stops_whoever_would_write(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "message"),
     [
         ("UPDATE trials SET config = '{' WHERE id = 2", "table trials, id 2, key {key}: config is {{"),
         ("UPDATE trials SET config = x'ff' WHERE id = 2", "table trials, id 2, key {key}: config is b'\\xff'"),
@@ -138,23 +139,25 @@ def test_a_trigger_stops_whoever_would_write(copy: Path) -> None:
         ("INSERT INTO attempt_parts VALUES (1, 98)", "table attempt_parts, attempt_id 1, part_id 98: part_id is 98"),
     ],
 )
-def test_a_broken_row_is_named_and_hides_no_other(copy: Path, statement: str, said: str) -> None:
+def test_a_broken_row_is_named_and_hides_no_other(copy: Path, statement: str, message: str) -> None:
     with open_database(copy, readonly=True) as database:
         key = database.grid_keys("first")[1][0]
     change(copy, statement.replace("{{", "{").replace("}}", "}"))
-    said = said.format(key=key)
-    found = orchestrate(copy, "report", "--format", "csv")
-    assert found.exit_code == 2 and said in found.stderr and "The row is left out" in found.stderr, found.output
-    assert "wrote" in found.stdout
+    message = message.format(key=key)
+    completed = orchestrate(copy, "report", "--format", "csv")
+    assert completed.exit_code == 2 and message in completed.stderr and "The row is left out" in completed.stderr, (
+        completed.output
+    )
+    assert "wrote" in completed.stdout
     table = copy.with_name("out").glob("*.csv")
     assert any("ResNet" in each.read_text() or "resnet18" in each.read_text() for each in table)
     if statement.startswith(("UPDATE trials", "UPDATE grid_trials")):
-        found = orchestrate(copy, "status", "--json")
-        (grid,) = json.loads(found.stdout)
-        assert found.exit_code == 2 and said in found.stderr
+        completed = orchestrate(copy, "status", "--json")
+        (grid,) = json.loads(completed.stdout)
+        assert completed.exit_code == 2 and message in completed.stderr
         assert [trial["name"] for trial in grid["trials"]] == ["resnet18/seed0", "resnet18/seed2", "resnet18/seed3"]
-    found = orchestrate(copy, "doctor")
-    assert found.exit_code == 2 and said in found.output
+    completed = orchestrate(copy, "doctor")
+    assert completed.exit_code == 2 and message in completed.output
 
 
 def pages(path: Path, rng: random.Random) -> None:
@@ -206,9 +209,17 @@ def test_whatever_is_damaged_no_traceback_comes_out(
         harm(path, rng)
         # All of them on every file would take minutes.
         for command in rng.sample([*READERS, ["doctor"]], 3):
-            found = orchestrate(path, *command)
-            assert found.exception is None or isinstance(found.exception, SystemExit), (seed, command, found.exc_info)
-            assert found.exit_code in (0, 2) and "Traceback" not in found.output, (seed, command, found.output)
+            completed = orchestrate(path, *command)
+            assert completed.exception is None or isinstance(completed.exception, SystemExit), (
+                seed,
+                command,
+                completed.exc_info,
+            )
+            assert completed.exit_code in (0, 2) and "Traceback" not in completed.output, (
+                seed,
+                command,
+                completed.output,
+            )
         shutil.rmtree(folder)
 
 
@@ -236,11 +247,16 @@ def test_a_backup_is_whole_while_a_run_writes(location: str, tmp_path: Path) -> 
         keys = save(database, 2)
         attempt = start(database, keys[0])
         database.record_epoch(attempt, result(0), "exclusive")
-        found = CliRunner().invoke(app, ["backup", str(copy), "--db", location])
-        assert found.exit_code == 0 and "1 grid, 2 trials, 1 attempt, 1 epoch; the copy was checked" in found.output
+        completed = CliRunner().invoke(app, ["backup", str(copy), "--db", location])
+        assert (
+            completed.exit_code == 0
+            and "1 grid, 2 trials, 1 attempt, 1 epoch; the copy was checked" in completed.output
+        )
         database.record_epoch(attempt, result(1), "exclusive")
-        found = CliRunner().invoke(app, ["backup", str(copy), "--db", location])
-        assert found.exit_code == 2 and f"{copy} is there already, and a backup overwrites nothing" in found.output
+        completed = CliRunner().invoke(app, ["backup", str(copy), "--db", location])
+        assert (
+            completed.exit_code == 2 and f"{copy} is there already, and a backup overwrites nothing" in completed.output
+        )
     assert [path.name for path in tmp_path.glob("copy*")] == ["copy.db"]
     with open_database(copy, readonly=True) as database:
         assert [(row.state, row.epochs_done) for row in database.progress()] == [("pending", 1), ("pending", 0)]
@@ -255,16 +271,15 @@ def test_a_copy_made_during_a_run_says_so_and_advises_no_second_run(location: st
         attempt = start(database, keys[0])
         database.record_epoch(attempt, result(0), "exclusive")
         failed = start(database, keys[1])
-        broke = {"error_class": "code", "error_text": "it broke", "fingerprint": "f", "trial_state": "failed"}
-        database.finish_attempt(failed, "failed", **broke)
+        database.finish_attempt(failed, "failed", failure=Failure("code", "it broke", "f"), trial_state="failed")
         assert CliRunner().invoke(app, ["backup", str(copy), "--db", location]).exit_code == 0
         where = database.where
     moment = r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"
-    said = rf"warning: {re.escape(f'{copy} is a copy of {where}')}, made on {moment} during a run"
+    warning = rf"warning: {re.escape(f'{copy} is a copy of {where}')}, made on {moment} during a run"
     for command in ("status", "triage", "watch --once"):
-        found = orchestrate(copy, *command.split())
-        assert re.search(said, found.output) and "orchestrate run" not in found.output, command
-        assert found.exit_code == 0
+        completed = orchestrate(copy, *command.split())
+        assert re.search(warning, completed.output) and "orchestrate run" not in completed.output, command
+        assert completed.exit_code == 0
     # The copy of a copy is one of the same moment.
     assert CliRunner().invoke(app, ["backup", str(again), "--db", str(copy)]).exit_code == 0
     assert f"{again} is a copy of {where}, made on" in orchestrate(again, "status").output
@@ -273,8 +288,8 @@ def test_a_copy_made_during_a_run_says_so_and_advises_no_second_run(location: st
         assert database.copied
         database.release_stale()
         start(database, keys[0])
-    found = orchestrate(copy, "status")
-    assert "is a copy" not in found.output and "`orchestrate run " in found.output
+    completed = orchestrate(copy, "status")
+    assert "is a copy" not in completed.output and "`orchestrate run " in completed.output
 
 
 def test_a_copy_of_a_database_that_nobody_writes_is_like_any_other(location: str, tmp_path: Path) -> None:
@@ -290,20 +305,20 @@ def test_a_copy_of_a_database_that_nobody_writes_is_like_any_other(location: str
 
 
 def test_a_backup_that_cannot_be_written_leaves_nothing(copy: Path, tmp_path: Path) -> None:
-    found = orchestrate(copy, "backup", str(tmp_path / "nowhere" / "copy.db"))
+    completed = orchestrate(copy, "backup", str(tmp_path / "nowhere" / "copy.db"))
     folder = tmp_path / "nowhere"
     words = f"{folder}/copy.db cannot be written: there is no folder {folder}; make it first, or name another"
-    assert found.exit_code == 2 and words in found.output
+    assert completed.exit_code == 2 and words in completed.output
     pages(copy, random.Random(1))
-    found = orchestrate(copy, "backup", str(tmp_path / "copy.db"))
-    assert found.exit_code == 2 and "damaged" in found.output
+    completed = orchestrate(copy, "backup", str(tmp_path / "copy.db"))
+    assert completed.exit_code == 2 and "damaged" in completed.output
     assert not list(tmp_path.glob("copy*"))
 
 
 def test_a_check_of_no_database_says_that_nothing_was_checked(tmp_path: Path) -> None:
-    found = orchestrate(tmp_path / "nope.db", "doctor")
+    completed = orchestrate(tmp_path / "nope.db", "doctor")
     words = f"there is no {tmp_path / 'nope.db'}, so nothing was checked; give --db a results database that is there"
-    assert found.exit_code == 2 and words in found.output
+    assert completed.exit_code == 2 and words in completed.output
     assert not list(tmp_path.iterdir())
 
 

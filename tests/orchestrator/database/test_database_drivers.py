@@ -195,12 +195,12 @@ def test_stale_marks_of_every_kind_are_cleared(database: Database) -> None:
         start(database, done, purpose="time")
     start(database, unowned)
     with driver_lock(database, grid="table1") as driver:
-        mine = save(database, 1, grid="mine", start=9)
-        database.claim(mine, driver)
-        start(database, mine[0])
+        own = save(database, 1, grid="mine", start=9)
+        database.claim(own, driver)
+        start(database, own[0])
         assert database.release_stale() == 2
         assert database.release_stale() == 0
-        rows = database.states([running, claimed, done, unowned, *mine])
+        rows = database.states([running, claimed, done, unowned, *own])
     assert [row.state for row in rows.values()] == ["pending", "pending", "done", "pending", "running"]
     assert [row.driver for row in rows.values()] == [None, None, None, None, driver.token]
     assert [row.outcome for row in database.attempts(done)] == ["done", "lost"]
@@ -366,9 +366,9 @@ def test_a_driver_waits_for_a_server_that_is_away(
 ) -> None:
     monkeypatch.setattr(patience, "PAUSES", (0.01, 0.02))
     monkeypatch.setattr(patience, "LONG_PAUSE", 0.05)
-    said: list[str] = []
+    lines: list[str] = []
     with open_database(url) as database, driver_lock(database, grid="table1"):
-        database.tell = said.append
+        database.tell = lines.append
         journal, tries = Journal(), {}
         journal.write("start", lambda: tries.update(one=start(database, KEYS[0])))
         postgresql.stop()
@@ -380,7 +380,7 @@ def test_a_driver_waits_for_a_server_that_is_away(
         postgresql.start()
         while not journal.settled(5.0):
             pass
-        waiting, back = said
+        waiting, back = lines
         assert waiting.startswith("waiting for the database, up to 15 min 00 s; running trials go on: postgresql://")
         assert back.startswith("the database is back after ")
         assert accepted(database, KEYS[0]) == {0: 1, 1: 1, 2: 1}

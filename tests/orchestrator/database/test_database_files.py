@@ -213,13 +213,13 @@ def test_a_driver_says_what_it_may_not_write(public_folder: Path) -> None:
         public_folder.chmod(folder_mode)
         assert "cannot be written: the file or its folder is read-only" in unprivileged(lambda: open_database(path))
     other = public_folder / "other.db"
-    said = unprivileged(lambda: open_database(other, create=True))
-    assert said.startswith("DatabaseError") and "other.db cannot be made: folder" in said
+    message = unprivileged(lambda: open_database(other, create=True))
+    assert message.startswith("DatabaseError") and "other.db cannot be made: folder" in message
     path.chmod(SECRET)
     assert "results.db cannot be read: Permission denied" in unprivileged(lambda: read(path))
     public_folder.chmod(0o700)
-    said = unprivileged(lambda: read(path))
-    assert said.startswith("DatabaseError") and "results.db" in said
+    message = unprivileged(lambda: read(path))
+    assert message.startswith("DatabaseError") and "results.db" in message
 
 
 @another_user
@@ -242,9 +242,11 @@ def test_whoever_may_write_the_database_may_lock_it(public_folder: Path) -> None
     assert unprivileged(lambda: drive(0o027)) == "driven"
     # One that an older version left.
     Path(f"{path}.lock").chmod(SECRET)
-    said = unprivileged(lambda: drive(0o027))
-    assert f"{path}.lock cannot be opened (Permission denied); whoever it belongs to can give the right: chmod" in said
-    assert said.endswith("--reference results.db results.db.lock")
+    message = unprivileged(lambda: drive(0o027))
+    assert (
+        f"{path}.lock cannot be opened (Permission denied); whoever it belongs to can give the right: chmod" in message
+    )
+    assert message.endswith("--reference results.db results.db.lock")
 
 
 def test_a_name_that_leaves_no_room_for_the_files_beside_it_is_refused(tmp_path: Path) -> None:
@@ -301,10 +303,10 @@ def test_what_may_be_written_is_tried_and_not_asked(public_folder: Path) -> None
         assert os.access(path, os.W_OK)
         return work()
 
-    said = in_a_process(lambda: as_another(lambda: open_database(path)))
-    assert "cannot be written: the file or its folder is read-only" in said
-    said = in_a_process(lambda: as_another(lambda: open_database(public_folder / "other.db", create=True)))
-    assert "other.db cannot be made: folder" in said
+    message = in_a_process(lambda: as_another(lambda: open_database(path)))
+    assert "cannot be written: the file or its folder is read-only" in message
+    message = in_a_process(lambda: as_another(lambda: open_database(public_folder / "other.db", create=True)))
+    assert "other.db cannot be made: folder" in message
     assert in_a_process(lambda: as_another(lambda: read(path))) == "[('resnet18/seed0', 1)]"
     assert sorted(child.name for child in public_folder.iterdir()) == ["results.db"]
 

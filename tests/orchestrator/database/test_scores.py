@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.database import Database
 from orchestrator.database.scores import draws
+from orchestrator.failures import Failure
 from orchestrator.records import Score
 from tests.orchestrator.databases.samples import config, result, start
 from trainer.results import Evaluation, Metrics
@@ -33,9 +34,9 @@ def trial(database: Database, name: str, epochs: Sequence[tuple[float, float]], 
             for classifier, worse in (("main", 0.0), ("head1", -15.0))
         ]
         database.record_epoch(attempt, replace(result(epoch), evaluations=evaluations), "exclusive")
-    why = {"error_class": "diverged", "error_text": "not finite\nmore"} if state == "failed" else {}
+    failure = Failure("diverged", "not finite\nmore", "f") if state == "failed" else None
     if state != "running":
-        database.finish_attempt(attempt, state, trial_state=state, **why)
+        database.finish_attempt(attempt, state, failure=failure, trial_state=state)
 
 
 @pytest.fixture
@@ -94,10 +95,10 @@ def test_draws_that_failed_or_are_under_way_have_no_score(filled: Database) -> N
 
 def test_the_draws_of_a_grid_are_found_by_row_and_number(filled: Database) -> None:
     with filled.reading() as connection:
-        found = draws(connection, "tuned", "top1", "best_val")
+        by_row = draws(connection, "tuned", "top1", "best_val")
         assert draws(connection, "other", "top1", "best_val") == {}
-    assert list(found) == ["net"] and list(found["net"]) == [0, 1, 2, 3, 10]
-    rows = found["net"]
+    assert list(by_row) == ["net"] and list(by_row["net"]) == [0, 1, 2, 3, 10]
+    rows = by_row["net"]
     assert [(rows[number].state, rows[number].score, rows[number].error_class) for number in (0, 2, 10)] == [
         ("done", 20.0, None),
         ("failed", None, "diverged"),

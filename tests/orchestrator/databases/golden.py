@@ -13,6 +13,7 @@ from pathlib import Path
 
 from orchestrator.database import PartRow, driver_lock, open_database
 from orchestrator.database.schema import VERSION
+from orchestrator.failures import Failure
 from tests.orchestrator.databases.samples import outcomes, result, save, start, trials_of
 
 FOLDER = Path(__file__).parent
@@ -45,8 +46,8 @@ def write(path: Path) -> None:
         database.record_epoch(timing, result(0, error=99.0), "exclusive")
         database.finish_attempt(timing, "done")
         for number in range(2):
-            facts = {"error_class": "code", "error_text": f"RuntimeError: {number}\ntraceback", "fingerprint": "ab12"}
-            database.finish_attempt(start(database, failed), "failed", trial_state="failed", **facts)
+            failure = Failure("code", f"RuntimeError: {number}\ntraceback", "ab12")
+            database.finish_attempt(start(database, failed), "failed", failure=failure, trial_state="failed")
             if number == 0:
                 database.retry([failed])
         attempt = start(database, interrupted)

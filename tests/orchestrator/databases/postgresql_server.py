@@ -83,11 +83,11 @@ class Server:
 @contextmanager
 def postgresql_server() -> Iterator[Server]:
     """Start a new server and remove it at the end; raises Missing where that cannot be."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     on_path = shutil.which("initdb")
-    if not found and not on_path:
+    if not installed and not on_path:
         raise Missing("PostgreSQL's server is not installed (Debian: apt install postgresql)")
-    binaries = (found[-1] if found else Path(on_path).resolve()).parent
+    binaries = (installed[-1] if installed else Path(on_path).resolve()).parent
     account: dict[str, Any] = {}
     if os.geteuid() == 0:
         try:

@@ -82,9 +82,9 @@ def test_several_zips_are_a_product():
     ],
 )
 def test_a_zip_that_is_wrong_is_said_with_its_line(block: str, expected: list[str]):
-    told = problems(HEAD + "grid:\n  " + block)
-    assert len(told) == len(expected)
-    assert all(line.startswith(words) for line, words in zip(told, expected, strict=True)), told
+    wrong = problems(HEAD + "grid:\n  " + block)
+    assert len(wrong) == len(expected)
+    assert all(line.startswith(words) for line, words in zip(wrong, expected, strict=True)), wrong
 
 
 def test_a_zip_is_excluded_by_any_of_its_fields():
@@ -197,9 +197,9 @@ def test_an_exclusion_of_a_field_that_is_set_may_match_nothing(tmp_path: Path):
     ],
 )
 def test_a_setting_that_is_wrong_is_said_as_the_option_that_it_is(tmp_path: Path, settings, expected):
-    told = refused(tmp_path, HEAD + "grid: {seed: [0, 1]}\n", *settings)
-    assert len(told) == len(expected)
-    assert all(words in line for line, words in zip(told, expected, strict=True)), told
+    wrong = refused(tmp_path, HEAD + "grid: {seed: [0, 1]}\n", *settings)
+    assert len(wrong) == len(expected)
+    assert all(words in line for line, words in zip(wrong, expected, strict=True)), wrong
 
 
 def test_other_problems_keep_their_lines_beside_a_setting(tmp_path: Path):

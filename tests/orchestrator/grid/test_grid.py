@@ -335,14 +335,14 @@ def test_a_grid_that_leaves_it_open_takes_a_gpu_where_there_is_one():
     assert [trial.key for trial in placed(trials, True)] == [trial.key for trial in trials]
     asked = {"cpu": 1, "processes": 2}
     pair = {"fixed": {"methods": "dml", "network": "resnet18", "peer": "resnet50"}}
-    for amounts, open_, there, absent in (
+    for amounts, open_, with_gpu, absent in (
         ({}, None, 1, 0),
         ({"resnet50": {"gpu": 0}}, None, 1, 0),
         ({"resnet50": {"gpu": 1}}, 1, 1, 1),
     ):
         (trial,) = load({**pair, "resources": {**asked, "per_network": amounts}}).trials
         assert trial.resources == Resources(open_, 1, 2)
-        assert [placed([trial], gpus)[0].resources.gpu for gpus in (True, False)] == [there, absent]
+        assert [placed([trial], gpus)[0].resources.gpu for gpus in (True, False)] == [with_gpu, absent]
 
 
 def test_how_steps_are_run_is_no_part_of_what_a_trial_is():

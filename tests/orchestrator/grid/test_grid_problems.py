@@ -191,9 +191,9 @@ def test_what_is_said(text, expected):
     if not expected:
         assert load(text).trials
         return
-    found = "\n".join(problems(text))
+    wrong = "\n".join(problems(text))
     for words in expected:
-        assert words in found
+        assert words in wrong
 
 
 def test_a_problem_of_many_trials_is_told_once():
@@ -255,11 +255,11 @@ def test_files_that_cannot_be_read(tmp_path: Path):
     ],
 )
 def test_the_line_of_a_file_that_ends_too_early_is_there(text):
-    for found in problems(HEAD + text):
-        line = int(found.split(":")[0])
+    for problem in problems(HEAD + text):
+        line = int(problem.split(":")[0])
         lines = (HEAD + text).splitlines()
-        assert 1 < line <= len(lines) and lines[line - 1].strip(), found
-        assert "stream" not in found
+        assert 1 < line <= len(lines) and lines[line - 1].strip(), problem
+        assert "stream" not in problem
 
 
 @pytest.mark.parametrize("key", ["gpu", "cpu", "gpus_per_trial", "processes", "engine", "deterministic", "per_network"])

@@ -273,9 +273,9 @@ def test_a_section_that_is_none_is_refused(section: Any, expected: str) -> None:
 def test_without_validation_images_nothing_is_tuned() -> None:
     content = copy.deepcopy(CONTENT)
     del content["fixed"]["validation"]
-    found = problems(content)
+    wrong = problems(content)
     said = "tune: a draw is judged on validation images alone, and 6 trials hold out none; add validation: 5000, or so"
-    assert any(said in line for line in found), found
+    assert any(said in line for line in wrong), wrong
 
 
 def test_rows_that_the_search_would_make_one_are_refused() -> None:

@@ -38,13 +38,13 @@ def test_within_a_fifth_after_one_finished_trial_per_network(slots, seed):
     for trial in trials:
         first.setdefault(trial[0]["network"], trial)
     rest = [trial for trial in trials if trial not in first.values()]
-    found = make_estimate(
+    estimate = make_estimate(
         [Work(cell, 30) for cell, _ in rest], [Measured(cell, seconds) for cell, seconds in first.values()], slots
     )
     truth = simulate(rest, slots)
-    assert abs(found.seconds - truth) <= 0.2 * truth
-    assert found.low <= truth <= found.high
-    assert found.device_seconds == pytest.approx(sum(seconds * 30 for _, seconds in rest), rel=0.2)
+    assert abs(estimate.seconds - truth) <= 0.2 * truth
+    assert estimate.low <= truth <= estimate.high
+    assert estimate.device_seconds == pytest.approx(sum(seconds * 30 for _, seconds in rest), rel=0.2)
 
 
 def test_the_nearest_measurement_counts():
@@ -56,10 +56,10 @@ def test_the_nearest_measurement_counts():
 
 
 def test_the_interval_is_wider_the_farther_the_measurement():
-    known = [Measured(config("resnet18", "byot", 0), 10.0)]
+    measured = [Measured(config("resnet18", "byot", 0), 10.0)]
     widths = []
     for cell in (config("resnet18", "byot", 1), config("resnet18", "pskd", 1), config("resnet50", "pskd", 1)):
-        found = make_estimate([Work(cell, 10)], known, 1)
+        found = make_estimate([Work(cell, 10)], measured, 1)
         widths.append(found.high - found.low)
     assert widths == sorted(widths)
     assert len(set(widths)) == 3
@@ -86,8 +86,8 @@ def test_the_longest_trial_bounds_the_end_whatever_the_slots():
 
 
 def test_another_setting_says_nothing():
-    known = [Measured({**config("resnet18", "byot", 0), "dataset": "digits", "width": 8}, 1.0)]
+    measured = [Measured({**config("resnet18", "byot", 0), "dataset": "digits", "width": 8}, 1.0)]
     assert (
-        make_estimate([Work({**config("resnet18", "byot", 0), "dataset": "cifar100", "width": 64}, 10)], known, 1)
+        make_estimate([Work({**config("resnet18", "byot", 0), "dataset": "cifar100", "width": 64}, 10)], measured, 1)
         is None
     )

@@ -39,27 +39,27 @@ def test_without_a_measurement_nothing_is_foretold():
 def test_what_is_done_costs_nothing_and_what_has_begun_costs_the_rest():
     states = {trial.key: State("done", 30) for trial in GRID.trials[:6]}
     states[GRID.trials[6].key] = State("pending", 20)
-    found = make_forecast(make_plan(GRID, states), states, [row(GRID.trials[6], 6.0)], 1)
+    forecast = make_forecast(make_plan(GRID, states), states, [row(GRID.trials[6], 6.0)], 1)
     # Ten epochs of its own speed, thirty of the other seed's.
-    assert found.left.device_seconds == pytest.approx(40 * 6.0)
-    assert found.left.seconds == pytest.approx(40 * 6.0)
-    assert found.left.low < found.left.seconds < found.left.high
-    assert found.disk_bytes is None
+    assert forecast.left.device_seconds == pytest.approx(40 * 6.0)
+    assert forecast.left.seconds == pytest.approx(40 * 6.0)
+    assert forecast.left.low < forecast.left.seconds < forecast.left.high
+    assert forecast.disk_bytes is None
 
 
 def test_the_cost_of_a_grid_after_its_canaries():
     canaries = [row(trial, 10.0 * number, "canary") for number, trial in enumerate(GRID.trials[::2], start=1)]
-    found = make_forecast(make_plan(GRID, {}), {}, canaries, 2)
+    forecast = make_forecast(make_plan(GRID, {}), {}, canaries, 2)
     # Four cells of two seeds, 30 epochs each; the two seeds of a cell run side by side.
-    assert found.left.device_seconds == pytest.approx(2 * 30 * (10 + 20 + 30 + 40))
-    assert found.left.seconds == pytest.approx(30 * (10 + 20 + 30 + 40))
+    assert forecast.left.device_seconds == pytest.approx(2 * 30 * (10 + 20 + 30 + 40))
+    assert forecast.left.seconds == pytest.approx(30 * (10 + 20 + 30 + 40))
     # One checkpoint for each of eight trials, and a second one for the two that run.
-    assert found.disk_bytes == 10 * GIB
-    assert [(cost.network, cost.fastest, cost.slowest) for cost in found.networks] == [
+    assert forecast.disk_bytes == 10 * GIB
+    assert [(cost.network, cost.fastest, cost.slowest) for cost in forecast.networks] == [
         ("resnet18", 10.0, 20.0),
         ("resnet50", 30.0, 40.0),
     ]
-    assert cost_lines(found, make_plan(GRID, {})) == [
+    assert cost_lines(forecast, make_plan(GRID, {})) == [
         "resnet18: 10 to 20 s per epoch, peak memory 2 GiB (measured on 2 canary runs)",
         "resnet50: 30 to 40 s per epoch, peak memory 2 GiB (measured on 2 canary runs)",
         "about 50 min 00 s (30 min 18 s to 1 h 22 min), 2 at once on this machine; 1.67 device-hours, "

@@ -101,8 +101,8 @@ def test_batches_larger_than_the_data_and_milestones_that_never_come_are_noted()
 
 def test_plan_and_run_say_such_a_note(here: Path):
     (here / "g.yaml").write_text(json.dumps(GRID | {"fixed": {"dataset": "digits", "epochs": 2, "milestones": [2]}}))
-    said = CliRunner().invoke(app, ["plan", "g.yaml"]).stderr
-    assert said == (
+    message = CliRunner().invoke(app, ["plan", "g.yaml"]).stderr
+    assert message == (
         "note: milestones 2 never come: training ends after 2 epochs, so the learning rate does not fall there "
         "(2 trials)\n"
     )
@@ -110,7 +110,7 @@ def test_plan_and_run_say_such_a_note(here: Path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrator.scheduler.trials.run_trials", lambda *_: None)
         run_grid(load_grid("g.yaml"), "r.db", observer=Observer(warning=heard.append))
-    assert [f"{line}\n" for line in heard] == [said]
+    assert [f"{line}\n" for line in heard] == [message]
 
 
 def test_best_val_needs_validation_images():

@@ -40,14 +40,14 @@ class Dashboard:
 
     def gauges(self) -> dict[str, float]:
         """The gauges of the trial by name, from every endpoint that Prometheus would ask; they need no token."""
-        found = {}
+        values = {}
         for group in json.loads(self.text("/api/prometheus/sd")):
             for target in group["targets"]:
                 with urlopen(f"http://{target}/metrics", timeout=60) as answer:
                     page = answer.read().decode()
                 lines = re.findall(r'^ray_trial_(\w+)\{[^}]*trial="([^"]*)"[^}]*\} (\S+)$', page, re.MULTILINE)
-                found |= {name: float(value) for name, trial, value in lines if trial == TRIAL}
-        return found
+                values |= {name: float(value) for name, trial, value in lines if trial == TRIAL}
+        return values
 
 
 def answered(ask: Callable[[], Any], wanted: Callable[[Any], object]) -> Any:

@@ -101,7 +101,7 @@ def refusal(address: str) -> SchedulerError:
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
         (
             {"RAY_AUTH_TOKEN": OTHER},
@@ -118,13 +118,13 @@ def refusal(address: str) -> SchedulerError:
     ids=["another", "another in a file", "none", "no file", "left out"],
 )
 def test_a_key_that_is_not_taken_is_a_mistake_in_one_sentence(
-    variables: dict[str, str], said: str, head: str, home: Path, capfd: pytest.CaptureFixture[str]
+    variables: dict[str, str], message: str, head: str, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (home / ".ray").mkdir()
     (home / ".ray/auth_token").write_text(f"{OTHER}\n")
     os.environ.update(variables)
     error = refusal(head)
-    assert said.format(home=home, head=head) in str(error) and "\n" not in str(error)
+    assert message.format(home=home, head=head) in str(error) and "\n" not in str(error)
     assert error.exit_code == 2
     # Ray's core has written nothing itself.
     assert capfd.readouterr() == ("", "")

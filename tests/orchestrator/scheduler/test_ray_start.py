@@ -298,11 +298,11 @@ def test_processors_of_this_process() -> None:
 def test_a_vital_process_that_ends_ends_the_run_with_a_line(monkeypatch) -> None:
     monkeypatch.setattr("orchestrator.scheduler.guards.ORDERLY_SECONDS", 0.2)
     monkeypatch.setattr("orchestrator.scheduler.guards.VITAL", ("sleep",))
-    said: list[str] = []
+    lines: list[str] = []
     left: list[int] = []
     over = threading.Event()
     older = subprocess.Popen(["sleep", "100"])
-    with PrivateGuard(said.append, lambda code: (left.append(code), over.set())) as guard:
+    with PrivateGuard(lines.append, lambda code: (left.append(code), over.set())) as guard:
         child = subprocess.Popen(["sleep", "100"])
         deadline = time.monotonic() + 60
         while not guard._vital and time.monotonic() < deadline:
@@ -315,7 +315,7 @@ def test_a_vital_process_that_ends_ends_the_run_with_a_line(monkeypatch) -> None
     assert older.poll() is None
     older.kill()
     older.wait()
-    assert left[0] == 75 and said[0].startswith(f"error: Ray ended: its process {child.pid} was killed or crashed")
+    assert left[0] == 75 and lines[0].startswith(f"error: Ray ended: its process {child.pid} was killed or crashed")
 
 
 def test_a_run_that_ends_in_time_is_left_alone(monkeypatch) -> None:

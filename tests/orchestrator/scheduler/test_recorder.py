@@ -44,8 +44,8 @@ class Notes:
     def record_epoch(self, attempt, result, quality, at):
         self.epochs.append((attempt, result.epoch, quality))
 
-    def finish_attempt(self, attempt, outcome, **facts):
-        self.ended.append((attempt, outcome, facts["trial_state"], facts.get("error_class")))
+    def finish_attempt(self, attempt, outcome, *, failure, trial_state, at):
+        self.ended.append((attempt, outcome, trial_state, failure and failure.error_class))
 
 
 QUIET = {"seconds": 1.0, "samples": 2, "foreign_pids": [], "throttled": [], "unknown": None}
@@ -290,8 +290,8 @@ def test_what_ends_a_run_early_leaves_nothing_unwritten(recorder, notes, monkeyp
         return start_attempt(*given, **more)
 
     monkeypatch.setattr(notes, "start_attempt", away)
-    said = []
-    recorder.observer = Observer(note=said.append, tick=back.set)
+    lines = []
+    recorder.observer = Observer(note=lines.append, tick=back.set)
     with pytest.raises(end, match="why"), recorder:
         busy(recorder)
         assert not notes.attempts
@@ -300,7 +300,7 @@ def test_what_ends_a_run_early_leaves_nothing_unwritten(recorder, notes, monkeyp
     assert notes.epochs == [(1, 0, "exclusive"), (2, 0, "exclusive")]
     assert notes.ended == [(1, "done", "done", None)]
     # Nothing is left that could write when the driver's lock is another's.
-    assert not said and not writers()
+    assert not lines and not writers()
 
 
 def writers():
@@ -317,12 +317,12 @@ def test_reports_that_a_database_does_not_take_are_counted(recorder, notes, monk
         raise DatabaseError("gone for good")
 
     monkeypatch.setattr(notes, "record_epoch", gone)
-    said = []
-    recorder.observer = Observer(note=said.append)
+    lines = []
+    recorder.observer = Observer(note=lines.append)
     with pytest.raises(CircuitOpen, match="why"), recorder:
         busy(recorder)
         raise CircuitOpen("why")
-    assert said == [
+    assert lines == [
         "not in the database, though the workers had reported it: 1 start, 2 epochs, 1 end of attempts; "
         "the same command takes epochs from the checkpoints, and trains those again that are in none"
     ]
@@ -332,7 +332,7 @@ def test_reports_that_a_database_does_not_take_are_counted(recorder, notes, monk
 def test_after_a_last_signal_nothing_more_is_written(recorder, notes, monkeypatch):
     """The third Ctrl-C while the database is away: the run ends at once."""
     monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
-    back, start_attempt, said = threading.Event(), notes.start_attempt, []
+    back, start_attempt, lines = threading.Event(), notes.start_attempt, []
 
     def away(*given, **more):
         back.wait()
@@ -342,11 +342,11 @@ def test_after_a_last_signal_nothing_more_is_written(recorder, notes, monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr(notes, "start_attempt", away)
-    recorder.observer = Observer(note=said.append, tick=third)
+    recorder.observer = Observer(note=lines.append, tick=third)
     with pytest.raises(KeyboardInterrupt), recorder:
         busy(recorder)
         raise CircuitOpen("why")
-    assert "2 starts, 2 epochs, 1 end of attempts" in said[0]
+    assert "2 starts, 2 epochs, 1 end of attempts" in lines[0]
     back.set()
     for thread in writers():
         thread.join(10)

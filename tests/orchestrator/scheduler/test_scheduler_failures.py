@@ -95,11 +95,11 @@ def attempts(place: Workplace) -> dict[str, list[Attempt]]:
     query = """
         SELECT t.config, a.outcome, a.error_class, a.error_text, a.log, a.environment, a.host, a.device, a.pid
         FROM attempts a JOIN trials t ON t.id = a.trial_id ORDER BY a.trial_id, a.number"""
-    found: dict[str, list[Attempt]] = {}
+    by_trial: dict[str, list[Attempt]] = {}
     for config, outcome, error_class, text, log, environment, *where in place.ask(query):
         attempt = Attempt(outcome, error_class, text, log, json.loads(environment), *where)
-        found.setdefault(fault_of(json.loads(config)), []).append(attempt)
-    return found
+        by_trial.setdefault(fault_of(json.loads(config)), []).append(attempt)
+    return by_trial
 
 
 def break_images(folder: Path) -> None:
@@ -263,9 +263,9 @@ def test_what_was_repaired_is_done_when_asked_for(evidence):
     shutil.copy(images / "1.png", images / "2.png")
     code, output = place.run("run", evidence.grid, "--retry-failed", "--no-dashboard", "--no-canary")
     assert code == 1, output
-    found = attempts(place)
+    by_trial = attempts(place)
     for fault in ATTEMPTS:
-        last, tries = found[fault][-1], len(found[fault]) - len(ATTEMPTS[fault])
+        last, tries = by_trial[fault][-1], len(by_trial[fault]) - len(ATTEMPTS[fault])
         assert (last.outcome, tries) == (("failed" if fault == "diverged" else "done"), int(fault in FAILED)), output
     assert place.ask("SELECT count(*) FROM epochs WHERE accepted IS NULL") == [(0,)]
     states = place.states()

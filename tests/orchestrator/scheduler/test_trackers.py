@@ -15,12 +15,12 @@ from tests.orchestrator.runs import Workplace
 
 
 def test_an_epoch_as_flat_numbers():
-    found = flat_metrics(result(3, error=20.0, losses={"cross_entropy": 1.5, "byot/kl": math.nan}))
-    assert found["learning_rate"] == 0.1
-    assert found["loss/cross_entropy"] == 1.5
-    assert (found["test/main/top1_error"], found["test/head1/top1_error"]) == (20.0, 20.5)
-    assert "loss/byot/kl" not in found and "test/main/ood_auroc" not in found
-    assert all(type(value) is float for value in found.values())
+    numbers = flat_metrics(result(3, error=20.0, losses={"cross_entropy": 1.5, "byot/kl": math.nan}))
+    assert numbers["learning_rate"] == 0.1
+    assert numbers["loss/cross_entropy"] == 1.5
+    assert (numbers["test/main/top1_error"], numbers["test/head1/top1_error"]) == (20.0, 20.5)
+    assert "loss/byot/kl" not in numbers and "test/main/ood_auroc" not in numbers
+    assert all(type(value) is float for value in numbers.values())
 
 
 def test_the_second_network_has_a_name_of_its_own():
@@ -75,12 +75,12 @@ def scalars(data: bytes) -> dict[str, list[tuple[int, float]]]:
     """The scalars of a file of TensorBoard events by tag."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found: dict[str, list[tuple[int, float]]] = {}
+    by_tag: dict[str, list[tuple[int, float]]] = {}
     while data:
         # Length, its checksum, the event, its checksum.
         (length,) = struct.unpack("<Q", data[:8])
         event = Event.FromString(data[12 : 12 + length])
         data = data[16 + length :]
         for value in event.summary.value:
-            found.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return found
+            by_tag.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return by_tag

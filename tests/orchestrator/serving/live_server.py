@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.database import Database, open_database
+from orchestrator.failures import Failure
 from tests.orchestrator.databases.samples import config, result, start
 
 # Far above what a busy machine needs: it ends a test that hangs, and decides nothing else.
@@ -154,14 +155,8 @@ def fill(folder: Path, *, host: str) -> None:
         running = start(database, trials[2][0], host=host, log=str(log), environment={"dashboards": dashboards})
         database.record_epoch(running, result(0, error=40.0), "exclusive")
         failed = start(database, trials[1][0], log=None)
-        database.finish_attempt(
-            failed,
-            "failed",
-            error_class="out_of_memory",
-            error_text="CUDA out of memory\nTraceback",
-            fingerprint="f",
-            trial_state="failed",
-        )
+        failure = Failure("out_of_memory", "CUDA out of memory\nTraceback", "f")
+        database.finish_attempt(failed, "failed", failure=failure, trial_state="failed")
 
 
 def attempt_of(database: Database, number: int) -> int:

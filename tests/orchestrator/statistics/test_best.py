@@ -166,9 +166,9 @@ def test_of_many_rows_those_are_best_that_testing_every_pair_leaves(kind, lower)
         out = {
             worse
             for better, worse in itertools.combinations(order, 2)
-            if (found := compare(candidates[better], candidates[worse])) is not None
-            and found.p / 2 < LEVEL / 23
-            and (found.difference < 0) == lower
+            if (comparison := compare(candidates[better], candidates[worse])) is not None
+            and comparison.p / 2 < LEVEL / 23
+            and (comparison.difference < 0) == lower
         }
         assert out
         # With few images two rows may have one mean.

@@ -56,13 +56,13 @@ def test_seeds_are_paired_from_three_on_as_scipy_does_it():
     for size in (3, 4, 9):
         first = [noise.gauss(20, 1) for _ in range(size)]
         second = [value + noise.gauss(0.3, 0.5) for value in first]
-        found = compare(Candidate(dict(enumerate(first))), Candidate(dict(enumerate(second))))
+        comparison = compare(Candidate(dict(enumerate(first))), Candidate(dict(enumerate(second))))
         expected = stats.ttest_rel(first, second)
         low, high = expected.confidence_interval()
-        assert (found.test, found.n, found.flips) == ("paired", size, None)
-        assert found.p == pytest.approx(expected.pvalue, rel=1e-9)
-        assert found.difference - found.margin == pytest.approx(low)
-        assert found.difference + found.margin == pytest.approx(high)
+        assert (comparison.test, comparison.n, comparison.flips) == ("paired", size, None)
+        assert comparison.p == pytest.approx(expected.pvalue, rel=1e-9)
+        assert comparison.difference - comparison.margin == pytest.approx(low)
+        assert comparison.difference + comparison.margin == pytest.approx(high)
 
 
 def test_equal_differences_are_no_certainty():
@@ -73,9 +73,9 @@ def test_equal_differences_are_no_certainty():
     assert compare(Candidate(one, 10_000), Candidate(one, 10_000)).p == 1.0
     assert compare(Candidate(one), Candidate(other)) is None
     # Two images of 10,000, in each of three seeds: t is 2 sqrt(12) sqrt(3) with the rounding's spread.
-    found = compare(Candidate(one, 10_000), Candidate(other, 10_000))
-    assert found.p == pytest.approx(2 * stats.t.sf(12, 2))
-    assert found.margin == pytest.approx(stats.t.isf(0.025, 2) * 0.01 / 6)
+    comparison = compare(Candidate(one, 10_000), Candidate(other, 10_000))
+    assert comparison.p == pytest.approx(2 * stats.t.sf(12, 2))
+    assert comparison.margin == pytest.approx(stats.t.isf(0.025, 2) * 0.01 / 6)
     # Where the seeds scatter by more than the rounding, the size of the test set changes nothing.
     one[0] += 0.5
     assert compare(Candidate(one, 10_000), Candidate(other, 10_000)) == compare(Candidate(one), Candidate(other))
@@ -114,20 +114,20 @@ CASES = [(700, 60, 40, 200), (9_000, 400, 300, 300), (50, 1, 9, 4), (90, 0, 6, 4
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_one_seed_is_compared_by_mcnemars_exact_test(case):
     both, one, two, neither = case
-    found = compare(*map(network, table(*case)))
-    assert (found.test, found.n, found.images, found.flips) == ("images", 1, sum(case), (one, two))
-    assert found.p == pytest.approx(mcnemar([[both, one], [two, neither]], exact=True).pvalue, rel=1e-9)
+    comparison = compare(*map(network, table(*case)))
+    assert (comparison.test, comparison.n, comparison.images, comparison.flips) == ("images", 1, sum(case), (one, two))
+    assert comparison.p == pytest.approx(mcnemar([[both, one], [two, neither]], exact=True).pvalue, rel=1e-9)
     if one + two:
-        assert found.p == pytest.approx(stats.binomtest(one, one + two).pvalue, rel=1e-9)
-    assert found.difference == pytest.approx(100 * (two - one) / sum(case))
+        assert comparison.p == pytest.approx(stats.binomtest(one, one + two).pvalue, rel=1e-9)
+    assert comparison.difference == pytest.approx(100 * (two - one) / sum(case))
 
 
 def test_the_interval_of_one_seed_is_that_of_agresti_and_min():
     both, one, two, neither = (700, 60, 40, 200)
-    found = compare(*map(network, table(both, one, two, neither)))
+    comparison = compare(*map(network, table(both, one, two, neither)))
     total, b, c = both + one + two + neither + 2, one + 0.5, two + 0.5
     error = math.sqrt(b + c - (b - c) ** 2 / total) / total
-    assert found.margin == pytest.approx(100 * stats.norm.isf(0.025) * error)
+    assert comparison.margin == pytest.approx(100 * stats.norm.isf(0.025) * error)
 
 
 def test_two_seeds_are_an_exact_sign_flip_test_over_images():
@@ -135,14 +135,14 @@ def test_two_seeds_are_an_exact_sign_flip_test_over_images():
     for _ in range(20):
         first, second = noise.random((2, 2, 9)) < [[[0.8]], [[0.5]]]
         scores = first.sum(0).astype(int) - second.sum(0)
-        found = compare(network(*first), network(*second))
-        assert (found.test, found.n) == ("images", 2)
+        comparison = compare(network(*first), network(*second))
+        assert (comparison.test, comparison.n) == ("images", 2)
         expected = stats.permutation_test(
             (scores,), np.sum, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
         )
-        assert found.p == pytest.approx(expected.pvalue)
+        assert comparison.p == pytest.approx(expected.pvalue)
         sums = [abs(np.dot(signs, scores)) for signs in itertools.product((-1, 1), repeat=9)]
-        assert found.p == pytest.approx(np.mean(np.array(sums) >= abs(scores.sum())))
+        assert comparison.p == pytest.approx(np.mean(np.array(sums) >= abs(scores.sum())))
 
 
 def test_images_that_differ_in_both_seeds_do_not_count_as_independent():
@@ -179,11 +179,11 @@ def test_other_images_are_not_paired():
 
 def test_without_outcomes_two_error_rates_are_two_binomials():
     assert error_rate_noise(20.0, 10_000) == pytest.approx(100 * stats.binom.std(10_000, 0.2) / 10_000)
-    found = compare(Candidate({0: 20.0}, 10_000), Candidate({0: 21.0}, 10_000))
+    comparison = compare(Candidate({0: 20.0}, 10_000), Candidate({0: 21.0}, 10_000))
     noise = math.hypot(error_rate_noise(20.0, 10_000), error_rate_noise(21.0, 10_000))
-    assert (found.test, found.n, found.images) == ("unpaired", 1, 10_000)
-    assert found.p == pytest.approx(2 * stats.norm.sf(1 / noise))
-    assert found.margin == pytest.approx(stats.norm.isf(0.025) * noise)
+    assert (comparison.test, comparison.n, comparison.images) == ("unpaired", 1, 10_000)
+    assert comparison.p == pytest.approx(2 * stats.norm.sf(1 / noise))
+    assert comparison.margin == pytest.approx(stats.norm.isf(0.025) * noise)
     assert compare(Candidate({0: 0.0}, 360), Candidate({0: 0.0}, 360)).p == 1.0
     assert compare(Candidate({0: 0.0}, 360), Candidate({0: 100.0}, 360)).p == 0.0
 
@@ -203,13 +203,13 @@ def test_a_sum_of_several_candidates_is_tested_seed_by_seed_or_image_by_image():
     noise = np.random.default_rng(6)
     bits = noise.random((4, 1, 12)) < 0.6
     base, both, one, two = (network(*each) for each in bits)
-    found = contrast([(base, -1), (both, -1), (one, 1), (two, 1)])
+    comparison = contrast([(base, -1), (both, -1), (one, 1), (two, 1)])
     wrong = 1 - bits[:, 0].astype(int)
     scores = wrong[2] + wrong[3] - wrong[0] - wrong[1]
-    assert found.difference == pytest.approx(100 * scores.mean())
-    assert found.p == pytest.approx(sign_flip_p(scores))
+    assert comparison.difference == pytest.approx(100 * scores.mean())
+    assert comparison.p == pytest.approx(sign_flip_p(scores))
     seeds = [Candidate(dict(enumerate(noise.normal(20, 1, 5)))) for _ in range(3)]
     sums = [2 * seeds[0].values[seed] - seeds[1].values[seed] - seeds[2].values[seed] for seed in range(5)]
-    found = contrast([(seeds[0], 2), (seeds[1], -1), (seeds[2], -1)])
-    assert found.p == pytest.approx(stats.ttest_1samp(sums, 0).pvalue)
-    assert found.margin == pytest.approx(half_width(sums))
+    comparison = contrast([(seeds[0], 2), (seeds[1], -1), (seeds[2], -1)])
+    assert comparison.p == pytest.approx(stats.ttest_1samp(sums, 0).pvalue)
+    assert comparison.margin == pytest.approx(half_width(sums))

@@ -400,9 +400,9 @@ def test_a_real_busy_loop():
     assert child.pid not in during.detail["foreign_pids"]
     assert during.detail["own_cores"] > 0.02
     assert pid not in before.detail["foreign_pids"] + after.detail["foreign_pids"]
-    others = max(before.detail["foreign_cores"], after.detail["foreign_cores"])
-    if others > 0.05 or not os.environ.get("ORCHESTRATE_QUIET_MACHINE"):
-        pytest.skip(f"others take {others} cores; ORCHESTRATE_QUIET_MACHINE=1 says that nobody else uses this machine")
+    foreign = max(before.detail["foreign_cores"], after.detail["foreign_cores"])
+    if foreign > 0.05 or not os.environ.get("ORCHESTRATE_QUIET_MACHINE"):
+        pytest.skip(f"others take {foreign} cores; ORCHESTRATE_QUIET_MACHINE=1 says that nobody else uses this machine")
     assert before.quality == after.quality == "exclusive"
 
 
@@ -735,7 +735,7 @@ def test_the_server_of_mps_is_nobody_and_its_clients_are_seen(nvml, host):
 
 
 @pytest.mark.parametrize(
-    ("own", "others", "quality"),
+    ("own", "foreign", "quality"),
     [
         (1.0, 0.0, "exclusive"),
         (1.0, 1.5, "exclusive"),  # a core and a half is idle
@@ -744,14 +744,14 @@ def test_the_server_of_mps_is_nobody_and_its_clients_are_seen(nvml, host):
         (3.9, 0.0, "exclusive"),  # its own
     ],
 )
-def test_a_gpu_alone_on_a_busy_processor_is_not_exclusive(nvml, host, own, others, quality):
+def test_a_gpu_alone_on_a_busy_processor_is_not_exclusive(nvml, host, own, foreign, quality):
     machine = Machine(host)
     machine.start(500, "python", parent=1)
     with gpu_sampler(nvml, host, clock=lambda: machine.now) as sampler:
-        timing = epoch(machine, sampler, **{f"p{ME}": own, "p500": others})
+        timing = epoch(machine, sampler, **{f"p{ME}": own, "p500": foreign})
         quiet = epoch(machine, sampler)
     assert timing.quality == label(timing) == quality
-    assert timing.detail["processor"]["foreign_cores"] == pytest.approx(others, abs=0.01)
+    assert timing.detail["processor"]["foreign_cores"] == pytest.approx(foreign, abs=0.01)
     assert timing.detail["foreign_pids"] == [], "those of the GPU"
     assert quiet.quality == "exclusive"
     if quality == "foreign load":

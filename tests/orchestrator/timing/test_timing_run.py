@@ -40,13 +40,13 @@ def used(process: psutil.Process) -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def strangers(workplace: Workplace, known: list[psutil.Process]) -> Callable[[], float]:
+def strangers(workplace: Workplace, own: list[psutil.Process]) -> Callable[[], float]:
     """Starts a watch; the cores that others than the run, this test and `known` took since."""
 
     def reading() -> tuple[float, float]:
         times = psutil.cpu_times()
         every = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
-        ours = [*workplace.processes(), psutil.Process(os.getpid()), *known]
+        ours = [*workplace.processes(), psutil.Process(os.getpid()), *own]
         return datetime.now(UTC).timestamp(), every - sum(
             map(used, {process.pid: process for process in ours}.values())
         )

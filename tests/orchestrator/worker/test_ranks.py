@@ -84,10 +84,10 @@ def test_a_trial_of_two_processes_and_one_whose_second_process_fails(place: Work
     query = """
         SELECT t.config, a.outcome, a.error_class, a.error_text, a.environment, a.log FROM attempts a
         JOIN trials t ON t.id = a.trial_id WHERE a.purpose = 'train' ORDER BY a.id"""
-    found = {next(iter(json.loads(config)["methods"])): values for config, *values in place.ask(query)}
-    assert len(found) == len(attempts(place)) == 2, "neither is tried again"
+    document = {next(iter(json.loads(config)["methods"])): values for config, *values in place.ask(query)}
+    assert len(document) == len(attempts(place)) == 2, "neither is tried again"
 
-    outcome, _, _, environment, log = found["pskd"]
+    outcome, _, _, environment, log = document["pskd"]
     assert outcome == "done"
     processes = json.loads(environment)["processes"]
     assert len({process["pid"] for process in processes}) == 2
@@ -97,7 +97,7 @@ def test_a_trial_of_two_processes_and_one_whose_second_process_fails(place: Work
     assert place.epochs() == 2 + 1
     assert place.ask("SELECT DISTINCT images FROM epochs") == [(200,)]
 
-    outcome, error_class, text, _, _ = found["half"]
+    outcome, error_class, text, _, _ = document["half"]
     assert (outcome, error_class) == ("failed", "code")
     assert text.splitlines()[0] == "ValueError: the second half failed"
     assert "in start_epoch" in text
@@ -178,10 +178,10 @@ def test_a_canary_rehearses_what_one_process_has_to_do(tmp_path: Path, monkeypat
     monkeypatch.setattr("trainer.canary.rehearse", rehearse)
     config = TrainConfig(dataset="digits", batch_size=250).model_dump(mode="json")
     job = Job("key", "grid/name", config, 1, 0, str(tmp_path), None, 0, str(tmp_path), "", canary=True, processes=4)
-    told: list[Any] = []
-    assert run_job(job, told.append) is None
+    messages: list[Any] = []
+    assert run_job(job, messages.append) is None
     assert [config.batch_size for config in rehearsed] == [63]
-    assert told[-1].facts.environment["canary"]["parameters"] == 1
+    assert messages[-1].facts.environment["canary"]["parameters"] == 1
 
 
 @pytest.mark.parametrize(
@@ -257,22 +257,22 @@ def test_whatever_ends_a_rank_is_told(monkeypatch: pytest.MonkeyPatch, error: Ba
 
 
 def test_facts_of_an_attempt_wait_for_its_start() -> None:
-    told: list[Any] = []
-    merged = ranks._Merged(2, told.append)
+    messages: list[Any] = []
+    merged = ranks._Merged(2, messages.append)
     started = Started(AttemptFacts("h", "cpu", None, 1, "l", {"code_changed": False}), "cpu", (1,), 0.0)
     identity = DataIdentity("a" * 64)
     merged.hear(0, started)
     merged.hear(0, DataProgress())
     merged.hear(0, identity)
-    assert told == [DataProgress()]
+    assert messages == [DataProgress()]
     merged.hear(1, started)
     merged.hear(0, EngineChanged("launched"))
-    assert [type(message) for message in told] == [DataProgress, Started, DataIdentity, EngineChanged]
+    assert [type(message) for message in messages] == [DataProgress, Started, DataIdentity, EngineChanged]
 
 
 def test_an_epoch_is_reported_when_all_have_told_it_and_its_time_is_as_bad_as_the_worst() -> None:
-    told: list[Any] = []
-    merged = ranks._Merged(2, told.append)
+    messages: list[Any] = []
+    merged = ranks._Merged(2, messages.append)
 
     def epoch(number: int, quality: str) -> EpochDone:
         return EpochDone(result(number), Timing(quality, {}), 0.0, 1.0)
@@ -280,9 +280,9 @@ def test_an_epoch_is_reported_when_all_have_told_it_and_its_time_is_as_bad_as_th
     merged.hear(1, epoch(0, "exclusive"))
     merged.hear(1, TeacherEpoch())
     merged.hear(1, epoch(1, "foreign load"))
-    assert told == []
+    assert messages == []
     merged.hear(0, epoch(0, "throttled"))
     merged.hear(0, TeacherEpoch())
     merged.hear(0, epoch(1, "exclusive"))
-    assert [type(message) for message in told] == [EpochDone, TeacherEpoch, EpochDone]
-    assert [told[0].timing.quality, told[2].timing.quality] == ["throttled", "foreign load"]
+    assert [type(message) for message in messages] == [EpochDone, TeacherEpoch, EpochDone]
+    assert [messages[0].timing.quality, messages[2].timing.quality] == ["throttled", "foreign load"]

@@ -49,18 +49,18 @@ def errors(database: Database, *methods: str) -> list[float]:
 
 
 def test_rows_are_compared_by_the_test_of_the_bold_rule(database: Database) -> None:
-    found = compare(database, "table1:resnet18/pskd", "table1:resnet18/baseline")
+    comparison = compare(database, "table1:resnet18/pskd", "table1:resnet18/baseline")
     expected = stats.ttest_rel(errors(database, "pskd"), errors(database))
     low, high = expected.confidence_interval()
-    measured = found["comparison"]
+    measured = comparison["comparison"]
     assert (measured["test"], measured["n"]) == ("paired", 3)
     assert measured["p"] == pytest.approx(expected.pvalue)
     assert measured["difference"] - measured["margin"] == pytest.approx(low)
     assert measured["difference"] + measured["margin"] == pytest.approx(high)
-    assert found["fields"] == {"methods": [{"pskd": {}}, {}]}
-    assert found["devices"] == [["cuda:0 (NVIDIA A100)"]] * 2
-    assert found["same_numbers"] == ""
-    assert "t test paired over 3 seeds" in found["text"] and "Fields that differ: methods:" in found["text"]
+    assert comparison["fields"] == {"methods": [{"pskd": {}}, {}]}
+    assert comparison["devices"] == [["cuda:0 (NVIDIA A100)"]] * 2
+    assert comparison["same_numbers"] == ""
+    assert "t test paired over 3 seeds" in comparison["text"] and "Fields that differ: methods:" in comparison["text"]
 
 
 def test_trials_and_cells_are_named_as_people_name_them(database: Database) -> None:
@@ -76,9 +76,11 @@ def test_trials_and_cells_are_named_as_people_name_them(database: Database) -> N
 
 
 def test_equal_numbers_are_said(database: Database) -> None:
-    found = compare(database, "table1:resnet18/pskd", "table1:resnet18/pskd+dmfl")
-    assert found["same_numbers"] == "the same numbers in all 6 epochs of 3 seeds"
-    assert "Both have the same numbers in all 6 epochs of 3 seeds: this difference changes nothing." in found["text"]
+    comparison = compare(database, "table1:resnet18/pskd", "table1:resnet18/pskd+dmfl")
+    assert comparison["same_numbers"] == "the same numbers in all 6 epochs of 3 seeds"
+    assert (
+        "Both have the same numbers in all 6 epochs of 3 seeds: this difference changes nothing." in comparison["text"]
+    )
 
 
 def test_a_table_has_a_footnote_on_rows_that_are_one_computation(database: Database) -> None:
@@ -125,18 +127,18 @@ def two_rules(tmp_path: Path):
 
 @pytest.mark.parametrize("table", ["tablea", "tableb"])
 def test_a_row_is_read_by_the_rule_of_its_table(two_rules: Database, table: str) -> None:
-    found = compare(two_rules, f"{table}:pskd", f"{table}:baseline")
+    comparison = compare(two_rules, f"{table}:pskd", f"{table}:baseline")
     rows = {row.key: row.entries[0].value for row in gather(two_rules).table(table).rows}
-    assert [found[side]["mean"] for side in ("first", "second")] == [rows["pskd"], rows["baseline"]]
-    assert found["selection"] == {"tablea": "best_test", "tableb": "last"}[table]
+    assert [comparison[side]["mean"] for side in ("first", "second")] == [rows["pskd"], rows["baseline"]]
+    assert comparison["selection"] == {"tablea": "best_test", "tableb": "last"}[table]
     # A trial is read as the other side's table reads it, and two trials as their grid does.
-    (one, other) = (found[side]["keys"][1] for side in ("first", "second"))
+    (one, other) = (comparison[side]["keys"][1] for side in ("first", "second"))
     mixed = compare(two_rules, f"{table}:pskd", other)
     assert (mixed["selection"], mixed["second"]["mean"]) == (
-        found["selection"],
+        comparison["selection"],
         compare(two_rules, one, other)["second"]["mean"],
     )
-    assert compare(two_rules, one, other)["selection"] == found["selection"]
+    assert compare(two_rules, one, other)["selection"] == comparison["selection"]
 
 
 def test_sides_that_are_read_by_different_rules_are_refused(two_rules: Database) -> None:
@@ -149,9 +151,9 @@ def test_sides_that_are_read_by_different_rules_are_refused(two_rules: Database)
 def test_rows_with_differences_from_others_are_compared(database: Database, show: str) -> None:
     gains = [{"top1": {"minus": "baseline", "key": "gain"}}, {"top1": {"p": "baseline", "key": "p"}}]
     spec = declared("gains", columns=["top1", *gains], show=show)
-    found = compare(database, "gains:pskd", "gains:dmfl", tables=[spec])
+    comparison = compare(database, "gains:pskd", "gains:dmfl", tables=[spec])
     plain = compare(database, "table1:resnet18/pskd", "table1:resnet18/dmfl")
-    assert found["comparison"] == plain["comparison"] and found["first"]["keys"] == plain["first"]["keys"]
+    assert comparison["comparison"] == plain["comparison"] and comparison["first"]["keys"] == plain["first"]["keys"]
     with pytest.raises(ReportError, match="gains:pskd/gain has only differences from other rows"):
         compare(database, "gains:pskd/gain", "gains:dmfl", tables=[spec])
 

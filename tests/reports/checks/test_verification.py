@@ -85,9 +85,9 @@ def test_what_was_just_written_is_current(paper):
 
 def test_an_edited_number_is_named(paper):
     edit(paper, "table1", r"& [\d.]+( \$\\pm\$ [\d.]+ % table1:resnet18/byot/top1)", r"& 12.34\1")
-    (found, *_) = problems(paper)
-    assert (found.kind, found.address) == ("edited", "table1:resnet18/byot/top1")
-    assert "prints 12.34" in found.message and "table1.tex:" in found.where
+    (wrong, *_) = problems(paper)
+    assert (wrong.kind, wrong.address) == ("edited", "table1:resnet18/byot/top1")
+    assert "prints 12.34" in wrong.message and "table1.tex:" in wrong.where
 
 
 def test_a_bold_that_was_added_is_named(paper):
@@ -114,9 +114,9 @@ def test_a_number_edited_with_its_comment_is_stale(paper):
 
 def test_a_number_without_its_comment_is_missed(paper):
     edit(paper, "table1", r" % table1:resnet18/pskd/ece.*", "")
-    (found,) = problems(paper)
-    assert (found.kind, found.address) == ("incomplete", "table1:resnet18/pskd")
-    assert "table1:resnet18/pskd/ece" in found.message
+    (problem,) = problems(paper)
+    assert (problem.kind, problem.address) == ("incomplete", "table1:resnet18/pskd")
+    assert "table1:resnet18/pskd/ece" in problem.message
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +135,10 @@ def unfinished(half_done, tmp_path):
     return tmp_path
 
 
-def one_each(found):
+def one_each(faults):
     """The problems by address, one of each."""
-    by_address = {problem.address: problem for problem in found}
-    assert len(by_address) == len(found), found
+    by_address = {problem.address: problem for problem in faults}
+    assert len(by_address) == len(faults), faults
     return by_address
 
 
@@ -146,28 +146,28 @@ def test_a_number_in_the_place_of_none_is_named(unfinished):
     table = "tables/table1.tex"
     assert problems(unfinished, table) == []
     text = (unfinished / table).read_text()
-    said = ("--", "running", "failed", "diverged")
-    places = {re.search(rf"  & {words} % (table1:\S+)", text)[1]: words for words in said}
+    states = ("--", "running", "failed", "diverged")
+    places = {re.search(rf"  & {words} % (table1:\S+)", text)[1]: words for words in states}
     # Of a row each, so that a problem of one hides none of another.
     rows = {place.rpartition("/")[0]: place for place in places}
-    assert len(rows) == len(said)
+    assert len(rows) == len(states)
     for place, words in places.items():
         edit(unfinished, "table1", rf"  & {words} % {re.escape(place)} ", f"  & 12.34 % {place} ")
     edited = one_each(problems(unfinished, table))
-    assert edited.keys() == places.keys() and {found.kind for found in edited.values()} == {"edited"}
+    assert edited.keys() == places.keys() and {problem.kind for problem in edited.values()} == {"edited"}
     for place, words in places.items():
         assert f"prints 12.34, the database says {words}" in edited[place].message
     # Nor without its comment, nor with one that claims trials.
     for place in places:
         edit(unfinished, "table1", rf"  & 12.34 % {re.escape(place)} .*", "  & 12.34 $\\\\pm$ 0.1")
     bare = one_each(problems(unfinished, table))
-    assert bare.keys() == rows.keys() and {found.kind for found in bare.values()} == {"incomplete"}
+    assert bare.keys() == rows.keys() and {problem.kind for problem in bare.values()} == {"incomplete"}
     for row, place in rows.items():
         assert "12.34 ± 0.1 without the comment" in bare[row].message and place in bare[row].message
     for place in sorted(places, key=text.index):
         forged = f"  & 12.34 % {place} = 12.34 n=1 quantity=main/top1_error selection=best_test trials=0123456789ab"
         edit(unfinished, "table1", r"  & 12.34 \$.*", forged)
-    stale = {found.address: (found.kind, found.message) for found in reversed(problems(unfinished, table))}
+    stale = {problem.address: (problem.kind, problem.message) for problem in reversed(problems(unfinished, table))}
     assert stale == dict.fromkeys(places, ("stale", "the database has no value for it now"))
 
 
@@ -202,9 +202,9 @@ def test_a_place_that_has_a_number_now_is_stale(paper):
     with open_database(paper / "results.db", readonly=True) as database:
         write_tables(database, paper / "empty")
     change(paper, update(Trial).values(state="done"))
-    found = problems(paper, "empty/table1.tex")
-    assert len(found) == 56 and {each.kind for each in found} == {"stale"}
-    assert "written without a number, the database has one: now " in found[0].message
+    wrong = problems(paper, "empty/table1.tex")
+    assert len(wrong) == 56 and {each.kind for each in wrong} == {"stale"}
+    assert "written without a number, the database has one: now " in wrong[0].message
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_columns_that_change_places_in_one_row_are_named(paper):
     text = path.read_text()
     swapped = r"(.* % table1:{0}/nll .*\n)(.* % table1:{0}/ece .*\n)"
     path.write_text(re.sub(swapped.format("resnet18/byot"), r"\2\1", text))
-    (found,) = problems(paper)
-    assert (found.kind, found.address) == ("mislabelled", "table1:resnet18/byot")
-    assert found.message == "ece stands before nll, in table1:resnet18/baseline behind it"
+    (problem,) = problems(paper)
+    assert (problem.kind, problem.address) == ("mislabelled", "table1:resnet18/byot")
+    assert problem.message == "ece stands before nll, in table1:resnet18/baseline behind it"
     # In every row it is another order of columns.
     path.write_text(re.sub(swapped.format(r"\S+"), r"\2\1", text))
     assert problems(paper) == []
@@ -268,19 +268,19 @@ def test_networks_may_stand_side_by_side(unfinished):
 
 def test_the_seeds_of_a_row_are_checked(unfinished):
     edit(unfinished, "table1", r"BYOT & 2/3", "BYOT & 3/3")
-    (found,) = problems(unfinished, "tables/table1.tex")
-    assert (found.kind, found.address) == ("edited", "table1:resnet18/byot")
-    assert found.message == "the row says 3/3 seeds, the database 2/3"
+    (problem,) = problems(unfinished, "tables/table1.tex")
+    assert (problem.kind, problem.address) == ("edited", "table1:resnet18/byot")
+    assert problem.message == "the row says 3/3 seeds, the database 2/3"
 
 
 def test_rows_that_lost_all_their_comments_are_incomplete(paper):
     path = paper / "tables/table1.tex"
     path.write_text(re.sub(r" % table1:resnet18/byot/.*", "", path.read_text()))
-    (found,) = problems(paper)
-    assert (found.kind, found.address) == ("incomplete", "table1:resnet18/byot")
+    (problem,) = problems(paper)
+    assert (problem.kind, problem.address) == ("incomplete", "table1:resnet18/byot")
     path.write_text(re.sub(r" % table1:.*", "", path.read_text()))
-    found = problems(paper, "tables/table1.tex")
-    assert len(found) == 8 and {each.kind for each in found} == {"incomplete"}
+    problem = problems(paper, "tables/table1.tex")
+    assert len(problem) == 8 and {each.kind for each in problem} == {"incomplete"}
 
 
 def test_what_an_author_does_to_a_table_is_no_problem(paper):
@@ -321,9 +321,9 @@ def test_a_caption_that_is_not_the_databases_is_noted(paper):
     assert checked(paper).notes == []
     edit(paper, "table1", "over 3 seeds", "over 5 seeds")
     edit(paper, "table1", "one-sided", "two-sided")
-    found = checked(paper)
-    assert found.problems == []
-    (note,) = found.notes
+    check = checked(paper)
+    assert check.problems == []
+    (note,) = check.notes
     assert (note.kind, note.address) == ("note", "table1") and note.where.endswith("table1.tex:2")
     assert "Mean ± sample standard deviation over 3 seeds. Bold:" in note.message
     assert "CIFAR-100, 300 epochs." not in note.message
@@ -334,19 +334,19 @@ def test_numbers_that_came_since_are_noted(paper):
         tables = {table.name: table for table in gather(database).tables}
     some = replace(tables["table1"], rows=tables["table1"].rows[:7])
     (paper / "tables/table1.tex").write_text(latex(some))
-    found = checked(paper, "tables/table1.tex")
-    assert [note.message for note in found.notes if "caption" not in note.message] == [
+    check = checked(paper, "tables/table1.tex")
+    assert [note.message for note in check.notes if "caption" not in note.message] == [
         "the database has 56 numbers for it now, 49 when it was written"
     ]
-    assert found.problems == []
+    assert check.problems == []
 
 
 def test_a_changed_database_makes_its_numbers_stale(paper):
     change(paper, update(Evaluation).where(Evaluation.classifier == "main").values(nll=Evaluation.nll + 0.1))
-    found = problems(paper)
-    assert {each.kind for each in found} == {"stale"}
-    assert {each.address.rpartition("/")[2] for each in found} == {"nll"}
-    assert len(found) == 8
+    wrong = problems(paper)
+    assert {each.kind for each in wrong} == {"stale"}
+    assert {each.address.rpartition("/")[2] for each in wrong} == {"nll"}
+    assert len(wrong) == 8
 
 
 def test_a_new_seed_makes_its_row_stale(paper):
@@ -374,9 +374,9 @@ def test_a_new_seed_makes_its_row_stale(paper):
         ),
         insert(Evaluation).values(epoch_id=9999, **place, **metrics),
     )
-    found = [each for each in problems(paper) if each.address == "table1:resnet18/baseline/top1"]
-    assert [each.kind for each in found] == ["stale"]
-    assert "written from 3 trials, the database has 4 (1 new, 0 gone)" in found[0].message
+    wrong = [each for each in problems(paper) if each.address == "table1:resnet18/baseline/top1"]
+    assert [each.kind for each in wrong] == ["stale"]
+    assert "written from 3 trials, the database has 4 (1 new, 0 gone)" in wrong[0].message
 
 
 def test_a_failed_trial_takes_its_numbers_with_it(paper):
@@ -429,10 +429,10 @@ def test_tables_without_a_rule_are_verified_though_grids_disagree(tmp_path):
 def test_a_file_that_is_not_there_is_named(paper, command):
     name = "\\where/gone" if "where" in command else "gone"
     (paper / "paper.tex").write_text(f"\n\\input{{tables/table1}}\n{command} % \\input{{commented}}\n")
-    (found,) = problems(paper)
+    (problem,) = problems(paper)
     kind = "not followed" if "where" in command else "missing"
-    assert (found.kind, found.address) == (kind, name) and found.where == f"{paper / 'paper.tex'}:3"
-    assert ("macros are not followed" in found.message) == ("where" in command)
+    assert (problem.kind, problem.address) == (kind, name) and problem.where == f"{paper / 'paper.tex'}:3"
+    assert ("macros are not followed" in problem.message) == ("where" in command)
     # Nothing else in the file is no excuse.
     (paper / "paper.tex").write_text(command)
     assert [each.kind for each in problems(paper)] == [kind]

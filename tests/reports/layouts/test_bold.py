@@ -113,12 +113,12 @@ def pair(tmp_path: Path):
                 .join(Evaluation, Evaluation.epoch_id == Epoch.id)
                 .where(Evaluation.classifier == "main", Evaluation.split == "test")
             ).all()
-            for each in rows:
-                if each.epoch in (4, 5):
+            for line in rows:
+                if line.epoch in (4, 5):
                     bits = np.array([noise.random() < 0.8 for _ in range(10_000)])
-                    kept[each.id, each.epoch] = bits
+                    kept[line.id, line.epoch] = bits
                     values = {
-                        "evaluation_id": each.evaluation,
+                        "evaluation_id": line.evaluation,
                         "labels_sha256": "1a",
                         "correct": np.packbits(bits).tobytes(),
                     }

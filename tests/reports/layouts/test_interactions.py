@@ -38,20 +38,20 @@ def test_the_triple_is_compared_with_the_sum_of_single_gains(results):
         (b - t) - ((b - one) + (b - two) + (b - three))
         for b, t, one, two, three in zip(base, triple, pskd, byot, dmfl, strict=True)
     ]
-    found = entry(table, "resnet18/pskd+byot+dmfl-beyond/top1")
-    assert found.value == pytest.approx(fmean(beyond), abs=1e-9)
+    cell = entry(table, "resnet18/pskd+byot+dmfl-beyond/top1")
+    assert cell.value == pytest.approx(fmean(beyond), abs=1e-9)
     gain = entry(table, "resnet18/pskd+byot+dmfl/top1")
     assert gain.value == pytest.approx(fmean(base) - fmean(triple), abs=1e-9)
     if len(base) > 1:
         half = stats.t.isf(0.025, len(base) - 1) * stdev(beyond) / math.sqrt(len(base))
-        assert found.spread == pytest.approx(half)
+        assert cell.spread == pytest.approx(half)
         assert "95 % confidence interval" in table.caption
     else:
         variances = [
             weight**2 * stats.binom.var(10_000, error / 100) / 10_000**2 * 100**2
             for weight, (error,) in ((2, base), (1, triple), (1, pskd), (1, byot), (1, dmfl))
         ]
-        assert found.spread == pytest.approx(stats.norm.isf(0.025) * math.sqrt(sum(variances)))
+        assert cell.spread == pytest.approx(stats.norm.isf(0.025) * math.sqrt(sum(variances)))
         # One seed says nothing of how much the negative log-likelihood varies.
         assert entry(table, "resnet18/pskd/nll").spread is None
         assert "binomial noise" in table.caption
@@ -74,10 +74,10 @@ def test_only_seeds_that_all_of_its_trials_share_count(tmp_path):
 
     with make_database(tmp_path / "results.db", filling) as database:
         (table,) = build(load(database), ["interactions"])
-    found = entry(table, "resnet18/pskd+byot-beyond/top1")
-    assert found.n == 2
-    assert {each.seed for each in found.samples} == {1, 2}
-    assert len(found.samples) == 8
+    cell = entry(table, "resnet18/pskd+byot-beyond/top1")
+    assert cell.n == 2
+    assert {each.seed for each in cell.samples} == {1, 2}
+    assert len(cell.samples) == 8
 
 
 def test_nothing_is_said_without_a_baseline_or_a_combination(tmp_path):

@@ -56,15 +56,15 @@ def test_table_1_has_the_papers_rows_columns_and_groups(tables):
 
 
 def test_an_entry_is_mean_and_sample_deviation_over_seeds(database, tables):
-    found = entry(one(tables, "table1"), "resnet18/pskd+byot/top1")
+    printed = entry(one(tables, "table1"), "resnet18/pskd+byot/top1")
     cells = [
         cell for cell in load(database).cells if set(cell.methods) == {"pskd", "byot"} and cell.network == "resnet18"
     ]
     values = [trial.measurements[0, "main"].metrics["top1_error"] for trial in cells[0].trials]
-    assert (found.n, found.planned, found.state) == (3, 3, "done")
-    assert found.value == pytest.approx(fmean(values), abs=1e-12)
-    assert found.spread == pytest.approx(stdev(values))
-    assert [each.value for each in found.samples] == values
+    assert (printed.n, printed.planned, printed.state) == (3, 3, "done")
+    assert printed.value == pytest.approx(fmean(values), abs=1e-12)
+    assert printed.spread == pytest.approx(stdev(values))
+    assert [each.value for each in printed.samples] == values
 
 
 def test_every_state_is_shown_as_what_it_is(tables):

@@ -160,12 +160,12 @@ def test_tests_over_images_come_with_the_data(database, monkeypatch):
     columns = (TOP1, replace(TOP1, key="gain", form="signed"))
     table = Table("own", "own", "Own", "", ("Row",), columns, tuple(rows))
     data = page_data(database, gather(database).results, [table])
-    found = {tuple(line[:3]): line[3:] for line in data["tables"][0]["comparisons"]}
-    assert found.keys() == {(0, 1, 0), (0, 2, 0), (1, 2, 0)}
-    for (one, two, _), (p, difference, margin, n, images) in found.items():
-        known = compare(*(candidate(rows[place].entries[0]) for place in (one, two)))
-        assert (known.test, n, images) == (IMAGES, 1, 96)
-        assert (p, difference, margin) == pytest.approx((known.p, known.difference, known.margin), rel=1e-5)
+    by_pair = {tuple(line[:3]): line[3:] for line in data["tables"][0]["comparisons"]}
+    assert by_pair.keys() == {(0, 1, 0), (0, 2, 0), (1, 2, 0)}
+    for (one, two, _), (p, difference, margin, n, images) in by_pair.items():
+        expected = compare(*(candidate(rows[place].entries[0]) for place in (one, two)))
+        assert (expected.test, n, images) == (IMAGES, 1, 96)
+        assert (p, difference, margin) == pytest.approx((expected.p, expected.difference, expected.margin), rel=1e-5)
     assert data["tables"][0]["untested"] == {}
     # Where the page has no room for them all, it says of which columns and rows.
     monkeypatch.setattr("reports.page.data.MOST_COMPARISONS", 2)

@@ -180,10 +180,10 @@ def test_the_plane_has_the_points_of_figure_2_and_its_front(visit, database):
     plane = page.locator("#explore-plane")
     names = plane.locator("path.point").evaluate_all("points => points.map(point => point.dataset.point)")
     (plot,) = plots(gather(database).results, declared(shipped_yaml("figure2")), ["table1"])
-    (found,) = marks(plot)
-    assert len(names) == len(found) and plane.locator("path.point[fill=none]").count() == sum(p.shared for p in found)
+    (mark,) = marks(plot)
+    assert len(names) == len(mark) and plane.locator("path.point[fill=none]").count() == sum(p.shared for p in mark)
     said = plane.locator(".front-names").inner_text()
-    assert said.count(";") + 1 == len(front_of(found)) and "ResNet-18" in said
+    assert said.count(";") + 1 == len(front_of(mark)) and "ResNet-18" in said
     svg = plane.locator("svg")
     svg.focus()
     page.keyboard.press("ArrowRight")
@@ -204,19 +204,19 @@ def test_the_planes_times_are_those_of_a_timing_pass_as_in_figure_2(chromium, tm
         gathered = gather(database)
         data = page_data(database, gathered.results, [])
     (plot,) = plots(gathered.results, declared(shipped_yaml("figure2")), ["table1"])
-    (found,) = marks(plot)
+    (points,) = marks(plot)
     (tmp_path / "report.html").write_text(render_page(data), encoding="utf-8")
     page = chromium.new_page()
     page.goto((tmp_path / "report.html").as_uri())
     plane = page.locator("#explore-plane")
-    assert plane.locator("path.point").count() == len(found) == plane.locator("path.point:not([fill=none])").count()
-    assert plane.locator(".front-names").inner_text().count(";") + 1 == len(front_of(found))
+    assert plane.locator("path.point").count() == len(points) == plane.locator("path.point:not([fill=none])").count()
+    assert plane.locator(".front-names").inner_text().count(";") + 1 == len(front_of(points))
     times = page.evaluate("data.cells.map((_, cell) => quantityOf(cell, 'epoch_time'))")
-    assert sorted(time["mean"] for time in times) == pytest.approx(sorted(mark.x for mark in found), rel=1e-5)
+    assert sorted(time["mean"] for time in times) == pytest.approx(sorted(mark.x for mark in points), rel=1e-5)
     assert {(time["n"], time["shared"]) for time in times} == {(1, False)}
     # The time to the selected epoch was measured in company.
     plane.get_by_label("Across").select_option(label="Train time")
-    assert plane.locator("path.point[fill=none]").count() == len(found)
+    assert plane.locator("path.point[fill=none]").count() == len(points)
     page.close()
 
 

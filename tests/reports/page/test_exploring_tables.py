@@ -28,12 +28,12 @@ def test_a_click_sorts_within_each_network_and_a_second_one_turns_it(visit, tabl
     assert page.locator("#table1 [aria-sort=ascending]").count() == 1
     head(page, "Top-1 error").click()
     for group, rows in rising.items():
-        known = sorted(
+        expected = sorted(
             (r for r in rows if values[f"{group}/{r}"] is not None), key=lambda r, g=group: values[f"{g}/{r}"]
         )
-        missing = [name for name in rows if name not in known]
+        missing = [name for name in rows if name not in expected]
         # What has no number stays last, whichever way the others go.
-        assert rows == known + missing and order(page, "table1", group) == known[::-1] + missing
+        assert rows == expected + missing and order(page, "table1", group) == expected[::-1] + missing
     assert page.locator("#table1 [aria-sort=descending]").count() == 1
     # A third click gives back the order of the report.
     head(page, "Top-1 error").click()
@@ -105,12 +105,12 @@ def test_two_ticked_rows_are_compared_by_the_reports_own_test(visit, tables, dat
     lines = panel.locator("table.differences tbody tr")
     place = [column.key for column in table.columns].index("nll")
     values = [{sample.seed: sample.value for sample in each.entries[place].samples} for each in (first, second)]
-    known = compare(*map(Candidate, values))
-    said = lines.filter(has_text="NLL").inner_text()
-    assert f"{known.difference:+.3f}".replace("-", "\u2212") in said and "paired t test over 3 seeds" in said
-    low, high = known.difference - known.margin, known.difference + known.margin
-    assert f"{low:.3f} to {high:.3f}".replace("-", "\u2212") in said
-    assert ("<0.001" if known.p < 0.001 else f"{known.p:.3f}") in said and "second is better" in said
+    expected = compare(*map(Candidate, values))
+    text = lines.filter(has_text="NLL").inner_text()
+    assert f"{expected.difference:+.3f}".replace("-", "\u2212") in text and "paired t test over 3 seeds" in text
+    low, high = expected.difference - expected.margin, expected.difference + expected.margin
+    assert f"{low:.3f} to {high:.3f}".replace("-", "\u2212") in text
+    assert ("<0.001" if expected.p < 0.001 else f"{expected.p:.3f}") in text and "second is better" in text
     assert "Methods" in panel.locator("table.differing").inner_text()
     assert panel.locator("table.differing tbody tr").count() == 1
     # A third row takes the place of the first.
@@ -143,20 +143,20 @@ def test_the_pages_tests_are_those_of_the_report(visit):
       return compareEntries(...pair.map(entry));
     })"""
     kinds = set()
-    for (pair, images), found in zip(cases, page.evaluate(script, cases), strict=True):
-        known = compare(*(Candidate(values, images) for values in pair))
-        if known is None:
-            kinds.add(found["test"])
-            assert found["test"] in ("none", "equal") and found["p"] is None
+    for (pair, images), on_page in zip(cases, page.evaluate(script, cases), strict=True):
+        expected = compare(*(Candidate(values, images) for values in pair))
+        if expected is None:
+            kinds.add(on_page["test"])
+            assert on_page["test"] in ("none", "equal") and on_page["p"] is None
             continue
-        kinds.add(known.test)
-        assert (found["test"], found["n"]) == (known.test, known.n)
+        kinds.add(expected.test)
+        assert (on_page["test"], on_page["n"]) == (expected.test, expected.n)
         for name in ("p", "difference", "margin"):
-            assert found[name] == pytest.approx(getattr(known, name), rel=1e-7, abs=1e-12)
+            assert on_page[name] == pytest.approx(getattr(expected, name), rel=1e-7, abs=1e-12)
     assert kinds == {"paired", "unpaired", "none", "equal"}
     arguments = [(t, freedom) for t in (0, 1e-6, 0.3, 2, 12, 80) for freedom in (1, 2, 3, 4, 29)]
-    found = page.evaluate("pairs => pairs.map(([t, n]) => studentP(t, n))", arguments)
-    assert found == pytest.approx([student_p(*each) for each in arguments], rel=1e-7, abs=1e-13)
+    on_page = page.evaluate("pairs => pairs.map(([t, n]) => studentP(t, n))", arguments)
+    assert on_page == pytest.approx([student_p(*each) for each in arguments], rel=1e-7, abs=1e-13)
     assert page.evaluate("studentQuantile(2)") == pytest.approx(student_quantile(2), rel=1e-8)
 
 
@@ -184,9 +184,9 @@ def test_a_test_over_images_that_comes_with_the_data_is_shown(chromium, database
         fragment = "&".join(f"table1.pick=resnet50%2F{key}" for key in keys)
         page.goto("about:blank")
         page.goto(f"{(tmp_path / 'report.html').as_uri()}#{fragment}")
-        said = page.locator("#table1 table.differences tbody tr").first.inner_text()
-        assert difference in said and interval in said and "0.012" in said
-        assert "exact test over 10,000 images, paired (one seed)" in said
+        text = page.locator("#table1 table.differences tbody tr").first.inner_text()
+        assert difference in text and interval in text and "0.012" in text
+        assert "exact test over 10,000 images, paired (one seed)" in text
     page.close()
 
 
@@ -200,11 +200,11 @@ def test_a_test_over_images_that_was_left_out_is_named_with_its_command(chromium
         page.goto("about:blank")
         fragment = f"table1.pick=resnet50%2Fbaseline&table1.pick=resnet50%2F{other.replace('+', '%2B')}"
         page.goto(f"{(tmp_path / 'report.html').as_uri()}#{fragment}")
-        said = page.locator("#table1 table.differences tbody tr").first.inner_text()
-        assert ("binomial noise" in said) == noise
-        assert ("not tested here" in said) != noise
+        text = page.locator("#table1 table.differences tbody tr").first.inner_text()
+        assert ("binomial noise" in text) == noise
+        assert ("not tested here" in text) != noise
         command = f"orchestrate compare 'table1:resnet50/baseline/top1' 'table1:resnet50/{other}/top1'"
-        assert (command in said) != noise
+        assert (command in text) != noise
     page.close()
 
 
@@ -232,8 +232,10 @@ def test_what_is_in_sight_is_copied_and_saved(visit, tables, tmp_path):
     page.locator("#table1 summary", has_text="Copy, save").click()
     page.get_by_role("button", name="Copy as CSV").locator("visible=true").click()
     rows = list(csv.DictReader(io.StringIO(page.evaluate("navigator.clipboard.readText()"))))
-    known = sorted((r for r in tables["table1"].rows if r.key.startswith("resnet18")), key=lambda r: r.entries[0].value)
-    assert [float(each["Top-1 error (%)"]) for each in rows] == [r.entries[0].value for r in known]
+    expected = sorted(
+        (r for r in tables["table1"].rows if r.key.startswith("resnet18")), key=lambda r: r.entries[0].value
+    )
+    assert [float(each["Top-1 error (%)"]) for each in rows] == [r.entries[0].value for r in expected]
     assert "Seeds" not in rows[0] and rows[0]["Network"].startswith("ResNet-18")
     assert {each["Time per epoch (s)"] for each in rows} and "Train time (s)" in rows[0]
     with page.expect_download() as download:
@@ -241,7 +243,7 @@ def test_what_is_in_sight_is_copied_and_saved(visit, tables, tmp_path):
     assert download.value.suggested_filename == "table1.tex"
     tabular = Path(download.value.path()).read_text(encoding="utf-8")
     body = tabular[tabular.index("\\midrule") : tabular.index("\\bottomrule")]
-    assert body.count("\\\\") == 1 + len(known) and "\\textbf{" in body and "$\\pm$" in body
+    assert body.count("\\\\") == 1 + len(expected) and "\\textbf{" in body and "$\\pm$" in body
     if shutil.which("pdflatex"):
         document = "\\documentclass{article}\\usepackage{booktabs,threeparttable}\\begin{document}%s\\end{document}"
         (tmp_path / "paper.tex").write_text(document % ("\n" + tabular), encoding="utf-8")
@@ -297,16 +299,16 @@ def test_a_cell_opens_its_trials_with_configuration_attempts_and_log(visit, tabl
     entry = next(each for each in tables["table1"].rows if each.key == "resnet18/pskd").entries[0]
     assert dialog.locator("details.trial").count() == len(entry.samples) == 3
     text = dialog.inner_text()
-    for said in (
+    for shown in (
         "resnet18/pskd/cifar100/seed0",
         "done",
         f"at epoch {entry.samples[0].epoch}",
         "NVIDIA A100",
         "on node7",
     ):
-        assert said in text
-    for said in ("0123456789abcdef", f"/logs/{entry.samples[0].key[:8]}.log", "PS-KD", entry.samples[0].key):
-        assert said in text
+        assert shown in text
+    for shown in ("0123456789abcdef", f"/logs/{entry.samples[0].key[:8]}.log", "PS-KD", entry.samples[0].key):
+        assert shown in text
     assert (
         "could not be read on the machine that wrote this page" in text
         and "more fields, the same in all trials" in text
@@ -317,8 +319,8 @@ def test_a_cell_opens_its_trials_with_configuration_attempts_and_log(visit, tabl
     assert cell.evaluate("button => button === document.activeElement")
     # An address opens it, too; a failed cell says why there is no number.
     again = visit("#open=table1%3Aresnet50%2Fdmfl%3A0")
-    said = again.get_by_role("dialog").inner_text()
-    assert "(failed)" in said and "Attempt 1: Training, failed" in said and "code" in said
+    shown = again.get_by_role("dialog").inner_text()
+    assert "(failed)" in shown and "Attempt 1: Training, failed" in shown and "code" in shown
 
 
 def test_the_end_of_a_log_is_shown(chromium, database, tmp_path):

@@ -71,11 +71,11 @@ def test_names_stay_names_and_no_other_file_is_needed(tmp_path):
         gathered = gather(database)
         data = page_data(database, gathered.results, gathered.tables)
     document = render_page(data)
-    found = Texts(document)
-    assert found.tags.count("script") == 2 and found.handlers == []
-    assert found.references == ["data:,"] and not {"img", "iframe", "object", "base"} & set(found.tags)
+    texts = Texts(document)
+    assert texts.tags.count("script") == 2 and texts.handlers == []
+    assert texts.references == ["data:,"] and not {"img", "iframe", "object", "base"} & set(texts.tags)
     assert "@import" not in document and re.findall(r"url\((?!#)", document) == []
-    assert any(NASTY in text for text in found.texts)
+    assert any(NASTY in text for text in texts.texts)
     stored = re.search(r'<script type="application/json" id="data">(.*?)</script>', document, re.DOTALL)[1]
     kept = json.loads(stored)
     assert kept["trials"][0]["attempts"][0]["log"] == f"/logs/{NASTY}" and kept["grids"][0]["name"] == long

@@ -41,14 +41,14 @@ def test_every_printed_value_is_there_once():
 
 
 def test_values_agree_with_what_is_printed():
-    for each in ledger():
-        numbers = [float(number) for number in re.findall(r"[\d.]+", each.printed)]
-        if each.column == "train_time":
+    for value in ledger():
+        numbers = [float(number) for number in re.findall(r"[\d.]+", value.printed)]
+        if value.column == "train_time":
             minutes, seconds = [*numbers, 0][:2]
-            assert each.value == 60 * minutes + seconds, each
+            assert value.value == 60 * minutes + seconds, value
         else:
-            assert each.value == numbers[0], each
-            assert each.std == (numbers[1] if len(numbers) > 1 else None)
+            assert value.value == numbers[0], value
+            assert value.std == (numbers[1] if len(numbers) > 1 else None)
     assert printed("table1", "resnet18/pskd+byot+dmfl", "top1").value == 20.03
     assert printed("table1", "resnext50_32x4d/dmfl", "epoch_time").value == 145.137
     assert printed("table2", "resnet18/pskd+byot+dmfl", "head1").printed_column == "3/4"
@@ -61,12 +61,12 @@ def test_every_row_is_a_row_of_our_tables(tmp_path):
         results = load(database)
         table1, table2 = (build(results, [number])[0] for number in (1, 2))
     for table, source in ((table1, "table1"), (table2, "table2")):
-        ours = {f"{row.key}/{column.key}" for row in table.rows for column in table.columns}
+        places = {f"{row.key}/{column.key}" for row in table.rows for column in table.columns}
         theirs = {f"{e.row}/{e.column}" for e in ledger() if e.source == source and e.row.startswith("resnet18/")}
-        assert theirs == ours
-    for each in ledger():
-        network = each.row.partition("/")[0].split("+")[0]
-        assert network in (*NETWORKS, "densenet264") or each.source == "pskd_ood", each
+        assert theirs == places
+    for value in ledger():
+        network = value.row.partition("/")[0].split("+")[0]
+        assert network in (*NETWORKS, "densenet264") or value.source == "pskd_ood", value
 
 
 def contradicting(values) -> list[str]:
@@ -115,27 +115,27 @@ def test_values_that_were_put_right_contradict_nothing():
     }
     names = {"head1": "1/4", "head2": "2/4", "head3": "3/4"}
     values = []
-    for each in ledger():
-        text = right.get((each.source, each.row, each.column))
-        each = each._replace(printed=text, value=float(text)) if text else each
-        if each.source == "table2":
-            each = each._replace(printed_column=names.get(each.column, each.printed_column))
-        if each.column == "train_time":
-            each = each._replace(
-                footnote="", value=min(each.value, 300 * 25.0) if each.source == "table1" else each.value
+    for value in ledger():
+        text = right.get((value.source, value.row, value.column))
+        value = value._replace(printed=text, value=float(text)) if text else value
+        if value.source == "table2":
+            value = value._replace(printed_column=names.get(value.column, value.printed_column))
+        if value.column == "train_time":
+            value = value._replace(
+                footnote="", value=min(value.value, 300 * 25.0) if value.source == "table1" else value.value
             )
-            each = each._replace(value=7500.0, printed="125") if each.source == "table3" else each
-            each = each._replace(value=7500.0, printed="125 / 0") if each.source == "table4" else each
-        values.append(each)
+            value = value._replace(value=7500.0, printed="125") if value.source == "table3" else value
+            value = value._replace(value=7500.0, printed="125 / 0") if value.source == "table4" else value
+        values.append(value)
     assert contradictions(values) == []
 
 
 def test_every_doubt_that_the_ledger_names_is_found_by_the_check():
     """A doubted value is one that the check reports, or one whose run is not fully known."""
     text = "\n".join(contradicting(ledger()))
-    for each in ledger():
-        if each.doubt and "not known" not in each.doubt:
-            assert each.printed in text, each
+    for value in ledger():
+        if value.doubt and "not known" not in value.doubt:
+            assert value.printed in text, value
 
 
 SELECTION = Selection.parse("best_test")
@@ -177,16 +177,16 @@ def test_verdicts_follow_the_noise(entry, verdict):
 
 
 def test_the_published_spread_counts_where_there_is_one():
-    theirs = printed("dcm_cifar100", "wrn28_10+wrn28_10/dcm", "net1")  # 16.61 over 5 runs, 0.24
+    published = printed("dcm_cifar100", "wrn28_10+wrn28_10/dcm", "net1")  # 16.61 over 5 runs, 0.24
     setting = {name: value for name, value in settings()["dcm_cifar100"].items()}
     table = Table("dcm", "dcm", "T", "", ("Method",), (TOP1,), (), selection=SELECTION, fixed=setting)
     # One run of ours: 2.776 * 0.24 * sqrt(6 / 5) = 0.73.
-    assert judge(theirs, ours(17.33), TOP1, table)[0] == "within noise"
-    assert judge(theirs, ours(17.36), TOP1, table)[0] == "differs"
+    assert judge(published, ours(17.33), TOP1, table)[0] == "within noise"
+    assert judge(published, ours(17.36), TOP1, table)[0] == "differs"
     # Five of ours with the same spread, by Welch: 2.306 * 0.24 * sqrt(2 / 5) = 0.35.
     five = ours(*(17.0 + 0.24 * z for z in (-1.2649, -0.6325, 0, 0.6325, 1.2649)))
-    assert judge(theirs, replace(five, value=16.95), TOP1, table)[0] == "within noise"
-    assert judge(theirs, replace(five, value=16.97), TOP1, table)[0] == "differs"
+    assert judge(published, replace(five, value=16.95), TOP1, table)[0] == "within noise"
+    assert judge(published, replace(five, value=16.97), TOP1, table)[0] == "differs"
 
 
 @pytest.mark.parametrize(
@@ -239,9 +239,9 @@ def test_the_published_spread_counts_where_there_is_one():
     ],
 )
 def test_what_cannot_be_compared_says_why(case, reason):
-    verdict, said = case()
+    verdict, because = case()
     assert verdict == "not comparable"
-    assert re.search(reason, said)
+    assert re.search(reason, because)
 
 
 def test_a_comparison_counts_its_verdicts_and_keeps_every_row(database):

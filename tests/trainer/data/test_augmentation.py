@@ -94,11 +94,11 @@ def test_crops_are_uniform_over_all_places_and_half_are_mirrored() -> None:
 
 def test_neighbouring_epochs_and_seeds_are_unrelated() -> None:
     labels = torch.zeros(20_000, dtype=torch.int64)
-    first, *others = (
+    first, *neighbours = (
         draw_epoch(labels, TrainConfig(seed=seed), epoch, class_pairs=False)[0]
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (2**32, 0))
     )
-    for other in others:
+    for other in neighbours:
         together = torch.stack([first.mirrored.long(), other.mirrored.long()]).T.unique(dim=0, return_counts=True)[1]
         assert chisquare(together.numpy()).pvalue > 0.001
         assert (first.indices == other.indices).float().mean() < 0.01
@@ -153,9 +153,9 @@ def test_partners_are_the_others_of_the_class_with_equal_chances() -> None:
         first, second = draw_epoch(labels, TrainConfig(), epoch, class_pairs=True)
         counts[first.indices, second.indices] += 1
     for i in range(12):
-        others = [j for j in range(12) if labels[j] == labels[i] and j != i] or [i]
-        assert counts[i].nonzero().flatten().tolist() == others
-        assert chisquare(counts[i][others].numpy()).pvalue > 0.001 or len(others) == 1
+        same_class = [j for j in range(12) if labels[j] == labels[i] and j != i] or [i]
+        assert counts[i].nonzero().flatten().tolist() == same_class
+        assert chisquare(counts[i][same_class].numpy()).pvalue > 0.001 or len(same_class) == 1
 
 
 def test_a_partner_is_augmented_on_its_own() -> None:

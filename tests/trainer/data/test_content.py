@@ -31,9 +31,9 @@ def pets(tmp_path: Path) -> Path:
 
 
 def digest(root: Path, name: str = "folder:pets") -> str:
-    found = content_digest(name, root)
-    assert found is not None and len(found) == 64
-    return found
+    sha256 = content_digest(name, root)
+    assert sha256 is not None and len(sha256) == 64
+    return sha256
 
 
 def test_a_folder_has_one_fingerprint_wherever_it_lies(pets: Path, tmp_path: Path) -> None:

@@ -57,13 +57,13 @@ def assert_published(name: str, train: Images, test: Images) -> None:
 
 def test_cifar100_is_read_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = fake_cifar100(tmp_path, monkeypatch)
-    found = splits(tmp_path)
-    assert_published("cifar100", found.train, found.test)
-    assert np.array_equal(found.train.pixels, train)
-    assert np.array_equal(found.test.pixels, test)
-    assert found.train.labels.tolist() == [0, 1, 2, 3] * 3
-    assert found.validation is None
-    assert found.out_of_distribution is None
+    loaded = splits(tmp_path)
+    assert_published("cifar100", loaded.train, loaded.test)
+    assert np.array_equal(loaded.train.pixels, train)
+    assert np.array_equal(loaded.test.pixels, test)
+    assert loaded.train.labels.tolist() == [0, 1, 2, 3] * 3
+    assert loaded.validation is None
+    assert loaded.out_of_distribution is None
 
 
 def test_cifar10_joins_its_five_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,10 +71,10 @@ def test_cifar10_joins_its_five_files(tmp_path: Path, monkeypatch: pytest.Monkey
     for number, file in enumerate(dataset_spec("cifar10").files):
         pixels.append(write_cifar_pickle(tmp_path / file.path, [number % 3, 1, 2], b"labels", number))
     patch_facts(monkeypatch, "cifar10", tmp_path, classes=3, train_images=15, test_images=3)
-    found = splits(tmp_path, dataset="cifar10")
-    assert np.array_equal(found.train.pixels, np.concatenate(pixels[:5]))
-    assert np.array_equal(found.test.pixels, pixels[5])
-    assert found.train.labels.tolist() == [0, 1, 2, 1, 1, 2, 2, 1, 2, 0, 1, 2, 1, 1, 2]
+    loaded = splits(tmp_path, dataset="cifar10")
+    assert np.array_equal(loaded.train.pixels, np.concatenate(pixels[:5]))
+    assert np.array_equal(loaded.test.pixels, pixels[5])
+    assert loaded.train.labels.tolist() == [0, 1, 2, 1, 1, 2, 2, 1, 2, 0, 1, 2, 1, 1, 2]
 
 
 def test_svhn_counts_the_digit_zero_as_class_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,10 +83,10 @@ def test_svhn_counts_the_digit_zero_as_class_zero(tmp_path: Path, monkeypatch: p
     for name in ("train_32x32.mat", "test_32x32.mat"):
         savemat(tmp_path / name, {"X": pixels, "y": digits[:, None].astype(np.uint8)}, do_compression=True)
     patch_facts(monkeypatch, "svhn", tmp_path, train_images=20, test_images=20)
-    found = splits(tmp_path, dataset="svhn")
-    assert_published("svhn", found.train, found.test)
-    assert found.train.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0] * 2
-    assert np.array_equal(found.test.pixels[7], pixels[..., 7])
+    loaded = splits(tmp_path, dataset="svhn")
+    assert_published("svhn", loaded.train, loaded.test)
+    assert loaded.train.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0] * 2
+    assert np.array_equal(loaded.test.pixels[7], pixels[..., 7])
 
 
 def test_tiny_imagenet_takes_its_test_labels_from_the_annotations(
@@ -102,29 +102,29 @@ def test_tiny_imagenet_takes_its_test_labels_from_the_annotations(
     lines = [f"val_{i}.JPEG\t{name}\t0\t0\t62\t62\n" for i, name in enumerate(("n03", "n01", "n02", "n01"))]
     (base / "val/val_annotations.txt").write_text("".join(lines))
     put_facts(monkeypatch, "tinyimagenet", classes=3, train_images=6, test_images=4)
-    found = splits(tmp_path, dataset="tinyimagenet")
-    assert_published("tinyimagenet", found.train, found.test)
-    assert found.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert found.test.labels.tolist() == [2, 0, 1, 0]
+    loaded = splits(tmp_path, dataset="tinyimagenet")
+    assert_published("tinyimagenet", loaded.train, loaded.test)
+    assert loaded.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert loaded.test.labels.tolist() == [2, 0, 1, 0]
     # JPEG is lossy, but the first test image is still far nearer to its own original than to others.
-    errors = [np.abs(np.asarray(image, float) - found.test.pixels[0].numpy()).mean() for image in images]
+    errors = [np.abs(np.asarray(image, float) - loaded.test.pixels[0].numpy()).mean() for image in images]
     assert errors[0] < 5 < min(errors[1:])
-    assert torch.equal(found.test.pixels[3][..., 0], found.test.pixels[3][..., 2])
-    assert np.abs(np.asarray(grey, float) - found.test.pixels[3][..., 1].numpy()).mean() < 5
+    assert torch.equal(loaded.test.pixels[3][..., 0], loaded.test.pixels[3][..., 2])
+    assert np.abs(np.asarray(grey, float) - loaded.test.pixels[3][..., 1].numpy()).mean() < 5
 
 
 def test_digits_are_blocks_of_grey_in_a_stratified_split() -> None:
-    found = splits(dataset="digits")
-    assert_published("digits", found.train, found.test)
-    assert found.train.labels.bincount().max() == dataset_spec("digits").largest_class
-    for images, per_class in ((found.train, (139, 147)), (found.test, (34, 38))):
+    loaded = splits(dataset="digits")
+    assert_published("digits", loaded.train, loaded.test)
+    assert loaded.train.labels.bincount().max() == dataset_spec("digits").largest_class
+    for images, per_class in ((loaded.train, (139, 147)), (loaded.test, (34, 38))):
         counts = Counter(images.labels.tolist())
         assert per_class[0] <= min(counts.values()) <= max(counts.values()) <= per_class[1]
         assert (images.pixels == images.pixels[:, ::4, ::4, :1].repeat_interleave(4, 1).repeat_interleave(4, 2)).all()
         assert images.pixels.amin() == 0
         assert images.pixels.amax() == 255
     # Grey level 8 of 16 stands in the middle.
-    assert 128 in found.train.pixels
+    assert 128 in loaded.train.pixels
 
 
 def test_the_digits_split_is_the_same_everywhere() -> None:
@@ -135,10 +135,10 @@ def test_the_digits_split_is_the_same_everywhere() -> None:
 def test_the_digits_are_those_that_scikit_learn_returns() -> None:
     expected = load_digits()
     images, labels = published._published_digits()
-    for mine, theirs in ((images, expected.images), (labels, expected.target)):
-        assert mine.dtype == theirs.dtype
-        assert mine.shape == theirs.shape
-        assert mine.tobytes() == theirs.tobytes()
+    for read, returned in ((images, expected.images), (labels, expected.target)):
+        assert read.dtype == returned.dtype
+        assert read.shape == returned.shape
+        assert read.tobytes() == returned.tobytes()
 
 
 def test_reading_the_digits_does_not_import_scikit_learn() -> None:
@@ -162,21 +162,21 @@ def test_a_damaged_file_of_digits_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_synthetic_images_are_the_same_everywhere() -> None:
-    found = splits(dataset="synthetic")
-    assert_published("synthetic", found.train, found.test)
-    assert found.train.labels.bincount().max() == dataset_spec("synthetic").largest_class
-    assert set(Counter(found.train.labels.tolist()).values()) == {100}
-    digest = hashlib.sha256(found.train.pixels.numpy().tobytes() + found.test.pixels.numpy().tobytes())
+    loaded = splits(dataset="synthetic")
+    assert_published("synthetic", loaded.train, loaded.test)
+    assert loaded.train.labels.bincount().max() == dataset_spec("synthetic").largest_class
+    assert set(Counter(loaded.train.labels.tolist()).values()) == {100}
+    digest = hashlib.sha256(loaded.train.pixels.numpy().tobytes() + loaded.test.pixels.numpy().tobytes())
     assert digest.hexdigest()[:16] == "47f02ddc1445eacf"
 
 
 def test_synthetic_classes_can_be_learned_and_keep_their_label_when_mirrored() -> None:
-    found = splits(dataset="synthetic")
-    train, test = found.train.pixels.float(), found.test.pixels.float()
-    means = torch.stack([train[found.train.labels == label].mean(0) for label in range(100)]).flatten(1)
+    loaded = splits(dataset="synthetic")
+    train, test = loaded.train.pixels.float(), loaded.test.pixels.float()
+    means = torch.stack([train[loaded.train.labels == label].mean(0) for label in range(100)]).flatten(1)
     for seen in (test, test.flip(2)):
         nearest = torch.cdist(seen.flatten(1), means).argmin(1)
-        assert (nearest == found.test.labels).float().mean() > 0.95
+        assert (nearest == loaded.test.labels).float().mean() > 0.95
     # The noise is not a copy of the training images'.
     assert torch.cdist(test[:50].flatten(1), train.flatten(1)).amin() > 100
 
@@ -185,7 +185,7 @@ def test_the_real_cifar100_is_what_torchvision_reads() -> None:
     root = os.environ.get("ORCHESTRATE_DATA")
     if not root or not Path(root, "cifar-100-python/train").is_file():
         pytest.skip("ORCHESTRATE_DATA names no folder that holds cifar-100-python")
-    found = splits(Path(root), validation=5000, subset=100)
+    loaded = splits(Path(root), validation=5000, subset=100)
     whole, test = read_dataset("cifar100", Path(root))
     assert_published("cifar100", whole, test)
     for images, per_class in ((whole, dataset_spec("cifar100").largest_class), (test, 100)):
@@ -198,8 +198,8 @@ def test_the_real_cifar100_is_what_torchvision_reads() -> None:
     assert published.targets == test.labels.tolist()
     mean = whole.pixels.view(-1, 3).sum(0) / (255 * 50_000 * 32 * 32)
     torch.testing.assert_close(mean, torch.tensor([0.5071, 0.4865, 0.4409]), atol=1e-4, rtol=0)
-    assert set(Counter(found.train.labels.tolist()).values()) == {100}
-    assert set(Counter(found.validation.labels.tolist()).values()) == {50}
+    assert set(Counter(loaded.train.labels.tolist()).values()) == {100}
+    assert set(Counter(loaded.validation.labels.tolist()).values()) == {50}
 
 
 # -- Splits
@@ -211,11 +211,11 @@ def test_a_subset_keeps_the_first_images_of_each_class_and_the_whole_test_set(
     fake_cifar100(tmp_path, monkeypatch, per_class=5)
     whole = splits(tmp_path)
     for seed in (0, 1):
-        some = splits(tmp_path, subset=2, seed=seed)
-        assert torch.equal(some.train.pixels, whole.train.pixels[:8])
-        assert some.train.labels.tolist() == [0, 1, 2, 3] * 2
-        assert some.train.num_classes == 4
-        assert torch.equal(some.test.pixels, whole.test.pixels)
+        loaded = splits(tmp_path, subset=2, seed=seed)
+        assert torch.equal(loaded.train.pixels, whole.train.pixels[:8])
+        assert loaded.train.labels.tolist() == [0, 1, 2, 3] * 2
+        assert loaded.train.num_classes == 4
+        assert torch.equal(loaded.test.pixels, whole.test.pixels)
     assert torch.equal(splits(tmp_path, subset=99).train.pixels, whole.train.pixels)
 
 
@@ -223,13 +223,13 @@ def test_validation_images_are_fixed_and_disjoint_from_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, _ = fake_cifar100(tmp_path, monkeypatch, per_class=10)
-    found = splits(tmp_path, validation=8)
-    assert len(found.train) == 32
-    assert Counter(found.validation.labels.tolist()) == {0: 2, 1: 2, 2: 2, 3: 2}
-    pieces = [images.tobytes() for part in (found.train, found.validation) for images in part.pixels.numpy()]
+    loaded = splits(tmp_path, validation=8)
+    assert len(loaded.train) == 32
+    assert Counter(loaded.validation.labels.tolist()) == {0: 2, 1: 2, 2: 2, 3: 2}
+    pieces = [images.tobytes() for part in (loaded.train, loaded.validation) for images in part.pixels.numpy()]
     assert sorted(pieces) == sorted(image.tobytes() for image in train)
     for other in (splits(tmp_path, validation=8, seed=5), splits(tmp_path, validation=8, subset=3)):
-        assert torch.equal(other.validation.pixels, found.validation.pixels)
+        assert torch.equal(other.validation.pixels, loaded.validation.pixels)
     assert Counter(other.train.labels.tolist()) == {0: 3, 1: 3, 2: 3, 3: 3}
 
 
@@ -278,9 +278,9 @@ def test_out_of_distribution_images_are_the_other_test_set_at_this_size(
     )
 
     put_facts(monkeypatch, "synthetic", size=64, train_images=200, test_images=100)
-    found = splits(tmp_path, ood_dataset="synthetic", dataset="cifar100")
+    loaded = splits(tmp_path, ood_dataset="synthetic", dataset="cifar100")
     original = read_dataset("synthetic", tmp_path)[1].pixels.float()
-    outside = found.out_of_distribution.pixels
+    outside = loaded.out_of_distribution.pixels
     assert outside.shape == (100, 32, 32, 3)
     assert outside.dtype == torch.uint8
     # Far from the borders of its blocks, an antialiased half is close to a mean of neighbours.

@@ -86,10 +86,10 @@ def test_other_files_are_decoded_anew(root: Path, opened: list[str], change: str
     else:
         write_image(path if change == "replaced" else path.with_name("9.png"), seed=77)
     opened.clear()
-    found = read(root)
-    assert len(opened) == len(found) == {"added": 10, "removed": 8}.get(change, 9)
-    expected = [reading.fitted(reading.open_image(path), 32) for path in opened[: len(found)]]
-    assert torch.equal(found.pixels, torch.stack(expected))
+    data = read(root)
+    assert len(opened) == len(data) == {"added": 10, "removed": 8}.get(change, 9)
+    expected = [reading.fitted(reading.open_image(path), 32) for path in opened[: len(data)]]
+    assert torch.equal(data.pixels, torch.stack(expected))
     # What was decoded of the same folder before is gone.
     assert len(kept(root)) == 2
 
@@ -177,9 +177,9 @@ class Reader:
 
     def __init__(self, root: Path, file_bytes: int = -1) -> None:
         context = forking()
-        self._ours, theirs = context.Pipe()
-        context.Process(target=_read, args=(theirs, root, file_bytes), daemon=True).start()
-        theirs.close()
+        self._ours, far_end = context.Pipe()
+        context.Process(target=_read, args=(far_end, root, file_bytes), daemon=True).start()
+        far_end.close()
 
     def go(self) -> None:
         self._ours.send("go")

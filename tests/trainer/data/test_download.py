@@ -121,9 +121,9 @@ def test_what_is_missing_is_downloaded_once_with_progress(tmp_path: Path, publis
     assert lines[0] == f"cifar100: {root}/cifar-100-python/train is missing"
     assert lines[1] == f"cifar100: downloading {published.url('cifar.tar.gz')} (0 MB)"
     assert lines[-1] == f"cifar100: ready in {root}"
-    told = len(lines)
+    count = len(lines)
     prepare(CIFAR100, root, progress=lines.append)
-    assert len(lines) == told
+    assert len(lines) == count
     assert published.requested == ["cifar.tar.gz"]
 
 

@@ -53,13 +53,13 @@ def insects(tmp_path: Path) -> Path:
 
 
 def test_labels_number_the_classes_in_the_order_of_their_names(insects: Path) -> None:
-    found = read(insects.parent)
-    assert found.train.num_classes == found.test.num_classes == 3
-    assert found.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert found.test.labels.tolist() == [0, 1, 2]
+    data = read(insects.parent)
+    assert data.train.num_classes == data.test.num_classes == 3
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert data.test.labels.tolist() == [0, 1, 2]
     for i, path in enumerate(("ant/0", "ant/1", "ant/2", "bee/0")):
         with Image.open(insects / "train" / f"{path}.png") as image:
-            assert np.array_equal(found.train.pixels[i], np.asarray(image))
+            assert np.array_equal(data.train.pixels[i], np.asarray(image))
 
 
 def test_val_is_the_test_set_where_there_is_no_test(tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_val_is_the_test_set_where_there_is_no_test(tmp_path: Path) -> None:
 def test_a_test_set_may_lack_classes(insects: Path) -> None:
     (insects / "test/bee/0.png").unlink()
     (insects / "test/bee").rmdir()
-    found = read(insects.parent)
-    assert found.test.labels.tolist() == [0, 2]
-    assert found.test.num_classes == 3
+    data = read(insects.parent)
+    assert data.test.labels.tolist() == [0, 2]
+    assert data.test.num_classes == 3
 
 
 def test_grey_is_repeated_in_three_channels(insects: Path) -> None:
@@ -92,9 +92,9 @@ def test_sixteen_bits_of_grey_keep_the_high_ones(insects: Path) -> None:
     """As Pillow reads 16-bit colours; its own conversion of grey turns 99 % of this ramp into white."""
     ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
     Image.fromarray(ramp).save(insects / "test/ant/0.png")
-    found = read(insects.parent).test.pixels[0]
-    assert np.array_equal(found, np.stack([ramp >> 8] * 3, axis=-1))
-    assert len(found.unique()) == 256
+    data = read(insects.parent).test.pixels[0]
+    assert np.array_equal(data, np.stack([ramp >> 8] * 3, axis=-1))
+    assert len(data.unique()) == 256
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "fractions"), (np.int32, "32-bit numbers")])
@@ -208,9 +208,9 @@ def test_every_ending_of_jpeg_is_read(insects: Path, suffix: str) -> None:
     image.save(insects / f"train/bee/9.{suffix}", "JPEG")
     with Image.open(insects / f"train/bee/9.{suffix}") as stored:
         expected = np.asarray(stored)
-    found = read(insects.parent).train
-    assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
-    assert np.array_equal(found.pixels[6], expected)
+    data = read(insects.parent).train
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
+    assert np.array_equal(data.pixels[6], expected)
 
 
 @pytest.mark.parametrize("suffix", PICTURES)
@@ -271,10 +271,10 @@ COMPOSED, DECOMPOSED = "Caf\u00e9", "Cafe\u0301"
 def test_a_class_may_be_written_in_two_unicode_forms(insects: Path) -> None:
     (insects / "train/bee").rename(insects / "train" / DECOMPOSED)
     (insects / "test/bee").rename(insects / "test" / COMPOSED)
-    found = read(insects.parent)
+    data = read(insects.parent)
     # In the order of the composed names, whatever system wrote them.
-    assert found.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert found.test.labels.tolist() == [0, 1, 2]
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert data.test.labels.tolist() == [0, 1, 2]
     assert list_folder("folder:insects", insects.parent).classes == [COMPOSED, "ant", "cat"]
 
 

@@ -66,23 +66,23 @@ def equal(first: list[Batch], second: list[Batch]) -> bool:
 
 
 def test_imagenet_stays_in_files(root: Path) -> None:
-    found = load_splits(settings(validation=3, subset=1), root)
-    for files, labels in ((found.train, [0, 1, 2]), (found.validation, [0, 1, 2]), (found.test, [0, 1, 2])):
+    data = load_splits(settings(validation=3, subset=1), root)
+    for files, labels in ((data.train, [0, 1, 2]), (data.validation, [0, 1, 2]), (data.test, [0, 1, 2])):
         assert isinstance(files, ImageFiles)
         assert files.labels.tolist() == labels
         assert files.num_classes == 3
         assert [Path(path).parent.name for path in files.paths] == ["ant", "bee", "cat"]
-    assert not {*found.train.paths} & {*found.validation.paths}
-    assert isinstance(epoch_loader(found, settings(), CPU, class_pairs=False), StreamingLoader)
+    assert not {*data.train.paths} & {*data.validation.paths}
+    assert isinstance(epoch_loader(data, settings(), CPU, class_pairs=False), StreamingLoader)
 
 
 def test_evaluation_is_the_published_centre_crop(root: Path) -> None:
     write_image(root / "imagenet/val/bee/0.png", (40, 33), seed=7, mode="L")
-    found = load_splits(settings(), root)
-    batches = list(EvaluationSet(found.test, settings(), CPU).batches(2))
+    data = load_splits(settings(), root)
+    batches = list(EvaluationSet(data.test, settings(), CPU).batches(2))
     assert [labels.tolist() for _, labels in batches] == [[0, 1], [2]]
     published = transforms.Compose([transforms.Resize(16), transforms.CenterCrop(SIZE), transforms.ToTensor()])
-    for inputs, path in zip(torch.cat([inputs for inputs, _ in batches]), found.test.paths, strict=True):
+    for inputs, path in zip(torch.cat([inputs for inputs, _ in batches]), data.test.paths, strict=True):
         with Image.open(path) as image:
             expected = published(image.convert("RGB"))
         torch.testing.assert_close(
@@ -167,16 +167,16 @@ def test_without_padding_and_flip_training_sees_the_evaluation_image(root: Path)
 @pytest.mark.parametrize(("height", "width"), [(100, 150), (300, 40)])
 def test_boxes_are_distributed_as_torchvisions(height: int, width: int) -> None:
     generator = random.Random(1)
-    ours = np.array([random_box(height, width, generator) for _ in range(3000)])
+    boxes = np.array([random_box(height, width, generator) for _ in range(3000)])
     image = torch.empty(3, height, width)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         get_params = transforms.RandomResizedCrop.get_params
-        theirs = np.array([get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)])
-    assert (ours[:, 0] + ours[:, 2]).max() <= height
-    assert (ours[:, 1] + ours[:, 3]).max() <= width
+        expected = np.array([get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)])
+    assert (boxes[:, 0] + boxes[:, 2]).max() <= height
+    assert (boxes[:, 1] + boxes[:, 3]).max() <= width
     for column in range(4):
-        assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 0.001
+        assert ks_2samp(boxes[:, column], expected[:, column]).pvalue > 0.001
 
 
 @pytest.mark.parametrize(("height", "width"), [(1000, 10), (10, 1000)])
