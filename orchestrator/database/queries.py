@@ -323,12 +323,6 @@ def trials_of(grid_ids: Sequence[int]) -> Select[int]:
     return select(GridTrial.trial_id).where(GridTrial.grid_id.in_(grid_ids))
 
 
-def _main(network: int, split: str) -> Any:
-    if network == 0 and split == "test":
-        return text(MAIN_TEST)
-    return and_(Evaluation.network == network, Evaluation.classifier == "main", Evaluation.split == split)
-
-
 def relation(name: str, rows: Sequence[tuple[int, ...]], names: Sequence[str]) -> Any:
     """Return rows of integers as a table to join with; as literals: there may be many, and no user wrote them."""
     columns = [column(each, Integer) for each in names]
