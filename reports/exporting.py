@@ -14,7 +14,7 @@ from orchestrator.database import queries
 from orchestrator.database.export import statements
 from orchestrator.tables.addresses import method_names
 from reports.errors import ReportError
-from reports.results import chosen_grids
+from reports.loading import chosen_grids
 
 if TYPE_CHECKING:
     from orchestrator.database import Database

@@ -17,9 +17,10 @@ from reports.layouts.interactions import interactions, losses, moments
 from reports.layouts.looks import looks_tables, with_seeds_by_rule
 from reports.layouts.search import search_table
 from reports.layouts.shipped import SHIPPED, asked, own_table, shipped, shipped_yaml
+from reports.loading import grid_reports, load
 from reports.paper.contradictions import contradiction_table, contradictions
 from reports.paper.published import compare, ledger, references
-from reports.results import GridInfo, Results, grid_reports, load
+from reports.results import GridInfo, Results
 from reports.table import Entry, Row, Table
 from reports.tuning import searches
 

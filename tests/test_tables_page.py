@@ -12,7 +12,7 @@ from scipy import stats
 from orchestrator.database import Database, open_database
 from orchestrator.tables.addresses import methods_key
 from orchestrator.tables.schema import COLUMNS, SOURCES, SPECIAL, TableSpec
-from reports.results import load
+from reports.loading import load
 from reports.table import Table
 from tests.reports.lookup import entry, said
 from tests.reports.pictures import PAGE, declarations, page_database, page_tables

@@ -15,7 +15,8 @@ from reports.errors import ReportError, unknown
 from reports.gathering import Gathered, gather
 from reports.layouts.entries import candidate_of, sample
 from reports.layouts.twins import twins
-from reports.results import Cell, Results, Trial, load
+from reports.loading import load
+from reports.results import Cell, Results, Trial
 from reports.table import Entry, Sample, entries_of
 
 if TYPE_CHECKING:

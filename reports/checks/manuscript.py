@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from reports.checks.following import OPTIONAL, Reading, Shown, decode, definitions, readings, suspects, visible
+from reports.checks.following import OPTIONAL, Reading, Shown, definitions, readings, suspects, visible
+from reports.checks.texfiles import find, is_file, texinputs, text_of
 from reports.errors import ReportError
 
 _HEADER = re.compile(
@@ -136,7 +135,7 @@ class _Paper:
     def __init__(self, root: Path, manuscript: Manuscript) -> None:
         self.root, self.manuscript = root, manuscript
         self.seen: set[str] = set()
-        self.folders = [*_texinputs(root)]
+        self.folders = [*texinputs(root)]
         self.defined: set[str] = set()
         self.styles: set[str] = set()
         self.reading: dict[str, Path] = {}
@@ -172,7 +171,7 @@ class _File:
         paper.seen.add(os.path.realpath(path))
 
     def read(self) -> None:
-        text = _text(self.path)
+        text = text_of(self.path)
         if text is None:
             raise ReportError(f"cannot read {self.path}: it is not text in UTF-8 or Latin-1")
         lines, unclear = visible(text)
@@ -202,10 +201,10 @@ class _File:
 
     def _read_style(self, path: Path) -> None:
         """Learn which commands a style beside the paper defines to read files; those of the distribution have none."""
-        if os.path.realpath(path) in self.paper.styles or not _is_file(path):
+        if os.path.realpath(path) in self.paper.styles or not is_file(path):
             return
         self.paper.styles.add(os.path.realpath(path))
-        lines = visible(_text(path) or "")[0]
+        lines = visible(text_of(path) or "")[0]
         names, reading = definitions("\n".join(line.code for line in lines))
         self.paper.defined |= names
         self.paper.reading |= dict.fromkeys(reading, path)
@@ -288,7 +287,7 @@ class _File:
             folders = [inner, *folders]
         elif self.folder:
             folders = [self.folder, *folders]
-        other = _find(name, folders, self.paper.root)
+        other = find(name, folders, self.paper.root)
         if other is None:
             if reading.command not in OPTIONAL:
                 self.manuscript.missing.append((where, os.path.join(reading.folder or "", name)))
@@ -320,44 +319,3 @@ def _grids(text: str) -> tuple[str, ...] | None:
     except ValueError:
         return None
     return tuple(map(str, values)) if isinstance(values, list) else None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return decode(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ReportError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _is_file(path: Path) -> bool:
-    """Return whether a file is there; one that may not be looked at is none, as LaTeX sees it."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def _texinputs(root: Path) -> Iterator[Path]:
-    """Yield the folders of TEXINPUTS in their order, an empty one being the paper's; two slashes mean all below."""
-    for name in os.environ.get("TEXINPUTS", "").split(os.pathsep):
-        folder = root / Path(os.path.expandvars(name.lstrip("!").rstrip("/") or ".")).expanduser()
-        yield folder
-        if name.endswith("//"):
-            yield from (Path(inner) for inner, _, _ in os.walk(folder) if inner != str(folder))
-    yield root
-
-
-def _find(name: str, folders: Iterable[Path], root: Path) -> Path | None:
-    """Return the file that LaTeX would read, from the first of the folders that has it.
-
-    One that a style file of the distribution offers, such as \\input{glyphtounicode}, is found as TeX itself finds it.
-    """
-    for folder in folders:
-        for candidate in (folder / f"{name}.tex", folder / name):
-            if _is_file(candidate):
-                return candidate
-    program = shutil.which("kpsewhich")
-    if program is None or len(name) > 200 or not re.fullmatch(r"[\w.][\w./-]*", name):
-        return None
-    output = subprocess.run([program, name], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
-    return root / output if output else None

@@ -13,11 +13,12 @@ from orchestrator.tables import addresses
 from reports import titles
 from reports.columns import AUROC, EPOCH, QUALITY, TRAINING, Column, own_columns
 from reports.layouts.entries import candidate
+from reports.loading import chosen_grids
 from reports.page.curves import curves, rounded
 from reports.page.logs import Tails
 from reports.render.html import heading, table_data
 from reports.render.latex import escape, latex_entry
-from reports.results import Cell, Results, Trial, chosen_grids
+from reports.results import Cell, Results, Trial
 from reports.table import Entry, Row, Table
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from orchestrator.planning import make_plan
 from orchestrator.planning.parts import part_rows
 from orchestrator.provenance import code_digest, parts_of
 from reports.layouts.entries import entry
-from reports.results import load
+from reports.loading import load
 from tests.trainer.fake_datasets import fake_folder
 from trainer.data import fingerprint
 from trainer.plugins import load_plugins

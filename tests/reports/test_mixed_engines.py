@@ -13,10 +13,10 @@ from orchestrator.database.models import Attempt, Epoch
 from reports.checks.tracing import explain
 from reports.gathering import gather
 from reports.layouts.bold import DESPITE
+from reports.loading import load
 from reports.render import plain
 from reports.render.html import fragment
 from reports.render.latex import latex
-from reports.results import load
 from reports.table import Table
 from tests.orchestrator.databases.postgresql_server import Missing, postgresql_server
 from tests.reports.lookup import entry, one

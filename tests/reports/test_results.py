@@ -11,7 +11,8 @@ from sqlalchemy import event, select, update
 from orchestrator.database import open_database
 from orchestrator.database.models import Attempt, Epoch, Evaluation, Trial
 from reports import ReportError
-from reports.results import Selection, load
+from reports.loading import load
+from reports.results import Selection
 from tests.orchestrator.databases.postgresql_server import Missing, postgresql_server
 from tests.reports.synthetic import Filler, ablation, configuration, fill, make_database, trials
 

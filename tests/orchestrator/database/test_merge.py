@@ -12,7 +12,7 @@ from orchestrator.cli import app
 from orchestrator.database import open_database
 from orchestrator.database.models import Grid
 from reports.gathering import gather
-from reports.results import load
+from reports.loading import load
 from tests.reports.lookup import one
 from tests.reports.synthetic import configuration, make_database, trials
 

@@ -16,7 +16,7 @@ from orchestrator.database.models import Trial
 from reports import compare
 from reports.errors import ReportError
 from reports.gathering import gather
-from reports.results import load
+from reports.loading import load
 from tests.reports.lookup import one
 from tests.reports.synthetic import Filler, configuration, make_database, trials
 

@@ -15,7 +15,8 @@ from reports.figures.curves import Curve, curve, stride
 from reports.figures.declared import Plot, Series, curves_of, declared, plots
 from reports.figures.rendering import rendered
 from reports.gathering import gather
-from reports.results import Results, Trial, load
+from reports.loading import load
+from reports.results import Results, Trial
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 
 Row = tuple[int, float, float]

@@ -23,8 +23,8 @@ from reports.figures.frame import look_of
 from reports.figures.labels import place, spread_out
 from reports.figures.plane import Mark, draw, front_of
 from reports.figures.rendering import rendered
+from reports.loading import load
 from reports.paper.published import ledger
-from reports.results import load
 from tests.reports.plotting import Spot, plane
 from tests.reports.synthetic import POWERSET, ablation, make_database, part_row, trials
 from trainer.parts import METHODS, NETWORKS

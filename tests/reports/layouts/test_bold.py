@@ -17,7 +17,7 @@ from orchestrator.statistics import Outcomes
 from reports.columns import TOP1
 from reports.gathering import gather
 from reports.layouts.bold import DESPITE, embolden
-from reports.results import load
+from reports.loading import load
 from reports.table import Entry, Row, Sample
 from tests.reports.lookup import entry, one
 from tests.reports.synthetic import configuration, make_database, trials

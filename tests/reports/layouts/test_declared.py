@@ -16,11 +16,11 @@ from orchestrator.database import Database
 from reports import ReportError, open_results, write_report
 from reports.gathering import gather
 from reports.layouts.shipped import SHIPPED, shipped
+from reports.loading import load
 from reports.render.html import fragment
 from reports.render.latex import latex
 from reports.render.plain import json as plain_json
 from reports.render.plain import markdown
-from reports.results import load
 from reports.table import Table
 from tests.reports.lookup import entry, one, said
 from tests.reports.synthetic import configuration, make_database, trials

@@ -12,7 +12,7 @@ from orchestrator.database import queries
 from orchestrator.database.models import Epoch
 from reports.layouts.interactions import MOMENTS, losses, moments
 from reports.layouts.shipped import shipped
-from reports.results import load
+from reports.loading import load
 from tests.reports.lookup import build, entry
 from tests.reports.synthetic import ablation, configuration, make_database, trials
 

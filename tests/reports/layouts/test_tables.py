@@ -11,7 +11,7 @@ from orchestrator.grid.declarations import SHIPPED as ASKED
 from reports import ReportError
 from reports.gathering import gather
 from reports.layouts.shipped import SHIPPED, layout_name, shipped
-from reports.results import load
+from reports.loading import load
 from reports.text import words
 from tests.reports.lookup import build, entry, one, said
 from tests.reports.synthetic import ablation, configuration, make_database, trials

@@ -10,9 +10,10 @@ import pytest
 
 from reports.columns import EPOCH, NLL, TOP1, TRAINING
 from reports.gathering import gather
+from reports.loading import load
 from reports.paper.contradictions import contradictions
 from reports.paper.published import VERDICTS, Printed, compare, judge, ledger, settings
-from reports.results import Selection, load
+from reports.results import Selection
 from reports.table import Entry, Row, Sample, Table
 from tests.reports.lookup import build, one
 from tests.reports.synthetic import ablation, make_database, trials
