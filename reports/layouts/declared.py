@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from orchestrator.records import BY_TEST, TUNED, TUNING
-from orchestrator.tables.addresses import column_key
 from orchestrator.tables.fields import comparable, has, in_words, value_of
-from orchestrator.tables.placement import Line, Spot, place, reference_of
+from orchestrator.tables.placement import Line, Spot, place
 from orchestrator.tables.schema import ColumnSpec, RowSpec, TableSpec
 from reports import titles
-from reports.columns import Column, column_of
+from reports.columns import Column
 from reports.errors import ReportError
 from reports.layouts.assemble import TIME_NOTE, count_seeds
 from reports.layouts.bold import embolden
 from reports.layouts.cells import Slice, slices
 from reports.layouts.entries import entry, p_value, weighted_sum
 from reports.layouts.labels import Labels
+from reports.layouts.planned import ColumnPlan, Planned
 from reports.layouts.twins import twins
 from reports.results import Cell, Results, Trial
 from reports.table import Entry, Row, Table, add_note, mark_mixed, mark_unmeasured
@@ -28,15 +28,6 @@ from reports.text import number
 from reports.tuning import budget
 
 _EACH = ", "
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A column before its numbers are looked up; `across` is the place of its value of `across`, None for a mean."""
-
-    column: Column
-    spec: ColumnSpec
-    across: int | None
 
 
 class Placed(NamedTuple):
@@ -53,9 +44,7 @@ def build_declared(results: Results, table: TableSpec, asking: Iterable[str] | N
 
     Raises ReportError where the cells leave the declaration open.
     """
-    asking = frozenset(asking or ())
-    parts = _parts(replace(results, cells=cells_of(results, table, asking)), table, asking)
-    return [_Building(results, table, part).build() for part in parts]
+    return [placed.table for placed in build_placed(results, table, asking)]
 
 
 def build_placed(results: Results, table: TableSpec, asking: Iterable[str] | None = None) -> list[Placed]:
@@ -122,6 +111,7 @@ class _Building:
         self.placement = place(table, [cell.config for cell in part.cells], asked)
         _refuse(table, self.placement.problems)
         self.labels = Labels(table, part, self.placement.lines)
+        self.columns = ColumnPlan(table, part, self.placement, self.labels)
         self.spots = {
             self._address(line, across): spot for line in self.placement.lines for across, spot in self._at(line)
         }
@@ -137,7 +127,7 @@ class _Building:
     def build(self) -> Table:
         """Return the table."""
         table = self.table
-        planned = self._columns()
+        planned = self.columns.planned()
         columns = [each.column for each in planned]
         rows = [row for line in self.placement.lines if (row := self._row(line, planned)) is not None]
         rows, bold = embolden(
@@ -184,88 +174,9 @@ class _Building:
         budgets = dict.fromkeys(budget(searches[name]) for name in sorted(tuned & set(searches)))
         return " ".join(long for long, _ in budgets), "; ".join(dict.fromkeys(short for _, short in budgets))
 
-    # Columns
-
-    def _columns(self) -> list[Planned]:
-        planned = []
-        spread = [spec for spec in self.table.columns if not spec.mean]
-        for index, value in enumerate(self.placement.across):
-            for spec in spread:
-                if self._refers_to_itself(spec, value):
-                    continue
-                for column in self._expanded(spec):
-                    planned.append(Planned(self._across(column, value), spec, index))
-        planned += [Planned(self._column(spec), spec, None) for spec in self.table.columns if spec.mean]
-        return planned
-
-    def _across(self, column: Column, value: Any) -> Column:
-        name = self.table.across
-        if name is None:
-            return column
-        return replace(column, key=column_key(self.table, value, column.key), group=self.labels.text(name, value))
-
-    def _refers_to_itself(self, spec: ColumnSpec, value: Any) -> bool:
-        """Return whether a column of differences would subtract each of its cells from itself."""
-        wanted = spec.minus if spec.minus is not None else spec.p
-        if wanted is None or self.table.across is None:
-            return False
-        reference = self._reference(spec)
-        return reference == {self.table.across: value}
-
-    def _expanded(self, spec: ColumnSpec) -> list[Column]:
-        """Return the columns that one of a declaration stands for: a column for every classifier, say."""
-        if spec.metric != "classifiers":
-            return [self._column(spec)]
-        heads = max((self.part.heads(network) for network in self.part.networks or self._networks()), default=3)
-        places = {"main": f"{heads + 1}/{heads + 1}"}
-        places |= {f"head{depth}": f"{depth}/{heads + 1}" for depth in range(heads, 0, -1)}
-        places |= {"ensemble": "Ensemble"}
-        return [Column(key, title, "%", f"{key}/accuracy", "higher") for key, title in places.items()]
-
-    def _networks(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(cell.network for cell in self.part.cells))
-
-    def _column(self, spec: ColumnSpec) -> Column:
-        base = column_of(spec.metric)
-        quantity = base.quantity
-        if "/" in quantity:
-            metric = quantity.rpartition("/")[2]
-            quantity = f"{f'{spec.network}:' if spec.network else ''}{spec.classifier}/{metric}"
-        title = spec.title or self.table.names.get(spec.metric) or base.title
-        changes: dict[str, Any] = {"key": spec.name, "title": title, "quantity": quantity}
-        changes |= {"unit": spec.unit} if spec.unit is not None else {}
-        changes |= {"digits": spec.digits} if spec.digits is not None else {}
-        changes |= {"direction": spec.better} if spec.better is not None else {}
-        if spec.title is None and spec.minus is not None:
-            changes |= {"title": f"{title} \u2212 {self._reference_name(spec)}"}
-        if spec.minus is not None:
-            changes |= {"direction": None, "form": "signed" if base.form == "number" else base.form}
-        if spec.p is not None:
-            heading = spec.title or f"{title}: p against {self._reference_name(spec)}"
-            digits = 3 if spec.digits is None else spec.digits
-            changes |= {"title": heading, "unit": "", "direction": None, "form": "p", "digits": digits}
-        if spec.mean:
-            changes |= {"title": spec.title or title, "group": "" if spec.title else "Mean"}
-        return replace(base, **changes)
-
-    # What differences refer to
-
-    def _reference(self, spec: ColumnSpec) -> Mapping[str, Any] | RowSpec:
-        wanted = spec.minus if spec.minus is not None else spec.p
-        reference = reference_of(self.table, wanted, self.placement)
-        if isinstance(reference, str):
-            raise ReportError(f"table {self.table.name}: column {spec.name}: {reference}")
-        return reference
-
-    def _reference_name(self, spec: ColumnSpec) -> str:
-        reference = self._reference(spec)
-        if isinstance(reference, RowSpec):
-            return self.labels.of_row(reference)[-1]
-        return self.labels.of_fields(reference)
-
     def _referred(self, spec: ColumnSpec, line: Line, across: Any) -> Spot | None:
         """Return the place that a difference is taken from; None where it is the same place."""
-        reference = self._reference(spec)
+        reference = self.columns.reference(spec)
         other = line
         if isinstance(reference, RowSpec):
             other = replace(line, row=reference, values=())
@@ -280,8 +191,6 @@ class _Building:
                     across = value
             other = replace(line, group=tuple(group), values=tuple(values))
         return self.spots.get(self._address(other, across), Spot())
-
-    # Rows
 
     def _row(self, line: Line, planned: Sequence[Planned]) -> Row | None:
         entries = tuple(self._entry(line, each) for each in planned)
