@@ -24,7 +24,7 @@ from trainer.sources import source_digest, source_files
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
-    from trainer.parts import Part
+    from trainer.registry import Part
 
 PACKAGES = ("torch", "torchvision", "numpy", "ray", "sqlalchemy", "pydantic", "orchestrate-ablations")
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,9 +13,10 @@ from orchestrator.exit_codes import BAD_INPUT
 from orchestrator.records import trial_in_words
 from orchestrator.text import counted
 from trainer.builtin_metrics import ALWAYS
-from trainer.parts import METRICS, MetricFacts, Part
+from trainer.parts import METRICS, MetricFacts
 from trainer.plugins import Plugin, load_plugins
 from trainer.problems import unknown
+from trainer.registry import Part
 
 if TYPE_CHECKING:
     from orchestrator.database import Database

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from trainer.objective import Objective, build_methods, method_parameters
-from trainer.parts import METHODS, NETWORKS, Registry, remembered
+from trainer.parts import METHODS, NETWORKS
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
 from trainer.recipe import build_part, named
+from trainer.registry import Registry, remembered
 
 if TYPE_CHECKING:
     from trainer.method import Requires

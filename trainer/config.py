@@ -31,9 +31,10 @@ from trainer.datasets import ARRAYS_PREFIX, FOLDER_PREFIX, dataset_spec
 from trainer.networks import head_count
 from trainer.networks.library import LIBRARIES
 from trainer.objective import build_methods
-from trainer.parts import DATASETS, METHODS, NETWORKS, OPTIMIZERS, REGISTRIES, SCHEDULES, Part, PartError, remembered
+from trainer.parts import DATASETS, METHODS, NETWORKS, OPTIMIZERS, REGISTRIES, SCHEDULES
 from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
 from trainer.recipe import build_part, named
+from trainer.registry import Part, PartError, remembered
 from trainer.spec import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from trainer.errors import FailureClass, TrainerError
-from trainer.parts import METRICS, MetricFacts, Part
+from trainer.parts import METRICS, MetricFacts
+from trainer.registry import Part
 
 # How many random images a metric is tried on before a training.
 TRIED_IMAGES = 16

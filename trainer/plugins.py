@@ -21,7 +21,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from trainer.parts import REGISTRIES, Part, PartError, Registry
+from trainer.parts import REGISTRIES
+from trainer.registry import Part, PartError, Registry
 from trainer.sources import import_root, installed, source_files
 
 ENTRY_POINTS = "orchestrate.plugins"

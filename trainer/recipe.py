@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from trainer.parts import OPTIMIZERS, SCHEDULES, Part, Registry, register_class
+from trainer.parts import OPTIMIZERS, SCHEDULES, register_class
+from trainer.registry import Part, Registry
 
 if TYPE_CHECKING:
     import torch

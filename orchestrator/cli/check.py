@@ -12,7 +12,7 @@ from orchestrator.exit_codes import BAD_INPUT, DONE, SOME_FAILED
 from orchestrator.text import counted
 
 if TYPE_CHECKING:
-    from trainer.parts import Part
+    from trainer.registry import Part
 
 
 @app.command(

@@ -31,9 +31,10 @@ from orchestrator.grid.tuning import read_tuning
 from orchestrator.tables.schema import COLUMNS, SPECIAL
 from trainer.builtin_metrics import ALWAYS
 from trainer.config import TrainConfig, config_problems
-from trainer.parts import METRICS, PartError
+from trainer.parts import METRICS
 from trainer.plugins import Plugin, load_plugins
 from trainer.problems import shown, unknown
+from trainer.registry import PartError
 from trainer.results import OUTCOMES, Evaluation, Metrics
 
 # Columns of tables and exported files, which a metric of one's own would hide.

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.provenance import part_row
 from orchestrator.records import PartRow
-from trainer.parts import METRICS, Part, PartError
+from trainer.parts import METRICS
 from trainer.plugins import activate
+from trainer.registry import Part, PartError
 
 if TYPE_CHECKING:
     from orchestrator.grid import Grid

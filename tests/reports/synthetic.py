@@ -15,7 +15,7 @@ from orchestrator.database import Database, PartRow, open_database
 from orchestrator.database.models import Attempt, Epoch, Evaluation, Grid, GridTrial, Trial
 from orchestrator.database.parts import record
 from trainer.config import TrainConfig
-from trainer.parts import Part
+from trainer.registry import Part
 
 START = datetime(2025, 1, 1, 12)
 METHODS = ("byot", "dmfl", "pskd")

@@ -12,7 +12,8 @@ import pytest
 
 from trainer import Method, dataset, metric, network
 from trainer.config import TrainConfig
-from trainer.parts import DATASETS, METHODS, METRICS, NETWORKS, REGISTRIES, PartError
+from trainer.parts import DATASETS, METHODS, METRICS, NETWORKS, REGISTRIES
+from trainer.registry import PartError
 from trainer.sources import source_digest, source_files
 
 HERE = Path(__file__)

@@ -14,8 +14,9 @@ from tests.trainer.training import small
 from trainer.config import TrainConfig
 from trainer.method import Output
 from trainer.networks import build_network
-from trainer.parts import METHODS, NETWORKS, PartError, network
+from trainer.parts import METHODS, NETWORKS, network
 from trainer.plugins import Plugin, activate, load_plugins, stage
+from trainer.registry import PartError
 from trainer.train import train
 
 METHOD = """

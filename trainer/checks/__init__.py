@@ -16,7 +16,7 @@ import torch
 
 from trainer.checks import dataset, method, metric, network, recipe
 from trainer.errors import TrainerError
-from trainer.parts import Part
+from trainer.registry import Part
 
 Check = Callable[[Part[Any]], str | None]
 

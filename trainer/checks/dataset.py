@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.checks.training import difference
 from trainer.data import read_dataset
-from trainer.parts import Part
+from trainer.registry import Part
 from trainer.spec import DatasetSpec
 
 

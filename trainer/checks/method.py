@@ -15,7 +15,7 @@ from trainer.checks.training import config_of, difference, first_trial, learned,
 from trainer.config import TrainConfig
 from trainer.method import Batch, Method, Output
 from trainer.objective import Objective
-from trainer.parts import Part
+from trainer.registry import Part
 from trainer.train import Training
 
 STEPS = 3

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.parts import MetricFacts, Part
+from trainer.parts import MetricFacts
+from trainer.registry import Part
 
 IMAGES, CLASSES = 200, 10
 

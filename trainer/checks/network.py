@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from trainer.checks.training import CPU, config_of, difference, first_trial, learned, ready
 from trainer.config import TrainConfig
 from trainer.method import Output
-from trainer.parts import NetworkFacts, Part
+from trainer.parts import NetworkFacts
+from trainer.registry import Part
 from trainer.state import build_networks
 
 CLASSES = (3, 7)

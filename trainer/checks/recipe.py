@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer.checks.training import config_of, difference, first_trial, learned, ready
 from trainer.config import TrainConfig
-from trainer.parts import Part
+from trainer.registry import Part
 
 
 def resumes(part: Part[Any]) -> str | None:

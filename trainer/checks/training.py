@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer.checkpoint import read_checkpoint
 from trainer.config import TrainConfig
-from trainer.parts import remembered
+from trainer.registry import remembered
 from trainer.state import build_networks, teacher_config
 from trainer.train import Training, train
 

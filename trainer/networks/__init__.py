@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.networks.library import library_network
-from trainer.parts import NETWORKS, NetworkFacts, Part, PartError
+from trainer.parts import NETWORKS, NetworkFacts
+from trainer.registry import Part, PartError
 
 if TYPE_CHECKING:
     from torch import nn

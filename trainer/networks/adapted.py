@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from trainer.method import Output
-from trainer.parts import PartError
+from trainer.registry import PartError
 
 
 class Adapted(nn.Module):

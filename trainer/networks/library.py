@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from trainer.parts import NetworkFacts, Part, PartError
+from trainer.parts import NetworkFacts
+from trainer.registry import Part, PartError
 
 # The modules whose files define the networks of each library, and what installs it.
 LIBRARIES = {"torchvision": "torchvision", "timm": "orchestrate-ablations[timm]"}
