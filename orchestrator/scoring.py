@@ -14,7 +14,8 @@ from orchestrator.records import trial_in_words
 from orchestrator.text import counted
 from trainer.builtin_metrics import ALWAYS
 from trainer.parts import METRICS, MetricFacts
-from trainer.plugins import Plugin, load_plugins
+from trainer.plugin_files import Plugin
+from trainer.plugins import load_plugins
 from trainer.problems import unknown
 from trainer.registry import Part
 

@@ -6,59 +6,23 @@ process may read several grids. The same file is run again only after it, or a f
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
-from importlib import import_module, invalidate_caches, metadata
+from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.machinery import SourceFileLoader
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
 from trainer.parts import REGISTRIES
+from trainer.plugin_files import Plugin, digest_of, find, import_folders, importable, of_module
 from trainer.registry import Part, PartError, Registry
-from trainer.sources import import_root, installed, source_files
-
-ENTRY_POINTS = "orchestrate.plugins"
-HEAVY = ("torch", "torchvision", "timm")
 
 Listed = list[Part[Any]]
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """A file or a module of parts, as it was loaded.
-
-    `name` is how it was asked for. `root` is the folder that it is imported from, and `files` are its own file and
-    those that it imports, relative to `root`. `digest` is that of their bytes: workers run exactly these. `module` is
-    the name of an installed module, which no file travels for. `notes` are sentences for the person who wrote it.
-    """
-
-    name: str
-    root: str
-    files: tuple[str, ...]
-    digest: str
-    module: str | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def paths(self) -> list[Path]:
-        """Return the files, its own first."""
-        return [Path(self.root) / file for file in self.files]
-
-    def shipped(self, folder: Path) -> Plugin:
-        """Return the plug-in as it is in a folder where `staged` put its files."""
-        return self if self.module else replace(self, root=str(folder / self.digest[:16]))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, of which `Plugin(**values)` makes the plug-in again."""
-        return asdict(self)
 
 
 def load_plugins(names: Iterable[str], beside: Path) -> list[Plugin]:
@@ -70,7 +34,7 @@ def load_plugins(names: Iterable[str], beside: Path) -> list[Plugin]:
     Raises PartError: one is missing, cannot be run, or registers a name that is taken.
     """
     _deactivate()
-    return _load([_find(name, beside) for name in dict.fromkeys(names)])
+    return _load([find(name, beside) for name in dict.fromkeys(names)])
 
 
 def activate(plugins: Iterable[Plugin]) -> None:
@@ -85,11 +49,11 @@ def activate(plugins: Iterable[Plugin]) -> None:
         if not plugin.module and plugin.root not in sys.path:
             # Before the driver's folder, which Ray lets workers import from too.
             sys.path.insert(0, plugin.root)
-            _folders.append(plugin.root)
+            import_folders.append(plugin.root)
         if plugin.module:
-            here = replace(_of_module(plugin.name, plugin.module, Path(plugin.root)), notes=plugin.notes)
+            here = replace(of_module(plugin.name, plugin.module, Path(plugin.root)), notes=plugin.notes)
         try:
-            digest = _digest(here.paths)
+            digest = digest_of(here.paths)
         except OSError as error:
             raise PartError(f"the plug-in {plugin.name} cannot be loaded: {error}") from None
         if digest != plugin.digest:
@@ -115,98 +79,8 @@ def stage(plugins: Iterable[Plugin], folder: Path) -> None:
             target = folder / plugin.digest[:16] / file
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        if _digest((plugin.shipped(folder)).paths) != plugin.digest:
+        if digest_of((plugin.shipped(folder)).paths) != plugin.digest:
             raise PartError(f"{plugin.paths[0]} has changed while the run started; start it again")
-
-
-def _digest(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        content = path.read_bytes()
-        digest.update(len(content).to_bytes(8) + content)
-    return digest.hexdigest()
-
-
-def _find(name: str, beside: Path) -> Plugin:
-    if name.endswith(".py") or "/" in name:
-        path = beside / Path(name).expanduser()
-        if not path.is_file():
-            what = "is a folder, not a file" if path.is_dir() else f"no such file{_neighbours(path)}"
-            raise PartError(f"{path}: {what}; plug-ins are files, relative to the grid file, or modules")
-        return _of_file(name, path.resolve())
-    offered = {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
-    module = offered.get(name, name).partition(":")[0]
-    return _of_module(name, module, beside, offered)
-
-
-def _neighbours(path: Path) -> str:
-    near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.py")], n=1, cutoff=0.5)
-    return f"; did you mean {path.with_name(near[0])}?" if near else ""
-
-
-def _of_module(name: str, module: str, beside: Path, offered: Iterable[str] = ()) -> Plugin:
-    if not all(part.isidentifier() for part in module.split(".")):
-        raise PartError(f"{name!r} is neither a file (NAME.py) nor the name of a module")
-    _importable(beside)
-    top = module.partition(".")[0]
-    spec = None
-    try:
-        # That of a module below a package would run the package.
-        outer = find_spec(top)
-        places = list(outer.submodule_search_locations or []) if outer else []
-        spec = (
-            _below(Path(places[0]).parent, module) if places else Path(outer.origin) if outer and outer.origin else None
-        )
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or spec.suffix != ".py":
-        near = get_close_matches(module, offered, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise PartError(
-            f"no module named {module!r} can be imported, from here or from beside the grid file{hint}; install it, or "
-            "name a file, such as my_parts.py"
-        )
-    plugin = _of_file(name, spec.resolve())
-    return replace(plugin, module=module) if installed(Path(plugin.root)) else plugin
-
-
-def _below(root: Path, module: str) -> Path | None:
-    place = root.joinpath(*module.split("."))
-    return next((path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file()), None)
-
-
-def _of_file(name: str, path: Path) -> Plugin:
-    try:
-        files = source_files(path)
-    except SyntaxError as error:
-        raise PartError(f"{error.filename}:{error.lineno}: is not Python: {error.msg}") from None
-    except (OSError, ValueError) as error:
-        raise PartError(f"{path}: cannot be read: {error}") from None
-    root = import_root(path)
-    notes = [
-        f"{file}:{line} imports {module} at its top, so that every command waits for it; import it inside of the "
-        "functions that need it"
-        for file in files
-        for line, module in _heavy(file)
-    ]
-    return Plugin(
-        name,
-        str(root),
-        tuple(file.relative_to(root).as_posix() for file in files),
-        _digest(files),
-        notes=tuple(notes),
-    )
-
-
-def _heavy(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the first statement at the top of a file that imports torch, with its line."""
-    for node in ast.parse(file.read_bytes()).body:
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-        for name in names:
-            if name.partition(".")[0] in HEAVY:
-                yield node.lineno, name
-                return
 
 
 @dataclass
@@ -221,8 +95,6 @@ class _Run:
 # By the plug-in's file, those that were run last.
 _run: dict[Path, _Run] = {}
 _active: list[_Run] = []
-# Folders that modules are imported from for the active plug-ins.
-_folders: list[str] = []
 
 
 def _deactivate() -> None:
@@ -235,16 +107,16 @@ def _deactivate() -> None:
         for name in run.modules:
             sys.modules.pop(name, None)
     _active.clear()
-    for folder in _folders:
+    for folder in import_folders:
         with suppress(ValueError):
             sys.path.remove(folder)
-    _folders.clear()
+    import_folders.clear()
 
 
 def _load(plugins: list[Plugin]) -> list[Plugin]:
     loaded = []
     for plugin in plugins:
-        _importable(Path(plugin.root))
+        importable(Path(plugin.root))
         path = plugin.paths[0]
         run = _run.get(path)
         if run is not None and run.plugin.digest == plugin.digest:
@@ -327,14 +199,6 @@ def _run_file(name: str, path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _importable(folder: Path) -> None:
-    """Let modules be imported from a folder, after all others, while the plug-ins are active."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-        _folders.append(str(folder))
-    invalidate_caches()
 
 
 def _reason(error: BaseException, paths: Sequence[Path]) -> str:

@@ -32,7 +32,8 @@ from orchestrator.tables.schema import COLUMNS, SPECIAL
 from trainer.builtin_metrics import ALWAYS
 from trainer.config import TrainConfig, config_problems
 from trainer.parts import METRICS
-from trainer.plugins import Plugin, load_plugins
+from trainer.plugin_files import Plugin
+from trainer.plugins import load_plugins
 from trainer.problems import shown, unknown
 from trainer.registry import PartError
 from trainer.results import OUTCOMES, Evaluation, Metrics

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from orchestrator.grid.search import Tuning
 from orchestrator.grid.seeding import SeedRule
 from trainer.config import TrainConfig
-from trainer.plugins import Plugin
+from trainer.plugin_files import Plugin
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from orchestrator.scheduler.private_ray import have_home, keep_token_private, no
 from orchestrator.scheduler.signals import Interrupted, handled_signals, received, remember, stop_signal
 from orchestrator.text import counted
 from orchestrator.timing import device_facts, processors
-from trainer.plugins import Plugin, stage
+from trainer.plugin_files import Plugin
+from trainer.plugins import stage
 from trainer.registry import PartError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.scheduler.addresses import cluster_address
 from orchestrator.storage import absolute, joined
-from trainer.plugins import Plugin
+from trainer.plugin_files import Plugin
 
 
 @dataclass(frozen=True)

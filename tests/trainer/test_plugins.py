@@ -15,7 +15,8 @@ from trainer.config import TrainConfig
 from trainer.method import Output
 from trainer.networks import build_network
 from trainer.parts import METHODS, NETWORKS, network
-from trainer.plugins import Plugin, activate, load_plugins, stage
+from trainer.plugin_files import Plugin
+from trainer.plugins import activate, load_plugins, stage
 from trainer.registry import PartError
 from trainer.train import train
 
@@ -221,7 +222,8 @@ def test_other_processes_run_exactly_the_bytes_that_were_loaded(tmp_path: Path):
     stage([plugin], tmp_path / "staged")
     written(tmp_path / "mine" / "helping_layers.py", "raise RuntimeError('edited')\n")
     code = (
-        "import sys; from pathlib import Path; from trainer.plugins import Plugin, activate\n"
+        "import sys; from pathlib import Path; from trainer.plugin_files import Plugin\n"
+        "from trainer.plugins import activate\n"
         f"activate([Plugin(**{plugin.to_dict()!r}).shipped(Path({str(tmp_path / 'staged')!r}))])\n"
         "from trainer.networks import build_network; print(build_network('pooled', num_classes=7))"
     )
