@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -134,13 +134,6 @@ class Table:
     def labels(self, row: Row) -> tuple[str, ...]:
         """Return a row's labels, as many as `label_heads`."""
         return (*row.labels, row.seeds) if len(self.label_heads) > len(self.stub) else row.labels
-
-    def numbers(self) -> Iterable[tuple[str, Column, Entry]]:
-        """Every entry that trials stand behind, with its address: table:row/column."""
-        for row in self.rows:
-            for column, entry in zip(self.columns, row.entries, strict=True):
-                if entry.samples and entry.value is not None:
-                    yield f"{self.name}:{row.key}/{column.key}", column, entry
 
 
 def add_note(notes: list[tuple[str, str]], text: str) -> str:

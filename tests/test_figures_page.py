@@ -11,6 +11,7 @@ from orchestrator.database import Database
 from orchestrator.tables.figures import MOST_LINES, MOST_PANELS, FigureSpec
 from reports.figures.declared import Plot
 from tests.reports.figure_pictures import PAGE, declarations, fill, page_drawings, page_plots
+from tests.reports.lookup import numbers
 from tests.reports.synthetic import make_database
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -57,7 +58,7 @@ def test_the_page_names_every_key_and_limit() -> None:
 
 def test_the_address_of_the_page_is_an_address(plots: dict[str, Plot]) -> None:
     (address,) = re.findall(r"orchestrate explain ([^`]+)`", TEXT)
-    assert address in {address for plot in plots.values() for address, *_ in plot.table.numbers()}
+    assert address in {address for plot in plots.values() for address in numbers(plot.table)}
 
 
 def test_the_page_is_led_to() -> None:

@@ -14,7 +14,7 @@ from orchestrator.tables.addresses import methods_key
 from orchestrator.tables.schema import COLUMNS, SOURCES, SPECIAL, TableSpec
 from reports.loading import load
 from reports.table import Table
-from tests.reports.lookup import entry, said
+from tests.reports.lookup import entry, numbers, said
 from tests.reports.pictures import PAGE, declarations, page_database, page_tables
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -60,14 +60,14 @@ def test_differences_and_p_values_are_those_of_the_seeds(tables: dict[str, Table
 
 def test_one_table_stands_over_the_grids_of_two_databases(tables: dict[str, Table], database: Database) -> None:
     folder = Path(database.where).parent
-    numbers = {address: each for address, _, each in tables["machines"].numbers()}
+    printed = numbers(tables["machines"])
     for name, dataset in (("laptop", "cifar100"), ("server", "cifar10")):
         with open_database(folder / f"{name}.db", readonly=True) as source:
             cells = load(source).cells
         for cell in cells:
             if cell.config["learning_rate"] != 0.1:
                 continue
-            samples = numbers[f"machines:{methods_key(cell.methods)}/{dataset}/top1"].samples
+            samples = printed[f"machines:{methods_key(cell.methods)}/{dataset}/top1"].samples
             errors = [trial.measurements[0, "main"].metrics["top1_error"] for trial in cell.trials]
             assert [sample.value for sample in samples] == errors
 
@@ -75,7 +75,7 @@ def test_one_table_stands_over_the_grids_of_two_databases(tables: dict[str, Tabl
 def test_addresses_in_sentences_are_addresses(tables: dict[str, Table]) -> None:
     used = {re.sub(r"\.(n|spread|delta)$", "", each) for each in re.findall(r"\\orch\{([^}]+)\}", TEXT)}
     assert len(used) == 2
-    assert used <= {address for table in tables.values() for address, *_ in table.numbers()}
+    assert used <= {address for table in tables.values() for address in numbers(table)}
 
 
 def test_the_page_names_every_key_column_and_source() -> None:

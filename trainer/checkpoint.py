@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import pickle
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 
 from trainer.config import TrainConfig, config_problems
 from trainer.errors import TrainerError
+from trainer.paths import folder_refusal
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,9 @@ def resume_from(path: Path, config: TrainConfig) -> dict[str, Any] | None:
     if path.is_dir():
         raise _folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(path.parent)
+    if (refusal := folder_refusal(path.parent)) is not None:
+        # The system's error names the temporary file, which means nothing to the user.
+        raise type(refusal)(refusal.errno, refusal.strerror, str(path.parent)) from None
     _remove_unfinished(path)
     errors: list[CheckpointError] = []
     for candidate in (path, previous(path)):
@@ -197,17 +199,6 @@ def resume_from(path: Path, config: TrainConfig) -> dict[str, Any] | None:
     for problem in errors:
         log.warning("%s. Training starts from the beginning", problem)
     return None
-
-
-def check_writable(folder: Path) -> None:
-    """Make a file in a folder and remove it; raises the OSError of the system, which tells a lack of rights (EACCES)
-    from a disk that turned read-only (EROFS) and one that fails (EIO)."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        # The system's error names the temporary file, which means nothing to the user.
-        raise type(error)(error.errno, error.strerror, str(folder)) from None
 
 
 def _read_own(path: Path, config: TrainConfig) -> dict[str, Any]:

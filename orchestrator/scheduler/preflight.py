@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.exit_codes import TRY_AGAIN, of_system
+from trainer.paths import folder_refusal
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -119,19 +119,19 @@ def _check_folder(folder: Path) -> None:
     nearest = folder
     try:
         nearest = next(path for path in (folder, *folder.parents) if path.exists())
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except PermissionError as error:
-        raise StorageError(
-            f"{folder} cannot be written: {nearest} is read-only for this user; choose another with --checkpoints"
-        ) from error
-    except NotADirectoryError as error:
-        raise StorageError(
-            f"{folder} cannot be written: {nearest} is no folder; choose another with --checkpoints"
-        ) from error
+        refusal = folder_refusal(nearest)
     except OSError as error:
-        # A disk that has turned read-only is the machine's fault, as a full one is.
-        away = error.errno == errno.EROFS or of_system(error) == TRY_AGAIN
-        raise (StorageAway if away else StorageError)(
-            f"{folder} cannot be written: {nearest}: {error.strerror}; mend that, or choose another with --checkpoints"
-        ) from error
+        refusal = error
+    if refusal is None:
+        return
+    if isinstance(refusal, PermissionError):
+        reason = f"{nearest} is read-only for this user; choose"
+    elif isinstance(refusal, NotADirectoryError):
+        reason = f"{nearest} is no folder; choose"
+    else:
+        reason = f"{nearest}: {refusal.strerror}; mend that, or choose"
+    # A disk that has turned read-only is the machine's fault, as a full one is.
+    away = refusal.errno == errno.EROFS or of_system(refusal) == TRY_AGAIN
+    raise (StorageAway if away else StorageError)(
+        f"{folder} cannot be written: {reason} another with --checkpoints"
+    ) from refusal

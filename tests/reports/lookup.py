@@ -9,14 +9,14 @@ from reports import gathering
 from reports.declarations import Asked
 from reports.layouts.shipped import asked, layout_name, shipped
 from reports.results import Results
-from reports.table import Table
+from reports.table import Entry, Table, entries_of
 from reports.text import words
 
 
 def one(tables: list[Table], name: str) -> Table:
     """Return the table of this name."""
-    (found,) = [table for table in tables if table.name == name]
-    return found
+    (only,) = [table for table in tables if table.name == name]
+    return only
 
 
 def said(table: Table, place: str) -> str:
@@ -32,6 +32,15 @@ def entry(table: Table, place: str) -> Any:
     key, _, column = place.rpartition("/")
     (row,) = [row for row in table.rows if row.key == key]
     return row.entries[[header.key for header in table.columns].index(column)]
+
+
+def numbers(table: Table) -> dict[str, Entry]:
+    """Return the entries that trials stand behind, by their addresses `table:row/column`."""
+    return {
+        f"{table.name}:{row.key}/{column.key}": entry
+        for row, column, entry in entries_of(table)
+        if entry.samples and entry.value is not None
+    }
 
 
 def build(results: Results, which: Iterable[int | str] | None = None) -> list[Table]:

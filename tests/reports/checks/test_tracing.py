@@ -9,6 +9,7 @@ import pytest
 import reports
 from reports import ReportError, explain
 from reports.gathering import gather
+from tests.reports.lookup import numbers
 from tests.reports.synthetic import ablation, make_database, trials
 
 
@@ -46,9 +47,9 @@ def test_explain_explains_the_number_of_the_report_that_it_is_told_of(tmp_path):
             assert f"  Grids of its trials: {of}. Grids read: {read}.\n" in text
             assert f"({rule}).\n" in text and f"seed 0, epoch {epoch} (" in text
             printed = {
-                each[0]: each[2].value
+                place: shown.value
                 for table in gather(database, grids=grids, selection=selection).tables
-                for each in table.numbers()
+                for place, shown in numbers(table).items()
             }
             assert f"  value {printed[address]!r}\n" in text
         with pytest.raises(ReportError, match="no grid 'lonfer'; did you mean 'longer'"):

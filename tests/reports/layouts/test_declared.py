@@ -22,7 +22,7 @@ from reports.render.latex import latex
 from reports.render.plain import json as plain_json
 from reports.render.plain import markdown
 from reports.table import Table
-from tests.reports.lookup import entry, one, said
+from tests.reports.lookup import entry, numbers, one, said
 from tests.reports.synthetic import configuration, make_database, trials
 from trainer.config import TrainConfig
 
@@ -85,16 +85,16 @@ def test_rows_and_columns_are_spread_over_two_fields(rates):
     values = top1(rates, methods={"pskd": {}}, learning_rate=0.1)
     found = table.rows[1].entries[1]
     assert (found.value, found.n) == (pytest.approx(fmean(values)), 3)
-    assert [address for address, *_ in table.numbers()][1] == "mine:0.01/pskd/top1"
+    assert list(numbers(table))[1] == "mine:0.01/pskd/top1"
 
 
 def test_addresses_do_not_depend_on_other_values(rates):
-    whole = {address: each.value for address, _, each in declare(rates, **BY_RATE).numbers()}
+    whole = {address: each.value for address, each in numbers(declare(rates, **BY_RATE)).items()}
     order = {"methods": ["byot", "pskd"], "learning_rate": [0.1]}
     fewer = declare(rates, **BY_RATE, where={"methods": ["byot", "pskd"]}, order=order)
     assert [row.key for row in fewer.rows] == ["0.1", "0.01"]
     assert [column.key for column in fewer.columns] == ["byot/top1", "pskd/top1"]
-    assert all(whole[address] == each.value for address, _, each in fewer.numbers())
+    assert all(whole[address] == each.value for address, each in numbers(fewer).items())
     own = one(gather(rates).tables, "grid-rates")
     assert [row.key for row in own.rows][:2] == ["resnet18/baseline/0.01", "resnet18/baseline/0.1"]
 
@@ -206,9 +206,10 @@ def test_rows_of_table_1_hidden_renamed_and_reordered(database):
     assert [row.labels[0] for row in table.rows] == ["Ours", "Self-KD", "Self-KD+BYOT", "BYOT", "Cross-entropy"]
     assert {row.group for row in table.rows} == {"R18"} and table.columns[0].heading == "Error (%)"
     # The same numbers under the same addresses as in Table 1.
-    shown = {address.partition(":")[2]: each.value for address, _, each in table.numbers()}
+    shown = {address.partition(":")[2]: each.value for address, each in numbers(table).items()}
     first = {
-        address.partition(":")[2]: each.value for address, _, each in one(gather(database).tables, "table1").numbers()
+        address.partition(":")[2]: each.value
+        for address, each in numbers(one(gather(database).tables, "table1")).items()
     }
     assert shown and shown.items() <= first.items()
 

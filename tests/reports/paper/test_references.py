@@ -16,7 +16,7 @@ from reports import open_results
 from reports.gathering import gather
 from reports.layouts.shipped import shipped_yaml
 from reports.table import Table
-from tests.reports.lookup import one, said
+from tests.reports.lookup import numbers, one, said
 from tests.reports.synthetic import configuration, make_database, trials
 
 TABLE: dict[str, Any] = {"name": "rates", "rows": "learning_rate", "across": "methods", "columns": ["top1", "nll"]}
@@ -43,9 +43,7 @@ def compared(database: Database, values: list[dict[str, Any]], **more: Any) -> T
 
 
 def ours(database: Database, place: str) -> float:
-    return next(
-        value.value for address, _, value in one(gather(database).tables, "rates").numbers() if address == place
-    )
+    return numbers(one(gather(database).tables, "rates"))[place].value
 
 
 def test_verdicts_and_differences_are_those_of_the_papers_comparison(rates):
