@@ -20,7 +20,7 @@ from reports.render import plain as render
 from reports.render.latex import latex
 from reports.results import Selection
 from reports.table import Entry, Row, Sample, Table
-from tests.reports.lookup import one
+from tests.reports.lookup import numbers, one
 
 ROOT = Path(__file__).parents[3]
 NASTY = r"""<script>alert(1)</script> & 100 % $x_1^2$ #{a} \end{table} ~ | "q" 'é' 模型 `*_b_*` [x]"""
@@ -102,9 +102,10 @@ def test_no_format_prints_what_json_readers_refuse():
 def test_latex_carries_a_comment_for_every_number(tables):
     for table in tables:
         text = latex(table)
-        found = re.findall(r" % (\S+) = (\S+) n=(\d+) ", text)
-        assert [address for address, _, _ in found] == [address for address, _, _ in table.numbers()]
-        assert [float(value) for _, value, _ in found] == [entry.value for _, _, entry in table.numbers()]
+        comments = re.findall(r" % (\S+) = (\S+) n=\d+ ", text)
+        assert [(address, float(value)) for address, value in comments] == [
+            (address, entry.value) for address, entry in numbers(table).items()
+        ]
 
 
 def test_latex_compiles_without_edits(tables, nasty, tmp_path):
