@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
-from functools import cache
 
 import psutil
 
@@ -259,7 +258,6 @@ def _clean_up(*, failed: bool) -> None:
     with the same error, which would take the place of the reason.
     """
     gc.collect()
-    _freeze_gc()
     if "torch._dynamo" in sys.modules and not failed:
         # Compiled networks are counted per process, and after eight of a kind the compiler gives up in silence.
         with suppress(Exception):
@@ -274,9 +272,3 @@ def _clean_up(*, failed: bool) -> None:
     except Exception as error:
         # The trial is complete; the next one in this process meets the error itself.
         log.warning("the GPU's memory could not be given back: %s", error)
-
-
-@cache
-def _freeze_gc() -> None:
-    """Call gc.freeze() after the first trial: scanning a million objects of imported packages takes longer than one."""
-    gc.freeze()

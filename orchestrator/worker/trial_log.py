@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import sys
 from pathlib import Path
@@ -24,10 +25,14 @@ def new_log(log_folder: str, name: str, key: str) -> Path:
 
 
 class logged_to:
-    """Send the trainer's log and Python warnings to a file and to standard output, which Ray keeps as well."""
+    """Send the trainer's log and Python warnings to a file and to standard output, which Ray keeps as well.
+
+    A crash of the process, which ends without an exception, leaves the stacks of its threads in the file.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.handlers: list[logging.Handler] = [logging.FileHandler(path), logging.StreamHandler(sys.stdout)]
+        self.file = path.open("a", encoding="utf-8")
+        self.handlers: list[logging.Handler] = [logging.StreamHandler(self.file), logging.StreamHandler(sys.stdout)]
 
     def __enter__(self) -> None:
         logging.captureWarnings(True)
@@ -38,9 +43,15 @@ class logged_to:
             for handler in self.handlers:
                 handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
                 logger.addHandler(handler)
+        self.enabled_before = faulthandler.is_enabled()
+        faulthandler.enable(self.file)
 
     def __exit__(self, *error: object) -> None:
+        # Where Python itself writes them; its file has to be open for as long as it is named.
+        faulthandler.disable()
+        if self.enabled_before and sys.__stderr__ is not None:
+            faulthandler.enable(sys.__stderr__)
         for handler in self.handlers:
             for logger in self.loggers:
                 logger.removeHandler(handler)
-        self.handlers[0].close()
+        self.file.close()

@@ -53,8 +53,8 @@ def test_float64_losses_are_those_of_a_cpu(device: str, methods: dict[str, Any])
 
 
 def test_float32_is_ieee_float32(device: str):
-    # A tenth of a percent is what ten bits of mantissa would cost.
-    config = config_of({}, precision="float32", epochs=1)
+    # Ten steps at a usual rate make a relative difference of 1e-7 one of 0.4 %; these hardly move the weights.
+    config = config_of({}, precision="float32", epochs=1, learning_rate=1e-6)
     assert losses(trained(config, device)) == pytest.approx(losses(trained(config, "cpu")), rel=1e-4)
 
 

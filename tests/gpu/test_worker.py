@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -67,23 +68,29 @@ def test_a_canary_measures_memory_and_time(cuda: str, tmp_path: Path):
 
 
 def test_another_process_on_the_gpu_is_seen(cuda: str):
-    code = "import torch, sys; x = torch.zeros(2**26, device='cuda:0'); print('there', flush=True); sys.stdin.read()"
+    code = f"import torch, time; held = torch.zeros(2**26, device={cuda!r}); print('there', flush=True); time.sleep(60)"
     uuid = f"GPU-{torch.cuda.get_device_properties(cuda).uuid}"
+    # The driver lists a process once it has memory there.
+    held = torch.zeros(1, device=cuda)
     with DeviceSampler(cuda, uuid=uuid) as sampler:
         sampler.mark()
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        # Started by a shell that ends: a child of this process would count as its own.
+        shell = subprocess.Popen(
+            ["sh", "-c", '"$0" -c "$1" & echo $!', sys.executable, code], stdout=subprocess.PIPE, text=True
         )
+        assert shell.stdout is not None
+        pid = int(shell.stdout.readline())
         try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "there\n"
+            assert shell.stdout.readline() == "there\n"
             timing = sampler.mark()
         finally:
-            process.communicate("")
+            os.kill(pid, signal.SIGKILL)
+            shell.communicate()
+    del held
     if timing.quality == "unknown":
         pytest.skip(f"this machine hides processes: {timing.detail['unknown']}")
     assert timing.quality == "foreign load"
-    assert process.pid in timing.detail["foreign_pids"]
+    assert pid in timing.detail["foreign_pids"]
 
 
 def test_a_rank_of_nccl_trains_alone_as_without(cuda: str, tmp_path: Path):

@@ -203,7 +203,6 @@ STATE = """
 
 
 def test_an_interrupted_trial_goes_on_with_the_state_of_a_plug_ins_method(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("orchestrator.worker.attempt._freeze_gc", lambda: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     sized = "nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, num_classes)"
     parts = PARTS.replace("nn.Flatten(), nn.LazyLinear(num_classes)", sized)

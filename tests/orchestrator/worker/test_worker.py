@@ -48,7 +48,6 @@ class BrokenCuda:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, initialized: bool = True) -> None:
         self.asked: list[str] = []
-        monkeypatch.setattr("orchestrator.worker.attempt._freeze_gc", lambda: None)
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialized)
         for name in ("is_available", "empty_cache", "reset_peak_memory_stats"):
             monkeypatch.setattr(torch.cuda, name, partial(self.fail, name))
@@ -86,7 +85,6 @@ def test_a_trial_on_the_cpu_does_not_wake_the_driver(tmp_path: Path, monkeypatch
 
 def test_a_clock_that_is_set_meanwhile_moves_no_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The wall clock goes back an hour at every look, as after daylight saving or a correction by NTP."""
-    monkeypatch.setattr("orchestrator.worker.attempt._freeze_gc", lambda: None)
     wall = (1e9 - 3600.0 * looks for looks in count())
     monkeypatch.setattr(time, "time", lambda: next(wall))
     told: list[Any] = []
@@ -102,7 +100,6 @@ def test_a_clock_that_is_set_meanwhile_moves_no_epoch(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("canary", [False, True])
 def test_the_engine_reaches_the_trainer_and_the_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, canary: bool):
-    monkeypatch.setattr("orchestrator.worker.attempt._freeze_gc", lambda: None)
     monkeypatch.setenv("ORCHESTRATE_CACHE", str(tmp_path / "cache"))
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS"):
         # Set first, so that what the worker sets goes with the test.
@@ -137,7 +134,6 @@ def test_the_engine_reaches_the_trainer_and_the_attempt(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("canary", [False, True])
 def test_the_attempt_keeps_the_engine_that_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, canary: bool):
     """A CPU is taken for a device whose steps can be replayed; there, PyTorch itself refuses to record one."""
-    monkeypatch.setattr("orchestrator.worker.attempt._freeze_gc", lambda: None)
     monkeypatch.setattr("trainer.step._replayable", lambda *_, **__: True)
     # The rehearsal takes steps enough for a recording on a GPU alone.
     monkeypatch.setattr("trainer.canary.STEPS", 5)
@@ -177,7 +173,6 @@ class FirstKernel(Exception):
 def test_what_a_trial_on_a_gpu_does_before_its_first_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, canary: bool
 ):
-    monkeypatch.setattr("orchestrator.worker.attempt._freeze_gc", lambda: None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("orchestrator.timing.sampler._pynvml", FakeNvml)
     FakeCuda(monkeypatch.setattr)
@@ -211,8 +206,6 @@ def test_gpus_are_told_apart_also_where_nobody_gives_their_uuid(monkeypatch: pyt
 
 
 def test_the_log_of_a_resumed_trial_marks_the_epochs_of_its_checkpoint(tmp_path: Path, monkeypatch):
-    # It is for a process that trains and nothing else.
-    monkeypatch.setattr("orchestrator.worker.attempt._freeze_gc", lambda: None)
     job = small_job(tmp_path, epochs=2)
 
     def stops(message: Message) -> None:
@@ -232,7 +225,6 @@ def test_the_log_of_a_resumed_trial_marks_the_epochs_of_its_checkpoint(tmp_path:
 
 
 def test_an_attempt_is_linked_to_the_metrics_that_it_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("orchestrator.worker.attempt._freeze_gc", lambda: None)
     messages: list[Any] = []
     run_job(small_job(tmp_path, metrics=("nll",)), messages.append)
     assert [(part.kind, part.name) for part in messages[0].parts][-1] == ("metric", "nll")
