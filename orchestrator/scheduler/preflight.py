@@ -88,7 +88,9 @@ def make_ready(trials: Sequence[Trial], options: RunOptions, observer: Observer)
     if is_url(options.checkpoints):
         check_writable(str(options.checkpoints))
     elif options.address is None:
-        _check_folder(Path(options.checkpoints).absolute())
+        _check_folder(Path(options.checkpoints).absolute(), "choose another with --checkpoints")
+    if options.address is None:
+        _check_folder(options.logs.absolute(), "logs lie beside the database file, with a server in this folder")
     needed = {(trial.config.dataset, trial.config.ood_dataset): trial.config for trial in trials}
     if is_url(options.data_root):
         for name in sorted({name for names in needed for name in names if name}):
@@ -112,8 +114,8 @@ def make_ready(trials: Sequence[Trial], options: RunOptions, observer: Observer)
             observer.warning(f"warning: on this machine, {error}. The nodes of the cluster look for their own")
 
 
-def _check_folder(folder: Path) -> None:
-    """Raise StorageError for a checkpoint folder that no trial can write to, before any trial starts."""
+def _check_folder(folder: Path, remedy: str) -> None:
+    """Raise StorageError for a folder that no trial can write to, before any trial starts."""
     from orchestrator.storage import StorageAway, StorageError
 
     nearest = folder
@@ -125,13 +127,11 @@ def _check_folder(folder: Path) -> None:
     if refusal is None:
         return
     if isinstance(refusal, PermissionError):
-        reason = f"{nearest} is read-only for this user; choose"
+        reason = f"{nearest} is read-only for this user; {remedy}"
     elif isinstance(refusal, NotADirectoryError):
-        reason = f"{nearest} is no folder; choose"
+        reason = f"{nearest} is no folder; {remedy}"
     else:
-        reason = f"{nearest}: {refusal.strerror}; mend that, or choose"
+        reason = f"{nearest}: {refusal.strerror}; mend that, or {remedy}"
     # A disk that has turned read-only is the machine's fault, as a full one is.
     away = refusal.errno == errno.EROFS or of_system(refusal) == TRY_AGAIN
-    raise (StorageAway if away else StorageError)(
-        f"{folder} cannot be written: {reason} another with --checkpoints"
-    ) from refusal
+    raise (StorageAway if away else StorageError)(f"{folder} cannot be written: {reason}") from refusal

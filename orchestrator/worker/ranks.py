@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.errors import OrchestrateError
 from orchestrator.failures import Failure, failure_of, infrastructure_failure, process_ended
 from orchestrator.timing import worst
 from orchestrator.worker.attempt import run_job
@@ -61,7 +62,7 @@ def run_ranks(job: Job, report: Callable[[Message], None]) -> Failure | None:
         return _watched(job, actors, report)
     except RayError as error:
         return process_ended(str(error), f"one of the trial's {job.processes} processes")
-    except OSError as error:
+    except (OSError, OrchestrateError) as error:
         return failure_of(error)
     finally:
         for actor in actors:

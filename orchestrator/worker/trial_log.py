@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.logs import log_name
+from orchestrator.storage import StorageError
 
 
 def new_log(log_folder: str, name: str, key: str) -> Path:
-    """Create the log of an attempt; its number is the first that no file has yet."""
+    """Create the log of an attempt; its number is the first that no file has yet.
+
+    Where the trial's folder is that of another user, who began with the trial, this user has one beside it.
+
+    Raises StorageError where this user may write neither.
+    """
     folder = Path(log_folder) / name.replace("/", "_")
+    for place in (folder, folder.with_name(f"{folder.name}-{os.getuid()}")):
+        with suppress(PermissionError):
+            return _new_log(place, key)
+    raise StorageError(
+        f"{folder}: this user may not write a log there; give the folder to a common group, with the right to write it"
+    )
+
+
+def _new_log(folder: Path, key: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:

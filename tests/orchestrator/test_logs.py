@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.failures import failure_of
 from orchestrator.logs import END, log_end
+from orchestrator.storage import StorageError
 from orchestrator.worker.trial_log import new_log
+from tests.orchestrator.users import NOBODY, another_user, unprivileged
 
 KEY, HOST = hashlib.sha256(b"a trial").hexdigest(), socket.gethostname()
 
@@ -32,6 +35,28 @@ def test_the_last_whole_lines_are_read(log: Path):
     second = new_log(str(log.parent.parent), "resnet18/pskd/seed0", KEY)
     second.write_text("again")
     assert second != log and log_end(str(second), KEY, HOST) == "again"
+
+
+@another_user
+def test_a_user_who_goes_on_with_the_trial_of_another_has_a_folder_of_logs_beside_it(public_folder: Path):
+    first = new_log(str(public_folder), "grid/seed0", KEY)
+    first.parent.chmod(0o755)
+    said = unprivileged(lambda: new_log(str(public_folder), "grid/seed0", KEY))
+    assert said.startswith(f"StorageError: {first.parent}: this user may not write a log there")
+    public_folder.chmod(0o777)
+    second = unprivileged(lambda: new_log(str(public_folder), "grid/seed0", KEY))
+    assert second == str(public_folder / f"grid_seed0-{NOBODY}" / first.name)
+    assert log_end(second, KEY, HOST) == ""
+
+
+def test_a_place_where_no_log_can_be_written_is_a_fault_of_the_machine(public_folder: Path):
+    def failure() -> str:
+        with pytest.raises(StorageError) as caught:
+            new_log(str(public_folder), "grid/seed0", KEY)
+        return failure_of(caught.value).error_class
+
+    public_folder.chmod(0o555)
+    assert unprivileged(failure) == "infrastructure"
 
 
 def test_of_a_log_of_gigabytes_only_the_end_is_read(log: Path):

@@ -604,6 +604,12 @@ def test_a_read_only_folder_of_checkpoints_is_refused(public_folder: Path, monke
         f"error: {public_folder}/c/c cannot be written: {public_folder}/c is read-only for this user; "
         "choose another with --checkpoints\n"
     )
+    # Logs have no option of their own: every trial would fail to write one.
+    (public_folder / "db/results-logs").mkdir(mode=0o555)
+    said = unprivileged(lambda: refused("run", "first.yaml", "--db", "db/results.db"))
+    assert said.startswith(
+        f"error: {public_folder}/db/results-logs cannot be written: {public_folder}/db/results-logs is"
+    )
 
 
 # Settings
