@@ -1,9 +1,10 @@
-"""Addresses of Ray clusters: which one to use, whether a Ray answers there, and whether it takes this user's key."""
+"""Addresses of Ray clusters: which one to use, and whether this program can join the one there."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import socket
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from orchestrator.exit_codes import TRY_AGAIN
 
 # Timeout in seconds; a cluster on the same continent answers in a fraction of it.
 ANSWER_SECONDS = 5.0
+# How long, in seconds, to look for a node on this machine: it may have been started just before.
+NODE_SECONDS = 10.0
 # Ray speaks gRPC, which is HTTP/2: its server answers this opening with its settings (RFC 9113, section 3.4).
 _OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SETTINGS = 4
@@ -136,6 +139,39 @@ def refuse_locked(address: str) -> str:
         raise SchedulerError(
             f"the Ray cluster at {address} does not accept the key in {place}; set RAY_AUTH_TOKEN to that of its head "
             f"({remedy})"
+        ) from None
+
+
+def refuse_apart(address: str) -> None:
+    """Raise SchedulerError unless a program here can join the cluster at host:port, which takes this user's key.
+
+    That needs the cluster's own versions of Ray and Python, and a node of it on this machine (RayAway without one).
+    `ray.init` looks for that node for 40 s, and then says only that it has failed to connect.
+    """
+    import ray
+    from ray._common.usage.usage_lib import get_cluster_metadata
+    from ray._private.services import get_node_to_connect_for_driver
+    from ray._private.utils import check_version_info
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    head = GcsClient(address)
+    # A head that has just begun to start may have none yet.
+    with contextlib.suppress(AttributeError):
+        there = get_cluster_metadata(head)
+        try:
+            check_version_info(there, "")
+        except RuntimeError:
+            raise SchedulerError(
+                f"the Ray cluster at {address} has Ray {there['ray_version']} on Python {there['python_version']}, and "
+                f"this program Ray {ray.__version__} on Python {platform.python_version()}; they must be the same: "
+                "start the cluster from this program's virtual environment, or install the program in the cluster's"
+            ) from None
+    try:
+        get_node_to_connect_for_driver(head, timeout_seconds=int(NODE_SECONDS))
+    except RuntimeError:
+        raise RayAway(
+            f"no node of the Ray cluster at {address} is on this machine; start one here with "
+            f"`ray start --address {address}`, or run the command on a node of the cluster"
         ) from None
 
 

@@ -20,7 +20,7 @@ import psutil
 
 from orchestrator.planning import amounts, asked, unfit
 from orchestrator.provenance import ROOT
-from orchestrator.scheduler.addresses import RayAway, SchedulerError, refuse_locked, refuse_silent
+from orchestrator.scheduler.addresses import RayAway, SchedulerError, refuse_apart, refuse_locked, refuse_silent
 from orchestrator.scheduler.guards import Guard, HeadGuard, PrivateGuard
 from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.private_ray import have_home, keep_token_private, not_started, session_folder
@@ -277,6 +277,7 @@ def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plu
             given, address = address, _as_ray_takes(address)
             refuse_silent(address, given)
             identity = refuse_locked(address)
+            refuse_apart(address)
             if isinstance(guard, HeadGuard):
                 guard.watch(address, identity)
         with _code(plugins) as code:

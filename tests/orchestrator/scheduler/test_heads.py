@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import platform
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
 
@@ -25,6 +28,7 @@ from tests.orchestrator.runs import wait_for
 # Ray takes 127.0.0.1 for the machine's own address, where this GCS does not listen.
 HOST = "127.0.0.2"
 KEY, OTHER = "a" * 64, "b" * 64
+RAY = version("ray")
 
 
 @contextmanager
@@ -143,6 +147,27 @@ def test_a_private_ray_is_not_started_with_a_file_that_holds_no_key(home: Path) 
     with pytest.raises(SchedulerError, match="empty: there is no file with a key") as caught:
         keep_token_private()
     assert caught.value.exit_code == 2
+
+
+def test_a_cluster_without_a_node_on_this_machine_is_told_soon(head: str, home: Path, monkeypatch) -> None:
+    monkeypatch.setattr("orchestrator.scheduler.addresses.NODE_SECONDS", 1.0)
+    os.environ["RAY_AUTH_TOKEN"] = KEY
+    error = refusal(head)
+    assert f"no node of the Ray cluster at {head} is on this machine; start one here with `ray start" in str(error)
+    assert error.exit_code == 75
+
+
+@pytest.mark.parametrize(("ray", "python"), [("2.59.0", platform.python_version()), (RAY, "3.13.1")])
+def test_a_cluster_of_another_version_is_a_mistake_in_one_sentence(ray: str, python: str, home, tmp_path: Path) -> None:
+    use_key()
+    from ray._raylet import GcsClient
+
+    with gcs(tmp_path, free_port()) as address:
+        metadata = json.dumps({"ray_version": ray, "python_version": python}).encode()
+        GcsClient(address).internal_kv_put(b"CLUSTER_METADATA", metadata, overwrite=True, namespace=b"cluster")
+        error = refusal(address)
+    assert f"{address} has Ray {ray} on Python {python}, and this program Ray {RAY} on Python" in str(error)
+    assert error.exit_code == 2 and "\n" not in str(error)
 
 
 def test_a_head_that_listens_only_where_ray_does_not_look_is_told_at_once(home: Path, monkeypatch) -> None:
