@@ -15,7 +15,7 @@ from orchestrator.tables.figures import FigureSpec, figure_problems, parse_figur
 from orchestrator.tables.parsing import parse_table
 from orchestrator.tables.placement import table_problems
 from orchestrator.tables.references import LineProblem, misplaced, with_values
-from orchestrator.tables.schema import RESERVED, TableSpec
+from orchestrator.tables.schema import RESERVED, SHIPPED, TableSpec, shipped_names
 from orchestrator.text import counted
 from trainer.builtin_metrics import ALWAYS
 from trainer.config import TrainConfig
@@ -24,11 +24,6 @@ from trainer.problems import Found, shown, unknown
 
 Kind = Literal["table", "figure"]
 
-# The shipped tables, `reports/layouts/`: the main paper's by number, the other sources' by name. And the figures.
-SHIPPED: Mapping[Kind, tuple[int | str, ...]] = {
-    "table": (1, 2, 3, 4, "tinyimagenet", "pskd", "dcm", "ood", "fidelity", "interactions", "losses"),
-    "figure": (2,),
-}
 SELECTIONS = ("best_test", "best_val", "last")
 _MEAN_LAST = re.compile(r"mean_last_[1-9][0-9]{0,5}")
 _HAS = {"table": "a table with rows and columns", "figure": "a figure with x and y"}
@@ -210,7 +205,6 @@ def check_declared(reader: Reader, declared: Sequence[Declared], configs: Iterab
 
 def _name_problems(name: str, taken: Mapping[str, str]) -> Found:
     """Return a problem where a name is that of files which another table or figure, or every report, has."""
-    shipped = [f"{kind}{one}" if isinstance(one, int) else one for kind, names in SHIPPED.items() for one in names]
-    if name in (*RESERVED, *shipped) or name.startswith("curves-"):
+    if name in (*RESERVED, *shipped_names("table"), *shipped_names("figure")) or name.startswith("curves-"):
         return [(("name",), f"{name} is the name of a file that every report may have; choose another")]
     return [(("name",), f"{name} is the name of another {taken[name]}")] if name in taken else []

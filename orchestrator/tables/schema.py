@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -24,9 +25,20 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,109}")
 _KEY = re.compile(r"[A-Za-z0-9_.,:=+()\[\]-]{1,120}")
 # Names of files that a report writes itself.
 RESERVED = ("report", "numbers", "overview")
+# The tables and figures that ship (`reports/layouts`, `reports/figures`), in the order of a report: the main paper's
+# by number, the other sources' by name.
+SHIPPED: Mapping[Literal["table", "figure"], tuple[int | str, ...]] = {
+    "table": (1, 2, 3, 4, "tinyimagenet", "pskd", "dcm", "ood", "fidelity", "interactions", "losses"),
+    "figure": (2,),
+}
 
 Fields = tuple[str, ...]
 Match = dict[str, Any]
+
+
+def shipped_names(kind: Literal["table", "figure"]) -> tuple[str, ...]:
+    """Return the names that the shipped tables or figures have as files: `table1`."""
+    return tuple(f"{kind}{name}" if isinstance(name, int) else name for name in SHIPPED[kind])
 
 
 def as_list(value: Any) -> Any:

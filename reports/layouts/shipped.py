@@ -11,18 +11,14 @@ from orchestrator.records import DEFAULT, TUNED, TUNING
 from orchestrator.tables.addresses import slug
 from orchestrator.tables.parsing import parse_table
 from orchestrator.tables.references import with_values
-from orchestrator.tables.schema import ColumnSpec, GroupSpec, TableSpec
+from orchestrator.tables.schema import ColumnSpec, GroupSpec, TableSpec, shipped_names
 from reports.columns import own_columns
 from reports.declarations import Asked, collected, read_shipped
 from reports.errors import ReportError
 from reports.layouts.cells import varying
 from reports.results import Cell, GridInfo
 
-# In the order of a report.
-SHIPPED = (
-    *("table1", "table2", "table3", "table4", "tinyimagenet", "pskd", "dcm", "ood", "fidelity"),
-    *("interactions", "losses"),
-)
+SHIPPED = shipped_names("table")
 _FOLDER = Path(__file__).parent
 
 

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 import pytest
 
 from orchestrator.database.models import Evaluation
-from orchestrator.grid.declarations import SHIPPED as ASKED
+from orchestrator.tables.schema import SHIPPED as ASKED
 from reports import ReportError
 from reports.gathering import gather
 from reports.layouts.shipped import SHIPPED, layout_name, shipped
