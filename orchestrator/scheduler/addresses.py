@@ -157,12 +157,12 @@ def refuse_apart(address: str) -> None:
     head = GcsClient(address)
     # A head that has just begun to start may have none yet.
     with contextlib.suppress(AttributeError):
-        there = get_cluster_metadata(head)
+        metadata = get_cluster_metadata(head)
         try:
-            check_version_info(there, "")
+            check_version_info(metadata, "")
         except RuntimeError:
             raise SchedulerError(
-                f"the Ray cluster at {address} has Ray {there['ray_version']} on Python {there['python_version']}, and "
+                f"the Ray cluster at {address} has Ray {metadata['ray_version']} on Python {metadata['python_version']}, and "
                 f"this program Ray {ray.__version__} on Python {platform.python_version()}; they must be the same: "
                 "start the cluster from this program's virtual environment, or install the program in the cluster's"
             ) from None
