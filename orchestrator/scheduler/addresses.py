@@ -162,8 +162,9 @@ def refuse_apart(address: str) -> None:
             check_version_info(metadata, "")
         except RuntimeError:
             raise SchedulerError(
-                f"the Ray cluster at {address} has Ray {metadata['ray_version']} on Python {metadata['python_version']}, and "
-                f"this program Ray {ray.__version__} on Python {platform.python_version()}; they must be the same: "
+                f"the Ray cluster at {address} has Ray {metadata['ray_version']} on Python "
+                f"{metadata['python_version']}, and this program Ray {ray.__version__} on Python "
+                f"{platform.python_version()}; they must be the same: "
                 "start the cluster from this program's virtual environment, or install the program in the cluster's"
             ) from None
     try:
