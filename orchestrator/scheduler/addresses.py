@@ -64,6 +64,38 @@ def cluster_address(given: str | None) -> str | None:
     return address
 
 
+def reached(address: str) -> str:
+    """Return the host:port, where a Ray answers, that Ray connects to for an address of `cluster_address`.
+
+    Ray takes 127.0.0.1 for the machine's own address. For `auto` it is the Ray that was started last on this machine,
+    whose address Ray keeps in a file, or another one: a cluster that has died leaves its address in that file, and the
+    private Ray of another run listens where nobody can join it.
+
+    Raises RayAway.
+    """
+    from ray._private.services import canonicalize_bootstrap_address, find_bootstrap_address, find_gcs_addresses
+
+    if address != "auto":
+        taken = str(canonicalize_bootstrap_address(address))
+        refuse_silent(taken, address)
+        return taken
+    silent = []
+    for place in dict.fromkeys((find_bootstrap_address(None) or "", *sorted(find_gcs_addresses()))):
+        # Ray's file may be damaged.
+        with contextlib.suppress(ValueError):
+            taken = str(canonicalize_bootstrap_address(place))
+            try:
+                refuse_silent(taken)
+                return taken
+            except RayAway:
+                silent.append(taken)
+    tried = f" (tried {', '.join(silent)})" if silent else ""
+    raise RayAway(
+        f"--address auto: no Ray cluster answers on this machine{tried}; start one with `ray start --head`, or leave "
+        "--address out for a private Ray"
+    )
+
+
 def refuse_silent(address: str, given: str | None = None) -> None:
     """Raise RayAway unless a Ray answers at host:port within seconds; Ray itself tries for minutes.
 

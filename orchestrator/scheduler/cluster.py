@@ -20,7 +20,7 @@ import psutil
 
 from orchestrator.planning import amounts, asked, unfit
 from orchestrator.provenance import ROOT
-from orchestrator.scheduler.addresses import RayAway, SchedulerError, refuse_apart, refuse_locked, refuse_silent
+from orchestrator.scheduler.addresses import RayAway, SchedulerError, reached, refuse_apart, refuse_locked
 from orchestrator.scheduler.guards import Guard, HeadGuard, PrivateGuard
 from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.private_ray import have_home, keep_token_private, not_started, session_folder
@@ -274,8 +274,7 @@ def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plu
         environment["py_executable"] = shlex.quote(sys.executable)
     try:
         if address:
-            given, address = address, _as_ray_takes(address)
-            refuse_silent(address, given)
+            address = reached(address)
             identity = refuse_locked(address)
             refuse_apart(address)
             if isinstance(guard, HeadGuard):
@@ -303,18 +302,3 @@ def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plu
             message = " ".join(str(error).split())[:500] or type(error).__name__
             raise RayAway(f"Ray did not start at {address}: {message}") from error
         raise not_started(error) from error
-
-
-def _as_ray_takes(given: str) -> str:
-    """Return the host:port that Ray connects to: for `auto`, for 127.0.0.1 (the machine's own address), or as given."""
-    from ray._private.services import canonicalize_bootstrap_address
-
-    address = None
-    with contextlib.suppress(ConnectionError):
-        address = canonicalize_bootstrap_address(given)
-    if not address:
-        raise RayAway(
-            "--address auto: no Ray runs on this machine; start one with `ray start --head`, or leave --address out "
-            "for a private Ray"
-        )
-    return address

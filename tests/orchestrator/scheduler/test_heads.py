@@ -18,7 +18,7 @@ from unittest.mock import patch
 import pytest
 
 from orchestrator.scheduler import RayAway, SchedulerError
-from orchestrator.scheduler.addresses import refuse_locked, refuse_silent
+from orchestrator.scheduler.addresses import reached, refuse_locked, refuse_silent
 from orchestrator.scheduler.cluster import ray_cluster
 from orchestrator.scheduler.guards import HeadGuard
 from orchestrator.scheduler.options import RunOptions
@@ -178,6 +178,31 @@ def test_a_head_that_listens_only_where_ray_does_not_look_is_told_at_once(home: 
         error = refusal(f"127.0.0.1:{port}")
     assert f"no Ray cluster answers at {HOST}:{port}, the address that Ray takes for 127.0.0.1:{port} (" in str(error)
     assert error.exit_code == 75
+
+
+@pytest.mark.parametrize("noted", [None, "", "damaged", f"{HOST}:1025"], ids=["none", "empty", "damaged", "stale"])
+def test_auto_is_a_ray_that_answers(noted: str | None, head: str, home: Path, tmp_path: Path, monkeypatch) -> None:
+    import ray._private.services as services
+
+    # A private Ray of another run, which listens on 127.0.0.1 alone, and the cluster.
+    seen = {"127.0.0.1:1025", head}
+    monkeypatch.setattr(services, "get_node_ip_address", lambda *_: HOST)
+    monkeypatch.setattr(services, "_find_address_from_flag", lambda _: seen)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    if noted is not None:
+        (tmp_path / "ray/ray_current_cluster").write_text(noted)
+    services.find_gcs_addresses.cache_clear()
+    assert reached("auto") == head
+    seen.clear()
+    services.find_gcs_addresses.cache_clear()
+    with pytest.raises(RayAway) as caught:
+        reached("auto")
+    tried = f" (tried {noted})" if noted and ":" in noted else ""
+    assert str(caught.value).startswith(
+        f"--address auto: no Ray cluster answers on this machine{tried}; start one with"
+    )
+    services.find_gcs_addresses.cache_clear()
 
 
 @pytest.fixture
