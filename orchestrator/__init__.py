@@ -1,7 +1,8 @@
 """Turn an ablation grid into trials on Ray, and keep what they show in a results database."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trainer.lazy import on_first_use
 
 if TYPE_CHECKING:
     from orchestrator.database import open_database
@@ -15,19 +16,15 @@ __all__ = ["Observer", "OrchestrateError", "load_grid", "open_database", "open_r
 
 # Imported on first use: the command line must not wait for what it does not need. No room of this package knows the
 # reports (`setup.cfg`); this is the front door of both.
-_HOMES = {
-    "Observer": "orchestrator.scheduler",
-    "OrchestrateError": "orchestrator.errors",
-    "load_grid": "orchestrator.grid",
-    "open_database": "orchestrator.database",
-    "open_results": "reports",
-    "run_grid": "orchestrator.run",
-    "time_grid": "orchestrator.run",
-}
-
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_HOMES[name]), name)
+    __getattr__ = on_first_use(
+        __name__,
+        {
+            "orchestrator.database": ("open_database",),
+            "orchestrator.errors": ("OrchestrateError",),
+            "orchestrator.grid": ("load_grid",),
+            "orchestrator.run": ("run_grid", "time_grid"),
+            "orchestrator.scheduler": ("Observer",),
+            "reports": ("open_results",),
+        },
+    )

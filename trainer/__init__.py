@@ -30,7 +30,9 @@ __all__ = [
 if not TYPE_CHECKING:
     __getattr__ = on_first_use(
         __name__,
-        {name: "trainer.method" for name in ("Batch", "Method", "Output", "Requires")}
-        | {name: "trainer.recipe" for name in ("Optimizer", "Schedule")}
-        | {name: "trainer.parts" for name in ("dataset", "metric", "network")},
+        {
+            ".method": ("Batch", "Method", "Output", "Requires"),
+            ".recipe": ("Optimizer", "Schedule"),
+            ".parts": ("dataset", "metric", "network"),
+        },
     )

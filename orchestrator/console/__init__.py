@@ -32,22 +32,17 @@ __all__ = [
 ]
 
 # Imported on first use, so that the command line starts at once.
-_HOMES = {
-    "check_machine": ".doctor",
-    "check_resume": ".doctor",
-    "print_plan": ".plan_view",
-    "print_rows": ".query",
-    "print_schema": ".query",
-    "print_seeds": ".seeds_view",
-    "print_status": ".status",
-    "print_triage": ".triage",
-    "run_display": ".run_view",
-    "add_changes": ".status",
-    "status_of": ".status",
-    "terminal": ".run_view",
-    "triage_of": ".triage",
-    "watch_grids": ".watch",
-}
-
 if not TYPE_CHECKING:
-    __getattr__ = on_first_use(__name__, _HOMES)
+    __getattr__ = on_first_use(
+        __name__,
+        {
+            ".doctor": ("check_machine", "check_resume"),
+            ".plan_view": ("print_plan",),
+            ".query": ("print_rows", "print_schema"),
+            ".run_view": ("run_display", "terminal"),
+            ".seeds_view": ("print_seeds",),
+            ".status": ("add_changes", "print_status", "status_of"),
+            ".triage": ("print_triage", "triage_of"),
+            ".watch": ("watch_grids",),
+        },
+    )

@@ -39,28 +39,18 @@ __all__ = [
 ]
 
 # Imported on first use, so that the command line starts without Ray.
-_HOMES = {
-    "Batch": ".observer",
-    "CircuitOpen": ".recorder",
-    "Interrupted": ".signals",
-    "Observer": ".observer",
-    "RayAway": ".addresses",
-    "RunOptions": ".options",
-    "SchedulerError": ".addresses",
-    "Tracker": ".trackers",
-    "TrackerError": ".trackers",
-    "check_trackers": ".trackers",
-    "checkpoints_beside": ".options",
-    "cluster_address": ".addresses",
-    "keep_ray": ".cluster",
-    "make_ready": ".preflight",
-    "refuse_here": ".preflight",
-    "run_options": ".options",
-    "run_trials": ".trials",
-    "start_anew": ".preflight",
-    "time_trials": ".trials",
-    "without_checkpoint": ".preflight",
-}
-
 if not TYPE_CHECKING:
-    __getattr__ = on_first_use(__name__, _HOMES)
+    __getattr__ = on_first_use(
+        __name__,
+        {
+            ".addresses": ("RayAway", "SchedulerError", "cluster_address"),
+            ".cluster": ("keep_ray",),
+            ".observer": ("Batch", "Observer"),
+            ".options": ("RunOptions", "checkpoints_beside", "run_options"),
+            ".preflight": ("make_ready", "refuse_here", "start_anew", "without_checkpoint"),
+            ".recorder": ("CircuitOpen",),
+            ".signals": ("Interrupted",),
+            ".trackers": ("Tracker", "TrackerError", "check_trackers"),
+            ".trials": ("run_trials", "time_trials"),
+        },
+    )

@@ -27,22 +27,12 @@ __all__ = [
 ]
 
 # Imported on first use, so that the command line starts at once.
-_HOMES = {
-    "Leftovers": ".leftovers",
-    "StorageAway": ".store",
-    "StorageError": ".store",
-    "Store": ".store",
-    "absolute": ".store",
-    "check_writable": ".store",
-    "is_url": ".store",
-    "joined": ".store",
-    "find_leftovers": ".leftovers",
-    "local_checkpoint": ".staging",
-    "local_data": ".staging",
-    "missing_data": ".staging",
-    "node_folder": ".staging",
-    "remove_checkpoint": ".staging",
-}
-
 if not TYPE_CHECKING:
-    __getattr__ = on_first_use(__name__, _HOMES)
+    __getattr__ = on_first_use(
+        __name__,
+        {
+            ".leftovers": ("Leftovers", "find_leftovers"),
+            ".staging": ("local_checkpoint", "local_data", "missing_data", "node_folder", "remove_checkpoint"),
+            ".store": ("StorageAway", "StorageError", "Store", "absolute", "check_writable", "is_url", "joined"),
+        },
+    )

@@ -33,25 +33,15 @@ __all__ = [
 ]
 
 # Imported on first use, so that a grid is checked without torch.
-_HOMES = {
-    "EvaluationSet": ".splits",
-    "EvaluationSets": ".splits",
-    "ImageFiles": ".reading",
-    "Images": ".reading",
-    "Loader": ".augmentation",
-    "Splits": ".splits",
-    "alone": ".download",
-    "epoch_loader": ".splits",
-    "evaluation_sets": ".splits",
-    "file_problem": ".download",
-    "fingerprint": ".reading",
-    "known_fingerprint": ".content",
-    "list_folder": ".folders",
-    "load_splits": ".splits",
-    "prepare": ".download",
-    "read_dataset": ".reading",
-    "what_is_missing": ".download",
-}
-
 if not TYPE_CHECKING:
-    __getattr__ = on_first_use(__name__, _HOMES)
+    __getattr__ = on_first_use(
+        __name__,
+        {
+            ".augmentation": ("Loader",),
+            ".content": ("known_fingerprint",),
+            ".download": ("alone", "file_problem", "prepare", "what_is_missing"),
+            ".folders": ("list_folder",),
+            ".reading": ("ImageFiles", "Images", "fingerprint", "read_dataset"),
+            ".splits": ("EvaluationSet", "EvaluationSets", "Splits", "epoch_loader", "evaluation_sets", "load_splits"),
+        },
+    )
