@@ -19,8 +19,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from trainer.parts import REGISTRIES
-from trainer.plugin_files import Plugin as Plugin
-from trainer.plugin_files import digest_of, find, import_folders, importable, of_module
+from trainer.plugin_files import Plugin, digest_of, find, import_folders, importable, of_module
 from trainer.registry import Part, PartError, Registry
 
 Listed = list[Part[Any]]

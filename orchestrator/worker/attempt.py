@@ -29,7 +29,8 @@ from orchestrator.worker.messages import (
     TeacherEpoch,
 )
 from orchestrator.worker.trial_log import logged_to, new_log
-from trainer.plugins import Plugin, activate
+from trainer.plugin_files import Plugin
+from trainer.plugins import activate
 from trainer.results import EpochResult
 
 log = logging.getLogger("trainer")

@@ -22,8 +22,9 @@ from orchestrator.scheduler import Observer
 from orchestrator.worker import Job, run_job
 from orchestrator.worker.messages import EpochDone, Message
 from tests.trainer.training import assert_same, content
-from trainer.parts import METHODS, NETWORKS, PartError, network
+from trainer.parts import METHODS, NETWORKS, network
 from trainer.plugins import activate, load_plugins, stage
+from trainer.registry import PartError
 
 PARTS = """
 from dataclasses import dataclass

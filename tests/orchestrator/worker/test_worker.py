@@ -87,12 +87,12 @@ def test_a_clock_that_is_set_meanwhile_moves_no_epoch(tmp_path: Path, monkeypatc
     """The wall clock goes back an hour at every look, as after daylight saving or a correction by NTP."""
     wall = (1e9 - 3600.0 * looks for looks in count())
     monkeypatch.setattr(time, "time", lambda: next(wall))
-    told: list[Any] = []
+    messages: list[Any] = []
     before = time.monotonic()
-    assert run_job(small_job(tmp_path, epochs=2), told.append) is None
+    assert run_job(small_job(tmp_path, epochs=2), messages.append) is None
     after = time.monotonic()
-    (started,) = [message for message in told if isinstance(message, Started)]
-    epochs = [message for message in told if isinstance(message, EpochDone)]
+    (started,) = [message for message in messages if isinstance(message, Started)]
+    epochs = [message for message in messages if isinstance(message, EpochDone)]
     instants = [started.began, *(instant for message in epochs for instant in (message.began, message.ended))]
     assert [before, *instants, after] == sorted([before, *instants, after])
     assert all(message.timing.detail["seconds"] > 0 for message in epochs)
@@ -115,16 +115,16 @@ def test_the_engine_reaches_the_trainer_and_the_attempt(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("trainer.train.train", call)
     monkeypatch.setattr("trainer.canary.rehearse", call)
-    told: list[Any] = []
+    messages: list[Any] = []
     for manner in ({}, {"engine": "compiled", "deterministic": True, "cpus": 3}):
-        assert run_job(small_job(tmp_path, canary=canary, **manner), told.append) is None
+        assert run_job(small_job(tmp_path, canary=canary, **manner), messages.append) is None
     assert asked == [
         # A canary is asked for what its trials will use, which may have several processes.
         {"engine": "launched" if canary else "auto", "deterministic": False},
         {"engine": "compiled", "deterministic": True},
     ]
     assert compilers == [(None, None), (str(tmp_path / "cache/inductor"), "3")]
-    environments = [message.facts.environment for message in told if isinstance(message, Started)]
+    environments = [message.facts.environment for message in messages if isinstance(message, Started)]
     recorded = [(environment["engine"], environment["deterministic"]) for environment in environments]
     # The engine that is used, not the one that was asked for.
     assert recorded == [("launched", False), ("compiled", True)]
@@ -139,13 +139,13 @@ def test_the_attempt_keeps_the_engine_that_ran(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("trainer.canary.STEPS", 5)
     job = small_job(tmp_path, canary=canary)
     job = replace(job, config=job.config | {"batch_size": 32})
-    told: list[Any] = []
-    assert run_job(job, told.append) is None
+    messages: list[Any] = []
+    assert run_job(job, messages.append) is None
     kinds = [Started] if canary else [Started, DataIdentity, EngineChanged, EpochDone]
-    assert [type(message) for message in told] == kinds
-    environment = told[0].facts.environment
+    assert [type(message) for message in messages] == kinds
+    environment = messages[0].facts.environment
     assert (environment["engine_asked"], environment["engine"]) == ("auto", "launched" if canary else "replayed")
-    assert canary or told[2].engine == "launched"
+    assert canary or messages[2].engine == "launched"
     (log,) = (tmp_path / "logs").rglob("*.log")
     assert "steps are launched, not replayed: recording one failed (" in log.read_text()
 
@@ -184,10 +184,10 @@ def test_what_a_trial_on_a_gpu_does_before_its_first_kernel(
 
     for module in ("trainer.train", "trainer.canary"):
         monkeypatch.setattr(f"{module}.build_networks", build)
-    told: list[Any] = []
-    failure = run_job(small_job(tmp_path, gpus=1, checkpoint=None, canary=canary), told.append)
+    messages: list[Any] = []
+    failure = run_job(small_job(tmp_path, gpus=1, checkpoint=None, canary=canary), messages.append)
     assert failure and failure.message.startswith("FirstKernel"), failure
-    started, *_ = told
+    started, *_ = messages
     assert (started.facts.device, started.facts.device_uuid) == ("cuda:0 (NVIDIA H200)", GPU)
     assert started.facts.environment["device"]["driver"] == "580.65.06"
 
@@ -219,8 +219,8 @@ def test_the_log_of_a_resumed_trial_marks_the_epochs_of_its_checkpoint(tmp_path:
     assert run_job(job, stops).message == "RuntimeError: stopped after the first epoch"
     assert run_job(job, lambda message: None) is None
     ((first,), (again, second)) = epochs()
-    said = re.search(r"epoch 1/2: \d+\.\d\d s, top-1 error \{'main': \d+\.\d+\}", first)[0]
-    assert first.endswith(said) and again.endswith(f"{said}  (from the checkpoint)")
+    line = re.search(r"epoch 1/2: \d+\.\d\d s, top-1 error \{'main': \d+\.\d+\}", first)[0]
+    assert first.endswith(line) and again.endswith(f"{line}  (from the checkpoint)")
     assert re.search(r"epoch 2/2: .*\}$", second)
 
 
