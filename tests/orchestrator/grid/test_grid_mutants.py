@@ -13,6 +13,9 @@ from tests.orchestrator.grid_files import SHIPPED, load
 from tests.orchestrator.grid_mutants import SEEDS, mutant
 from trainer.config import TrainConfig
 
+# A thousand of each kind are tried with every change, the others with the slow tests.
+FEW = [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 8))]
+
 
 def judge(data: bytes) -> bool:
     """Whether a file loads; else it must be refused with places in the file."""
@@ -30,7 +33,7 @@ def judge(data: bytes) -> bool:
     return True
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", FEW)
 def test_mutants_of_grid_files_load_or_are_refused(seed: int):
     generator = random.Random(seed)
     loaded = sum(judge(mutant(generator.choice(SEEDS), generator)) for _ in range(300))
@@ -82,7 +85,7 @@ def structural_mutant(value, generator: random.Random):
     return [*value[:place], structural_mutant(value[place], generator), *value[place + 1 :]]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", FEW)
 def test_mutants_of_the_content_load_or_are_refused(seed: int):
     generator = random.Random(seed)
     contents = [compose(str(path), path.read_text())[0].plain() for path in SHIPPED]

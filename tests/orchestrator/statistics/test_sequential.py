@@ -45,14 +45,15 @@ def test_the_levels_of_a_plan_rise_and_one_look_is_the_usual_test() -> None:
 
 def run(values: Any, seeds: tuple[int, ...]) -> list[dict[int, int]]:
     """Return per simulated grid [rows, seeds], its baseline first, the look at which each separated row stopped."""
+    # Of every row at every look.
+    p = np.stack([p_values(values[:, 1:, :n] - values[:, :1, :n]) for n in seeds], -1).tolist()
     grids = []
-    for grid in values:
+    for grid in p:
         stopped: dict[int, int] = {}
-        for look, n in enumerate(seeds):
-            rows = [row for row in range(1, len(grid)) if row not in stopped]
+        for look in range(len(seeds)):
+            rows = {row: tests[look] for row, tests in enumerate(grid, 1) if row not in stopped}
             if rows:
-                p = dict(zip(rows, p_values(grid[rows, :n] - grid[0, :n]).tolist(), strict=True))
-                judged = verdicts(p, dict.fromkeys(rows, look), seeds, len(grid) - 1, len(stopped))
+                judged = verdicts(rows, dict.fromkeys(rows, look), seeds, len(grid), len(stopped))
                 stopped |= {row: look for row, verdict in judged.items() if verdict.separated}
         grids.append(stopped)
     return grids
