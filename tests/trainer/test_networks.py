@@ -50,12 +50,7 @@ FAMILIES = [
 REPRESENTATIVE = [*FAMILIES, ("wrn28_10", "dcm"), ("mobilenet", "dcm")]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(name, *, num_classes=5, width=8, seed=0, **options):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from trainer.canary import rehearse
 from trainer.config import TrainConfig
@@ -19,12 +18,7 @@ def config(methods: str = "", **changes) -> TrainConfig:
     return TrainConfig(**{**SMALL, "methods": {name: {} for name in methods.split(",") if name}, **changes})
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("methods", ["", "byot,dmfl,pskd", "tfkd", "cskd", "dml"])

@@ -56,12 +56,7 @@ def learned(training: Training) -> dict[str, Any]:
     return checkpoint_state(training.networks, training.optimizer, training.objective, [])
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # A method is tested here by being registered.
