@@ -43,7 +43,8 @@ def _print_table(answer: Answer) -> None:
     more = next(answer.rows, None) is not None
     cut = 0
     table = Table(box=None, pad_edge=False)
-    for column, values in zip(answer.columns, _columns(rows, len(answer.columns)), strict=True):
+    columns = zip(*rows, strict=True) if rows else [()] * len(answer.columns)
+    for column, values in zip(answer.columns, columns, strict=True):
         numbers = all(isinstance(value, int | float | None) for value in values)
         table.add_column(Text(_visible(column)), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
@@ -62,10 +63,6 @@ def _print_table(answer: Answer) -> None:
         typer.echo(whole, err=True)
     if more:
         typer.echo("note: --csv and --json print all rows; LIMIT in the query chooses fewer", err=True)
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[tuple[Any, ...]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * count
 
 
 def _text(value: Any) -> str:

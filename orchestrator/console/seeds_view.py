@@ -60,7 +60,9 @@ def _lines(group: GroupSeeds, differences: Sequence[float]) -> list[str]:
     separates = ", ".join(f"{difference:.2g} by {n} seeds" for n, difference in group.separates.items())
     lines.append(f"  separated in 80 % of cases{unit and ', in points'}: {separates}")
     if needs := seeds_for(group, differences or _round_differences(group.spread)):
-        wanted = "; ".join(f"for {each:g} {_many(count)}" for each, count in needs.items())
+        wanted = "; ".join(
+            f"for {each:g} {'more than 1,000' if count is None else count}" for each, count in needs.items()
+        )
         lines.append(f"  seeds that are needed: {wanted}")
     lines.append(f"  a pair is separated at p < {group.level:.2g}{several}")
     counts = [(group.separated, "separated"), (len(group.open), "open"), (group.untested, "without a shared seed")]
@@ -78,10 +80,6 @@ def _round_differences(spread: float) -> list[float]:
     """Return round differences about as large as the spread, the largest first."""
     unit = 10.0 ** math.floor(math.log10(spread))
     return [float(f"{factor * unit:.3g}") for factor in (10, 5, 2, 1)]
-
-
-def _many(count: int | None) -> str:
-    return "more than 1,000" if count is None else str(count)
 
 
 def _pair_text(pair: Pair) -> str:

@@ -58,7 +58,8 @@ def print_status(grids: Sequence[dict[str, Any]], options: Sequence[str] = ()) -
         if grid.get("seeds"):
             console.print(f"  {escape(_seeds_text(grid['seeds']))}")
         for pair in grid["same_numbers"]:
-            console.print(f"  {escape(_same_text(pair))}")
+            text = f"{pair['row']}: {pair['words']} as {pair['as']}: this difference changes nothing"
+            console.print(f"  {escape(text)}")
         for trial in grid["trials"]:
             name = escape(trial_in_words(trial["name"]))
             if trial["state"] == "running":
@@ -179,11 +180,6 @@ def _same_numbers(rows: Sequence[ProgressRow]) -> list[dict[str, str]]:
         for digest in digests:
             with_digest.setdefault(digest, {})[name] = numbers
     return pairs
-
-
-def _same_text(pair: Mapping[str, str]) -> str:
-    """Return what to say of two rows that are one computation."""
-    return f"{pair['row']}: {pair['words']} as {pair['as']}: this difference changes nothing"
 
 
 def _search(tune: Mapping[str, Any] | None, trials: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -37,14 +37,10 @@ def trial_names(configs: dict[str, TrainConfig], axes: Collection[str]) -> list[
     counts = Counter(names)
     return [
         name
-        if counts[name] == 1 and _safe(name)
+        if counts[name] == 1 and len(name) <= MAX_LENGTH and not _UNSAFE.search(name) and ".." not in name
         else f"{_UNSAFE.sub('_', name).replace('..', '_')[:MAX_LENGTH]}-{key[:16]}"
         for key, name in zip(configs, names, strict=True)
     ]
-
-
-def _safe(name: str) -> bool:
-    return len(name) <= MAX_LENGTH and not _UNSAFE.search(name) and ".." not in name
 
 
 def _methods(config: TrainConfig) -> str:

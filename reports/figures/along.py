@@ -37,7 +37,8 @@ def sentences(plot: Plot) -> list[str]:
         many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         band = {"std": "standard deviation", "ci95": "95 % confidence interval"}.get(plot.spec.band)
         shape = "bars" if plot.ticks else "bands"
-        caption.append(f"Mean over {many} {_averaged(plot)}{f'; {shape}: ± {band}' if band else ''}.")
+        averaged = "seeds" if plot.spec.over == ("seed",) else "trials"
+        caption.append(f"Mean over {many} {averaged}{f'; {shape}: ± {band}' if band else ''}.")
         if plot.spec.seeds and plot.spec.y.minus is None:
             caption.append("Thin: single seeds.")
     elif counts[-1] == 1:
@@ -53,11 +54,6 @@ def sentences(plot: Plot) -> list[str]:
     if any(point.y.star for point in points):
         caption.append("Hollow: the device was shared during some of the epochs timed.")
     return caption
-
-
-def _averaged(plot: Plot) -> str:
-    """Return the word for what is averaged."""
-    return "seeds" if plot.spec.over == ("seed",) else "trials"
 
 
 def draw(plot: Plot) -> Figure:

@@ -149,13 +149,10 @@ def draw(plot: Plot, rows: Rows) -> Figure:
             ends += [float(line[-1][0]) for line in lines if line]
         values.append(sight)
     y_limits(plot, axes, values, below=0.05)
-    _x_axes(plot, axes, max(ends), [point[0] for one in _curves(plot, rows) for point in one.mean[:1]])
+    starts = [point[0] for one in _series(plot) for point in curve(one, rows, plot.spec.x, plot.spec.band).mean[:1]]
+    _x_axes(plot, axes, max(ends), starts)
     figure: Figure = axes[0].figure  # type: ignore[assignment]
     return figure
-
-
-def _curves(plot: Plot, rows: Rows) -> list[Curve]:
-    return [curve(one, rows, plot.spec.x, plot.spec.band) for one in _series(plot)]
 
 
 def _line(axes: Axes, plot: Plot, look: Mapping[str, Any], curve: Curve) -> None:
@@ -164,7 +161,8 @@ def _line(axes: Axes, plot: Plot, look: Mapping[str, Any], curve: Curve) -> None
         x, y = [point[0] for point in curve.mean], [point[1] for point in curve.mean]
         # Markers at other places than those of the other lines, so that they cover nothing.
         step = max(1, len(x) // _MARKERS)
-        axes.plot(x, y, linewidth=1.1, markersize=3.5, markevery=(_offset(look, step), step), zorder=3, **look)
+        offset = MARKERS.index(look["marker"]) * step // len(MARKERS)
+        axes.plot(x, y, linewidth=1.1, markersize=3.5, markevery=(offset, step), zorder=3, **look)
         spreads = [point[2] for point in curve.mean]
         if len(x) == 1 and spreads[0]:
             axes.errorbar(x[0], y[0], spreads[0], color=look["color"], elinewidth=1.0, capsize=2, zorder=2)
@@ -177,10 +175,6 @@ def _line(axes: Axes, plot: Plot, look: Mapping[str, Any], curve: Curve) -> None
     for line in curve.lost:
         axes.plot(*zip(*line, strict=True), **thin)
         axes.plot(*line[-1], "x", color=look["color"], markersize=4, zorder=3)
-
-
-def _offset(look: Mapping[str, Any], step: int) -> int:
-    return MARKERS.index(look["marker"]) * step // len(MARKERS)
 
 
 def _early(plot: Plot, curve: Curve) -> bool:

@@ -45,7 +45,8 @@ def framed(plot: Plot, keys: Keys | None, *, bottom: float = _BOTTOM, height: fl
     down = -(-count // across)
     high = height or (2.1 if plot.spec.width == "column" else _HEIGHTS[across])
     broad = (width - _LEFT - _RIGHT - (across - 1) * _GAP) / across
-    own = [] if keys is not None else [_series_keys(plot, panel) for panel in range(count)]
+    drawn = [] if keys is not None else [_drawn(plot, panel) for panel in range(count)]
+    own = [[(label, look_of(look)) for label, look in looks.items()] for looks in drawn]
     above = _legend_height(keys or (), width - _LEFT - _RIGHT)
     below = max((_legend_height(each, broad) for each in own), default=0.0)
     titles = [_wrapped(panel.title, broad, weight="bold") if panel.title else [] for panel in plot.panels]
@@ -86,10 +87,6 @@ def shared_keys(plot: Plot) -> Keys | None:
             if labels.setdefault(look, label) != label:
                 return None
     return [(labels[look], look_of(look)) for look in sorted(labels)]
-
-
-def _series_keys(plot: Plot, panel: int) -> Keys:
-    return [(label, look_of(look)) for label, look in _drawn(plot, panel).items()]
 
 
 def _drawn(plot: Plot, panel: int) -> dict[str, int]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestrator.statistics import ENOUGH_SEEDS, Best, Candidate, Comparison, best_set
+from orchestrator.statistics import ENOUGH_SEEDS, Candidate, Comparison, best_set
 from reports.columns import Column
 from reports.layouts.entries import candidate
 from reports.table import Entry, Row, add_note
@@ -63,7 +63,8 @@ class Bold:
         if not long:
             named = " or ".join(sorted({each.over_images for each in self.comparisons if each.test == "images"}))
             return " or ".join(_SHORT[test].format(images[test], named) for test in _SHORT if test in tests)
-        two = "; with two, exact for exchangeable rows" if any(_flips_signs(each) for each in self.comparisons) else ""
+        flips_signs = any(comparison.test == "images" and comparison.n > 1 for comparison in self.comparisons)
+        two = "; with two, exact for exchangeable rows" if flips_signs else ""
         means = {
             "paired": f"a t test paired over {seeds} seeds",
             "images": f"an exact test paired over {images['images']} test images (fewer than {ENOUGH_SEEDS} "
@@ -72,10 +73,6 @@ class Bold:
             "seeds, outcomes per image not kept)",
         }
         return " or ".join(means[test] for test in means if test in tests)
-
-
-def _flips_signs(comparison: Comparison) -> bool:
-    return comparison.test == "images" and comparison.n > 1
 
 
 _SHORT = {"paired": "paired t", "images": "{1}, {0} images", "unpaired": "binomial, {} images"}
@@ -117,13 +114,9 @@ def embolden(
                 entry = replace(entry, notes=(*entry.notes, add_note(notes, DESPITE)))
             marked[row][place] = entry
         if winners:
-            _remember(bold, best, len(candidates))
+            bold.comparisons += best.comparisons if best else ()
+            bold.corrections.add("pair" if best and len(candidates) == 2 else best.correction if best else "none")
     return [replace(row, entries=tuple(entries)) for row, entries in zip(rows, marked, strict=True)], bold
-
-
-def _remember(bold: Bold, best: Best | None, count: int) -> None:
-    bold.comparisons += best.comparisons if best else ()
-    bold.corrections.add("pair" if best and count == 2 else best.correction if best else "none")
 
 
 def _competitions(rows: Sequence[Row], columns: Sequence[Column], within: str) -> Iterator[list[tuple[int, int]]]:

@@ -83,7 +83,11 @@ def curves(database: Database, last_epochs: Mapping[int, int]) -> dict[str, Any]
     order = sorted(places, key=_rank)
     new = {places[key]: place for place, key in enumerate(order)}
     for line in lines.values():
-        whole = {new[place]: _filled(values, len(line["epochs"])) for place, values in line["series"].items()}
+        # Epochs at the end may have no value.
+        whole = {
+            new[place]: values + [None] * (len(line["epochs"]) - len(values))
+            for place, values in line["series"].items()
+        }
         line["series"] = {str(place): whole[place] for place in sorted(whole)}
     return {"every": every, "series": [_series(key) for key in order], "lines": lines}
 
@@ -98,11 +102,6 @@ def _put(series: dict[int, list[float | None]], place: int, at: int, value: floa
     if len(values) != at:
         values += [None] * (at - len(values))
     values.append(rounded(value))
-
-
-def _filled(values: list[float | None], count: int) -> list[float | None]:
-    """Return the values with None for the epochs at the end that have none."""
-    return values + [None] * (count - len(values))
 
 
 def rounded(value: float | None) -> float | None:
