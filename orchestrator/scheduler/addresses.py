@@ -96,6 +96,16 @@ def reached(address: str) -> str:
     )
 
 
+def listens(address: str) -> bool:
+    """Return whether anything takes connections at host:port, be it too busy to answer."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 def refuse_silent(address: str, given: str | None = None) -> None:
     """Raise RayAway unless a Ray answers at host:port within seconds; Ray itself tries for minutes.
 

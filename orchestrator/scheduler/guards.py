@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from orchestrator.exit_codes import TRY_AGAIN
-from orchestrator.scheduler.addresses import RayAway, cluster_id, refuse_silent
+from orchestrator.scheduler.addresses import RayAway, cluster_id, listens, refuse_silent
 
 # Names of the processes without which a Ray node cannot work.
 VITAL = ("gcs_server", "raylet")
@@ -113,7 +113,7 @@ class PrivateGuard(Guard):
 
 
 class HeadGuard(Guard):
-    """Guard of a cluster, by its head: whether it answers, and is still the one that this run has joined."""
+    """Guard of a cluster, by its head: whether it listens, and is still the one that this run has joined."""
 
     seconds = 5.0
 
@@ -138,16 +138,19 @@ class HeadGuard(Guard):
             return
         address, joined = self._head
         goes_on = "what was recorded stays, and the same command goes on from there"
+        if not listens(address):
+            if time.monotonic() - self._heard > SILENT_SECONDS:
+                self._reason = f"Ray ended: the head of its cluster, {address}, is silent; {goes_on} once it answers"
+            return
+        self._heard = time.monotonic()
         try:
             refuse_silent(address)
             present = cluster_id(address)
         except AuthenticationError:
             present = "with another key"
         except (RayAway, RayError):
-            if time.monotonic() - self._heard > SILENT_SECONDS:
-                self._reason = f"Ray ended: the head of its cluster, {address}, is silent; {goes_on} once it answers"
+            # On a busy machine it is slow; Ray waits for that as well.
             return
-        self._heard = time.monotonic()
         if present != joined:
             self._reason = f"Ray ended: its cluster at {address} was started anew during the run; {goes_on}"
 

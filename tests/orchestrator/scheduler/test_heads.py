@@ -9,6 +9,7 @@ import platform
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -225,6 +226,16 @@ def test_a_head_that_stays_away_ends_the_run_with_a_line(quick: None, home: Path
         assert over.wait(60)
     assert left[0] == 75
     assert said[0].startswith(f"error: Ray ended: the head of its cluster, {address}, is silent; what was recorded")
+
+
+def test_a_head_that_is_too_busy_to_answer_is_waited_for(quick: None, monkeypatch) -> None:
+    monkeypatch.setattr("orchestrator.scheduler.addresses.ANSWER_SECONDS", 0.1)
+    left: list[object] = []
+    with socket.create_server((HOST, 0)) as server, HeadGuard(left.append, left.append) as guard:
+        guard.watch(f"{HOST}:{server.getsockname()[1]}", "joined")
+        time.sleep(3)
+        assert guard.ended() is None
+    assert left == []
 
 
 def test_a_head_that_is_started_anew_ends_the_run(quick: None, home: Path, tmp_path: Path) -> None:
