@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from tests.trainer.training import CLASSES, TEST_IMAGES, TRAIN_IMAGES
+from tests.trainer.training import CLASSES, SIZE, TEST_IMAGES, TRAIN_IMAGES
 
 
 @pytest.fixture
@@ -24,21 +23,16 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with `folder:tiny`, six classes of a colour pattern each, and `folder:other`, which is noise."""
+    """A data root with `npz:tiny.npz`, six classes of a colour pattern each, and `npz:other.npz`, which is noise."""
     root = tmp_path_factory.mktemp("data")
     random = np.random.RandomState(0)
-    patterns = random.randint(0, 256, (CLASSES, 2, 2, 3))
+    patterns = random.randint(0, 256, (CLASSES, 2, 2, 3)).repeat(SIZE // 2, 1).repeat(SIZE // 2, 2)
+    tiny, other = {}, {}
     for split, count in (("train", TRAIN_IMAGES), ("test", TEST_IMAGES)):
-        for label in range(CLASSES):
-            pattern = patterns[label].repeat(16, 0).repeat(16, 1)
-            for i in range(count):
-                noise = random.randint(0, 256, (32, 32, 3))
-                _write(root / "tiny" / split / f"class{label}" / f"{i}.png", (3 * pattern + noise) // 4)
-                if label < 2:
-                    _write(root / "other" / split / f"class{label}" / f"{i}.png", noise)
+        labels = np.arange(CLASSES).repeat(count)
+        noise = random.randint(0, 256, (len(labels), SIZE, SIZE, 3))
+        tiny |= {f"{split}_labels": labels, f"{split}_images": ((3 * patterns[labels] + noise) // 4).astype(np.uint8)}
+        other |= {f"{split}_labels": labels[: 2 * count], f"{split}_images": noise[: 2 * count].astype(np.uint8)}
+    np.savez(root / "tiny.npz", **tiny)
+    np.savez(root / "other.npz", **other)
     return root
-
-
-def _write(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.astype(np.uint8)).save(path)

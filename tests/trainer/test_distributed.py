@@ -155,7 +155,7 @@ def test_every_method_gives_what_one_process_gives(data_root: Path, tmp_path: Pa
     configs.append(uneven(heads="bottleneck"))
     recipe = {"optimizer": "adamw", "schedule": "cosine", "warmup": 1.2}
     configs.append(uneven(methods={"pskd": {}}, learning_rate=0.001, **recipe))
-    configs.append(uneven(methods={"pskd": {}, "byot": {}}, validation=6, ood_dataset="folder:other"))
+    configs.append(uneven(methods={"pskd": {}, "byot": {}}, validation=6, ood_dataset="npz:other.npz"))
     one = all_trained(configs, data_root)
     first, second = in_processes(2, tmp_path / "two", all_trained, configs, data_root)
     for config, alone, a, b in zip(configs, one, first, second, strict=True):

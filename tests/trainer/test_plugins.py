@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer.training import small
+from tests.trainer.training import in_a_process, run_trainer, small
 from trainer.config import TrainConfig
 from trainer.method import Output
 from trainer.networks import build_network
@@ -215,23 +214,22 @@ def test_an_installed_package_offers_an_entry_point(tmp_path: Path, monkeypatch:
     load_plugins([], Path())
 
 
+def build_staged(plugin: Plugin, staged: Path, shown: Path) -> None:
+    """Build a network of a plug-in's copy and write down what it is; the driver's folder is on the path as well."""
+    sys.path.append(plugin.root)
+    activate([plugin.shipped(staged)])
+    shown.write_text(str(build_network("pooled", num_classes=7)))
+
+
 def test_other_processes_run_exactly_the_bytes_that_were_loaded(tmp_path: Path):
     name = written(tmp_path / "mine" / "nets.py", NETWORK)
     written(tmp_path / "mine" / "helping_layers.py", LAYERS.format(outputs="num_classes"))
     (plugin,) = load_plugins([name], tmp_path / "mine")
     stage([plugin], tmp_path / "staged")
     written(tmp_path / "mine" / "helping_layers.py", "raise RuntimeError('edited')\n")
-    code = (
-        "import sys; from pathlib import Path; from trainer.plugin_files import Plugin\n"
-        "from trainer.plugins import activate\n"
-        f"activate([Plugin(**{plugin.to_dict()!r}).shipped(Path({str(tmp_path / 'staged')!r}))])\n"
-        "from trainer.networks import build_network; print(build_network('pooled', num_classes=7))"
-    )
-    # The driver's folder is on the path as well.
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": f"{Path.cwd()}:{plugin.root}"}
-    )
-    assert "out_features=7" in done.stdout, done.stderr
+    shown = tmp_path / "shown"
+    assert in_a_process(build_staged, plugin, tmp_path / "staged", shown) == 0
+    assert "out_features=7" in shown.read_text()
     with pytest.raises(PartError, match="has changed while the run started"):
         stage([plugin], tmp_path / "again")
 
@@ -338,16 +336,13 @@ def test_a_library_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch
 
 def test_the_trainers_command_takes_plugins(tmp_path: Path):
     name = written(tmp_path / "mine.py", METHOD.format(version=1))
-    command = [sys.executable, "-m", "trainer", "--plugin", name]
     given = ["--dataset", "digits", "--subset", "2", "--epochs", "1", "--width", "4", "--methods", "penalty", "--json"]
-    environment = {"PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run([*command, *given], capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert '"penalty":' in done.stdout, done.stderr
-    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert "penalty" in shown.stdout
-    wrong = [sys.executable, "-m", "trainer", "--plugin", "min.py"]
-    refused = subprocess.run(wrong, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert refused.returncode == 2 and "did you mean" in refused.stderr and "Traceback" not in refused.stderr
+    done = run_trainer("--plugin", name, *given, folder=tmp_path)
+    assert '"penalty":' in done.out, done.err
+    shown = run_trainer("--plugin", name, "--help", folder=tmp_path)
+    assert "penalty" in shown.out
+    refused = run_trainer("--plugin", "min.py", folder=tmp_path)
+    assert refused.code == 2 and "did you mean" in refused.err and "Traceback" not in refused.err
 
 
 def test_a_recipe_of_ones_own_trains_and_counts(tmp_path: Path):

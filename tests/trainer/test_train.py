@@ -177,7 +177,7 @@ def test_every_classifier_of_every_network_is_evaluated(
 
 def test_evaluations_are_those_of_one_image_at_a_time(data_root: Path, tmp_path: Path) -> None:
     config = small(
-        precision="float64", methods={"dcm": {}}, stages=3, validation=6, ood_dataset="folder:other", epochs=1
+        precision="float64", methods={"dcm": {}}, stages=3, validation=6, ood_dataset="npz:other.npz", epochs=1
     )
     state = trained(config, tmp_path / "run.pt", data_root)
     splits = load_splits(config, data_root)
@@ -213,7 +213,7 @@ def test_evaluations_are_those_of_one_image_at_a_time(data_root: Path, tmp_path:
 
 def test_evaluating_more_changes_nothing_that_is_learned(data_root: Path, tmp_path: Path) -> None:
     plain = trained(small(methods=THREE_METHODS), tmp_path / "plain.pt", data_root)
-    watched = trained(small(methods=THREE_METHODS, ood_dataset="folder:other"), tmp_path / "watched.pt", data_root)
+    watched = trained(small(methods=THREE_METHODS, ood_dataset="npz:other.npz"), tmp_path / "watched.pt", data_root)
     assert_same(plain["networks"], watched["networks"])
     assert_same(plain["optimizer"], watched["optimizer"])
 
@@ -289,7 +289,7 @@ def test_a_reused_process_gives_the_bits_of_a_fresh_one(data_root: Path, tmp_pat
     further = [
         small(methods={"dml": {}, "pskd": {}}, precision="float64", seed=4),
         small(methods={"tfkd": {}}, stages=2, epochs=1),
-        small(methods={"cskd": {}}, ood_dataset="folder:other", validation=6, heads="attention", epochs=1),
+        small(methods={"cskd": {}}, ood_dataset="npz:other.npz", validation=6, heads="attention", epochs=1),
     ]
     for number, other in enumerate(further):
         trained(other, tmp_path / f"{number}.pt", data_root)
@@ -340,7 +340,7 @@ def test_checkpoints_are_as_frequent_as_asked(data_root: Path, tmp_path: Path) -
 
 
 def test_the_teacher_is_the_baseline_of_the_same_seed(data_root: Path, tmp_path: Path) -> None:
-    config = small(methods={"tfkd": {}, "byot": {}}, ood_dataset="folder:other", seed=2)
+    config = small(methods={"tfkd": {}, "byot": {}}, ood_dataset="npz:other.npz", seed=2)
     taught: list[EpochResult] = []
     student = trained(config, tmp_path / "student.pt", data_root, report_teacher=taught.append)
     baseline = trained(small(seed=2), tmp_path / "baseline.pt", data_root)

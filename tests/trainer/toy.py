@@ -99,6 +99,9 @@ class RefuseWaiting(TorchDispatchMode):
 
 
 GPU = torch.device("cuda:0")
+# In inference mode `to` stays whole.
+COPYING = {torch.ops.aten._to_copy, torch.ops.aten.to, torch.ops.aten.copy_}
+WAITING = {torch.ops.aten.nonzero, torch.ops.aten.masked_select, torch.ops.aten._local_scalar_dense}
 
 
 class Traffic(TorchDispatchMode):
@@ -110,15 +113,14 @@ class Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        named = dict(zip((each.name for each in function._schema.arguments), args, strict=False)) | (kwargs or {})
-        aten, name = torch.ops.aten, function.overloadpacket
-        # In inference mode `to` stays whole.
-        if name in (aten._to_copy, aten.to):
-            self._moved(named["self"].device, result.device, named.get("non_blocking"))
-        elif name is aten.copy_:
-            self._moved(named["src"].device, named["self"].device, named.get("non_blocking"))
-        elif name in (aten.nonzero, aten.masked_select, aten._local_scalar_dense):
-            self.waits += named["self"].device.type == "cuda"
+        name = function.overloadpacket
+        if name in COPYING:
+            # Looking up names takes longer than the fake operation itself, so they are looked up here alone.
+            named = dict(zip((each.name for each in function._schema.arguments), args, strict=False)) | (kwargs or {})
+            origin, target = (named["src"], named["self"]) if name is torch.ops.aten.copy_ else (named["self"], result)
+            self._moved(origin.device, target.device, named.get("non_blocking"))
+        elif name in WAITING:
+            self.waits += args[0].device.type == "cuda"
         return result
 
     def _moved(self, origin: torch.device, target: torch.device, non_blocking: bool | None) -> None:
@@ -169,7 +171,12 @@ def on_fake_gpu(networks: nn.Module) -> nn.Module:
     """Move a module's parameters and buffers within `fake_gpu`."""
     for module in networks.modules():
         for name, values in module.named_parameters(recurse=False):
-            module._parameters[name] = nn.Parameter(torch.empty_like(values, device=GPU), values.requires_grad)
+            module._parameters[name] = nn.Parameter(_twin(values), values.requires_grad)
         for name, values in module.named_buffers(recurse=False):
-            module._buffers[name] = torch.empty_like(values, device=GPU)
+            module._buffers[name] = _twin(values)
     return networks
+
+
+def _twin(values: Tensor) -> Tensor:
+    """Return a tensor as this one on `GPU`; asking for one by `empty_like` would first make a fake of this one."""
+    return torch.empty_strided(values.shape, values.stride(), dtype=values.dtype, device=GPU)

@@ -16,7 +16,7 @@ from trainer.registry import Part
 from trainer.state import build_networks
 
 CLASSES = (3, 7)
-WIDTH = 8
+WIDTH = 4
 IMAGES = 4
 
 
@@ -126,7 +126,7 @@ def _built(part: Part[NetworkFacts], classes: int, heads: str | None) -> nn.Modu
 
 def _trial(part: Part[NetworkFacts]) -> TrainConfig:
     width = {"width": WIDTH} if "width" in part.facts.takes else {}
-    return config_of(**{"network": part.name, "subset": 4, "width": 64, **width})
+    return config_of(**{"network": part.name, "subset": 2, "width": 64, **width})
 
 
 def _logits(output: Any) -> Tensor:

@@ -10,28 +10,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.checkpoint import read_checkpoint
+from trainer.checkpoint import read_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
 from trainer.registry import remembered
-from trainer.state import build_networks, teacher_config
-from trainer.train import Training, train
+from trainer.results import EpochResult
+from trainer.state import build_networks, checkpoint_state, load_state, teacher_config
+from trainer.train import Training
 
 CPU = torch.device("cpu")
+EVALUATED = 20
 # What two equal trainings need not share.
 CLOCKS = ("train_seconds", "eval_seconds", "data_seconds", "peak_memory_bytes", "restored")
 
 
 def config_of(**fields: Any) -> TrainConfig:
     """Return a configuration of two short epochs."""
-    small = {"dataset": "digits", "network": "resnet18", "width": 4, "subset": 6, "batch_size": 20, "epochs": 2}
+    small = {"dataset": "digits", "network": "resnet18", "width": 4, "subset": 3, "batch_size": 10, "epochs": 2}
     return TrainConfig(**{**small, "precision": "float32", "learning_rate": 0.05, **fields})
 
 
-def ready(config: TrainConfig) -> Training:
-    """Return a training at the beginning of its first epoch, with an untrained teacher where one is needed."""
+def prepared(config: TrainConfig) -> Training:
+    """Return a training before its first epoch, evaluated on a few images, with an untrained teacher where needed."""
     training = Training(config, CPU, Path("data"))
+    # The whole test set would take most of the time of a check.
+    training.evaluated = training.evaluated._replace(test=training.evaluated.test.first(EVALUATED))
     needed = training.objective.requires.teacher
     training.set_up(build_networks(teacher_config(config), training.num_classes, CPU)[0] if needed else None)
+    return training
+
+
+def ready(config: TrainConfig) -> Training:
+    """Return a training at the beginning of its first epoch."""
+    training = prepared(config)
     for method in training.objective.methods:
         method.start_epoch(0, config.epochs)
     training.networks.train()
@@ -49,11 +59,18 @@ def _first_trial(text: str) -> dict[str, Any]:
 
 
 def learned(config: TrainConfig, *, stop: bool = False) -> dict[str, Any]:
-    """Train, with `stop` in two runs of one epoch each; return what the last checkpoint holds, without clocks."""
+    """Train, with `stop` each epoch anew from a checkpoint; return what the last checkpoint holds, without clocks."""
+    training, results = prepared(config), list[EpochResult]()
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint.pt"
-        for epochs in (1, None) if stop else (None,):
-            train(config, lambda result: None, checkpoint=checkpoint, stop_after=epochs, data_root=Path("data"))
+        for epoch in range(config.epochs):
+            if stop and epoch:
+                training = prepared(config)
+                load_state(read_checkpoint(checkpoint), training.networks, training.optimizer, training.objective)
+            results.append(training.epoch(epoch))
+            if stop or epoch == config.epochs - 1:
+                state = checkpoint_state(training.networks, training.optimizer, training.objective, results)
+                save_checkpoint(checkpoint, config, state)
         state = read_checkpoint(checkpoint)
     del state["config"]
     for result in state["results"]:

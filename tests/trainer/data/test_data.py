@@ -6,8 +6,6 @@ import gzip
 import hashlib
 import os
 import pickle
-import subprocess
-import sys
 import warnings
 from collections import Counter
 from importlib.machinery import ModuleSpec
@@ -31,6 +29,7 @@ from tests.trainer.fake_datasets import (
     write_cifar_pickle,
     write_image,
 )
+from tests.trainer.training import in_a_process
 from trainer.config import TrainConfig
 from trainer.data import Images, Splits, load_splits, published, read_dataset
 from trainer.data.reading import ranks_within_class, stratified_split
@@ -143,8 +142,7 @@ def test_the_digits_are_those_that_scikit_learn_returns() -> None:
 
 def test_reading_the_digits_does_not_import_scikit_learn() -> None:
     code = "import sys; from trainer.data.reading import read_dataset; read_dataset('digits', '.'); "
-    done = subprocess.run([sys.executable, "-c", code + "print('sklearn' in sys.modules)"], capture_output=True)
-    assert done.stdout == b"False\n", done.stderr
+    assert in_a_process(exec, code + "sys.exit('sklearn' in sys.modules)", {}) == 0
 
 
 def test_a_damaged_file_of_digits_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
