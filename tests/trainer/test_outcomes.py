@@ -79,9 +79,10 @@ def test_probabilities_give_the_metrics_again(data_root: Path) -> None:
 
 def test_they_are_there_for_the_best_so_far_and_the_last_of_each_network_and_split(data_root: Path) -> None:
     config = small(methods={"dml": {}}, peer="resnet18", epochs=5, validation=6)
+    results = reported(config, data_root, outcomes="correct")
     for network in (0, 1):
         best = {"test": float("inf"), "validation": float("inf")}
-        for result in reported(config, data_root, outcomes="correct"):
+        for result in results:
             errors = {
                 evaluation.split: evaluation.metrics.top1_error
                 for evaluation in result.evaluations

@@ -14,7 +14,8 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from tests.trainer.training import COMBINATIONS, assert_same, content, in_a_process, numbers, small, title, trained
+from tests.trainer.training import COMBINATIONS, assert_same, content, in_a_process, numbers, title, trained
+from tests.trainer.training import small as of_four_stages
 from trainer.config import TrainConfig
 from trainer.results import EpochResult
 from trainer.train import train
@@ -22,6 +23,11 @@ from trainer.train import train
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 THREE_METHODS = {"byot": {}, "dmfl": {}, "pskd": {}}
+
+
+def small(**fields: Any) -> TrainConfig:
+    """A network of two stages: one of each part whose state a checkpoint holds."""
+    return of_four_stages(stages=2, **fields)
 
 
 def die() -> None:

@@ -21,18 +21,20 @@ from trainer.state import build_networks, checkpoint_state, load_state, teacher_
 from trainer.step import Replayed, Step, choose_engine, hold_rate
 from trainer.train import Diverged, Training
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 
 
 def config_of(methods: dict[str, Any], **fields: Any) -> TrainConfig:
-    """Six full batches of 8 images and one of 2 in an epoch; the rate falls after the first epoch."""
-    defaults = {"dataset": "digits", "subset": 5, "width": 4, "batch_size": 8, "epochs": 2, "milestones": (1,)}
+    """Four full batches of 7 images and one of 2 in an epoch; the rate falls after the first epoch."""
+    defaults = {"dataset": "npz:tiny.npz", "width": 4, "stages": 2, "batch_size": 7, "epochs": 2, "milestones": (1,)}
     return TrainConfig(**defaults | {"methods": methods} | fields)
 
 
-def ready(config: TrainConfig, *, replayed: bool) -> Training:
+def ready(config: TrainConfig, data_root: Path, *, replayed: bool) -> Training:
     """A training whose steps are launched, or recorded on a tape and replayed."""
-    training = Training(config, CPU, Path("data"), LAUNCHED)
+    training = Training(config, CPU, data_root, LAUNCHED)
     needed = training.objective.requires.teacher
     training.set_up(build_networks(teacher_config(config), training.num_classes, CPU)[0] if needed else None)
     training.evaluated = training.evaluated._replace(test=training.evaluated.test.first(2))
@@ -56,16 +58,13 @@ def learned(training: Training) -> dict[str, Any]:
     return checkpoint_state(training.networks, training.optimizer, training.objective, [])
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 # A method is tested here by being registered.
 REGISTERED = [*COMBINATIONS, *({name: {}} for name in METHODS if not any(name in methods for methods in COMBINATIONS))]
 
 
 @pytest.mark.parametrize("methods", REGISTERED, ids=title)
-def test_replaying_gives_the_bits_of_launching(methods: dict[str, Any]):
-    launched, replayed = (ready(config_of(methods), replayed=replayed) for replayed in (False, True))
+def test_replaying_gives_the_bits_of_launching(methods: dict[str, Any], data_root: Path):
+    launched, replayed = (ready(config_of(methods), data_root, replayed=replayed) for replayed in (False, True))
     assert epochs(launched) == epochs(replayed)
     assert replayed.step.replay is not None
     assert_same(learned(launched), learned(replayed))
@@ -80,19 +79,19 @@ RECIPES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(map(str, recipe.values())))
-def test_replaying_gives_the_bits_of_launching_with_every_recipe(recipe: dict[str, Any]):
+def test_replaying_gives_the_bits_of_launching_with_every_recipe(recipe: dict[str, Any], data_root: Path):
     config = config_of({}, **recipe)
-    launched, replayed = (ready(config, replayed=replayed) for replayed in (False, True))
+    launched, replayed = (ready(config, data_root, replayed=replayed) for replayed in (False, True))
     assert epochs(launched) == epochs(replayed)
     assert replayed.step.replay is not None
     assert_same(learned(launched), learned(replayed))
     # A recorded step would go on with the rate of its recording, if it did not read it from the device.
-    assert float(replayed.optimizer.param_groups[0]["lr"]) == pytest.approx(config.learning_rates(1, 7)[-1])
+    assert float(replayed.optimizer.param_groups[0]["lr"]) == pytest.approx(config.learning_rates(1, 5)[-1])
 
 
-def test_a_fused_optimizer_lets_itself_be_recorded_only_while_it_is():
+def test_a_fused_optimizer_lets_itself_be_recorded_only_while_it_is(data_root: Path):
     seen = []
-    training = ready(config_of({}, optimizer="adamw"), replayed=True)
+    training = ready(config_of({}, optimizer="adamw"), data_root, replayed=True)
     (group,) = training.optimizer.param_groups
 
     def record(work):
@@ -124,10 +123,12 @@ class Rebinding(Method):
 REBINDING = METHODS.remove("rebinding")
 
 
-def test_a_method_that_rebinds_its_state_is_found_out():
+def test_a_method_that_rebinds_its_state_is_found_out(data_root: Path):
     with METHODS.apart():
         METHODS.add(REBINDING)
-        launched, replayed = (ready(config_of({"rebinding": {}}), replayed=replayed) for replayed in (False, True))
+        launched, replayed = (
+            ready(config_of({"rebinding": {}}), data_root, replayed=replayed) for replayed in (False, True)
+        )
         assert epochs(launched) != epochs(replayed)
 
 
@@ -147,11 +148,11 @@ class SometimesMixing(Method):
 SOMETIMES = METHODS.remove("sometimes")
 
 
-def test_batches_that_do_not_fit_a_recorded_step_are_launched():
+def test_batches_that_do_not_fit_a_recorded_step_are_launched(data_root: Path):
     with METHODS.apart():
         METHODS.add(SOMETIMES)
         config = config_of({"pskd": {}, "sometimes": {}})
-        launched, replayed = (ready(config, replayed=replayed) for replayed in (False, True))
+        launched, replayed = (ready(config, data_root, replayed=replayed) for replayed in (False, True))
         assert epochs(launched) == epochs(replayed)
     assert replayed.step.replay is not None
     assert_same(learned(launched), learned(replayed))
@@ -174,18 +175,20 @@ class Poisoned:
             yield batch._replace(inputs=batch.inputs * float("nan")) if bad else batch
 
 
-@pytest.mark.parametrize("step", [1, 5, 7])
-def test_a_loss_that_diverges_is_told_with_its_step(step: int):
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_loss_that_diverges_is_told_with_its_step(step: int, data_root: Path):
     messages = []
     for replayed in (False, True):
-        training = ready(config_of({"pskd": {}}), replayed=replayed)
+        training = ready(config_of({"pskd": {}}), data_root, replayed=replayed)
         with pytest.raises(Diverged) as raised:
             epochs(training, Poisoned(training.loader, step))
         messages.append(str(raised.value))
-    assert messages == [f"the loss term 'cross_entropy' is not finite at step {step} of 7 in epoch 2 of 2"] * 2
+    assert messages == [f"the loss term 'cross_entropy' is not finite at step {step} of 5 in epoch 2 of 2"] * 2
 
 
-def test_a_recording_that_fails_is_said_and_training_goes_on_launched(caplog: pytest.LogCaptureFixture):
+def test_a_recording_that_fails_is_said_and_training_goes_on_launched(
+    caplog: pytest.LogCaptureFixture, data_root: Path
+):
     def refuse(work):
         try:
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
@@ -193,7 +196,7 @@ def test_a_recording_that_fails_is_said_and_training_goes_on_launched(caplog: py
             # What CUDA says when the recording is ended.
             raise RuntimeError("operation failed due to a previous error during capture")
 
-    launched, replayed = ready(config_of({}), replayed=False), ready(config_of({}), replayed=True)
+    launched, replayed = ready(config_of({}), data_root, replayed=False), ready(config_of({}), data_root, replayed=True)
     replayed.step.record = refuse
     replayed.chosen = REPLAYED
     assert replayed.engine == REPLAYED
@@ -203,8 +206,11 @@ def test_a_recording_that_fails_is_said_and_training_goes_on_launched(caplog: py
     assert record.message.endswith("(operation not permitted when stream is capturing)")
 
 
-def test_a_checkpoint_does_not_say_where_the_rate_was():
-    launched, replayed = ready(config_of({"pskd": {}}), replayed=False), ready(config_of({"pskd": {}}), replayed=True)
+def test_a_checkpoint_does_not_say_where_the_rate_was(data_root: Path):
+    launched, replayed = (
+        ready(config_of({"pskd": {}}), data_root, replayed=False),
+        ready(config_of({"pskd": {}}), data_root, replayed=True),
+    )
     epochs(replayed)
     state = learned(replayed)
     assert all(type(group["lr"]) is float for group in state["optimizer"]["param_groups"])
@@ -232,17 +238,17 @@ def test_the_engine_is_one_that_can_be_used(asked, device, fields, in_memory, us
     assert choose_engine(asked, config_of({}, **fields), device, in_memory=in_memory) == used
 
 
-def test_compiled_networks_are_one_graph_each_and_nothing_else_is_compiled():
+def test_compiled_networks_are_one_graph_each_and_nothing_else_is_compiled(data_root: Path):
     """Not the last batch, nor the evaluation, nor a second training."""
     counter = CompileCounterWithBackend("aot_eager")
     config = config_of({"byot": {}, "pskd": {}}, precision="float32", epochs=1)
     losses = []
     for _ in range(2):
-        training = ready(config, replayed=False)
+        training = ready(config, data_root, replayed=False)
         training.chosen = COMPILED
         training.step.compile(backend=counter)
         losses.append(training.epoch(0).losses)
         assert counter.frame_count == 1
-    eager = ready(config, replayed=False).epoch(0).losses
+    eager = ready(config, data_root, replayed=False).epoch(0).losses
     assert losses[0] == losses[1] == pytest.approx(eager, rel=1e-5)
     assert not any("_orig_mod" in name for name in training.networks.state_dict())
