@@ -6,8 +6,6 @@ import json
 import multiprocessing
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
@@ -22,9 +20,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, batch_norm
+from torchvision.models.resnet import BasicBlock
 
 from tests.trainer.fake_datasets import fake_folder
-from tests.trainer.training import COMBINATIONS, assert_same, content, forking, numbers, small, title
+from tests.trainer.training import (
+    COMBINATIONS,
+    Ended,
+    assert_same,
+    content,
+    forking,
+    numbers,
+    run_program,
+    small,
+    title,
+)
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, load_splits
 from trainer.distributed import RankLost, all_gather, broadcast_state, process_group, rank, shard
@@ -198,7 +207,7 @@ ORIGINAL_BATCH_NORM = nn.BatchNorm2d.forward
 
 
 def test_batch_norm_of_the_parts_is_all_that_differs(data_root: Path, tmp_path: Path) -> None:
-    config = uneven(methods={"pskd": {}, "cskd": {}, "dml": {}}, learning_rate=0.01)
+    config = uneven(methods={"pskd": {}, "cskd": {}, "dml": {}}, stages=2, learning_rate=0.01)
     with patch("torch.nn.BatchNorm2d.forward", of_halves):
         halves = learned(config, data_root)
     for each in in_processes(2, tmp_path / "two", learned, config, data_root):
@@ -279,28 +288,46 @@ def test_images_that_stay_in_files(tmp_path: Path, imagenet: Any) -> None:
 
 def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """What a training function gives with compiled networks; the backend leaves out what takes the time."""
+    frames = torch._dynamo.utils.counters["frames"]
+    before = frames["ok"]
     with patch.object(Step.compile, "__defaults__", ("aot_eager",)):
         result = function(*arguments, engine="compiled", **options)
-    assert torch._dynamo.utils.counters["frames"]["ok"], "nothing was compiled"
+    assert frames["ok"] > before, "nothing was compiled"
     return result
+
+
+def learned_by_few_blocks(config: TrainConfig, data_root: Path, **options: Any) -> Any:
+    """As `learned`: compiling takes all the time, and one block in each of two stages has all kinds of modules."""
+    with patch.dict("trainer.networks.resnet._BLOCKS", resnet18=(BasicBlock, (1, 1), 1, 64)):
+        return learned(config, data_root, **options)
+
+
+def both_compiled(config: TrainConfig, data_root: Path, files: Path, imagenet: Any) -> list[Any]:
+    # One after the other, because the first compilation of a process imports for seconds.
+    return [
+        compiled(learned_by_few_blocks, config, data_root),
+        compiled(streamed_training, files, imagenet),
+    ]
 
 
 @pytest.mark.parametrize(
     "methods", [{"byot": {}, "pskd": {}}, pytest.param({"dcm": {}}, marks=pytest.mark.slow)], ids=title
 )
-def test_compiled_networks_train_together(methods: dict[str, Any], data_root: Path, tmp_path: Path) -> None:
-    # Compiling takes all the time, and a network of two stages has all kinds of modules.
+def test_compiled_networks_train_together_on_images_in_memory_and_in_files(
+    methods: dict[str, Any], data_root: Path, tmp_path: Path, imagenet: Any
+) -> None:
     config = uneven(methods=methods, stages=2, learning_rate=0.01)
-    first, _ = in_processes(2, tmp_path / "launched", learned, config, data_root)
-    for each in in_processes(2, tmp_path / "compiled", compiled, learned, config, data_root):
-        assert_close(each, first)
+    first, _ = in_processes(2, tmp_path / "launched", learned_by_few_blocks, config, data_root)
+    streamed = streamed_training(tmp_path, imagenet)
+    for each in in_processes(2, tmp_path / "compiled", both_compiled, config, data_root, tmp_path, imagenet):
+        assert_close(each, [first, streamed])
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_compiled_networks_train_on_images_that_stay_in_files(processes: int, tmp_path: Path, imagenet: Any) -> None:
+@pytest.mark.slow
+def test_a_compiled_network_trains_alone_on_images_that_stay_in_files(tmp_path: Path, imagenet: Any) -> None:
     alone = streamed_training(tmp_path, imagenet)
-    for each in in_processes(processes, tmp_path / "all", compiled, streamed_training, tmp_path, imagenet):
-        assert_close(each, alone)
+    (found,) = in_processes(1, tmp_path / "one", compiled, streamed_training, tmp_path, imagenet)
+    assert_close(found, alone)
 
 
 def trained_with_batch_norm(config: TrainConfig, checkpoint: Path, data_root: Path, **options: Any) -> None:
@@ -312,7 +339,7 @@ def one_epoch(config: TrainConfig, checkpoint: Path, data_root: Path) -> None:
 
 
 def test_one_epoch_and_one_more_are_two(data_root: Path, tmp_path: Path) -> None:
-    config = small(methods={"pskd": {}, "byot": {}, "dml": {}})
+    config = small(methods={"pskd": {}, "byot": {}, "dml": {}}, stages=2)
     in_processes(2, tmp_path / "a", one_epoch, config, tmp_path / "run.pt", data_root)
     assert len(content(tmp_path / "run.pt")["results"]) == 1
     in_processes(2, tmp_path / "b", trained_with_batch_norm, config, tmp_path / "run.pt", data_root)
@@ -404,28 +431,22 @@ def test_a_single_process_is_left_alone() -> None:
     assert batch.images == 3
 
 
-def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run(
-        [*command, "-m", "trainer", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+def torchrun(*arguments: str, folder: Path) -> Ended:
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer"]
+    return run_program(*command, *arguments, folder=folder)
 
 
-def test_torchrun_trains_in_two_processes_and_prints_once(tmp_path: Path) -> None:
-    options = ("--dataset", "digits", "--width", "4", "--subset", "8", "--batch-size", "16", "--epochs", "2")
-    done = torchrun(*options, "--methods", "pskd", "--json", "--checkpoint", "run.pt", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["epoch"] for line in done.stdout.splitlines()] == [1, 2]
-    assert [result["images"] for result in content(tmp_path / "run.pt")["results"]] == [80, 80]
+def test_torchrun_trains_in_two_processes_and_prints_once(data_root: Path, tmp_path: Path) -> None:
+    options = ("--data-root", str(data_root), "--dataset", "npz:tiny.npz", "--width", "4", "--batch-size", "16")
+    done = torchrun(*options, "--epochs", "2", "--methods", "pskd", "--json", "--checkpoint", "run.pt", folder=tmp_path)
+    assert done.code == 0, done.err
+    assert [json.loads(line)["epoch"] for line in done.out.splitlines()] == [1, 2]
+    assert [result["images"] for result in content(tmp_path / "run.pt")["results"]] == [30, 30]
 
 
 def test_torchrun_says_what_is_wrong(tmp_path: Path) -> None:
-    done = torchrun("--dataset", "digits", "--width", "many", cwd=tmp_path)
-    assert done.returncode != 0
-    assert done.stdout == ""
-    assert re.search(r"^error in process [01]: --width: ", done.stderr, re.MULTILINE)
-    assert 'Traceback (most recent call last):\n  File "' + str(ROOT) not in done.stderr
+    done = torchrun("--dataset", "digits", "--width", "many", folder=tmp_path)
+    assert done.code != 0
+    assert done.out == ""
+    assert re.search(r"^error in process [01]: --width: ", done.err, re.MULTILINE)
+    assert 'Traceback (most recent call last):\n  File "' + str(ROOT) not in done.err

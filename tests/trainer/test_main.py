@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.training import run_trainer, small, trained
+from tests.trainer.training import run_program, small, trained
 from trainer.__main__ import _EpochTable, _evaluation_table, main
 from trainer.arguments import GROUPS
 from trainer.config import TrainConfig
@@ -149,7 +149,7 @@ def test_a_refused_checkpoint_is_told_in_a_warning(data_root: Path, tmp_path: Pa
     trained(small(), tmp_path / "run.pt", data_root, stop_after=1)
     os.replace(tmp_path / "run.pt", tmp_path / "run.pt.previous")
     (tmp_path / "run.pt").write_bytes(b"")
-    done = run_trainer(*SMALL, "--data-root", str(data_root), "--checkpoint", "run.pt", folder=tmp_path)
+    done = run_program("trainer", *SMALL, "--data-root", str(data_root), "--checkpoint", "run.pt", folder=tmp_path)
     assert done.code == 0
     (line,) = done.err.splitlines()
     assert line.startswith("warning: run.pt: damaged")
@@ -397,7 +397,7 @@ def test_help_and_bad_arguments_do_not_wait_for_torch(argument: str) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error(data_root: Path, tmp_path: Path) -> None:
-    done = run_trainer(*SMALL, "--data-root", str(data_root), "--json", folder=tmp_path, read=False)
+    done = run_program("trainer", *SMALL, "--data-root", str(data_root), "--json", folder=tmp_path, read=False)
     assert (done.code, done.err) == (0, "")
 
 

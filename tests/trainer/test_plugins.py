@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer.training import in_a_process, run_trainer, small
+from tests.trainer.training import in_a_process, run_program, small
 from trainer.config import TrainConfig
 from trainer.method import Output
 from trainer.networks import build_network
@@ -337,11 +337,11 @@ def test_a_library_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch
 def test_the_trainers_command_takes_plugins(tmp_path: Path):
     name = written(tmp_path / "mine.py", METHOD.format(version=1))
     given = ["--dataset", "digits", "--subset", "2", "--epochs", "1", "--width", "4", "--methods", "penalty", "--json"]
-    done = run_trainer("--plugin", name, *given, folder=tmp_path)
+    done = run_program("trainer", "--plugin", name, *given, folder=tmp_path)
     assert '"penalty":' in done.out, done.err
-    shown = run_trainer("--plugin", name, "--help", folder=tmp_path)
+    shown = run_program("trainer", "--plugin", name, "--help", folder=tmp_path)
     assert "penalty" in shown.out
-    refused = run_trainer("--plugin", "min.py", folder=tmp_path)
+    refused = run_program("trainer", "--plugin", "min.py", folder=tmp_path)
     assert refused.code == 2 and "did you mean" in refused.err and "Traceback" not in refused.err
 
 

@@ -92,8 +92,9 @@ def forking() -> ForkServerContext:
     """Return what starts processes by forking a server that has imported everything and computed nothing."""
     context = multiprocessing.get_context("forkserver")
     # The first optimizer of a process imports the compiler, which takes as long as all the rest.
-    needed = ["torch._dynamo", "torchvision.transforms.functional"]
-    context.set_forkserver_preload([*needed, "trainer.train", "trainer.methods", __name__])
+    needed = ["torch._dynamo", "torchvision.transforms.functional", "trainer.train", "trainer.methods", __name__]
+    # What modules of tests import, whose functions the processes run.
+    context.set_forkserver_preload([*needed, "pytest", "hypothesis.strategies", "tests.trainer.fake_datasets"])
     return context
 
 
@@ -118,15 +119,14 @@ class Ended(NamedTuple):
     err: str
 
 
-def run_trainer(*arguments: str, folder: Path, read: bool = True) -> Ended:
-    """Run `python -m trainer` in a folder, in a process of its own; without `read`, nobody reads what it prints."""
+def run_program(module: str, *arguments: str, folder: Path, read: bool = True) -> Ended:
+    """Run `python -m MODULE` in a folder, in a process of its own; without `read`, nobody reads what it prints."""
     out, err = folder / ".out", folder / ".err"
-    code = in_a_process(_trainer, arguments, folder, out if read else None, err)
+    code = in_a_process(_program, module, arguments, folder, out if read else None, err)
     return Ended(code, out.read_text() if read else "", err.read_text())
 
 
-def _trainer(arguments: Sequence[str], folder: Path, out: Path | None, err: Path) -> None:
-    os.chdir(folder)
+def _program(module: str, arguments: Sequence[str], folder: Path, out: Path | None, err: Path) -> None:
     if out is None:
         reading, writing = os.pipe()
         os.close(reading)
@@ -134,5 +134,8 @@ def _trainer(arguments: Sequence[str], folder: Path, out: Path | None, err: Path
         writing = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(writing, 1)
     os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    sys.argv = ["trainer", *arguments]
-    runpy.run_module("trainer", run_name="__main__", alter_sys=True)
+    os.chdir(folder)
+    # For the programs that it starts.
+    os.environ |= {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
