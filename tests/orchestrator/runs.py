@@ -39,14 +39,7 @@ SMALL = {
 }
 
 COMMAND = "from orchestrator.cli import main\n\nmain()\n"
-# Several runs at a time are on different processors.
-ONE_PROCESSOR = """import os
-
-if hasattr(os, "sched_setaffinity"):
-    allowed = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {allowed[os.getpid() % len(allowed)]})
-
-"""
+ONE_PROCESSOR = "from orchestrator.scheduler import cluster\n\ncluster.processors = lambda: 1\n\n"
 
 # Per trial key and epoch everything that must not depend on what happened on the way.
 Results = dict[str, dict[int, dict[str, Any]]]
@@ -98,11 +91,18 @@ class Workplace:
         self.command.write_text(COMMAND)
 
     def keep_to_one_processor(self) -> None:
-        """Have runs use one processor, so that their trials come one after the other, and short ones in one process.
+        """Have Ray count one processor, so that trials come one after the other, and short ones in one process.
 
         For tests that show nothing of trials beside one another: importing PyTorch is most of the work of a short one.
         """
         self.command.write_text(ONE_PROCESSOR + COMMAND)
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replace a text that stands in a file of the copy once."""
+        path = self.code / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{old!r} stands in {file} {text.count(old)} times"
+        path.write_text(text.replace(old, new))
 
     def move_python(self, name: str) -> None:
         """Have the program run from a virtual environment in a folder of this name, with the same packages."""
@@ -146,6 +146,18 @@ class Workplace:
         """Run `orchestrate ARGUMENTS` to its end; the exit code and everything it printed."""
         with ended(self.start(*arguments, output=output, **variables)) as run:
             return run.code(), run.text()
+
+    def undisturbed(self, grid: Path, *options: object) -> Results:
+        """Run a grid to its end, its trials one after the other; return the results and forget them."""
+        command = self.command.read_text()
+        self.keep_to_one_processor()
+        code, output = self.run("run", grid, "--no-dashboard", "--no-canary", *options)
+        self.command.write_text(command)
+        assert code == 0, output
+        assert self.doubtful() == []
+        results = self.results()
+        self.clear()
+        return results
 
     def clear(self) -> None:
         """Forget every result, checkpoint and log."""
