@@ -11,7 +11,7 @@ import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["run_trials", "time_trials"]
 
 INFRASTRUCTURE_RETRIES = 3
-# Trials with fewer images than this in all their epochs (seconds of work) share processes: a process of its own costs a
-# trial a few seconds. Ray's dashboard shows names only of trials with a process of their own.
+# Trials on a CPU with fewer images than this in all their epochs (seconds of work) share processes: a process of its
+# own costs a trial a few seconds. Ray's dashboard shows names only of trials with a process of their own.
 SMALL_TRIAL_IMAGES = 20_000
 
 
@@ -217,6 +217,14 @@ def _by_shape(trials: Iterator[tuple[Resources, Trial]]) -> dict[Resources, list
     return shapes
 
 
+def share_processes(shape: Resources, trials: Iterable[Trial], *, canary: bool) -> bool:
+    """Return whether these trials are trained one after the other in the same processes.
+
+    Never on a GPU: of the processes that went on with a second trial there, a half crashed below Ray (docs/gpu.md).
+    """
+    return not shape.gpu and (canary or all(trained_images(trial) < SMALL_TRIAL_IMAGES for trial in trials))
+
+
 def _run_shape(
     recorder: Recorder,
     cluster: Cluster,
@@ -263,7 +271,7 @@ def _run_shape(
             param_space={"job": tune.grid_search(jobs)},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=at_once,
-                reuse_actors=canary or all(trained_images(trial) < SMALL_TRIAL_IMAGES for trial in trials),
+                reuse_actors=share_processes(shape, trials, canary=canary),
                 trial_name_creator=lambda trial: json.loads(trial.config["job"])["name"],
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),

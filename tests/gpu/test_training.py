@@ -70,7 +70,8 @@ def test_replaying_gives_the_bits_of_launching(device: str, methods: dict[str, A
 
 
 def test_compiling_changes_rounding_alone(device: str):
-    config = config_of({"byot": {}, "pskd": {}}, precision="float32")
+    # A rate at which ten steps do not magnify what rounding changes, as in the test above.
+    config = config_of({"byot": {}, "pskd": {}}, precision="float32", learning_rate=1e-4)
     expected = losses(trained(config, device, engine="launched"))
     assert losses(trained(config, device, engine="compiled")) == pytest.approx(expected, rel=1e-2)
 
