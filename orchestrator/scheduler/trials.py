@@ -220,7 +220,7 @@ def _by_shape(trials: Iterator[tuple[Resources, Trial]]) -> dict[Resources, list
 def share_processes(shape: Resources, trials: Iterable[Trial], *, canary: bool) -> bool:
     """Return whether these trials are trained one after the other in the same processes.
 
-    Never on a GPU: of the processes that went on with a second trial there, a half crashed below Ray (docs/gpu.md).
+    Never on a GPU: of the processes that went on with a second trial there, a third crashed below Ray (docs/gpu.md).
     """
     return not shape.gpu and (canary or all(trained_images(trial) < SMALL_TRIAL_IMAGES for trial in trials))
 
