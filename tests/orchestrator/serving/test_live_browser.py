@@ -36,6 +36,22 @@ def page(chromium: Browser, live: Live) -> Iterator[Page]:
         yield page
 
 
+@pytest.fixture(scope="module")
+def unchanging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A server of results that no test changes, for all tests that only read."""
+    folder = tmp_path_factory.mktemp("unchanging")
+    fill(folder, host=socket.gethostname())
+    with serving(folder, "--port", "0") as started:
+        yield started
+
+
+@pytest.fixture
+def still(chromium: Browser, unchanging: Live) -> Iterator[Page]:
+    """The page of results that do not change."""
+    with opened(chromium, unchanging.address) as page:
+        yield page
+
+
 @contextmanager
 def opened(chromium: Browser, address: str) -> Iterator[Page]:
     """Open an address in a tab with cookies of its own; `errors` of the tab are what it has logged as errors."""
@@ -58,7 +74,8 @@ def logged(page: Page, live: Live) -> list[str]:
     return errors
 
 
-def test_the_address_loses_the_token_and_nothing_is_refused(page: Page, live: Live):
+def test_the_address_loses_the_token_and_nothing_is_refused(still: Page, unchanging: Live):
+    page, live = still, unchanging
     assert page.url == f"http://127.0.0.1:{live.port}/"
     assert page.evaluate("document.cookie") == ""
     text = page.inner_text("#live")
@@ -69,15 +86,15 @@ def test_the_address_loses_the_token_and_nothing_is_refused(page: Page, live: Li
     assert logged(page, live) == []
 
 
-def test_a_log_opens_and_shows_what_it_says_and_runs_nothing(page: Page):
-    page.locator("#live summary", has_text="pskd").click()
-    assert page.locator("#live details[open] pre").inner_text() == "epoch 1/4: so far, <b>so good</b>"
-    assert page.locator("#live pre b").count() == 0
+def test_a_log_opens_and_shows_what_it_says_and_runs_nothing(still: Page):
+    still.locator("#live summary", has_text="pskd").click()
+    assert still.locator("#live details[open] pre").inner_text() == "epoch 1/4: so far, <b>so good</b>"
+    assert still.locator("#live pre b").count() == 0
 
 
-def test_a_failure_opens_and_gives_the_command_that_tries_again(page: Page):
-    page.locator("#live .failed summary").click()
-    assert "--retry-failed" in page.locator("#live .failed code").first.inner_text()
+def test_a_failure_opens_and_gives_the_command_that_tries_again(still: Page):
+    still.locator("#live .failed summary").click()
+    assert "--retry-failed" in still.locator("#live .failed code").first.inner_text()
 
 
 def version(page: Page) -> int:
@@ -157,10 +174,10 @@ def test_a_browser_that_was_away_is_brought_up_to_date(page: Page, folder: Path)
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_panel_fits_and_can_be_read(page: Page, width: int, scheme: Literal["light", "dark"]):
-    page.set_viewport_size({"width": width, "height": 800})
-    page.emulate_media(color_scheme=scheme)
-    assert page.evaluate("document.getElementById('live').scrollWidth <= innerWidth")
+def test_the_panel_fits_and_can_be_read(still: Page, width: int, scheme: Literal["light", "dark"]):
+    still.set_viewport_size({"width": width, "height": 800})
+    still.emulate_media(color_scheme=scheme)
+    assert still.evaluate("document.getElementById('live').scrollWidth <= innerWidth")
     script = """() => {
       const linear = (v) => v / 255 <= 0.03928 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4;
       const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(linear);
@@ -171,10 +188,10 @@ def test_the_panel_fits_and_can_be_read(page: Page, width: int, scheme: Literal[
         .map((e) => [light(getComputedStyle(e).color), light(back(e))].sort((x, y) => x - y))
         .map(([a, b]) => (b + 0.05) / (a + 0.05)));
     }"""
-    assert page.evaluate(script) >= 4.5
+    assert still.evaluate(script) >= 4.5
 
 
-def test_the_keyboard_opens_a_log(page: Page):
-    page.locator("#live summary").first.focus()
-    page.keyboard.press("Enter")
-    assert page.locator("#live details").first.get_attribute("open") is not None
+def test_the_keyboard_opens_a_log(still: Page):
+    still.locator("#live summary").first.focus()
+    still.keyboard.press("Enter")
+    assert still.locator("#live details").first.get_attribute("open") is not None
