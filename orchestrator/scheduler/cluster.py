@@ -53,6 +53,9 @@ ENVIRONMENT = {
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     # A driver started as a Ray job must give its own working directory to its workers.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
+    # Ray starts a Python process per processor in advance, and none has the environment that our trials ask for.
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_worker_prestart": "0",
 }
 # Binds every port of a local Ray to the loopback interface; on a cluster the nodes must reach each other.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}

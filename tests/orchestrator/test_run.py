@@ -1,4 +1,4 @@
-"""A grid is run from Python: nothing is printed, and whoever asks hears what happens."""
+"""A grid is run from Python: nothing is printed, and whoever asks hears it. With Ray: tests/test_python_page.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 from orchestrator import load_grid, open_database, run_grid
 from orchestrator.grid import GridError
-from orchestrator.run import Outcome
 from orchestrator.scheduler import Batch, Observer, TrackerError
 
 GRID = {
@@ -31,32 +30,6 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(json.dumps(GRID))
     return path
-
-
-@pytest.mark.ray
-def test_a_grid_is_trained_without_a_word(grid: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    # As in a notebook that uses Ray for something else too: its core has read the environment.
-    import ray
-
-    ray.is_initialized()
-    heard: list[tuple[str, ...]] = []
-    observer = Observer(
-        planned=lambda plan: heard.append(("planned", plan.summary())),
-        started=lambda name, host, device: heard.append(("started", name, device.split(" ")[0])),
-        epoch=lambda name, result, quality: heard.append(("epoch", name, str(result.epoch))),
-        finished=lambda name: heard.append(("finished", name)),
-    )
-    outcome = run_grid(load_grid(grid), db="r.db", data_root="data", observer=observer, dashboard=False)
-    assert outcome == Outcome(failed=0, elsewhere=0, left=0)
-    assert heard[0] == ("planned", "2 trials: 2 new; 2 trials to run")
-    for name in NAMES:
-        of_trial = [event for event in heard if event[1] == name]
-        assert of_trial == [("started", name, "cpu"), ("epoch", name, "0"), ("finished", name)]
-    with open_database("r.db", readonly=True) as database:
-        assert [row.state for row in database.progress("small")] == ["done", "done"]
-    # With nobody who listens, and nothing left to do.
-    assert run_grid(grid, Path("r.db")) == outcome
-    assert capfd.readouterr() == ("", "")
 
 
 def test_an_observer_hears_of_the_plan_and_yields_one_of_the_trials(
