@@ -244,6 +244,7 @@ def test_a_ray_of_the_own_word_for_it_listens_like_the_default(place, grid, outp
     assert place.processes_left() == []
 
 
+@pytest.mark.slow
 def test_a_trial_of_two_grids_is_trained_once(place, output, monkeypatch):
     """With Ray's own choice of process, and on a copy of the database: other tests count what is in the first one."""
     code, text = place.run("backup", "both.db")

@@ -12,8 +12,11 @@ from unittest.mock import patch
 import pytest
 
 from orchestrator import load_grid, open_database, run_grid
-from orchestrator.grid import GridError
+from orchestrator.database import Database
+from orchestrator.grid import GridError, Trial
+from orchestrator.run import Outcome
 from orchestrator.scheduler import Batch, Observer, TrackerError
+from tests.orchestrator.databases.samples import count, result, start
 
 GRID = {
     "name": "small",
@@ -53,6 +56,34 @@ def test_an_observer_hears_of_the_plan_and_yields_one_of_the_trials(
     assert outcome.left == 2
     assert heard == ["2 trials: 2 new; 2 trials to run", ("small", NAMES), "2 trials on a Ray at None", "over"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_trial_of_two_grids_is_trained_once(grid: Path, tmp_path: Path) -> None:
+    """What is trained is written down here; `test_end_to_end.py` trains with Ray."""
+    trained: list[list[str]] = []
+
+    def run_trials(database: Database, trials: list[Trial], *_: Any) -> None:
+        trained.append([trial.name for trial in trials])
+        for trial in trials:
+            attempt = start(database, trial.key)
+            database.record_epoch(attempt, result(0, error=float(len(trained))), "exclusive")
+            database.finish_attempt(attempt, "done", trial_state="done")
+
+    other = tmp_path / "other.yaml"
+    other.write_text(json.dumps(GRID | {"name": "other", "grid": {"seed": [1, 2]}}))
+    plans: list[str] = []
+    observer = Observer(planned=lambda plan: plans.append(plan.summary()))
+    with patch("orchestrator.scheduler.trials.run_trials", run_trials):
+        for path in (grid, other, grid, other):
+            assert run_grid(path, "r.db", observer=observer) == Outcome(failed=0, elsewhere=0, left=0)
+    assert trained == [NAMES, ["resnet18/baseline/seed2"]]
+    assert plans[1] == "2 trials: 1 new, 1 done; 1 trial to run"
+    with open_database("r.db", readonly=True) as database:
+        assert [(row.state, row.last_top1_error) for row in database.progress("other")] == [
+            ("done", 1.0),
+            ("done", 2.0),
+        ]
+        assert count(database, "attempts") == 3
 
 
 def test_a_mistake_is_raised(grid: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
