@@ -54,17 +54,36 @@ def visit_one_seed(visiting, address_one_seed):
     return partial(visiting, address_one_seed)
 
 
+@pytest.fixture(scope="module")
+def tab(chromium):
+    """A tab for one test after another: another tab, in a process of its own, costs as much as a page."""
+    with chromium.new_context() as context:
+        yield context.new_page()
+
+
 @pytest.fixture
-def visiting(chromium):
-    """A function that opens a page by its address."""
-    contexts, errors = [], []
+def visiting(chromium, tab):
+    """A function that opens a page by its address, a test's first one without options of its own in the common tab."""
+    contexts, errors, free = [], [], [tab]
+
+    def note(message):
+        if message.type == "error":
+            errors.append(message.text)
+
+    def fail(error):
+        errors.append(str(error))
 
     def visit(address: str, place: str = "", width: int = 1280, **options):
-        contexts.append(chromium.new_context(viewport={"width": width, "height": 900}, **options))
-        page = contexts[-1].new_page()
+        size = {"width": width, "height": 900}
+        if free and not options:
+            page = free.pop()
+            page.set_viewport_size(size)
+        else:
+            contexts.append(chromium.new_context(viewport=size, **options))
+            page = contexts[-1].new_page()
         page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", fail)
+        page.on("console", note)
         page.goto(address + place)
         if options.get("java_script_enabled", True):
             page.wait_for_selector("html.alive")
@@ -73,4 +92,10 @@ def visiting(chromium):
     yield visit
     for context in contexts:
         context.close()
+    if not free:
+        # As a new tab would be.
+        tab.goto("about:blank")
+        tab.emulate_media(media="null")
+        tab.remove_listener("pageerror", fail)
+        tab.remove_listener("console", note)
     assert errors == []
