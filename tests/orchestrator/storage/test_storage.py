@@ -149,7 +149,10 @@ def learned(results: list[EpochResult]) -> list[tuple]:
     return [(result.epoch, result.losses, result.evaluations) for result in results]
 
 
-@pytest.mark.parametrize("methods", [{}, {"tfkd": {}}], ids=["baseline", "teacher"])
+# A teacher is one file more, which storage of either kind keeps (see the next test).
+@pytest.mark.parametrize(
+    ("place", "methods"), [("file", {}), ("s3", {"tfkd": {}})], ids=["file-baseline", "s3-teacher"], indirect=["place"]
+)
 def test_a_trial_goes_on_from_storage_as_if_nothing_had_happened(
     place: Place, node: Path, tmp_path: Path, methods: dict
 ) -> None:
