@@ -172,7 +172,14 @@ def refuse_locked(address: str) -> str:
         )
     try:
         with _silent_errors():
-            return cluster_id(address)
+            identity = cluster_id(address)
+            if mode.lower() == "token" and not _asks_for_key(address):
+                # The cluster's workers and this process would refuse each other: every trial would fail.
+                raise SchedulerError(
+                    f"the Ray cluster at {address} asks for no key, and a run with one cannot join it: set "
+                    "RAY_AUTH_MODE=disabled, or have RAY_AUTH_MODE=token on all nodes where the cluster is started"
+                )
+            return identity
     except AuthenticationError:
         if mode.lower() != "token":
             raise SchedulerError(
@@ -182,6 +189,32 @@ def refuse_locked(address: str) -> str:
             f"the Ray cluster at {address} does not accept the key in {place}; set RAY_AUTH_TOKEN to that of its head "
             f"({remedy})"
         ) from None
+
+
+def _asks_for_key(address: str) -> bool:
+    """Return whether the head at host:port refuses who has no key."""
+    from ray.exceptions import AuthenticationError
+
+    mode = os.environ["RAY_AUTH_MODE"]
+    try:
+        os.environ["RAY_AUTH_MODE"] = "disabled"
+        read_mode_and_key()
+        cluster_id(address)
+    except AuthenticationError:
+        return True
+    finally:
+        os.environ["RAY_AUTH_MODE"] = mode
+        read_mode_and_key()
+    return False
+
+
+def read_mode_and_key() -> None:
+    """Have Ray's core read from the environment whether there is a key, and which; by itself it does so only once."""
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    # In this order: a thread of Ray that looks for the key after the reset has to find the new mode.
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def refuse_apart(address: str) -> None:

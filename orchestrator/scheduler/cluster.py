@@ -20,7 +20,14 @@ import psutil
 
 from orchestrator.planning import amounts, asked, unfit
 from orchestrator.provenance import ROOT
-from orchestrator.scheduler.addresses import RayAway, SchedulerError, reached, refuse_apart, refuse_locked
+from orchestrator.scheduler.addresses import (
+    RayAway,
+    SchedulerError,
+    reached,
+    read_mode_and_key,
+    refuse_apart,
+    refuse_locked,
+)
 from orchestrator.scheduler.guards import Guard, HeadGuard, PrivateGuard
 from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.private_ray import have_home, keep_token_private, not_started, session_folder
@@ -228,12 +235,9 @@ def _ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     import ray
     from ray import tune  # noqa: F401  (creates Tune's loggers)
     from ray._private.parameter import RayParams
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-    # Ray's core reads the environment once, and a notebook may have imported Ray before. (In this order: a thread of
-    # Ray that looks for the token after the reset has to find the new mode.)
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    # A notebook may have imported Ray before.
+    read_mode_and_key()
 
     # The default port is fixed: beside another Ray on the machine the dashboard would open no log.
     with_free_port = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)

@@ -23,6 +23,8 @@ ORDERLY_SECONDS = 15.0
 # How long, in seconds, the head of a cluster may be silent: with the orderly end, less than that minute. A head that
 # keeps its state in Redis may be back in between.
 SILENT_SECONDS = 30.0
+# How often, in seconds, to ask a head that listens all the time whether it is another.
+ASK_SECONDS = 5.0
 
 
 class Guard(ABC):
@@ -32,8 +34,9 @@ class Guard(ABC):
     its GCS is gone. So a thread gives the run ORDERLY_SECONDS, then prints the reason and ends the process first.
     """
 
-    # Between two looks.
-    seconds: float
+    # Seconds between two looks, and for an orderly end.
+    pause: float
+    orderly = ORDERLY_SECONDS
 
     def __init__(self, say: Callable[[str], None] | None = None, leave: Callable[[int], Any] = os._exit) -> None:
         self._say, self._leave = say or _say, leave
@@ -58,9 +61,9 @@ class Guard(ABC):
     def _look(self) -> None: ...
 
     def _watch(self) -> None:
-        while not self._over.wait(self.seconds):
+        while not self._over.wait(self.pause):
             self._look()
-            if (reason := self.ended()) and not self._over.wait(ORDERLY_SECONDS):
+            if (reason := self.ended()) and not self._over.wait(self.orderly):
                 for process in self.started():
                     with contextlib.suppress(psutil.Error):
                         process.kill()
@@ -71,7 +74,7 @@ class Guard(ABC):
 class PrivateGuard(Guard):
     """Guard of a private Ray, by its vital processes."""
 
-    seconds = 0.5
+    pause = 0.5
 
     def __init__(self, say: Callable[[str], None] | None = None, leave: Callable[[int], Any] = os._exit) -> None:
         super().__init__(say, leave)
@@ -113,46 +116,59 @@ class PrivateGuard(Guard):
 
 
 class HeadGuard(Guard):
-    """Guard of a cluster, by its head: whether it listens, and is still the one that this run has joined."""
+    """Guard of a cluster, by its head: whether it listens, and is still the one that this run has joined.
 
-    seconds = 5.0
+    When Ray meets another head at the address, it aborts the process at once, so that the guard has to be quicker.
+    """
+
+    pause = 1.0
 
     def __init__(self, say: Callable[[str], None] | None = None, leave: Callable[[int], Any] = os._exit) -> None:
         super().__init__(say, leave)
         self._head: tuple[str, str] | None = None
-        self._heard = 0.0
+        # When the head last listened, and when it was last asked for its cluster's id.
+        self._heard = self._asked = 0.0
         self._reason: str | None = None
 
     def watch(self, address: str, identity: str) -> None:
         """Begin to watch the head at host:port of the cluster with an id (`cluster_id`)."""
-        self._head, self._heard = (address, identity), time.monotonic()
+        self._heard = self._asked = time.monotonic()
+        self._head = address, identity
 
     def ended(self) -> str | None:
         """Return the error message when the head is silent, or was started anew and knows nothing of this run."""
         return self._reason
 
     def _look(self) -> None:
-        from ray.exceptions import AuthenticationError, RayError
-
-        if self._head is None:
+        if self._head is None or self._reason:
             return
         address, joined = self._head
         goes_on = "what was recorded stays, and the same command goes on from there"
+        now = time.monotonic()
         if not listens(address):
-            if time.monotonic() - self._heard > SILENT_SECONDS:
+            self.pause, self._asked = 0.1, 0.0
+            if now - self._heard > SILENT_SECONDS:
                 self._reason = f"Ray ended: the head of its cluster, {address}, is silent; {goes_on} once it answers"
             return
-        self._heard = time.monotonic()
-        try:
-            refuse_silent(address)
-            present = cluster_id(address)
-        except AuthenticationError:
-            present = "with another key"
-        except (RayAway, RayError):
-            # On a busy machine it is slow; Ray waits for that as well.
-            return
-        if present != joined:
-            self._reason = f"Ray ended: its cluster at {address} was started anew during the run; {goes_on}"
+        self._heard = now
+        if now - self._asked > ASK_SECONDS and (present := _cluster_now(address)):
+            self.pause, self._asked = HeadGuard.pause, now
+            if present != joined:
+                self.orderly = 0.0
+                self._reason = f"Ray ended: its cluster at {address} was started anew during the run; {goes_on}"
+
+
+def _cluster_now(address: str) -> str | None:
+    """Return the id of the cluster at host:port; None where it does not answer in time, as on a busy machine."""
+    from ray.exceptions import AuthenticationError, RayError
+
+    try:
+        refuse_silent(address)
+        return cluster_id(address)
+    except AuthenticationError:
+        return "with another key"
+    except (RayAway, RayError):
+        return None
 
 
 def _say(line: str) -> None:

@@ -19,7 +19,7 @@ from unittest.mock import patch
 import pytest
 
 from orchestrator.scheduler import RayAway, SchedulerError
-from orchestrator.scheduler.addresses import reached, refuse_locked, refuse_silent
+from orchestrator.scheduler.addresses import reached, read_mode_and_key, refuse_locked, refuse_silent
 from orchestrator.scheduler.cluster import ray_cluster
 from orchestrator.scheduler.guards import HeadGuard
 from orchestrator.scheduler.options import RunOptions
@@ -33,8 +33,8 @@ RAY = version("ray")
 
 
 @contextmanager
-def gcs(folder: Path, port: int) -> Iterator[str]:
-    """Start a GCS that asks for a key: a head of a cluster without the rest of it; yields its address."""
+def gcs(folder: Path, port: int, mode: str = "token") -> Iterator[str]:
+    """Start a GCS that asks for a key (or not): a head of a cluster without the rest of it; yields its address."""
     from ray._private.services import GCS_SERVER_EXECUTABLE
 
     options = {
@@ -47,7 +47,7 @@ def gcs(folder: Path, port: int) -> Iterator[str]:
     }
     process = subprocess.Popen(
         [GCS_SERVER_EXECUTABLE, *(f"--{name}={value}" for name, value in options.items())],
-        env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": KEY},
+        env={**os.environ, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": KEY},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -91,10 +91,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def use_key() -> None:
     """Have Ray's core in this process read the head's key from the environment, as `ray_cluster` does."""
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=KEY)
-    from ray._raylet import AuthenticationTokenLoader, Config
-
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    read_mode_and_key()
 
 
 def refusal(address: str) -> SchedulerError:
@@ -148,6 +145,17 @@ def test_a_private_ray_is_not_started_with_a_file_that_holds_no_key(home: Path) 
     with pytest.raises(SchedulerError, match="empty: there is no file with a key") as caught:
         keep_token_private()
     assert caught.value.exit_code == 2
+
+
+def test_a_key_to_a_cluster_that_asks_for_none_is_told_before_every_trial_fails(home: Path, tmp_path: Path) -> None:
+    os.environ["RAY_AUTH_TOKEN"] = KEY
+    with gcs(tmp_path, free_port(), "disabled") as address:
+        error = refusal(address)
+        assert f"the Ray cluster at {address} asks for no key, and a run with one cannot join it" in str(error)
+        assert error.exit_code == 2
+        os.environ["RAY_AUTH_MODE"] = "disabled"
+        read_mode_and_key()
+        assert refuse_locked(address)
 
 
 def test_a_cluster_without_a_node_on_this_machine_is_told_soon(head: str, home: Path, monkeypatch) -> None:
@@ -209,9 +217,10 @@ def test_auto_is_a_ray_that_answers(noted: str | None, head: str, home: Path, tm
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Make a guard of the head look often, and leave the run little time."""
-    monkeypatch.setattr("orchestrator.scheduler.guards.ORDERLY_SECONDS", 0.2)
+    monkeypatch.setattr(HeadGuard, "orderly", 0.2)
+    monkeypatch.setattr(HeadGuard, "pause", 0.1)
     monkeypatch.setattr("orchestrator.scheduler.guards.SILENT_SECONDS", 1.0)
-    monkeypatch.setattr(HeadGuard, "seconds", 0.1)
+    monkeypatch.setattr("orchestrator.scheduler.guards.ASK_SECONDS", 0.1)
 
 
 def test_a_head_that_stays_away_ends_the_run_with_a_line(quick: None, home: Path, tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def test_processors_of_this_process() -> None:
 
 
 def test_a_vital_process_that_ends_ends_the_run_with_a_line(monkeypatch) -> None:
-    monkeypatch.setattr("orchestrator.scheduler.guards.ORDERLY_SECONDS", 0.2)
+    monkeypatch.setattr(PrivateGuard, "orderly", 0.2)
     monkeypatch.setattr("orchestrator.scheduler.guards.VITAL", ("sleep",))
     lines: list[str] = []
     left: list[int] = []
