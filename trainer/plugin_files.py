@@ -7,12 +7,12 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from importlib import invalidate_caches, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from trainer.problems import nearest
 from trainer.registry import PartError
 from trainer.sources import import_root, installed, source_files
 
@@ -58,17 +58,17 @@ def find(name: str, beside: Path) -> Plugin:
     if name.endswith(".py") or "/" in name:
         path = beside / Path(name).expanduser()
         if not path.is_file():
-            what = "is a folder, not a file" if path.is_dir() else f"no such file{_neighbours(path)}"
+            beside_it = (other.name for other in path.parent.glob("*.py"))
+            what = (
+                "is a folder, not a file"
+                if path.is_dir()
+                else f"no such file{nearest(path.name, beside_it, path.parent)}"
+            )
             raise PartError(f"{path}: {what}; plug-ins are files, relative to the grid file, or modules")
         return _of_file(name, path.resolve())
     offered = {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
     module = offered.get(name, name).partition(":")[0]
     return of_module(name, module, beside, offered)
-
-
-def _neighbours(path: Path) -> str:
-    near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.py")], n=1, cutoff=0.5)
-    return f"; did you mean {path.with_name(near[0])}?" if near else ""
 
 
 def of_module(name: str, module: str, beside: Path, offered: Iterable[str] = ()) -> Plugin:
@@ -88,11 +88,9 @@ def of_module(name: str, module: str, beside: Path, offered: Iterable[str] = ())
     except (ImportError, ValueError):
         spec = None
     if spec is None or spec.suffix != ".py":
-        near = get_close_matches(module, offered, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise PartError(
-            f"no module named {module!r} can be imported, from here or from beside the grid file{hint}; install it, or "
-            "name a file, such as my_parts.py"
+            f"no module named {module!r} can be imported, from here or from beside the grid file"
+            f"{nearest(module, offered)}; install it, or name a file, such as my_parts.py"
         )
     plugin = _of_file(name, spec.resolve())
     return replace(plugin, module=module) if installed(Path(plugin.root)) else plugin

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -56,9 +57,14 @@ def unknown(kind: str, name: Any, allowed: Iterable[str], more: str = "") -> str
     allowed = sorted(allowed)
     initials = ["".join(word[:1] for word in other.split("_")) for other in allowed]
     near = [other for other, short in zip(allowed, initials, strict=True) if len(short) > 1 and short == name]
-    near = near or get_close_matches(str(name)[:100], allowed, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else nearest(str(name), allowed)
     return f"unknown {kind} {shown(name)}{hint} (allowed: {', '.join(allowed) or 'none'}{more})"
+
+
+def nearest(name: str, names: Iterable[str], folder: Path | None = None) -> str:
+    """Return a hint at the name, or the file of a folder, that is spelled nearly alike: `; did you mean 'width'?`."""
+    near = get_close_matches(name[:100], list(names), n=1, cutoff=0.5)
+    return f"; did you mean {repr(near[0]) if folder is None else folder / near[0]}?" if near else ""
 
 
 def shown(value: Any) -> str:

@@ -6,7 +6,6 @@ import math
 import re
 import warnings
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ruamel.yaml.events import (
 )
 
 from orchestrator.grid.problems import GridError, Place, Problem
-from trainer.problems import shown
+from trainer.problems import nearest, shown
 
 # Far above any real grid, and small enough to be read at once.
 MAX_BYTES = 256 * 1024
@@ -124,8 +123,7 @@ def _neighbours(path: Path) -> str:
         names = [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
     except OSError:
         return ""
-    near = get_close_matches(path.name, names, n=1, cutoff=0.5)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
+    return nearest(path.name, names, path.parent)
 
 
 class _Composer:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from trainer.problems import nearest, shown
+
 Config = Mapping[str, Any]
 
 
@@ -89,3 +91,9 @@ def in_words(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name}: {in_words(each) if each else ''}" for name, each in value.items()) + "}"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def not_among(wanted: Any, texts: Sequence[str]) -> str:
+    """Return a value that is none of those that there are, with the nearest and the first dozen of them."""
+    more = ", ..." if len(texts) > 12 else ""
+    return f"{shown(wanted)}{nearest(in_words(wanted), texts)} (there are: {', '.join(texts[:12])}{more})"

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from orchestrator.tables.fields import Config, by_name, comparable, has, in_words, matches, named, value_of
+from orchestrator.tables.fields import Config, by_name, comparable, has, in_words, matches, named, not_among, value_of
 from orchestrator.tables.schema import RowSpec, TableSpec
 from trainer.problems import Found, shown
 
@@ -219,7 +219,7 @@ class _Placing:
             values = {comparable(value): value for config in self.configs for value in [value_of(config, name)]}
             if values and not any(matches(name, wanted, value) for value in values.values()):
                 texts = [in_words(value) for value in values.values()]
-                self.problems.append((("where", name), f"no trial has {_named_value(wanted, texts)}"))
+                self.problems.append((("where", name), f"no trial has {not_among(wanted, texts)}"))
 
     def _check_accounted(self, scope: Sequence[int]) -> None:
         """Note every field that varies and has no place in the table."""
@@ -271,12 +271,6 @@ class _Placing:
                     self.problems.append((("order", name), what))
 
 
-def _named_value(wanted: Any, texts: Sequence[str]) -> str:
-    near = get_close_matches(in_words(wanted), texts, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{shown(wanted)}{hint} (there are: {', '.join(texts[:12])}{', ...' if len(texts) > 12 else ''})"
-
-
 def reference_of(table: TableSpec, wanted: Any, placement: Placement) -> dict[str, Any] | RowSpec | str:
     """Return what `minus` or `p` refers to: values of fields, or an explicit row; a message where it is nothing."""
     fields = {name: _seen(table, placement, name) for name in (*table.group_fields, *table.row_fields, table.across)}
@@ -288,7 +282,7 @@ def reference_of(table: TableSpec, wanted: Any, placement: Placement) -> dict[st
                 return f"{name} is not in groups, rows or across (there are: {', '.join(map(str, fields)) or 'none'})"
             fitting = [each for each in fields[name] if matches(name, value, each)]
             if not fitting:
-                return f"no trial has {_named_value(value, list(map(in_words, fields[name])))}"
+                return f"no trial has {not_among(value, list(map(in_words, fields[name])))}"
             chosen[name] = fitting[0]
         return chosen
     text = in_words(wanted)
@@ -305,7 +299,7 @@ def reference_of(table: TableSpec, wanted: Any, placement: Placement) -> dict[st
         return f"{shown(wanted)} is a value of {' and '.join(name for name, _ in fitting)}; write {{field: value}}"
     texts = [in_words(value) for _, value in seen]
     texts += [row.key or in_words(next(iter(row.choices[0].values()))) for row in table.explicit]
-    return f"nothing here is {_named_value(wanted, texts)}"
+    return f"nothing here is {not_among(wanted, texts)}"
 
 
 def _seen(table: TableSpec, placement: Placement, name: str | None) -> list[Any]:

@@ -6,12 +6,12 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.tables.addresses import column_key, row_key
+from orchestrator.tables.fields import not_among
 from orchestrator.tables.placement import Placement, place
 from orchestrator.tables.schema import TableSpec
 from trainer.problems import shown, unknown
@@ -258,14 +258,14 @@ class Addresses(NamedTuple):
         """Return what is wrong with a row of a published value, empty where the table has it."""
         if any(fits(row, address) for address in self.rows):
             return ""
-        return f"the table has no row {_near(row, self.rows)}"
+        return f"the table has no row {not_among(row, self.rows)}"
 
     def column_problem(self, column: str) -> str:
         """Return what is wrong with a column of a published value, empty where the table has it."""
         own = column.rpartition("/")[2]
         if column in self.columns or (self.classifiers and re.fullmatch(r"main|head\d+|ensemble", own)):
             return ""
-        return f"the table has no column {_near(column, self.columns)}"
+        return f"the table has no column {not_among(column, self.columns)}"
 
 
 def _pattern(row: str) -> str:
@@ -276,12 +276,6 @@ def _pattern(row: str) -> str:
 def fits(row: str, address: str) -> bool:
     """Return whether a published value's row, in which an asterisk stands for any text, is a table's."""
     return row == address or ("*" in row and fnmatchcase(address, _pattern(row)))
-
-
-def _near(text: str, names: Sequence[str]) -> str:
-    near = get_close_matches(text, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{shown(text)}{hint} (there are: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''})"
 
 
 def addresses(table: TableSpec, placement: Placement) -> Addresses:
