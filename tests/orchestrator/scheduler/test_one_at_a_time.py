@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from ray import tune
 
 from orchestrator.scheduler import Observer, RunOptions, trials
 from orchestrator.scheduler.cluster import Cluster
 from tests.orchestrator.grid_files import load
+
+if TYPE_CHECKING:
+    # Tune takes two seconds to load, in every process that collects the tests.
+    from ray import tune
 
 
 @pytest.mark.parametrize(("timing", "at_once"), [(True, 1), (False, None)])
@@ -32,7 +35,7 @@ def test_measured_trials_have_a_machine_of_many_gpus_to_themselves(
     def ray_cluster(options: RunOptions) -> Iterator[Cluster]:
         yield Cluster([{"CPU": 64.0, "GPU": 8.0}], None)
 
-    monkeypatch.setattr(tune, "Tuner", Tuner)
+    monkeypatch.setattr("ray.tune.Tuner", Tuner)
     monkeypatch.setattr(trials, "ray_cluster", ray_cluster)
     members = load({"grid": {"seed": [0, 1, 2]}, "resources": {"cpu": 4}}).trials
     options = RunOptions("test", tmp_path, tmp_path, tmp_path, {"code_digest": "0"}, canaries=False, dashboard=False)

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from ray import tune
-from ray.util import metrics
 
 from orchestrator.failures import Failure, failure_of
 from orchestrator.scheduler import trainable
@@ -38,7 +36,7 @@ class Gauges(dict[str, float]):
 @pytest.fixture
 def reported(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
     messages: list[Message] = []
-    monkeypatch.setattr(tune, "report", lambda values: messages.append(from_values(json.loads(json.dumps(values)))))
+    monkeypatch.setattr("ray.tune.report", lambda values: messages.append(from_values(json.loads(json.dumps(values)))))
     return messages
 
 
@@ -49,7 +47,7 @@ def run(monkeypatch: pytest.MonkeyPatch, failure: Failure | None) -> Gauges:
         return failure
 
     gauges = Gauges()
-    monkeypatch.setattr(metrics, "Gauge", gauges)
+    monkeypatch.setattr("ray.util.metrics.Gauge", gauges)
     monkeypatch.setattr(trainable, "run_job", run_job)
     trainable.trainable({"job": json.dumps(asdict(JOB))})
     return gauges
