@@ -10,8 +10,8 @@ import pytest
 from orchestrator.database import Database
 from orchestrator.tables.figures import MOST_LINES, MOST_PANELS, FigureSpec
 from reports.figures.declared import Plot
-from tests.reports.figure_pictures import PAGE, declarations, fill, page_drawings, page_plots
-from tests.reports.lookup import numbers
+from tests.reports.figure_pictures import PAGE, fill, page_drawings, page_plots
+from tests.reports.lookup import declarations, numbers
 from tests.reports.synthetic import make_database
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -29,7 +29,7 @@ def plots(database: Database) -> dict[str, Plot]:
 
 
 def test_every_declaration_makes_a_figure_and_has_its_picture(database: Database) -> None:
-    names = [figure["name"] for figure in declarations()]
+    names = [figure["name"] for figure in declarations(PAGE)]
     assert [drawing.name for drawing in page_drawings(database)] == names and len(names) == 6
     images = re.findall(r"\]\((images/[^)]+)\)", TEXT)
     assert images == [f"images/figure-{name}.png" for name in names]

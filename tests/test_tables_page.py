@@ -14,8 +14,8 @@ from orchestrator.tables.addresses import methods_key
 from orchestrator.tables.schema import COLUMNS, SOURCES, SPECIAL, TableSpec
 from reports.loading import load
 from reports.table import Table
-from tests.reports.lookup import entry, numbers, said
-from tests.reports.pictures import PAGE, declarations, page_database, page_tables
+from tests.reports.lookup import declarations, entry, numbers, said
+from tests.reports.pictures import PAGE, page_database, page_tables
 
 TEXT = PAGE.read_text(encoding="utf-8")
 
@@ -32,7 +32,7 @@ def tables(database: Database) -> dict[str, Table]:
 
 
 def test_every_declaration_makes_a_table_and_has_its_picture(tables: dict[str, Table]) -> None:
-    names = [table["name"] for table in declarations()]
+    names = [table["name"] for table in declarations(PAGE)]
     assert sorted(tables) == sorted(names) and len(names) == 5
     images = re.findall(r"\]\((images/[^)]+)\)", TEXT)
     assert images == [f"images/table-{name}.png" for name in names]

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import math
 import random
-import re
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-from ruamel.yaml import YAML
 
 from orchestrator.database import Database
 from reports.figures import curves
@@ -21,18 +18,13 @@ from reports.figures.declared import Plot
 from reports.figures.drawing import Drawing
 from reports.figures.rendering import rendered
 from reports.gathering import gather, plotted
+from tests.reports.lookup import declarations
 from tests.reports.synthetic import ERROR, GAIN, Filler, configuration, make_database, name_of
 from trainer.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/figures.md"
 COMBINATIONS = ([], ["byot"], ["pskd"], ["byot", "pskd"])
-
-
-def declarations() -> list[dict[str, Any]]:
-    """Return the figures that the page declares, in its order."""
-    blocks = re.findall(r"```yaml\n(name: .*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    return [YAML(typ="safe", pure=True).load(block) for block in blocks]
 
 
 def steps(epoch: int, epochs: int, noise: random.Random) -> float:
@@ -74,7 +66,7 @@ def fill(filler: Filler) -> None:
 
 def page_plots(database: Database) -> list[Plot]:
     """Return the page's figures as data from such a database."""
-    return plotted(database, gather(database), figures=declarations())
+    return plotted(database, gather(database), figures=declarations(PAGE))
 
 
 def page_drawings(database: Database) -> list[Drawing]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAML
 
 from reports import gathering
 from reports.declarations import Asked
@@ -11,6 +15,12 @@ from reports.layouts.shipped import asked, layout_name, shipped
 from reports.results import Results
 from reports.table import Entry, Table, entries_of
 from reports.text import words
+
+
+def declarations(page: Path) -> list[dict[str, Any]]:
+    """Return the tables or figures that the blocks of a page declare, in its order."""
+    blocks = re.findall(r"```yaml\n(name: .*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return [YAML(typ="safe", pure=True).load(block) for block in blocks]
 
 
 def one(tables: list[Table], name: str) -> Table:

@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
@@ -20,6 +17,7 @@ from orchestrator.database import Database, open_database
 from reports.gathering import gather
 from reports.render.latex import latex
 from reports.table import Table
+from tests.reports.lookup import declarations
 from tests.reports.synthetic import configuration, make_database, trials
 
 ROOT = Path(__file__).parents[2]
@@ -35,12 +33,6 @@ PAPER = r"""\documentclass[11pt]{article}
 %s
 \end{document}
 """
-
-
-def declarations() -> list[dict[str, Any]]:
-    """Return the tables that the page declares, in its order."""
-    blocks = re.findall(r"```yaml\n(name: .*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    return [YAML(typ="safe", pure=True).load(block) for block in blocks]
 
 
 def page_database(folder: Path) -> Database:
@@ -67,7 +59,7 @@ def page_database(folder: Path) -> Database:
 
 def page_tables(database: Database) -> list[Table]:
     """Return the page's tables from such a database."""
-    written = declarations()
+    written = declarations(PAGE)
     names = [table["name"] for table in written]
     return [table for table in gather(database, tables=written).tables if table.name in names]
 
