@@ -91,8 +91,8 @@ def field(name: str, given: Any) -> str:
 def setting(fields: Mapping[str, Any]) -> str:
     """Return the fixed fields of a table: data set, epochs, and every departure from the paper's recipe."""
     always = [name for name in ("dataset", "epochs") if name in fields]
-    others = [(name, each) for name, each in departures(fields) if name not in always]
-    return ", ".join(field(name, each) for name, each in [*((name, fields[name]) for name in always), *others])
+    departing = [(name, each) for name, each in departures(fields) if name not in always]
+    return ", ".join(field(name, each) for name, each in [*((name, fields[name]) for name in always), *departing])
 
 
 def departures(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -149,9 +149,9 @@ def _name(labels: tuple[str, ...]) -> list[str]:
 def _names(tokens: Sequence[str], current: Current) -> bool:
     """Return whether a label contains the name of its row, and that of no other row of the table."""
     own = _name(current.row.labels)
-    others = (_name(row.labels) for row in current.table.rows)
+    other_names = (_name(row.labels) for row in current.table.rows)
     return tokens == own or (
-        _holds(tokens, own) and not any(_holds(tokens, other) and not _holds(own, other) for other in others)
+        _holds(tokens, own) and not any(_holds(tokens, other) and not _holds(own, other) for other in other_names)
     )
 
 
