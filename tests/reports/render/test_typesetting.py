@@ -51,7 +51,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
         configs = [
             configuration(methods, learning_rate=rate, network=network, seed=seed)
             for methods in METHODS
-            for rate in (0.01, 0.03, 0.1)
+            for rate in (0.03, 0.1)
             for network in ("resnet18", "resnet50")
             for seed in range(3)
         ]
