@@ -61,7 +61,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Do so with what the tests of a file have imported, once they and their fixtures are over."""
+    """Take what the tests of a file have imported out of its sight, too, once they and their fixtures are over."""
     if nextitem is not None and nextitem.path != item.path:
         _settle()
 

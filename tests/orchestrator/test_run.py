@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,7 +14,9 @@ import pytest
 
 from orchestrator import load_grid, open_database, run_grid
 from orchestrator.database import Database
+from orchestrator.failures import Failure
 from orchestrator.grid import GridError, Trial
+from orchestrator.planning import Plan
 from orchestrator.run import Outcome
 from orchestrator.scheduler import Batch, Observer, TrackerError
 from tests.orchestrator.databases.samples import count, result, start
@@ -55,6 +58,22 @@ def test_an_observer_hears_of_the_plan_and_yields_one_of_the_trials(
     # Nothing trained them, so that they are left to the next run.
     assert outcome.left == 2
     assert heard == ["2 trials: 2 new; 2 trials to run", ("small", NAMES), "2 trials on a Ray at None", "over"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_observer_without_callbacks_of_its_own_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Whoever gives no observer has this one."""
+    observer = Observer()
+    calls: dict[str, tuple[Any, ...]] = {
+        **{"planned": (Plan([]),), "note": ("a note",), "warning": ("a warning",), "ready": ("http://127.0.0.1:1",)},
+        **{"started": ("trial", "host", "cpu"), "epoch": ("trial", result(0), "exclusive"), "finished": ("trial",)},
+        **{"retried": ("trial", "why"), "failed": ("trial", Failure("code", "why", "f")), "tick": ()},
+    }
+    assert {*calls, "batch"} == {field.name for field in fields(Observer)}
+    for name, arguments in calls.items():
+        getattr(observer, name)(*arguments)
+    with observer.batch(Batch("small", {})) as listener:
+        assert listener is None
     assert capfd.readouterr() == ("", "")
 
 

@@ -13,7 +13,7 @@ from tests.orchestrator.grid_files import SHIPPED, load
 from tests.orchestrator.grid_mutants import SEEDS, mutant
 from trainer.config import TrainConfig
 
-# A thousand of each kind are tried with every change, the others with the slow tests.
+# Hundreds of each kind are tried with every change, thousands with the slow tests.
 FEW = [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 8))]
 
 

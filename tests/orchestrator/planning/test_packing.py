@@ -17,21 +17,16 @@ from tests.orchestrator.runs import Workplace, ended, wait_for
 @pytest.fixture
 def workplace(workplace: Workplace) -> Workplace:
     """A program on a machine of four processors and one GPU for Ray: a trial does on cuda:0 all but the training."""
-    edit(workplace, "scheduler/cluster.py", '"include_dashboard": options.dashboard', '"include_dashboard": False')
-    edit(workplace, "scheduler/cluster.py", '"num_cpus": processors()', '"num_cpus": 4, "num_gpus": 1')
-    edit(workplace, "scheduler/preflight.py", "gpus = gpus_here()", "gpus = 1")
+    workplace.edit(
+        "orchestrator/scheduler/cluster.py", '"include_dashboard": options.dashboard', '"include_dashboard": False'
+    )
+    workplace.edit("orchestrator/scheduler/cluster.py", '"num_cpus": processors()', '"num_cpus": 4, "num_gpus": 1')
+    workplace.edit("orchestrator/scheduler/preflight.py", "gpus = gpus_here()", "gpus = 1")
     shutil.copy(Path(__file__).parents[1] / "fake_gpu.py", workplace.code / "orchestrator")
     first = "    failure = None\n    try:\n        if rank is None:"
     fake = "    from orchestrator.fake_gpu import train_on_the_cpu_instead\n\n    train_on_the_cpu_instead()\n"
-    edit(workplace, "worker/attempt.py", first, fake + first)
+    workplace.edit("orchestrator/worker/attempt.py", first, fake + first)
     return workplace
-
-
-def edit(workplace: Workplace, file: str, old: str, new: str) -> None:
-    path = workplace.code / "orchestrator" / file
-    text = path.read_text()
-    assert text.count(old) == 1
-    path.write_text(text.replace(old, new))
 
 
 def running(workplace: Workplace) -> list[str]:
@@ -57,9 +52,9 @@ def test_half_of_a_gpu_runs_two_at_once(workplace: Workplace):
 @pytest.mark.ray
 def test_auto_packs_as_the_canaries_suggest(workplace: Workplace):
     # A canary that found a small trial on a large GPU.
-    edit(workplace, "planning/canary.py", "LEAST_IMAGES = 200_000", "LEAST_IMAGES = 1")
+    workplace.edit("orchestrator/planning/canary.py", "LEAST_IMAGES = 200_000", "LEAST_IMAGES = 1")
     measured = 'measured.to_dict() | {"reserved_memory_bytes": 2**30, "launch_share": 0.9}'
-    edit(workplace, "worker/attempt.py", "measured.to_dict()", measured)
+    workplace.edit("orchestrator/worker/attempt.py", "measured.to_dict()", measured)
     grid = workplace.grid("auto", {"seed": [0, 1]}, epochs=10_000, resources={"gpu": 1, "cpu": 1})
     process = workplace.start("run", grid, "--pack", "auto")
     with ended(process):
