@@ -132,6 +132,9 @@ def test_a_method_that_rebinds_its_state_is_found_out(data_root: Path):
         assert epochs(launched) != epochs(replayed)
 
 
+MIXED: list[bool] = []
+
+
 @dataclass
 class SometimesMixing(Method):
     """A method that mixes every second batch: its batches have other tensors than those before."""
@@ -140,7 +143,8 @@ class SometimesMixing(Method):
     title = "Sometimes"
 
     def augment(self, batch, generator):
-        if torch.rand((), generator=generator) < 0.5:
+        MIXED.append(bool(torch.rand((), generator=generator) < 0.5))
+        if not MIXED[-1]:
             return batch
         return batch.mixed(batch.map(lambda values: values.flip(0)), 0.7, lambda own, other: 0.7 * own + 0.3 * other)
 
@@ -151,9 +155,11 @@ SOMETIMES = METHODS.remove("sometimes")
 def test_batches_that_do_not_fit_a_recorded_step_are_launched(data_root: Path):
     with METHODS.apart():
         METHODS.add(SOMETIMES)
-        config = config_of({"pskd": {}, "sometimes": {}})
+        config = config_of({"pskd": {}, "sometimes": {}}, seed=2)
         launched, replayed = (ready(config, data_root, replayed=replayed) for replayed in (False, True))
         assert epochs(launched) == epochs(replayed)
+    # The full batches of the second epoch, when a step was recorded.
+    assert set(MIXED[-5:-1]) == {True, False}
     assert replayed.step.replay is not None
     assert_same(learned(launched), learned(replayed))
 
