@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score, top_k_accuracy_score
-from torchmetrics.functional.classification import multiclass_calibration_error
-from torchmetrics.functional.classification.auroc import binary_auroc
 
 from tests.trainer.toy import RefuseWaiting
 from trainer.metrics import compute_metrics, excess_aurc, ood_auroc
@@ -84,12 +81,17 @@ def test_loops_over_the_samples(count, classes, scale):
 
 @pytest.mark.parametrize("bins", [1, 5, 10, 15])
 def test_ece_of_torchmetrics(bins):
+    # Here, as all that takes a second to import: every process of `pytest -n` imports all modules of tests.
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     probabilities, labels = sample(400, 6, dtype=torch.float32)
     expected = multiclass_calibration_error(probabilities, labels, num_classes=6, n_bins=bins, norm="l1")
     assert compute_metrics(probabilities, labels, bins).ece == pytest.approx(100 * expected.item(), rel=1e-4)
 
 
 def test_errors_of_scikit_learn():
+    from sklearn.metrics import top_k_accuracy_score
+
     probabilities, labels = sample(400, 12)
     metrics = compute_metrics(probabilities, labels)
     for k, error in ((1, metrics.top1_error), (5, metrics.top5_error)):
@@ -219,6 +221,9 @@ def test_excess_aurc_compares_with_the_errors_ranked_last():
 
 @pytest.mark.parametrize("rounded", [False, True])
 def test_ood_auroc_of_scikit_learn_and_torchmetrics(rounded):
+    from sklearn.metrics import roc_auc_score
+    from torchmetrics.functional.classification.auroc import binary_auroc
+
     inside = torch.rand(300, generator=torch.Generator().manual_seed(0)).sqrt()
     outside = torch.rand(170, generator=torch.Generator().manual_seed(1))
     if rounded:  # many ties

@@ -9,16 +9,15 @@ import pickle
 import warnings
 from collections import Counter
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-import sklearn
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
-from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR100
 
 from tests.trainer.fake_datasets import (
@@ -132,6 +131,9 @@ def test_the_digits_split_is_the_same_everywhere() -> None:
 
 
 def test_the_digits_are_those_that_scikit_learn_returns() -> None:
+    # Here, because the import takes a second in every process of `pytest -n`.
+    from sklearn.datasets import load_digits
+
     expected = load_digits()
     images, labels = published._published_digits()
     for read, returned in ((images, expected.images), (labels, expected.target)):
@@ -146,7 +148,7 @@ def test_reading_the_digits_does_not_import_scikit_learn() -> None:
 
 
 def test_a_damaged_file_of_digits_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = (Path(sklearn.__file__).parent / "datasets/data/digits.csv.gz").read_bytes()
+    whole = Path(find_spec("sklearn").origin).with_name("datasets").joinpath("data/digits.csv.gz").read_bytes()
     path = tmp_path / "sklearn/datasets/data/digits.csv.gz"
     path.parent.mkdir(parents=True)
     monkeypatch.setattr(published, "find_spec", lambda name: ModuleSpec(name, None, origin=f"{tmp_path}/{name}/x.py"))
