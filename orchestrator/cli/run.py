@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -163,6 +162,7 @@ def plan(
         from orchestrator.grid_records import compared, leaving, plan_of, unmeasured
         from orchestrator.planning import grid_notes, seeds_line, unfit_lines, with_devices
         from orchestrator.planning.parts import other_parts
+        from orchestrator.scheduler import names_cluster
         from orchestrator.stages import decide
         from orchestrator.timing import gpus_here, processors
 
@@ -180,7 +180,7 @@ def plan(
             separating = seeds_line(*rows_here_and_elsewhere(loaded, database, "top1"))
         notes += [line for line in (left, *grid_notes(loaded)) if line]
         # Of a cluster only its nodes can tell.
-        if os.environ.get("RAY_ADDRESS", "").strip().lower() in ("", "local"):
+        if not names_cluster():
             notes += unfit_lines(processors(), gpus_here(), [entry.trial for entry in planned.pending])
         for line in notes:
             typer.echo(f"note: {line}", err=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from trainer.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address
+    from orchestrator.scheduler.addresses import RayAway, SchedulerError, cluster_address, names_cluster
     from orchestrator.scheduler.cluster import keep_ray
     from orchestrator.scheduler.observer import Batch, Observer
     from orchestrator.scheduler.options import RunOptions, checkpoints_beside, run_options
@@ -30,6 +30,7 @@ __all__ = [
     "cluster_address",
     "keep_ray",
     "make_ready",
+    "names_cluster",
     "refuse_here",
     "run_options",
     "run_trials",
@@ -43,7 +44,7 @@ if not TYPE_CHECKING:
     __getattr__ = on_first_use(
         __name__,
         {
-            ".addresses": ("RayAway", "SchedulerError", "cluster_address"),
+            ".addresses": ("RayAway", "SchedulerError", "cluster_address", "names_cluster"),
             ".cluster": ("keep_ray",),
             ".observer": ("Batch", "Observer"),
             ".options": ("RunOptions", "checkpoints_beside", "run_options"),

@@ -32,20 +32,28 @@ class RayAway(SchedulerError):
     exit_code = TRY_AGAIN
 
 
+def names_cluster(given: str | None = None) -> bool:
+    """Return whether an address, or RAY_ADDRESS where none was given, asks for a cluster, be it a valid one or not."""
+    return _asked_for(given).lower() not in ("", "local")
+
+
+def _asked_for(given: str | None) -> str:
+    return (os.environ.get("RAY_ADDRESS", "") if given is None else given).strip()
+
+
 def cluster_address(given: str | None) -> str | None:
     """Return the address of the Ray cluster to use (`auto` or host:port), None for a private Ray.
 
-    No address, an empty one and Ray's own word `local` ask for a private Ray. `auto` is RAY_ADDRESS where that names a
-    cluster (in a Ray job), else the Ray on this machine.
+    Where none is given, RAY_ADDRESS counts. An empty one and Ray's own word `local` ask for a private Ray. `auto` is
+    RAY_ADDRESS where that names a cluster (in a Ray job), else the Ray on this machine.
 
     Raises SchedulerError for an invalid address.
     """
-    address = (given or "").strip()
-    if address.lower() in ("", "local"):
+    if not names_cluster(given):
         return None
+    address = _asked_for(given)
     if address.lower() == "auto":
-        around = os.environ.get("RAY_ADDRESS", "").strip().lower()
-        return "auto" if around in ("", "local", "auto") else cluster_address(os.environ["RAY_ADDRESS"])
+        return "auto" if _asked_for(None).lower() in ("", "local", "auto") else cluster_address(None)
     if "://" in address:
         raise SchedulerError(
             f"--address {address}: a grid runs on a node of the cluster, not through a URL; give its host:port there "
@@ -64,7 +72,7 @@ def cluster_address(given: str | None) -> str | None:
     return address
 
 
-def reached(address: str) -> str:
+def find_head(address: str) -> str:
     """Return the host:port, where a Ray answers, that Ray connects to for an address of `cluster_address`.
 
     Ray takes 127.0.0.1 for the machine's own address. For `auto` it is the Ray that was started last on this machine,
@@ -155,7 +163,7 @@ def cluster_id(address: str) -> str:
     return str(GcsClient(address).cluster_id.hex())
 
 
-def refuse_locked(address: str) -> str:
+def identify_cluster(address: str) -> str:
     """Return the id of the cluster at host:port; raises SchedulerError where it does not take this user's key.
 
     `ray.init` would not say why. Ray has to be ready to read the key from the environment, see `ray_cluster`.
@@ -230,18 +238,19 @@ def refuse_apart(address: str) -> None:
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     head = GcsClient(address)
+    metadata: dict[str, str] = {}
     # A head that has just begun to start may have none yet.
     with contextlib.suppress(AttributeError):
         metadata = get_cluster_metadata(head)
-        try:
+    try:
+        if metadata:
             check_version_info(metadata, "")
-        except RuntimeError:
-            raise SchedulerError(
-                f"the Ray cluster at {address} has Ray {metadata['ray_version']} on Python "
-                f"{metadata['python_version']}, and this program Ray {ray.__version__} on Python "
-                f"{platform.python_version()}; they must be the same: "
-                "start the cluster from this program's virtual environment, or install the program in the cluster's"
-            ) from None
+    except RuntimeError:
+        raise SchedulerError(
+            f"the Ray cluster at {address} has Ray {metadata['ray_version']} on Python {metadata['python_version']}, "
+            f"and this program Ray {ray.__version__} on Python {platform.python_version()}; they must be the same: "
+            "start the cluster from this program's virtual environment, or install the program in the cluster's"
+        ) from None
     try:
         get_node_to_connect_for_driver(head, timeout_seconds=int(NODE_SECONDS))
     except RuntimeError:

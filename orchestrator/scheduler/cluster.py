@@ -20,14 +20,7 @@ import psutil
 
 from orchestrator.planning import amounts, asked, unfit
 from orchestrator.provenance import ROOT
-from orchestrator.scheduler.addresses import (
-    RayAway,
-    SchedulerError,
-    reached,
-    read_mode_and_key,
-    refuse_apart,
-    refuse_locked,
-)
+from orchestrator.scheduler.addresses import RayAway, SchedulerError, read_mode_and_key
 from orchestrator.scheduler.guards import Guard, HeadGuard, PrivateGuard
 from orchestrator.scheduler.options import RunOptions
 from orchestrator.scheduler.private_ray import have_home, keep_token_private, not_started, session_folder
@@ -218,7 +211,8 @@ def _ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     # Ray would put it in the place of `auto` and of `local`.
     os.environ.pop("RAY_ADDRESS", None)
     local: dict[str, Any] = {}
-    guard = HeadGuard() if address else PrivateGuard()
+    head = HeadGuard(address) if address else None
+    guard = head or PrivateGuard()
     if address:
         # A connection attempt takes Ray 40 s, and its default is 20 attempts.
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
@@ -248,7 +242,7 @@ def _ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     started: list[psutil.Process] = []
     with handled_signals() as numbers, guard:
         try:
-            context = _start_ray(address, local, options.plugins, guard)
+            context = _start_ray(head, local, options.plugins)
             # From here on a signal is noted, and handled between two steps. (Ray has installed handlers of its own.)
             for number in numbers:
                 signal.signal(number, remember)
@@ -272,23 +266,18 @@ def _living_nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plugin], guard: Guard) -> Any:
+def _start_ray(head: HeadGuard | None, local: dict[str, Any], plugins: Iterable[Plugin]) -> Any:
     import ray
 
     environment = {}
-    if not address:
+    if head is None:
         # Ray does not quote the path for the shell: a virtual environment's path may contain a space.
         environment["py_executable"] = shlex.quote(sys.executable)
     try:
-        if address:
-            address = reached(address)
-            identity = refuse_locked(address)
-            refuse_apart(address)
-            if isinstance(guard, HeadGuard):
-                guard.watch(address, identity)
+        address = head.join() if head else "local"
         with _code(plugins) as code:
             return ray.init(
-                address=address or "local",
+                address=address,
                 runtime_env={"working_dir": code, **environment},
                 logging_level=logging.ERROR,
                 log_to_driver=False,
@@ -305,7 +294,7 @@ def _start_ray(address: str | None, local: dict[str, Any], plugins: Iterable[Plu
         # A SIGHUP ends Ray's processes as well.
         if received:
             raise Interrupted(received[0]) from None
-        if address:
+        if head:
             message = " ".join(str(error).split())[:500] or type(error).__name__
-            raise RayAway(f"Ray did not start at {address}: {message}") from error
+            raise RayAway(f"Ray did not start at {head.given}: {message}") from error
         raise not_started(error) from error

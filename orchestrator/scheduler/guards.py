@@ -14,7 +14,15 @@ from typing import Any
 import psutil
 
 from orchestrator.exit_codes import TRY_AGAIN
-from orchestrator.scheduler.addresses import RayAway, cluster_id, listens, refuse_silent
+from orchestrator.scheduler.addresses import (
+    RayAway,
+    cluster_id,
+    find_head,
+    identify_cluster,
+    listens,
+    refuse_apart,
+    refuse_silent,
+)
 
 # Names of the processes without which a Ray node cannot work.
 VITAL = ("gcs_server", "raylet")
@@ -31,7 +39,9 @@ class Guard(ABC):
     """Context that watches a Ray while trials run.
 
     The run itself checks `ended` between its steps. Inside a call to Ray it cannot, and there Ray ends the process when
-    its GCS is gone. So a thread gives the run ORDERLY_SECONDS, then prints the reason and ends the process first.
+    its GCS is gone. So a thread gives the run `orderly` seconds, then prints the reason and ends the process first.
+    That leaves behind what any killed driver does: its claims and open attempts, which the next run takes back, the
+    temporary folders of its code and of Tune, and, on a cluster, its workers, which end with their nodes or their job.
     """
 
     # Seconds between two looks, and for an orderly end.
@@ -61,8 +71,14 @@ class Guard(ABC):
     def _look(self) -> None: ...
 
     def _watch(self) -> None:
+        reported: set[type[Exception]] = set()
         while not self._over.wait(self.pause):
-            self._look()
+            try:
+                self._look()
+            except Exception as error:
+                if type(error) not in reported:
+                    reported.add(type(error))
+                    self._say(f"warning: could not look after Ray, and will try again: {type(error).__name__}: {error}")
             if (reason := self.ended()) and not self._over.wait(self.orderly):
                 for process in self.started():
                     with contextlib.suppress(psutil.Error):
@@ -118,17 +134,31 @@ class PrivateGuard(Guard):
 class HeadGuard(Guard):
     """Guard of a cluster, by its head: whether it listens, and is still the one that this run has joined.
 
-    When Ray meets another head at the address, it aborts the process at once, so that the guard has to be quicker.
+    When Ray meets another head at the address, it aborts the process at once. So the guard then ends it at once as
+    well, without an orderly end; see `Guard` for what that leaves behind.
     """
 
     pause = 1.0
 
-    def __init__(self, say: Callable[[str], None] | None = None, leave: Callable[[int], Any] = os._exit) -> None:
+    def __init__(
+        self, given: str, say: Callable[[str], None] | None = None, leave: Callable[[int], Any] = os._exit
+    ) -> None:
         super().__init__(say, leave)
+        self.given = given
         self._head: tuple[str, str] | None = None
         # When the head last listened, and when it was last asked for its cluster's id.
         self._heard = self._asked = 0.0
         self._reason: str | None = None
+
+    def join(self) -> str:
+        """Find the head for the address that was given, and begin to watch it; returns its host:port.
+
+        Raises SchedulerError where this program cannot join the cluster.
+        """
+        address = find_head(self.given)
+        self.watch(address, identify_cluster(address))
+        refuse_apart(address)
+        return address
 
     def watch(self, address: str, identity: str) -> None:
         """Begin to watch the head at host:port of the cluster with an id (`cluster_id`)."""

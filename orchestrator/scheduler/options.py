@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +63,7 @@ def run_options(
     """
     from orchestrator.provenance import code_provenance
 
-    address = cluster_address(os.environ.get("RAY_ADDRESS") if address is None else address)
+    address = cluster_address(address)
     # Beside the database file, so that one who finds, moves or removes the file has both.
     on_server = "://" in str(db)
     beside = _beside(db)

@@ -90,7 +90,11 @@ def make_ready(trials: Sequence[Trial], options: RunOptions, observer: Observer)
     elif options.address is None:
         _check_folder(Path(options.checkpoints).absolute(), "choose another with --checkpoints")
     if options.address is None:
-        _check_folder(options.logs.absolute(), "logs lie beside the database file, with a server in this folder")
+        _check_folder(
+            options.logs.absolute(),
+            "logs lie beside the database file (name one in another folder with --db), and with a server in the folder "
+            "of the command",
+        )
     needed = {(trial.config.dataset, trial.config.ood_dataset): trial.config for trial in trials}
     if is_url(options.data_root):
         for name in sorted({name for names in needed for name in names if name}):

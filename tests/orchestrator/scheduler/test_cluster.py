@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.orchestrator.ray_nodes import Nodes, cut_off, ray_nodes, workers_of
-from tests.orchestrator.runs import Results, Workplace, differences, ended, wait_for, workplace
+from tests.orchestrator.runs import Results, Workplace, differences, ended, name_of, wait_for, workplace
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -106,3 +106,17 @@ def test_a_grid_runs_as_a_submitted_job(place: Workplace, grid: Path, nodes: Nod
     assert "4 of 4 done" in done.stdout
     assert differences(place.results(), expected) == []
     assert place.doubtful() == []
+
+
+def test_a_head_that_dies_ends_the_run_with_a_line(place: Workplace, nodes: Nodes) -> None:
+    place.clear()
+    nodes.add(1)
+    endless = place.grid("endless", {"seed": [0]}, epochs=100_000)
+    with ended(place.start("run", endless, "--address", nodes.address, "--no-canary")) as run:
+        assert wait_for(lambda: place.epochs() >= 1 or run.over()), run.text()
+        (head,) = [process for process in place.processes() if name_of(process) == "gcs_server"]
+        head.kill()
+        assert run.code() == 75, run.text()
+    assert f"error: Ray ended: the head of its cluster, {nodes.address}, is silent" in run.text()
+    # Nothing of Ray's own, whose core would end the run after a minute with the stacks of its threads.
+    assert "Traceback" not in run.text() and "rpc_client" not in run.text()

@@ -11,15 +11,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 
 from orchestrator.scheduler import RayAway, SchedulerError
-from orchestrator.scheduler.addresses import reached, read_mode_and_key, refuse_locked, refuse_silent
+from orchestrator.scheduler.addresses import find_head, identify_cluster, read_mode_and_key, refuse_silent
 from orchestrator.scheduler.cluster import ray_cluster
 from orchestrator.scheduler.guards import HeadGuard
 from orchestrator.scheduler.options import RunOptions
@@ -136,7 +137,7 @@ def test_the_key_of_the_head_is_taken(head: str, home: Path) -> None:
     os.environ["RAY_AUTH_TOKEN"] = OTHER
     assert "does not accept" in str(refusal(head))
     use_key()
-    assert refuse_locked(head) == refuse_locked(head)
+    assert identify_cluster(head) == identify_cluster(head)
 
 
 def test_a_private_ray_is_not_started_with_a_file_that_holds_no_key(home: Path) -> None:
@@ -155,7 +156,7 @@ def test_a_key_to_a_cluster_that_asks_for_none_is_told_before_every_trial_fails(
         assert error.exit_code == 2
         os.environ["RAY_AUTH_MODE"] = "disabled"
         read_mode_and_key()
-        assert refuse_locked(address)
+        assert identify_cluster(address)
 
 
 def test_a_cluster_without_a_node_on_this_machine_is_told_soon(head: str, home: Path, monkeypatch) -> None:
@@ -202,11 +203,11 @@ def test_auto_is_a_ray_that_answers(noted: str | None, head: str, home: Path, tm
     if noted is not None:
         (tmp_path / "ray/ray_current_cluster").write_text(noted)
     services.find_gcs_addresses.cache_clear()
-    assert reached("auto") == head
+    assert find_head("auto") == head
     seen.clear()
     services.find_gcs_addresses.cache_clear()
     with pytest.raises(RayAway) as caught:
-        reached("auto")
+        find_head("auto")
     tried = f" (tried {noted})" if noted and ":" in noted else ""
     assert str(caught.value).startswith(
         f"--address auto: no Ray cluster answers on this machine{tried}; start one with"
@@ -228,9 +229,9 @@ def test_a_head_that_stays_away_ends_the_run_with_a_line(quick: None, home: Path
     said: list[str] = []
     left: list[int] = []
     over = threading.Event()
-    with HeadGuard(said.append, lambda code: (left.append(code), over.set())) as guard:
+    with HeadGuard("auto", said.append, lambda code: (left.append(code), over.set())) as guard:
         with gcs(tmp_path, free_port()) as address:
-            guard.watch(address, refuse_locked(address))
+            guard.watch(address, identify_cluster(address))
             assert not over.wait(2) and guard.ended() is None
         assert over.wait(60)
     assert left[0] == 75
@@ -240,24 +241,60 @@ def test_a_head_that_stays_away_ends_the_run_with_a_line(quick: None, home: Path
 def test_a_head_that_is_too_busy_to_answer_is_waited_for(quick: None, monkeypatch) -> None:
     monkeypatch.setattr("orchestrator.scheduler.addresses.ANSWER_SECONDS", 0.1)
     left: list[object] = []
-    with socket.create_server((HOST, 0)) as server, HeadGuard(left.append, left.append) as guard:
+    with socket.create_server((HOST, 0)) as server, HeadGuard("auto", left.append, left.append) as guard:
         guard.watch(f"{HOST}:{server.getsockname()[1]}", "joined")
         time.sleep(3)
         assert guard.ended() is None
     assert left == []
 
 
-def test_a_head_that_is_started_anew_ends_the_run(quick: None, home: Path, tmp_path: Path) -> None:
+def test_a_head_that_is_started_anew_ends_the_run_before_ray_does(quick: None, home: Path, tmp_path: Path) -> None:
     use_key()
     port = free_port()
-    left: list[object] = []
-    with HeadGuard(left.append, left.append) as guard:
+    said: list[str] = []
+    left: list[int] = []
+    over = threading.Event()
+    with HeadGuard("auto", said.append, lambda code: (left.append(code), over.set())) as guard:
+        guard.orderly = 600.0
         with gcs(tmp_path, port) as address:
-            guard.watch(address, refuse_locked(address))
+            guard.watch(address, identify_cluster(address))
         # Sooner than a silence is too long.
         with gcs(tmp_path, port) as address:
-            assert wait_for(guard.ended)
-    assert guard.ended() == (
-        f"Ray ended: its cluster at {address} was started anew during the run; what was recorded stays, and the same "
-        "command goes on from there"
+            assert over.wait(60)
+    assert left[0] == 75
+    assert said[0] == (
+        f"error: Ray ended: its cluster at {address} was started anew during the run; what was recorded stays, and the "
+        "same command goes on from there"
     )
+
+
+def test_a_look_that_fails_is_told_once_and_not_the_last(quick: None, monkeypatch) -> None:
+    looks: list[str] = []
+
+    def fail(address: str) -> bool:
+        looks.append(address)
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr("orchestrator.scheduler.guards.listens", fail)
+    said: list[object] = []
+    with HeadGuard("auto", said.append, said.append) as guard:
+        guard.watch("a:1", "joined")
+        assert wait_for(lambda: len(looks) > 2)
+    assert said == ["warning: could not look after Ray, and will try again: ValueError: no such thing"]
+
+
+def test_a_run_on_a_cluster_watches_its_head(quick: None, home: Path, tmp_path: Path, monkeypatch) -> None:
+    """A GCS has no node that could be joined: all of joining but that is real."""
+    os.environ["RAY_AUTH_TOKEN"] = KEY
+    monkeypatch.setattr("orchestrator.scheduler.guards.refuse_apart", lambda _: None)
+    monkeypatch.setattr("ray.init", lambda **_: SimpleNamespace(dashboard_url=None))
+    monkeypatch.setattr("orchestrator.scheduler.cluster._living_nodes", lambda: [])
+    monkeypatch.setattr(HeadGuard, "orderly", 600.0)
+    with ExitStack() as heads:
+        options = RunOptions(
+            "g", "data", "c", Path("logs"), {}, address=heads.enter_context(gcs(tmp_path, free_port()))
+        )
+        with ray_cluster(options) as cluster:
+            assert cluster.ended() is None
+            heads.close()
+            assert wait_for(cluster.ended) and "is silent" in str(cluster.ended())

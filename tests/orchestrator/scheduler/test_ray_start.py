@@ -68,10 +68,10 @@ def test_the_address_of_the_environment_counts_where_no_other_is_given(given, me
 def test_a_private_ray_is_private_whatever_the_environment_says(monkeypatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1024")
     options = run_options("grid", "results.db", "data", "local")
-    starts: list[str | None] = []
+    starts: list[object] = []
 
-    def start(address: str | None, *_: object) -> None:
-        starts.append(address)
+    def start(head: object, *_: object) -> None:
+        starts.append(head)
         raise SchedulerError("far enough")
 
     monkeypatch.setattr("orchestrator.scheduler.cluster._start_ray", start)
