@@ -253,6 +253,9 @@ def _ray_cluster(options: RunOptions) -> Iterator[Cluster]:
             started = guard.started()
             yield Cluster(nodes, url, private=not address, guard=guard)
         finally:
+            if head is None:
+                # The shutdown ends the processes that are watched, and takes long on a busy machine.
+                guard.stop()
             ray.shutdown()
             # When one of Ray's processes was killed, the others notice it only after minutes.
             for process in started:

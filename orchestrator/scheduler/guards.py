@@ -67,6 +67,11 @@ class Guard(ABC):
         """Return the processes of the Ray that were started within the context."""
         return []
 
+    def stop(self) -> None:
+        """Stop watching, unless the Ray has ended already: its shutdown might then never end."""
+        if self.ended() is None:
+            self._over.set()
+
     @abstractmethod
     def _look(self) -> None: ...
 

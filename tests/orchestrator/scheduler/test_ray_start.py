@@ -1,4 +1,4 @@
-"""Which Ray a run gets: addresses, the key, the folder of the sockets, processors, and a Ray that dies."""
+"""Which Ray a run gets: addresses, the key, the folder of the sockets, and processors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,7 +16,6 @@ import pytest
 from orchestrator.scheduler import RayAway, SchedulerError, cluster_address, run_options
 from orchestrator.scheduler.addresses import refuse_silent
 from orchestrator.scheduler.cluster import ray_cluster
-from orchestrator.scheduler.guards import PrivateGuard
 from orchestrator.scheduler.private_ray import (
     SOCKET_BYTES,
     have_home,
@@ -290,44 +288,3 @@ def test_processors_of_this_process() -> None:
     except FileNotFoundError:
         pytest.skip("there is no taskset")
     assert done.stdout == "1\n", done.stderr
-
-
-# A Ray that dies
-
-
-def test_a_vital_process_that_ends_ends_the_run_with_a_line(monkeypatch) -> None:
-    monkeypatch.setattr(PrivateGuard, "orderly", 0.2)
-    monkeypatch.setattr("orchestrator.scheduler.guards.VITAL", ("sleep",))
-    lines: list[str] = []
-    left: list[int] = []
-    over = threading.Event()
-    older = subprocess.Popen(["sleep", "100"])
-    with PrivateGuard(lines.append, lambda code: (left.append(code), over.set())) as guard:
-        child = subprocess.Popen(["sleep", "100"])
-        deadline = time.monotonic() + 60
-        while not guard._vital and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert guard.ended() is None
-        child.kill()
-        assert over.wait(60)
-        child.wait()
-    # What this process had before, as the resource tracker of `multiprocessing`, is no part of Ray.
-    assert older.poll() is None
-    older.kill()
-    older.wait()
-    assert left[0] == 75 and lines[0].startswith(f"error: Ray ended: its process {child.pid} was killed or crashed")
-
-
-def test_a_run_that_ends_in_time_is_left_alone(monkeypatch) -> None:
-    monkeypatch.setattr("orchestrator.scheduler.guards.VITAL", ("sleep",))
-    left: list[int] = []
-    with PrivateGuard(left.append, left.append) as guard:
-        child = subprocess.Popen(["sleep", "100"])
-        deadline = time.monotonic() + 60
-        while not guard._vital and time.monotonic() < deadline:
-            time.sleep(0.05)
-        child.kill()
-        child.wait()
-        assert "Ray ended" in (guard.ended() or "")
-    time.sleep(0.7)
-    assert left == []
