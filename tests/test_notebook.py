@@ -46,11 +46,11 @@ def test_the_notebook_holds_no_outputs(notebook: Any):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_notebook_runs_from_the_first_cell_to_a_curve(notebook: Any, tmp_path: Path):
     (tmp_path / "grids").mkdir()
     (tmp_path / "grids/quickstart.yaml").write_text(GRID)
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
     client.km = client.create_kernel_manager()
     client.km.kernel_spec_manager = OwnPython()
     client.execute()

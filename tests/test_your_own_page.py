@@ -43,6 +43,7 @@ def test_the_parts_are_short():
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_page_goes_from_nothing_to_a_table(folder: Path):
     output = {}
     for command in COMMANDS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import sqlite3
@@ -11,12 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
-from tests.orchestrator.runs import Run, Workplace, describe, differences, ended, wait_for, workplace
+from tests.orchestrator.runs import Run, Workplace, ended, wait_for, workplace
+from tests.orchestrator.sockets import hold_to_loopback, listening
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -38,26 +36,6 @@ def git(place: Workplace, *arguments: str) -> str:
         check=True,
     )
     return done.stdout.strip()
-
-
-def listening(place: Workplace) -> dict[str, set[str]]:
-    """The addresses on which the processes of a run accept connections, by process."""
-    by_name: dict[str, set[str]] = {}
-    for process in place.processes():
-        try:
-            connections = process.net_connections(kind="inet")
-        except psutil.Error:
-            continue
-        addresses = {each.laddr.ip for each in connections if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)}
-        if addresses:
-            by_name[describe(process)] = addresses
-    return by_name
-
-
-def local(address: str) -> bool:
-    """Whether only this machine can reach it."""
-    parsed = ipaddress.ip_address(address)
-    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
 
 
 def lock_for_a_while(place: Workplace, seconds: float) -> None:
@@ -132,12 +110,6 @@ def output(run: Run, said: dict[str, tuple[int, str]]) -> str:
     """What the run has printed at its end, with everything done to it that must not disturb it."""
     assert run.code() == 0, run.text()
     return run.text()
-
-
-def hold_to_loopback(found: dict[str, set[str]]) -> None:
-    processes = " ".join(found)
-    assert "gcs_server" in processes and "raylet" in processes and "dashboard" in processes
-    assert {name: addresses for name, addresses in found.items() if not all(map(local, addresses))} == {}
 
 
 def test_every_listening_socket_is_a_local_one(sockets):
@@ -221,43 +193,3 @@ def test_a_finished_grid_starts_nothing(place, grid, output):
     code, text = place.run("run", grid)
     assert (code, text) == (0, "4 trials: 4 done; nothing to run\n")
     assert sorted(path.name for path in (place.folder / "ray").iterdir()) == before
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "variables"),
-    [((), {"RAY_ADDRESS": "local"}), (("--address", "local"), {})],
-    ids=str,
-)
-def test_a_ray_of_the_own_word_for_it_listens_like_the_default(place, grid, output, options, variables):
-    # Ray makes the key where there is none.
-    home = place.folder / f"home{len(options)}"
-    home.mkdir()
-    words = ("run", grid, "--db", f"{home.name}.db", "--no-canary", *options)
-    with ended(place.start(*words, output=f"{home.name}.txt", HOME=str(home), **variables)) as run:
-        assert wait_for(lambda: "started on" in run.text() or run.over()) and not run.over(), run.text()
-        completed = listening(place)
-        run.press_ctrl_c()
-        assert run.code() == 130, run.text()
-    hold_to_loopback(completed)
-    assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
-    assert place.processes_left() == []
-
-
-@pytest.mark.slow
-def test_a_trial_of_two_grids_is_trained_once(place, output, monkeypatch):
-    """With Ray's own choice of process, and on a copy of the database: other tests count what is in the first one."""
-    code, text = place.run("backup", "both.db")
-    assert code == 0, text
-    monkeypatch.setattr(place, "database", place.folder / "both.db")
-    before = place.results()
-    second = place.grid("second", {"methods": [{"pskd": None}, {"label_smoothing": None}], "seed": [1]}, epochs=EPOCHS)
-    code, text = place.run("run", second, "--no-dashboard", "--db", "both.db")
-    assert code == 0, text
-    assert text.startswith("2 trials: 1 new, 1 done; 1 trial to run")
-    assert place.ask("SELECT count(*) FROM attempts") == [(5,)]
-    after = place.results()
-    assert len(after) == 5
-    assert differences({key: after[key] for key in before}, before) == []
-    statuses: list[dict[str, Any]] = json.loads(place.run("status", "--json", "--db", "both.db")[1])
-    assert {grid["name"]: grid["counts"]["done"] for grid in statuses} == {"first": 4, "second": 2}

@@ -196,7 +196,9 @@ def value(path: Path, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("harm", [pages, tail, bits, value])
-@pytest.mark.parametrize("seeds", [range(10), pytest.param(range(10, 150), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize(
+    "seeds", [range(10), pytest.param(range(10, 150), marks=[pytest.mark.slow, pytest.mark.timeout(900)])], ids=str
+)
 def test_whatever_is_damaged_no_traceback_comes_out(
     whole: Path, tmp_path: Path, harm: Callable[[Path, random.Random], None], seeds: range
 ) -> None:
