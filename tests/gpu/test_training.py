@@ -53,9 +53,10 @@ def test_float64_losses_are_those_of_a_cpu(device: str, methods: dict[str, Any])
 
 
 def test_float32_is_ieee_float32(device: str):
-    # Ten steps at a usual rate make a relative difference of 1e-7 one of 0.4 %; these hardly move the weights.
+    # Ten steps at a usual rate make a relative difference of 1e-7 one of 0.4 %; at this one, weights hardly move. Ten
+    # bits of mantissa would cost a hundred times the bound.
     config = config_of({}, precision="float32", epochs=1, learning_rate=1e-6)
-    assert losses(trained(config, device)) == pytest.approx(losses(trained(config, "cpu")), rel=1e-4)
+    assert losses(trained(config, device)) == pytest.approx(losses(trained(config, "cpu")), rel=2e-6)
 
 
 @pytest.mark.parametrize("methods", ROWS, ids=title)
@@ -70,10 +71,10 @@ def test_replaying_gives_the_bits_of_launching(device: str, methods: dict[str, A
 
 
 def test_compiling_changes_rounding_alone(device: str):
-    # A rate at which ten steps do not magnify what rounding changes, as in the test above.
-    config = config_of({"byot": {}, "pskd": {}}, precision="float32", learning_rate=1e-4)
+    # In float32, ten steps make of what rounding changes a third of what training changes: nothing could be told apart.
+    config = config_of({"byot": {}, "pskd": {}}, precision="float64")
     expected = losses(trained(config, device, engine="launched"))
-    assert losses(trained(config, device, engine="compiled")) == pytest.approx(expected, rel=1e-2)
+    assert losses(trained(config, device, engine="compiled")) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("methods", ROWS, ids=title)
