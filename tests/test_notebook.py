@@ -8,8 +8,6 @@ from typing import Any
 
 import nbformat
 import pytest
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
-from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 PATH = ROOT / "docs/notebook.ipynb"
@@ -23,12 +21,16 @@ report: {tables: [1]}
 """
 
 
-class OwnPython(KernelSpecManager):
-    """Finds this Python alone, whatever kernels the machine has."""
+def own_python() -> Any:
+    """Return a manager of kernels that finds this Python alone, whatever kernels the machine has."""
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
-    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(argv=command, display_name="Python", language="python", env={"PYTHONPATH": str(ROOT)})
+    class OwnPython(KernelSpecManager):
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+            command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=command, display_name="Python", language="python", env={"PYTHONPATH": str(ROOT)})
+
+    return OwnPython()
 
 
 @pytest.fixture
@@ -48,11 +50,13 @@ def test_the_notebook_holds_no_outputs(notebook: Any):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_notebook_runs_from_the_first_cell_to_a_curve(notebook: Any, tmp_path: Path):
+    from nbclient import NotebookClient
+
     (tmp_path / "grids").mkdir()
     (tmp_path / "grids/quickstart.yaml").write_text(GRID)
     client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
     client.km = client.create_kernel_manager()
-    client.km.kernel_spec_manager = OwnPython()
+    client.km.kernel_spec_manager = own_python()
     client.execute()
     kinds = [
         {kind for output in cell.outputs for kind in output.get("data", {})} if cell.cell_type == "code" else set()

@@ -7,14 +7,16 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
-from playwright.sync_api import Browser, Page
 
 from orchestrator.database import open_database
 from tests.orchestrator.databases.samples import result
 from tests.orchestrator.serving.live_server import PATIENCE, Live, attempt_of, fill, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import random
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from orchestrator.statistics import LEVEL, Candidate, Outcomes, best, best_set, compare
 
@@ -33,6 +32,8 @@ def test_nothing_is_best_where_nothing_is_tested():
 
 @pytest.mark.parametrize("lower", [True, False])
 def test_the_rules_are_these(lower, monkeypatch):
+    from statsmodels.stats.multitest import multipletests
+
     # `multipletests` collects garbage at each call.
     monkeypatch.setattr("gc.collect", lambda *_: 0)
     noise = random.Random(4)

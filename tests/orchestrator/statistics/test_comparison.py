@@ -7,7 +7,6 @@ import random
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar
 
 from orchestrator.statistics import (
     Candidate,
@@ -113,6 +112,8 @@ CASES = [(700, 60, 40, 200), (9_000, 400, 300, 300), (50, 1, 9, 4), (90, 0, 6, 4
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_one_seed_is_compared_by_mcnemars_exact_test(case):
+    from statsmodels.stats.contingency_tables import mcnemar
+
     both, one, two, neither = case
     comparison = compare(*map(network, table(*case)))
     assert (comparison.test, comparison.n, comparison.images, comparison.flips) == ("images", 1, sum(case), (one, two))

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import insert, select
-from statsmodels.stats.contingency_tables import mcnemar
 
 from orchestrator.database import open_database
 from orchestrator.database.models import Epoch, Evaluation, Outcome, Trial
@@ -128,6 +127,8 @@ def pair(tmp_path: Path):
 
 @pytest.mark.parametrize(("selection", "epoch"), [("best_test", 4), ("last", 5)])
 def test_tables_compare_the_images_of_the_selected_epoch(pair, selection: str, epoch: int) -> None:
+    from statsmodels.stats.contingency_tables import mcnemar
+
     database, kept = pair
     fields = {"rows": "methods", "columns": ["top1", {"top1": {"p": "baseline"}}]}
     table = declare(database, **fields, selection=selection)
