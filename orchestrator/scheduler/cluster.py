@@ -57,8 +57,8 @@ ENVIRONMENT = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_worker_prestart": "0",
 }
-# Binds every port of a local Ray to the loopback interface; on a cluster the nodes must reach each other.
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# "0" binds every port of a local Ray to the loopback interface; on a cluster the nodes must reach each other.
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 OBJECT_STORE_BYTES = 200 * 2**20
 
@@ -213,11 +213,11 @@ def _ray_cluster(options: RunOptions) -> Iterator[Cluster]:
     local: dict[str, Any] = {}
     head = HeadGuard(address) if address else None
     guard = head or PrivateGuard()
+    os.environ[LOOPBACK] = "1" if address else "0"
     if address:
         # A connection attempt takes Ray 40 s, and its default is 20 attempts.
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
     else:
-        os.environ.update(LOOPBACK)
         keep_token_private()
         local = {
             "object_store_memory": OBJECT_STORE_BYTES,
@@ -228,10 +228,12 @@ def _ray_cluster(options: RunOptions) -> Iterator[Cluster]:
         }
     import ray
     from ray import tune  # noqa: F401  (creates Tune's loggers)
+    from ray._private import ray_constants
     from ray._private.parameter import RayParams
 
-    # A notebook may have imported Ray before.
+    # A notebook may have imported Ray before, and Ray looks at the environment when it is imported.
     read_mode_and_key()
+    ray_constants.ENABLE_RAY_CLUSTER = bool(address)
 
     # The default port is fixed: beside another Ray on the machine the dashboard would open no log.
     with_free_port = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)

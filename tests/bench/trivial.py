@@ -54,7 +54,7 @@ def plain(count: int, folder: Path, *, reuse: bool) -> float:
 
     from orchestrator.scheduler.cluster import ENVIRONMENT, LOOPBACK
 
-    os.environ.update(ENVIRONMENT | LOOPBACK)
+    os.environ.update(ENVIRONMENT | {LOOPBACK: "0"})
     import ray
     from ray import tune
 

@@ -79,6 +79,25 @@ def test_a_private_ray_is_private_whatever_the_environment_says(monkeypatch) -> 
     assert starts == [None]
 
 
+@pytest.mark.parametrize(("address", "own"), [("local", True), ("first:6379", False)])
+def test_only_a_private_ray_is_on_the_loopback_interface_whenever_ray_was_imported(address, own, monkeypatch) -> None:
+    from ray._private import ray_constants, services
+
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", own)
+    taken: list[tuple[bool, str]] = []
+
+    def start(*_: object) -> None:
+        taken.append((services.get_node_ip_address() == "127.0.0.1", os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]))
+        raise SchedulerError("far enough")
+
+    monkeypatch.setattr("orchestrator.scheduler.cluster._start_ray", start)
+    monkeypatch.setattr(services, "node_ip_address_from_perspective", lambda *_: "10.0.0.1", raising=False)
+    options = run_options("grid", "results.db", "data", address)
+    with patch.dict(os.environ), pytest.raises(SchedulerError, match="far enough"), ray_cluster(options):
+        pass
+    assert taken == [(own, "0" if own else "1")]
+
+
 @pytest.mark.parametrize(
     ("address", "words"),
     [
