@@ -79,14 +79,16 @@ def main() -> None:
     """Print the address of the cluster and of its dashboard, then obey."""
     from ray.cluster_utils import Cluster
 
+    # Addresses of this cluster alone: the port of a head's agent is fixed, and other tests may run beside this one.
+    network = f"127.{os.getpid() // 250 % 250 + 1}.{os.getpid() % 250}"
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": True, "node_ip_address": "127.0.0.2", **MEMORY},
+        head_node_args={"num_cpus": 0, "include_dashboard": True, "node_ip_address": f"{network}.2", **MEMORY},
     )
     print(f"> {cluster.address} {cluster.webui_url}", flush=True)
     for number, line in enumerate(sys.stdin):
         # And a folder: the code that a node unpacks when it joins must not replace that of another one.
-        place = {"node_ip_address": f"127.0.0.{3 + number}", "temp_dir": f"{os.getcwd()}/n{number}"}
+        place = {"node_ip_address": f"{network}.{3 + number}", "temp_dir": f"{os.getcwd()}/n{number}"}
         node = cluster.add_node(num_cpus=int(line.removeprefix("add ")), **place, **MEMORY)
         print(f"> {node.all_processes['raylet'][0].process.pid}", flush=True)
     cluster.shutdown()

@@ -33,11 +33,7 @@ def grid(place: Workplace) -> Path:
 @pytest.fixture(scope="module")
 def expected(place: Workplace, grid: Path) -> Results:
     """The results of a run on a private Ray that nothing disturbed."""
-    code, output = place.run("run", grid, "--no-dashboard", "--no-canary")
-    assert code == 0, output
-    results = place.results()
-    place.clear()
-    return results
+    return place.undisturbed(grid)
 
 
 @pytest.fixture(scope="module")
