@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/.installed
 LOWER := .venv-lower
 # One more than the processors of a small machine: programs that tests start wait for one another.
 WORKERS ?= 3
+SLOW_WORKERS ?= 2
 # Tests start hundreds of programs: compiled modules are kept, also where the environment says otherwise.
 KEEP := PYTHONDONTWRITEBYTECODE=
 SPREAD := --dist loadfile --no-loadscope-reorder --randomly-seed=
@@ -28,9 +29,9 @@ test: $(INSTALLED)
 coverage:
 	$(MAKE) test MORE='--cov --cov-report=term:skip-covered'
 
-# One after the other: they wait for nodes and servers, and some trials here are taken for hung after seconds.
+# Two files at a time, those with the most tests first: they wait for nodes and servers. `SLOW_WORKERS=0` for one.
 test-slow: $(INSTALLED)
-	$(KEEP) $(BIN)/python -m pytest -m slow --randomly-seed=$(ORDER)
+	$(KEEP) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(SLOW_WORKERS) --dist loadfile --randomly-seed=$(ORDER)
 
 # Needs a GPU; without one, every test says so and is skipped.
 test-gpu: $(INSTALLED)

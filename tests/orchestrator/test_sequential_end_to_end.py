@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_seeds_by_rule_that_are_killed_go_on_to_their_looks(workplace: Workplace) -> None:
+    workplace.keep_to_one_processor()
     rule = {"start": 3, "step": 1, "most": 4, "against": "baseline"}
     # Hardly any rate, so that both rows stay at chance and no look separates them.
     grid = workplace.grid(
