@@ -20,7 +20,7 @@ from trainer.checks import check_part, method
 from trainer.checks import metric as metric_checks
 from trainer.checks import network as network_checks
 from trainer.checks.training import difference
-from trainer.method import Method, Requires
+from trainer.method import Method, Requires, predict
 from trainer.parts import (
     DATASETS,
     METHODS,
@@ -134,6 +134,26 @@ def forgetful() -> None:
 
         def after_step(self, outputs, batch):
             self.weight += 0.01
+
+
+def forgets_its_teacher() -> None:
+    @dataclass
+    class Taught(Method):
+        """The teacher that it was given is not in its state."""
+
+        name = "faulty"
+        title = "Faulty"
+
+        @property
+        def requires(self):
+            return Requires(teacher=True)
+
+        def setup(self, labels, num_classes, networks, teacher=None):
+            self.teacher = teacher.eval().requires_grad_(False)
+
+        def losses(self, networks, outputs, batch, targets):
+            taught = predict(self.teacher, batch.inputs).float()
+            return {"faulty": 0.1 * (outputs[0].logits.float() - taught).square().mean()}
 
 
 def of_the_class() -> None:
@@ -294,6 +314,7 @@ METHOD_FAULTS: list[tuple[Callable[[], None], str, str]] = [
     (not_finite, "every term of the loss moves a parameter", "keep logarithms"),
     (nameless_term, "terms carry its name, the same in every step", "'penalty' does not say whose it is"),
     (forgetful, "1 + 1 epochs give the bits of 2", "put everything that changes in training into state_dict"),
+    (forgets_its_teacher, "1 + 1 epochs give the bits of 2", "put everything that changes in training into state_dict"),
     (of_the_class, "a trial does not depend on those before it", "not in the class or the module"),
     (unloadable_state, "its state survives a checkpoint", "what a checkpoint cannot give back"),
     (state_not_restored, "its state survives a checkpoint", "state/weight is another after load_state_dict"),

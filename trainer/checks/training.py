@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.checkpoint import read_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
@@ -29,14 +29,23 @@ def config_of(**fields: Any) -> TrainConfig:
     return TrainConfig(**{**small, "precision": "float32", "learning_rate": 0.05, **fields})
 
 
-def prepared(config: TrainConfig) -> Training:
-    """Return a training before its first epoch, evaluated on a few images, with an untrained teacher where needed."""
+def prepared(config: TrainConfig, *, resumed: bool = False) -> Training:
+    """Return a training before its first epoch, evaluated on a few images; one that is `resumed` has no state yet."""
     training = Training(config, CPU, Path("data"))
     # The whole test set would take most of the time of a check.
     training.evaluated = training.evaluated._replace(test=training.evaluated.test.first(EVALUATED))
-    needed = training.objective.requires.teacher
-    training.set_up(build_networks(teacher_config(config), training.num_classes, CPU)[0] if needed else None)
+    training.set_up(_teacher(training, resumed=resumed) if training.objective.requires.teacher else None)
     return training
+
+
+def _teacher(training: Training, *, resumed: bool) -> nn.Module:
+    """Return a teacher: trained as it were, or, where a training is resumed, with initial weights, as `train` does."""
+    (teacher,) = build_networks(teacher_config(training.config), training.num_classes, CPU)
+    if not resumed:
+        with torch.no_grad():
+            for parameter in teacher.parameters():
+                parameter.mul_(0.9)
+    return teacher
 
 
 def ready(config: TrainConfig) -> Training:
@@ -59,13 +68,16 @@ def _first_trial(text: str) -> dict[str, Any]:
 
 
 def learned(config: TrainConfig, *, stop: bool = False) -> dict[str, Any]:
-    """Train, with `stop` each epoch anew from a checkpoint; return what the last checkpoint holds, without clocks."""
+    """Train, with `stop` each epoch anew from a checkpoint; return what the last checkpoint holds, without clocks.
+
+    `trainer.train.train` would evaluate all images and train the teacher, which take most of the time.
+    """
     training, results = prepared(config), list[EpochResult]()
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint.pt"
         for epoch in range(config.epochs):
             if stop and epoch:
-                training = prepared(config)
+                training = prepared(config, resumed=True)
                 load_state(read_checkpoint(checkpoint), training.networks, training.optimizer, training.objective)
             results.append(training.epoch(epoch))
             if stop or epoch == config.epochs - 1:
