@@ -242,8 +242,11 @@ def attempt_end(
         raise ValueError(f"an attempt that is {outcome} does not leave its trial {trial_state}")
     end = {"outcome": outcome, "ended": at or now()}
     if failure is not None:
-        reason = {"error_class": failure.error_class, "error_text": clean(failure.text)}
-        end |= reason | {"fingerprint": failure.fingerprint}
+        end |= {
+            "error_class": failure.error_class,
+            "error_text": clean(failure.text),
+            "fingerprint": failure.fingerprint,
+        }
     return end
 
 

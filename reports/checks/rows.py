@@ -25,7 +25,7 @@ def check_rows(tabular: Tabular, paper: Manuscript, now: Known) -> Iterator[Prob
 
 
 def _rows(tabular: Tabular, paper: Manuscript, now: Known) -> Iterator[Problem]:
-    """Rows that go by another name than their numbers', and numbers in our rows without the comment that names them."""
+    """Find rows that go by another name than their numbers', and numbers in our rows that no comment names."""
     written = {place.address for place in paper.places}
     by_address = _places(tabular, now)
     rows: dict[str, list[str]] = {}
@@ -87,7 +87,7 @@ def _is_turned(names: Sequence[tuple[str, str]]) -> bool:
 
 
 def _places(tabular: Tabular, now: Known) -> dict[str, Current]:
-    """Every place, as the database has it, of the tables that a tabular has a part of."""
+    """Return every place, as the database has it, of the tables that a tabular has a part of."""
     marked: list[tuple[str, Choice]] = [
         (place.address.partition(":")[0], choice_of(place)) for line in tabular.lines for place in line.places
     ]
@@ -117,7 +117,7 @@ def _mislabelled(line: Line, address: str, current: Current) -> Iterator[Problem
 
 
 def _uncommented(line: Line, address: str, lost: Sequence[str], current: Current) -> Iterator[Problem]:
-    """Numbers in a row of ours that no comment names, where places of that row are gone."""
+    """Find numbers in a row of ours that no comment names, where places of that row are gone."""
     labels = {_shown(escape(label)) for label in current.table.labels(current.row)}
     cells = [cell for cell in map(_shown, line.cells) if re.search(r"\d", cell) and not re.search(r"[^\W\d_]", cell)]
     loose = [cell for cell in cells if cell not in labels]
@@ -128,7 +128,7 @@ def _uncommented(line: Line, address: str, lost: Sequence[str], current: Current
 
 
 def _shown(latex: str) -> str:
-    """LaTeX without commands, citations and marks, as somebody reads it."""
+    """Return LaTeX without commands, citations and marks, as somebody reads it."""
     text = _CITES.sub(" ", latex).replace("\\pm", "±")
     return " ".join(re.sub(r"\\[a-zA-Z]+|[{}$~\\]", " ", text).split())
 

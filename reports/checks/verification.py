@@ -92,11 +92,11 @@ def _judge(place: Written, by_address: Mapping[str, Current]) -> Iterator[Proble
         recorded = entry.state if entry.value is None else repr(entry.value)
         what = f"its comment says {place.value}, the database {recorded}"
         yield Problem(place.where, "stale", place.address, what)
-    elif loosely(place.text) in (loosely(expected), loosely(other)):
+    elif _loosely(place.text) in (_loosely(expected), _loosely(other)):
         pass
-    elif loosely(without_bold(place.text)) in (
-        loosely(without_bold(expected)),
-        loosely(without_bold(other)),
+    elif _loosely(without_bold(place.text)) in (
+        _loosely(without_bold(expected)),
+        _loosely(without_bold(other)),
     ) or is_rounded(place.text, entry, current.column):
         if is_bold(place.text) and not entry.bold:
             what = f"is bold, and the database has it in plain type: {expected}"
@@ -145,17 +145,17 @@ def _same(place: Written, entry: Entry) -> bool:
     return alike and (not place.trials or (place.n, place.quantity) == (entry.n, entry.quantity))
 
 
-def loosely(text: str) -> str:
+def _loosely(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
 def _notes(header: Header, paper: Manuscript, by_address: Mapping[str, Current]) -> Iterator[Problem]:
     """Return notes on probable intentions of the author: another caption, and a table without newer rows."""
     own_places = {address: current for address, current in by_address.items() if current.table.name == header.table}
-    text = loosely("".join(header.text))
+    text = _loosely("".join(header.text))
     for table in [current.table for current in own_places.values()][:1]:
         sentences = re.split(r"(?<=\.) ", table.caption)
-        other = [each for each in sentences if loosely(escape(each)) not in text]
+        other = [each for each in sentences if _loosely(escape(each)) not in text]
         if other:
             what = f"the caption, which is not checked, does not say what the database gives: {' '.join(other)}"
             yield Problem(header.where, "note", header.table, what)

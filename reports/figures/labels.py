@@ -96,7 +96,7 @@ def _candidates(point: np.ndarray, size: np.ndarray, reach: float) -> np.ndarray
 
 
 def _overlap(boxes: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
-    """Overlap areas [len(boxes), len(others)], with a gap around each box."""
+    """Return the overlap areas [len(boxes), len(obstacles)], with a gap around each box."""
     width = np.minimum(boxes[:, None, 2], obstacles[None, :, 2]) - np.maximum(boxes[:, None, 0], obstacles[None, :, 0])
     height = np.minimum(boxes[:, None, 3], obstacles[None, :, 3]) - np.maximum(boxes[:, None, 1], obstacles[None, :, 1])
     areas: np.ndarray = np.clip(width + _GAP, 0, None) * np.clip(height + _GAP, 0, None)

@@ -155,7 +155,7 @@ def json(table: Table) -> str:
     }
     # The C encoder, which a table of a thousand trials needs, knows no indentation.
     rows = ",\n".join(map(_json_text, (_json_row(table, row) for row in table.rows)))
-    lines = ",\n".join(f'"{name}": {_json_text(sample)}' for name, sample in head.items())
+    lines = ",\n".join(f'"{name}": {_json_text(value)}' for name, value in head.items())
     return f'{{{lines},\n"rows": [\n{rows}\n]}}\n'
 
 

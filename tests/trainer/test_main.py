@@ -131,17 +131,17 @@ def test_a_checkpoint_is_gone_on_from(run: Any) -> None:
 
 
 def test_checkpoints_are_as_far_apart_as_asked(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    epochs_there, original = [], _EpochTable.print
+    files_there, original = [], _EpochTable.print
 
     def look(table: _EpochTable, result: EpochResult) -> None:
-        epochs_there.append((Path("often.pt").exists(), Path("seldom.pt").exists()))
+        files_there.append((Path("often.pt").exists(), Path("seldom.pt").exists()))
         original(table, result)
 
     monkeypatch.setattr(_EpochTable, "print", look)
     # An epoch is written before it is printed.
     run("--checkpoint", "seldom.pt", "--checkpoint-seconds", "1e6")
     run("--checkpoint", "often.pt", "--checkpoint-seconds", "0")
-    assert epochs_there == [(False, False), (False, True), (True, True), (True, True)]
+    assert files_there == [(False, False), (False, True), (True, True), (True, True)]
     assert "--checkpoint-seconds SECONDS" in python("-m", "trainer", "--help").stdout
 
 

@@ -33,11 +33,11 @@ def reported(config: TrainConfig, data_root: Path, **options: Any) -> list[Epoch
 
 
 def main(result: EpochResult, network: int = 0) -> Evaluation:
-    """The evaluation of a network's main classifier on the test split."""
-    (problem,) = [
+    """Return the evaluation of a network's main classifier on the test split."""
+    (evaluation,) = [
         each for each in result.evaluations if (each.network, each.classifier, each.split) == (network, "main", "test")
     ]
-    return problem
+    return evaluation
 
 
 def bits(outcomes: Outcomes, images: int) -> np.ndarray:

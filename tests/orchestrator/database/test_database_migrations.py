@@ -100,12 +100,12 @@ def shape(connection: Connection) -> object:
 
 
 def test_the_migrations_make_what_the_models_say(engine: Engine) -> None:
-    different = []
+    shapes = []
     run(engine, schema.migrate)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": schema.VERSION_TABLE})
         assert compare_metadata(context, Base.metadata) == []
-        different.append(shape(connection))
+        shapes.append(shape(connection))
         assert schema.version_of(connection, "here") == schema.VERSION
 
     def empty(connection: Connection) -> None:
@@ -115,10 +115,10 @@ def test_the_migrations_make_what_the_models_say(engine: Engine) -> None:
     run(engine, empty)
     run(engine, schema.create)
     with engine.connect() as connection:
-        different.append(shape(connection))
+        shapes.append(shape(connection))
         assert schema.version_of(connection, "here") == schema.VERSION
-    assert different[0] == different[1]
-    assert "accepted=1" in str(different).replace(" ", "")
+    assert shapes[0] == shapes[1]
+    assert "accepted=1" in str(shapes).replace(" ", "")
 
 
 def test_revisions_count_up_to_the_version(engine: Engine) -> None:

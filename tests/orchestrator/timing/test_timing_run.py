@@ -41,7 +41,7 @@ def used(process: psutil.Process) -> float:
 
 
 def strangers(workplace: Workplace, own: list[psutil.Process]) -> Callable[[], float]:
-    """Starts a watch; the cores that others than the run, this test and `known` took since."""
+    """Start a watch; it returns the cores that others than the run, this test and `own` took since."""
 
     def reading() -> tuple[float, float]:
         times = psutil.cpu_times()

@@ -84,10 +84,10 @@ def test_a_trial_of_two_processes_and_one_whose_second_process_fails(place: Work
     query = """
         SELECT t.config, a.outcome, a.error_class, a.error_text, a.environment, a.log FROM attempts a
         JOIN trials t ON t.id = a.trial_id WHERE a.purpose = 'train' ORDER BY a.id"""
-    document = {next(iter(json.loads(config)["methods"])): values for config, *values in place.ask(query)}
-    assert len(document) == len(attempts(place)) == 2, "neither is tried again"
+    by_method = {next(iter(json.loads(config)["methods"])): values for config, *values in place.ask(query)}
+    assert len(by_method) == len(attempts(place)) == 2, "neither is tried again"
 
-    outcome, _, _, environment, log = document["pskd"]
+    outcome, _, _, environment, log = by_method["pskd"]
     assert outcome == "done"
     processes = json.loads(environment)["processes"]
     assert len({process["pid"] for process in processes}) == 2
@@ -97,7 +97,7 @@ def test_a_trial_of_two_processes_and_one_whose_second_process_fails(place: Work
     assert place.epochs() == 2 + 1
     assert place.ask("SELECT DISTINCT images FROM epochs") == [(200,)]
 
-    outcome, error_class, text, _, _ = document["half"]
+    outcome, error_class, text, _, _ = by_method["half"]
     assert (outcome, error_class) == ("failed", "code")
     assert text.splitlines()[0] == "ValueError: the second half failed"
     assert "in start_epoch" in text

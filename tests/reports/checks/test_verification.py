@@ -279,8 +279,8 @@ def test_rows_that_lost_all_their_comments_are_incomplete(paper):
     (problem,) = problems(paper)
     assert (problem.kind, problem.address) == ("incomplete", "table1:resnet18/byot")
     path.write_text(re.sub(r" % table1:.*", "", path.read_text()))
-    problem = problems(paper, "tables/table1.tex")
-    assert len(problem) == 8 and {each.kind for each in problem} == {"incomplete"}
+    wrong = problems(paper, "tables/table1.tex")
+    assert len(wrong) == 8 and {problem.kind for problem in wrong} == {"incomplete"}
 
 
 def test_what_an_author_does_to_a_table_is_no_problem(paper):

@@ -83,9 +83,9 @@ def test_every_report_has_curves_of_a_grid_a_panel_per_network_and_a_line_per_ce
     assert [panel.title for panel in plot.panels] == ["ResNet-18", "ResNet-50"]
     assert [len(panel.series) for panel in plot.panels] == [8, 8]
     with database.reading() as connection:
-        panels = curves.read(connection, plot)
+        by_trial = curves.read(connection, plot)
     # Of 32 trials two wait and one failed before its first epoch.
-    assert len(panels) == 29
+    assert len(by_trial) == 29
     drawing = drawn(database, plot)
     assert (drawing.name, drawing.title) == ("curves-table1", "Training curves of table1")
     assert "Mean over up to 3 seeds; band: ± standard deviation." in drawing.caption
@@ -94,7 +94,7 @@ def test_every_report_has_curves_of_a_grid_a_panel_per_network_and_a_line_per_ce
     means = {len(line.get_xdata()) for line in lines}
     assert len(lines) == 8 and means == {6, 3}
     place = next(index for index, one in enumerate(plot.panels[0].series) if all(t.state == "done" for t in one.trials))
-    errors = [row[2] for trial in plot.panels[0].series[place].trials for row in panels[trial.id] if row[0] == 5]
+    errors = [row[2] for trial in plot.panels[0].series[place].trials for row in by_trial[trial.id] if row[0] == 5]
     assert lines[place].get_ydata()[4] == pytest.approx(fmean(errors))
 
 
@@ -126,10 +126,10 @@ def test_declared_curves_may_be_of_any_metric_and_over_seconds(database: Databas
     written = {"name": "nll", "x": "seconds", "y": "nll", "panels": "network", "lines": "methods", "seeds": True}
     (plot,) = plots(results, declared({**written, "where": {"network": "resnet18"}}), ["table1"])
     with database.reading() as connection:
-        panels = curves.read(connection, plot)
+        by_trial = curves.read(connection, plot)
     trial = results.cells[1].done[0]
     best = trial.measurements[0, "main"]
-    epoch, seconds, value = panels[trial.id][best.epoch]
+    epoch, seconds, value = by_trial[trial.id][best.epoch]
     assert epoch == best.epoch + 1 and value == best.metrics["nll"]
     assert trial.training is not None and seconds == pytest.approx(trial.training.value)
     drawing = drawn(database, plot)
@@ -145,13 +145,13 @@ def test_long_trainings_are_thinned_out_but_keep_the_ends_of_means(
     _, plot = table1(database)
     monkeypatch.setattr(curves, "_POINTS", 40)
     with database.reading() as connection:
-        panels = curves.read(connection, plot)
+        by_trial = curves.read(connection, plot)
     for panel in plot.panels:
         for one in panel.series:
-            kept = [trial for trial in one.trials if trial.id in panels and trial.state != "diverged"]
+            kept = [trial for trial in one.trials if trial.id in by_trial and trial.state != "diverged"]
             end = min((trial.last_epoch or 0 for trial in kept), default=0) + 1
-            assert all(end in [epoch for epoch, _, _ in panels[trial.id]] for trial in kept)
-    assert 29 < sum(map(len, panels.values())) <= 80
+            assert all(end in [epoch for epoch, _, _ in by_trial[trial.id]] for trial in kept)
+    assert 29 < sum(map(len, by_trial.values())) <= 80
 
 
 @pytest.fixture(scope="module")

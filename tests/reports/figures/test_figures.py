@@ -135,12 +135,12 @@ def test_the_numbers_along_an_axis_have_equally_many_decimals(times, ticks):
     figure = draw(plane([Spot("ResNet-18", "", time, 2.4 + index) for index, time in enumerate(times)]))
     (axes,) = figure.axes
     low, high = axes.get_xlim()
-    decimals = [
+    labels = [
         label.get_text()
         for at, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
         if low <= at <= high
     ]
-    assert decimals == ticks
+    assert labels == ticks
     assert len({len(label.get_text().partition(".")[2]) for label in axes.get_yticklabels()}) == 1
 
 

@@ -180,10 +180,10 @@ def test_the_plane_has_the_points_of_figure_2_and_its_front(visit, database):
     plane = page.locator("#explore-plane")
     names = plane.locator("path.point").evaluate_all("points => points.map(point => point.dataset.point)")
     (plot,) = plots(gather(database).results, declared(shipped_yaml("figure2")), ["table1"])
-    (mark,) = marks(plot)
-    assert len(names) == len(mark) and plane.locator("path.point[fill=none]").count() == sum(p.shared for p in mark)
+    (points,) = marks(plot)
+    assert len(names) == len(points) and plane.locator("path.point[fill=none]").count() == sum(p.shared for p in points)
     said = plane.locator(".front-names").inner_text()
-    assert said.count(";") + 1 == len(front_of(mark)) and "ResNet-18" in said
+    assert said.count(";") + 1 == len(front_of(points)) and "ResNet-18" in said
     svg = plane.locator("svg")
     svg.focus()
     page.keyboard.press("ArrowRight")
