@@ -50,6 +50,16 @@ def test_half_of_a_gpu_runs_two_at_once(workplace: Workplace):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_short_trials_on_a_gpu_have_a_process_each(workplace: Workplace):
+    grid = workplace.grid("short", {"seed": [0, 1]}, epochs=1, resources={"gpu": 1, "cpu": 1})
+    code, output = workplace.run("run", grid, "--no-canary")
+    assert code == 0, output
+    assert len(workplace.ask("SELECT DISTINCT pid FROM attempts")) == 2
+
+
+@pytest.mark.ray
 def test_auto_packs_as_the_canaries_suggest(workplace: Workplace):
     # A canary that found a small trial on a large GPU.
     workplace.edit("orchestrator/planning/canary.py", "LEAST_IMAGES = 200_000", "LEAST_IMAGES = 1")
