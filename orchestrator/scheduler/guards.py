@@ -201,6 +201,7 @@ def _cluster_now(address: str) -> str | None:
         refuse_silent(address)
         return cluster_id(address)
     except AuthenticationError:
+        # No id: a head that takes another key is another head.
         return "with another key"
     except (RayAway, RayError):
         return None
