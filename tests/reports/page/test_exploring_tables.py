@@ -315,6 +315,8 @@ def test_a_cell_opens_its_trials_with_configuration_attempts_and_log(visit, tabl
     )
     assert chosen(page) == {"open": ["table1:resnet18/pskd:0"]}
     page.keyboard.press("Escape")
+    # The dialog's `close` event, which clears the address, comes after the key's.
+    page.wait_for_url(lambda address: not urlsplit(address).fragment)
     assert not dialog.is_visible() and chosen(page) == {}
     assert cell.evaluate("button => button === document.activeElement")
     # An address opens it, too; a failed cell says why there is no number.
