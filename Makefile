@@ -22,12 +22,13 @@ demo: $(INSTALLED)
 	@echo 'then "orchestrate status", or open report/report.html.'
 
 # A file at a time in several processes, each of whose computations has one thread; `make test WORKERS=0` for one.
+# `COVERAGE=1` counts the statements that run, also in programs that tests start and in Ray's workers.
 test: $(INSTALLED)
-	$(KEEP) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) $(SPREAD)$(ORDER) $(MORE)
+	$(KEEP) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) $(SPREAD)$(ORDER) \
+		$(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(MORE)
 
-# `make test` with a count of the statements that run, also in programs that tests start and in Ray's workers.
 coverage:
-	$(MAKE) test MORE='--cov --cov-report=term:skip-covered'
+	$(MAKE) test COVERAGE=1
 
 # Two files at a time, those with the most tests first: they wait for nodes and servers. `SLOW_WORKERS=0` for one.
 test-slow: $(INSTALLED)
