@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FIRST_WORDS = {"What", "Whether", "How", "Which", "Those", "The", "A", "An", "Its"}
 VAGUE = {"each", "found", "told", "known", "some", "mine", "said", "there"}
-PACKAGES = ("orchestrator", "trainer", "reports")
+FOLDERS = ("orchestrator", "trainer", "reports", "tests")
 # A class or a module may be named by a noun, but not by a question.
 QUESTIONS = {"What", "Whether", "How", "Which", "Those"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -44,12 +44,13 @@ def vague_names(tree: ast.Module) -> Iterator[str]:
         waiting.extend(ast.iter_child_nodes(node))
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_docstrings_begin_with_a_verb_and_variables_say_what_they_hold(package: str):
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_docstrings_begin_with_a_verb_and_variables_say_what_they_hold(folder: str):
     wrong = []
-    for path in sorted((ROOT / package).rglob("*.py")):
+    for path in sorted((ROOT / folder).rglob("*.py")):
         tree = ast.parse(path.read_text())
-        wrong += [f"{path.relative_to(ROOT)}:{line}" for line in (*first_words(tree), *vague_names(tree))]
+        problems = vague_names(tree) if folder == "tests" else (*first_words(tree), *vague_names(tree))
+        wrong += [f"{path.relative_to(ROOT)}:{problem}" for problem in problems]
     assert not wrong, "\n".join(wrong)
 
 

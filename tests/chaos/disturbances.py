@@ -178,9 +178,9 @@ def _kill(processes: list[psutil.Process]) -> None:
 
 def _expect(run: Run, code: int) -> None:
     """The run ends with this code, or was done before it was disturbed; never with a traceback."""
-    found = run.code()
-    if found not in (code, 0):
-        raise Unexpected(f"the run ended with {found}, not {code}:\n{run.text()}")
+    exit_code = run.code()
+    if exit_code not in (code, 0):
+        raise Unexpected(f"the run ended with {exit_code}, not {code}:\n{run.text()}")
     if "Traceback" in run.text():
         raise Unexpected(f"the run ended with a traceback:\n{run.text()}")
 

@@ -326,8 +326,8 @@ def test_compiled_networks_train_together_on_images_in_memory_and_in_files(
 @pytest.mark.slow
 def test_a_compiled_network_trains_alone_on_images_that_stay_in_files(tmp_path: Path, imagenet: Any) -> None:
     alone = streamed_training(tmp_path, imagenet)
-    (found,) = in_processes(1, tmp_path / "one", compiled, streamed_training, tmp_path, imagenet)
-    assert_close(found, alone)
+    (of_compiled,) = in_processes(1, tmp_path / "one", compiled, streamed_training, tmp_path, imagenet)
+    assert_close(of_compiled, alone)
 
 
 def trained_with_batch_norm(config: TrainConfig, checkpoint: Path, data_root: Path, **options: Any) -> None:
@@ -404,8 +404,8 @@ def left_alone(config: TrainConfig, folder: Path, data_root: Path) -> str:
 
 
 def test_a_lost_process_is_no_riddle(data_root: Path, tmp_path: Path) -> None:
-    said, _ = in_processes(2, tmp_path / "two", left_alone, uneven(), tmp_path / "two", data_root)
-    assert said.startswith("another process of this training has ended")
+    message, _ = in_processes(2, tmp_path / "two", left_alone, uneven(), tmp_path / "two", data_root)
+    assert message.startswith("another process of this training has ended")
 
 
 def handed_over(sent: Any) -> Any:

@@ -114,8 +114,8 @@ def test_plan_and_run_say_such_a_note(here: Path):
 
 
 def test_best_val_needs_validation_images():
-    (told,) = problems({"grid": {"validation": [0, 300], "seed": [0, 1]}, "report": {"selection": "best_val"}})
-    assert told == (
+    (message,) = problems({"grid": {"validation": [0, 300], "seed": [0, 1]}, "report": {"selection": "best_val"}})
+    assert message == (
         "1: report.selection: best_val chooses the epoch by validation images, and 2 trials hold out none; add "
         "validation: 5000, or so, to `fixed`"
     )

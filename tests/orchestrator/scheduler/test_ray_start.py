@@ -235,8 +235,8 @@ def test_what_another_user_has_there_is_passed_over(monkeypatch) -> None:
     ("error", "code"), [(PermissionError(13, "no"), 2), (OSError(28, "full"), 75), (RuntimeError("?"), 75)]
 )
 def test_every_failure_of_rays_own_start_says_what_to_do(error: Exception, code: int) -> None:
-    said = not_started(error)
-    assert said.exit_code == code and "RAY_TMPDIR" in str(said) and str(said).startswith("Ray did not start: ")
+    failure = not_started(error)
+    assert failure.exit_code == code and "RAY_TMPDIR" in str(failure) and str(failure).startswith("Ray did not start: ")
 
 
 # Processors

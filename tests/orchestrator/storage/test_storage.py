@@ -502,9 +502,9 @@ def test_of_several_processes_of_a_node_one_fetches(tmp_path: Path) -> None:
     for process in started:
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=120)[0] for process in started]
+    outputs = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0, 0]
-    assert sum("fetching" in text and "ready in" in text for text in said) == 1
+    assert sum("fetching" in text and "ready in" in text for text in outputs) == 1
 
 
 def test_names_that_lead_out_of_the_folder_are_not_followed(s3: S3Server, s3_place: Place, tmp_path: Path) -> None:
