@@ -1,4 +1,4 @@
-"""What all tests share: in which order they run, and that the run ends in pytest's own last line."""
+"""Fix the order in which all tests run, and have a run end in pytest's own last line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may happen to a grid while it runs: each disturbs one run at a random moment and says what it did."""
+"""Disturb a grid while it runs: each disturbance hits one run at a random moment and says what it did."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def provisioned(kind: str) -> list[dict[str, Any]]:
 
 
 def mounted(service: str, path: str) -> bool:
-    """Whether a service has a volume at a path, or above it."""
+    """Return whether a service has a volume at a path, or above it."""
     targets = [mount.split(":")[1] for mount in COMPOSE["services"][service]["volumes"]]
     return any(path == target or path.startswith(f"{target}/") for target in targets)
 

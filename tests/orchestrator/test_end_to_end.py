@@ -107,7 +107,7 @@ def answers(place: Workplace, grid: Path, run: Run, sockets: dict[str, set[str]]
 
 @pytest.fixture(scope="module")
 def output(run: Run, answers: dict[str, tuple[int, str]]) -> str:
-    """What the run has printed at its end, with everything done to it that must not disturb it."""
+    """Return what the run has printed at its end, after everything was done to it that must not disturb it."""
     assert run.code() == 0, run.text()
     return run.text()
 

@@ -1,4 +1,4 @@
-"""Which trials were trained alike: what counts as a difference, and how it is said."""
+"""Trials that were trained alike: what counts as a difference, and how it is said."""
 
 from dataclasses import replace
 

@@ -28,7 +28,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
 
 
 def kept(database: Database, grid: str = "tuned") -> dict[str, Any]:
-    """What the database says of the search's rows."""
+    """Return the facts of the search that the database keeps, by row."""
     (row,) = [row for row in database.grids() if row.name == grid]
     rows: dict[str, Any] = row.report["tune"]["rows"]
     return rows

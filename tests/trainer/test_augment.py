@@ -158,7 +158,7 @@ def test_targets_are_mixed_by_shares_however_often():
 
 
 def softened(pskd: Any, batch: Batch, weight: float) -> Tensor:
-    """What PS-KD makes of the labels of single images."""
+    """Return the targets that PS-KD makes of the labels of single images."""
     hard = one_hot(batch.labels, CLASSES).double()
     return hard + weight * (pskd.tables[0][batch.indices].double() - hard)
 

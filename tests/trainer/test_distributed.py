@@ -53,7 +53,7 @@ UNREAD_HEADS: list[dict[str, dict[str, Any]]] = [{"byot": {"blocks": [2]}}, {"dm
 
 
 def in_processes(count: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What a function returns in each of `count` processes that train together."""
+    """Run a function in each of `count` processes that train together; return their results."""
     folder.mkdir(exist_ok=True)
     processes = [
         forking().Process(target=_member, args=(number, count, folder, function, arguments)) for number in range(count)
@@ -287,7 +287,7 @@ def test_images_that_stay_in_files(tmp_path: Path, imagenet: Any) -> None:
 
 
 def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What a training function gives with compiled networks; the backend leaves out what takes the time."""
+    """Return the result of a training function with compiled networks; the backend leaves out what takes the time."""
     frames = torch._dynamo.utils.counters["frames"]
     before = frames["ok"]
     with patch.object(Step.compile, "__defaults__", ("aot_eager",)):

@@ -25,7 +25,7 @@ SMALL = [*("--dataset", "npz:tiny.npz", "--width", "4", "--batch-size", "16", "-
 
 
 class Outcome:
-    """What a command printed, and its exit code."""
+    """The output of a command, and its exit code."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err

@@ -1,4 +1,4 @@
-"""What holds for every method in the registry, whatever it does."""
+"""Rules that hold for every method in the registry, whatever it does."""
 
 import inspect
 import io
@@ -163,7 +163,7 @@ def test_hyperparameters_round_trip(methods):
 
 
 class InDouble(nn.Module):
-    """What a network says under autocast, in float64."""
+    """Gives the outputs of a network under autocast, in float64."""
 
     def __init__(self, network):
         super().__init__()

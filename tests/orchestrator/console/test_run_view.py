@@ -1,4 +1,4 @@
-"""What a person sees where a grid runs: plain lines for programs, a live table in a terminal."""
+"""The display of a run: plain lines for programs, a live table in a terminal."""
 
 from __future__ import annotations
 

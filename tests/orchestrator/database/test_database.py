@@ -1,4 +1,4 @@
-"""What every results database must do, on SQLite and on PostgreSQL alike."""
+"""The duties of every results database, on SQLite and on PostgreSQL alike."""
 
 from __future__ import annotations
 

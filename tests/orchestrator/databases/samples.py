@@ -105,6 +105,6 @@ def accepted(database: Database, key: str) -> dict[int, int]:
 
 
 def count(database: Database, table: str) -> int:
-    """How many rows a table has."""
+    """Return the number of rows of a table."""
     with database.engine.connect() as connection:
         return connection.scalar(text(f"SELECT count(*) FROM {table}"))

@@ -1,4 +1,4 @@
-"""What `plan` says of a grid before anything runs: what this machine cannot hold, and what is probably not meant."""
+"""The notes of `plan` before anything runs: on what this machine cannot hold, and on what is probably not meant."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_trials_follow_the_nodes(place: Workplace, grid: Path, nodes: Nodes, exp
         epochs_of_process = "SELECT count(*) FROM epochs e JOIN attempts a ON a.id = e.attempt_id WHERE a.pid = ?"
 
         def trained_there() -> bool:
-            """Whether an epoch of the late node is recorded."""
+            """Return whether an epoch of the late node is recorded."""
             return any(place.ask(epochs_of_process, process.pid) > [(0,)] for process in workers_of(place, late))
 
         assert wait_for(lambda: trained_there() or run.over()), run.text()

@@ -1,4 +1,4 @@
-"""Which Ray a run gets: addresses, the key, the folder of the sockets, and processors."""
+"""The Ray that a run gets: addresses, the key, the folder of the sockets, and processors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the driver does with what it hears, against a database that only takes notes."""
+"""The driver records what it hears of trials, against a database that only takes notes."""
 
 import contextlib
 import errno

@@ -58,7 +58,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What there is to see after a grid of failures, before anything is repaired."""
+    """The output, files and rows that a grid of failures leaves, before anything is repaired."""
 
     place: Workplace
     grid: Path
@@ -73,7 +73,7 @@ class Evidence:
 
 
 def fault_of(config: dict[str, Any]) -> str:
-    """What was made wrong with a trial, from its configuration."""
+    """Return what was made wrong with a trial, from its configuration."""
     if config["learning_rate"] > 1:
         return "diverged"
     if config["dataset"] != "digits":

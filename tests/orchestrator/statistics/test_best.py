@@ -1,4 +1,4 @@
-"""Which candidates may be the best: the rules written out, and their errors in simulated tables."""
+"""Candidates that may be the best: the rules written out, and their errors in simulated tables."""
 
 import itertools
 import random

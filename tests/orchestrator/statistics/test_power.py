@@ -1,4 +1,4 @@
-"""How many seeds a difference needs, against SciPy's noncentral t and against simulated grids."""
+"""The number of seeds that a difference needs, against SciPy's noncentral t and against simulated grids."""
 
 from __future__ import annotations
 
