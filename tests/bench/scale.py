@@ -219,7 +219,7 @@ def projection(parts: dict[str, dict[str, Any]], sizes: dict[str, float]) -> dic
 
 
 def thinned(samples: list[Sample]) -> list[Sample]:
-    """At most a hundred of them, for the file."""
+    """Return at most a hundred of the samples, for the file."""
     step = -(-len(samples) // 100)
     return samples[::step]
 

@@ -224,7 +224,7 @@ def alone(part: Part, images: int, width: int, rounds: int) -> Iterator[dict[str
 
 
 def loops(images: int, width: int, rounds: int) -> list[dict[str, object]]:
-    """The whole trainer against less and more than it."""
+    """Measure the whole trainer against a bare loop, a matrix product and an ordinary loop."""
     keep_freed_memory()
     run = Run(METHODS["all three"], images, width)
     product, operations = matrix_product(4096 if width >= 64 else 1024)
@@ -265,13 +265,13 @@ def outcomes(images: int, width: int, rounds: int) -> list[dict[str, object]]:
 
     def epoch(kind: str) -> Callable[[], None]:
         def work() -> None:
-            # Anew, so that every epoch is the best so far, which is the dearest case.
+            # A new keeper takes every epoch for the best so far, which costs most.
             run.training.keeper = Keeper(kind, run.config.epochs)
             run.training.epoch(0)
 
         return work
 
-    # Processor time, because the difference is smaller than what another process beside makes of the time on the wall.
+    # Processor time, because other processes change the wall time by more than the difference.
     seconds = in_turns({kind: epoch(kind) for kind in OUTCOMES}, rounds, time.process_time)
     return [
         row(

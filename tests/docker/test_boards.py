@@ -68,7 +68,7 @@ def test_the_panels_have_places_of_their_own():
 
 def test_prometheus_accepts_its_configuration_and_the_boards_queries(tmp_path: Path):
     promtool = program("promtool")
-    # It looks for the file of the token, which is Compose's to make.
+    # `promtool` looks for the file of the token, which otherwise Compose makes.
     config = tmp_path / "prometheus.yaml"
     config.write_text(PROMETHEUS.read_text().replace("/run/secrets/ray_auth_token", str(tmp_path / "token")))
     (tmp_path / "token").write_text("secret")

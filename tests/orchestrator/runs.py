@@ -268,7 +268,7 @@ def is_worker(process: psutil.Process) -> bool:
 
 
 def name_of(process: psutil.Process) -> str:
-    """The name of its program; empty when it has ended."""
+    """Return the name of a process's program; empty when the process has ended."""
     try:
         return process.name()
     except psutil.Error:
@@ -276,7 +276,7 @@ def name_of(process: psutil.Process) -> str:
 
 
 def describe(process: psutil.Process) -> str:
-    """Its number and command line."""
+    """Return the number and the command line of a process."""
     try:
         return f"{process.pid} {' '.join(process.cmdline())}"
     except psutil.Error:

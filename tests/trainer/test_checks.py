@@ -544,7 +544,7 @@ def test_a_faulty_data_set_is_found(read: Callable[[Path], Any], facts: dict[str
     dataset("faulty", **{"classes": 3, "size": 16, **facts})(read)
     wrong = problems(DATASETS["faulty"])
     assert re.fullmatch(rf"{re.escape(DATASETS['faulty'].source)} .*{message}.*", wrong.pop(promise, "")), wrong
-    # The other promise has no fault, or cannot be kept for the same reason.
+    # No other promise is broken, except by a data set that cannot be read at all.
     assert not wrong or read is broken_reading
 
 

@@ -118,7 +118,7 @@ def plainly_trained(config: TrainConfig, data_root: Path, checkpoint: Path | Non
 
 
 def learned(config: TrainConfig, data_root: Path, checkpoint: Path | None = None, **options: Any) -> Any:
-    """Everything that was learned and measured in this process."""
+    """Train, and return everything that was learned and measured in this process."""
     seen: list[tuple[nn.ModuleList, Objective]] = []
     reported: list[EpochResult] = []
 
@@ -393,7 +393,7 @@ def test_all_diverge_where_one_does(data_root: Path, tmp_path: Path) -> None:
 def left_alone(config: TrainConfig, folder: Path, data_root: Path) -> str:
     def report(result: EpochResult) -> None:
         if rank() == 1:
-            # As the other expects, this result is there; then there is nobody any more.
+            # `in_processes` expects a result of this process, which then is gone.
             torch.save("", folder / "1.pt")
             os._exit(0)
 

@@ -133,7 +133,7 @@ def test_state_survives_a_checkpoint(methods):
 
     resumed, _ = toy_objective(methods)
     for method, state in zip(resumed.methods, states, strict=True):
-        # What a fresh process has is not what the checkpoint holds.
+        # Other labels, another network, another epoch: the state must come from the checkpoint.
         method.setup((toy_labels() + 1) % CLASSES, CLASSES, len(networks), ToyNetwork(seed=8).double())
         method.start_epoch(1, 4)
         method.load_state_dict(state)

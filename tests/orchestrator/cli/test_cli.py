@@ -215,7 +215,7 @@ def test_a_reader_says_what_is_wrong_with_the_database(name: str, kind: Callable
         return
     message = refused(name, *READERS[name], "--db", "odd.db")
     assert "odd.db" in message and SAID[kind] in message
-    # Nothing is written for nothing.
+    # A report that cannot be made leaves no files.
     assert not (here / "report").exists() or not any((here / "report").iterdir())
 
 

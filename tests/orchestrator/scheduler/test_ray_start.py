@@ -176,7 +176,7 @@ def test_the_key_is_for_this_user_alone(before: str | None, tmp_path: Path, monk
 @pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null"])
 def test_a_home_that_cannot_be_written_has_a_run_with_a_key_of_its_own(home: str, monkeypatch) -> None:
     monkeypatch.setenv("HOME", home)
-    # So that it is put back.
+    # `monkeypatch` puts back only what it has set.
     monkeypatch.setenv("RAY_AUTH_TOKEN", "")
     keep_token_private()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64

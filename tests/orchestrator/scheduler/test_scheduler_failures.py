@@ -277,7 +277,7 @@ def test_the_same_cause_time_after_time_stops_the_grid():
         shutil.copy(Path(__file__).parents[1] / "sabotage.py", place.code / "trainer/methods")
         broken = sabotage(place, "code")
         broken["sabotage"]["at"] = 0
-        # A process that imports PyTorch for every trial that fails: two stand for the five.
+        # Every trial that fails costs a process that imports PyTorch: a limit of two stands for that of five.
         place.edit("orchestrator/scheduler/options.py", "same_failure_limit: int = 5", "same_failure_limit: int = 2")
         grid = place.grid("hopeless", {"methods": [broken], "seed": list(range(5))}, epochs=1, fixed={"subset": 4})
         code, output = place.run("run", grid, "--no-dashboard")

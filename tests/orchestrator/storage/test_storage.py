@@ -121,7 +121,7 @@ def train_into(location: str, *, epochs: int, stop_after: int, methods: dict | N
     from trainer.checkpoint import read_checkpoint
     from trainer.train import train
 
-    # More only wait for each other on a machine that others use as well.
+    # On a machine that others use as well, more threads only wait for each other.
     torch.set_num_threads(1)
     results: list[EpochResult] = []
     with local_checkpoint(location) as (path, put_back):
@@ -336,7 +336,7 @@ def test_a_missing_bucket_is_told(s3_place: Place) -> None:
 
 @pytest.fixture
 def fresh_s3(s3_place: Place) -> Iterator[None]:
-    """No client of an earlier test, which would go on with what it knows."""
+    """Forget the clients of earlier tests, which would go on with what they know."""
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()

@@ -130,7 +130,7 @@ def half_done(tmp_path_factory):
 
 @pytest.fixture
 def unfinished(half_done, tmp_path):
-    """A copy of them."""
+    """A copy of the folder of `half_done`, for a test to change."""
     shutil.copytree(half_done, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
@@ -148,7 +148,7 @@ def test_a_number_in_the_place_of_none_is_named(unfinished):
     text = (unfinished / table).read_text()
     states = ("--", "running", "failed", "diverged")
     places = {re.search(rf"  & {words} % (table1:\S+)", text)[1]: words for words in states}
-    # Of a row each, so that a problem of one hides none of another.
+    # Each in a row of its own, so that a problem of one hides none of another.
     rows = {place.rpartition("/")[0]: place for place in places}
     assert len(rows) == len(states)
     for place, words in places.items():
@@ -157,7 +157,7 @@ def test_a_number_in_the_place_of_none_is_named(unfinished):
     assert edited.keys() == places.keys() and {problem.kind for problem in edited.values()} == {"edited"}
     for place, words in places.items():
         assert f"prints 12.34, the database says {words}" in edited[place].message
-    # Nor without its comment, nor with one that claims trials.
+    # A number without its comment is named as well, and one whose comment claims trials.
     for place in places:
         edit(unfinished, "table1", rf"  & 12.34 % {re.escape(place)} .*", "  & 12.34 $\\\\pm$ 0.1")
     bare = one_each(problems(unfinished, table))
@@ -251,7 +251,7 @@ def test_columns_that_change_places_in_one_row_are_named(paper):
     (problem,) = problems(paper)
     assert (problem.kind, problem.address) == ("mislabelled", "table1:resnet18/byot")
     assert problem.message == "ece stands before nll, in table1:resnet18/baseline behind it"
-    # In every row it is another order of columns.
+    # The same swap in every row is only another order of columns.
     path.write_text(re.sub(swapped.format(r"\S+"), r"\2\1", text))
     assert problems(paper) == []
 
