@@ -1,4 +1,4 @@
-"""What all tests share: in which order they run, and that the run ends in pytest's own last line."""
+"""Fix the order in which all tests run, and have a run end in pytest's own last line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLACE = pytest.StashKey[int]()
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A browser without a screen, driven by Playwright; skips where none is installed."""
-    # Here, because the tests of the order copy this file to where nothing else of ours is.
+    # Imported here: `test_order.py` copies this file to a folder without the rest of the tests.
     from tests.browser import ARGUMENTS, NAMES, browser
 
     executable = browser()
@@ -93,7 +93,7 @@ def _place(item: pytest.Item) -> int:
 
 
 def _close_standard_error() -> None:
-    """Silence what Triton's library prints as the process ends: what its users still hold, which it calls leaks.
+    """Silence Triton's library at the end of the process, where it calls everything a leak that its users still hold.
 
     There is no setting for it. Exit handlers run in reverse order, so that all others can still be heard.
     """

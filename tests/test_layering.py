@@ -133,8 +133,8 @@ def test_an_import_of_a_test_module_is_noticed(source: str):
 
 def test_tests_import_no_fixtures_from_one_another():
     # Shared fixtures belong into a conftest.py, where pytest looks; shared functions into a module of their own.
-    found = {str(path.relative_to(ROOT)): from_tests(path.read_text()) for path in (ROOT / "tests").rglob("*.py")}
-    assert {path: names for path, names in found.items() if names} == {}
+    by_path = {str(path.relative_to(ROOT)): from_tests(path.read_text()) for path in (ROOT / "tests").rglob("*.py")}
+    assert {path: names for path, names in by_path.items() if names} == {}
 
 
 def test_every_folder_of_tests_is_a_package():

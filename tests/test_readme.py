@@ -1,4 +1,4 @@
-"""What the README tells people to type: every tested block parses, and the everyday ones are run, through real Ray."""
+"""The README's commands and code: every tested block parses, and the everyday ones are run, through real Ray."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Plain words: a function's docstring begins with a verb, and variables have names that say what they hold."""
+"""Plain words: a function's docstring begins with a verb, a test's with no question; variables say what they hold."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FIRST_WORDS = {"What", "Whether", "How", "Which", "Those", "The", "A", "An", "Its"}
 VAGUE = {"each", "found", "told", "known", "some", "mine", "said", "there"}
-PACKAGES = ("orchestrator", "trainer", "reports")
-# A class or a module may be named by a noun, but not by a question.
+FOLDERS = ("orchestrator", "trainer", "reports", "tests")
+# A class, a module or a function of tests may be named by a noun, but not by a question.
 QUESTIONS = {"What", "Whether", "How", "Which", "Those"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def first_words(tree: ast.Module) -> Iterator[str]:
+def first_words(tree: ast.Module, of_functions: set[str] = FIRST_WORDS) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.Module)) and (text := ast.get_docstring(node)):
             word = text.split()[0]
-            if word in (FIRST_WORDS if isinstance(node, FUNCTIONS) else QUESTIONS):
+            if word in (of_functions if isinstance(node, FUNCTIONS) else QUESTIONS):
                 line, name = getattr(node, "lineno", 1), getattr(node, "name", "the file")
                 yield f"{line}: the docstring of {name} begins with {word}, not with a verb"
 
@@ -44,12 +44,13 @@ def vague_names(tree: ast.Module) -> Iterator[str]:
         waiting.extend(ast.iter_child_nodes(node))
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_docstrings_begin_with_a_verb_and_variables_say_what_they_hold(package: str):
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_docstrings_begin_with_a_verb_and_variables_say_what_they_hold(folder: str):
     wrong = []
-    for path in sorted((ROOT / package).rglob("*.py")):
+    for path in sorted((ROOT / folder).rglob("*.py")):
         tree = ast.parse(path.read_text())
-        wrong += [f"{path.relative_to(ROOT)}:{line}" for line in (*first_words(tree), *vague_names(tree))]
+        problems = (*first_words(tree, QUESTIONS if folder == "tests" else FIRST_WORDS), *vague_names(tree))
+        wrong += [f"{path.relative_to(ROOT)}:{problem}" for problem in problems]
     assert not wrong, "\n".join(wrong)
 
 

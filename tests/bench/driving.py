@@ -1,4 +1,4 @@
-"""What the driver itself costs while a grid runs, live table included."""
+"""Measure what the driver itself costs while a grid runs, live table included."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def recorded_sizes(*, trials: int, epochs: int) -> dict[str, float]:
 
 
 def _file_size(path: Path) -> int:
-    """What is in the file, with nothing left in its journal."""
+    """Return the size of a database file in bytes, once nothing is left in its journal."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return path.stat().st_size

@@ -53,7 +53,7 @@ PAPER = {"trials": 10_000, "gpus": 1_000, "epochs": 300, "seconds_per_epoch": 30
 
 @dataclass(frozen=True)
 class Sample:
-    """What was seen at one moment; processor seconds count from the start of a process, sizes are in bytes."""
+    """Figures of one moment of a run; processor seconds count from the start of a process, sizes are in bytes."""
 
     seconds: float
     trials_done: int
@@ -160,7 +160,7 @@ def look(place: Workplace, driver: psutil.Process, seconds: float) -> Sample:
 
 
 def summarize(samples: list[Sample], trials: int, epochs: int) -> dict[str, Any]:
-    """What a trial costs in each part of a run, the parts being of equal numbers of epochs."""
+    """Return what a trial costs in each part of a run, the parts being of equal numbers of epochs."""
     # After the last trial Ray ends.
     samples = [sample for sample in samples if sample.trials_done < trials]
     ready = next(sample for sample in samples if sample.epochs)
@@ -219,7 +219,7 @@ def projection(parts: dict[str, dict[str, Any]], sizes: dict[str, float]) -> dic
 
 
 def thinned(samples: list[Sample]) -> list[Sample]:
-    """At most a hundred of them, for the file."""
+    """Return at most a hundred of the samples, for the file."""
     step = -(-len(samples) // 100)
     return samples[::step]
 

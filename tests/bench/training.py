@@ -146,7 +146,7 @@ class Pictures(Dataset):
 
 
 def ordinary_loop(run: Run) -> Callable[[], None]:
-    """What most people write: float32, NCHW, a DataLoader with PIL transforms, `.item()` at every step.
+    """Return an epoch as most people write one: float32, NCHW, a DataLoader, PIL transforms, `.item()` at every step.
 
     The loss is the same objective as the trainer's.
     """
@@ -184,7 +184,7 @@ def ordinary_loop(run: Run) -> Callable[[], None]:
 
 
 def return_freed_memory() -> None:
-    """What glibc does of its own, once it has seen tensors of this size."""
+    """Set glibc to what it does of its own, once it has seen tensors of this size."""
     m_mmap_threshold = -3
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_MAX, 65536)
@@ -213,7 +213,7 @@ def in_turns(
 
 
 def ratio(seconds: dict[str, list[float]], name: str, other: str) -> float:
-    """How many times as long one task takes as the other: the median over the turns, so that drifts cancel."""
+    """Return how many times as long a task takes as another: the median over the turns, so that drifts cancel."""
     return median(ours / theirs for ours, theirs in zip(seconds[name], seconds[other], strict=True))
 
 
@@ -224,7 +224,7 @@ def alone(part: Part, images: int, width: int, rounds: int) -> Iterator[dict[str
 
 
 def loops(images: int, width: int, rounds: int) -> list[dict[str, object]]:
-    """The whole trainer against less and more than it."""
+    """Measure the whole trainer against a bare loop, a matrix product and an ordinary loop."""
     keep_freed_memory()
     run = Run(METHODS["all three"], images, width)
     product, operations = matrix_product(4096 if width >= 64 else 1024)
@@ -265,13 +265,13 @@ def outcomes(images: int, width: int, rounds: int) -> list[dict[str, object]]:
 
     def epoch(kind: str) -> Callable[[], None]:
         def work() -> None:
-            # Anew, so that every epoch is the best so far, which is the dearest case.
+            # A new keeper takes every epoch for the best so far, which costs most.
             run.training.keeper = Keeper(kind, run.config.epochs)
             run.training.epoch(0)
 
         return work
 
-    # Processor time, because the difference is smaller than what another process beside makes of the time on the wall.
+    # Processor time, because other processes change the wall time by more than the difference.
     seconds = in_turns({kind: epoch(kind) for kind in OUTCOMES}, rounds, time.process_time)
     return [
         row(
@@ -309,7 +309,7 @@ def sizes(images: int, width: int, rounds: int) -> list[dict[str, object]]:
 
 
 def operations(images: int, width: int, rounds: int) -> list[dict[str, object]]:
-    """What the operations of an epoch take, by kind, as shares of all of them."""
+    """Measure what the operations of an epoch take, by kind, as shares of all of them."""
     keep_freed_memory()
     rows = []
     for name in ("baseline", "all three"):

@@ -1,4 +1,4 @@
-"""What may happen to a grid while it runs: each disturbs one run at a random moment and says what it did."""
+"""Disturb a grid while it runs: each disturbance hits one run at a random moment and says what it did."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ DISTURBANCES: list[Disturbance] = [
 
 
 def recover(place: Workplace, grid: Path, expected: Results) -> list[str]:
-    """Run the grid again after it was disturbed; everything that is not as after one quiet run."""
+    """Run the grid again after it was disturbed; return how its results differ from those of an undisturbed run."""
     code, output = place.run("run", grid, "--no-dashboard", output="again.txt")
     problems = [] if code == 0 else [f"the next run ended with {code}:\n{output}"]
     problems += place.doubtful() + differences(place.results(), expected)
@@ -177,16 +177,16 @@ def _kill(processes: list[psutil.Process]) -> None:
 
 
 def _expect(run: Run, code: int) -> None:
-    """The run ends with this code, or was done before it was disturbed; never with a traceback."""
-    found = run.code()
-    if found not in (code, 0):
-        raise Unexpected(f"the run ended with {found}, not {code}:\n{run.text()}")
+    """Raise Unexpected unless the run ends with this code, or was done before it was disturbed; without a traceback."""
+    exit_code = run.code()
+    if exit_code not in (code, 0):
+        raise Unexpected(f"the run ended with {exit_code}, not {code}:\n{run.text()}")
     if "Traceback" in run.text():
         raise Unexpected(f"the run ended with a traceback:\n{run.text()}")
 
 
 def _tidy(place: Workplace, run: Run) -> None:
-    """Nothing is left of a run that had the time to say goodbye."""
+    """Raise Unexpected where a run that had the time to end in order left something behind."""
     left = [f"still running: {process}" for process in place.processes_left()]
     # A signal that comes before Ray is being started kills at once.
     if run.returncode > 0:

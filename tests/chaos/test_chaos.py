@@ -85,7 +85,7 @@ def checkpoint(place: Workplace, key: str) -> Path:
 
 
 def tidy(place: Workplace) -> None:
-    """Nothing is left of a run that had the time to say goodbye."""
+    """Fail where a run that had the time to end in order left something behind."""
     assert place.processes_left() == []
     assert place.unfinished() == []
 

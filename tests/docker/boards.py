@@ -20,7 +20,7 @@ BOARD = json.loads((FOLDER / "grafana/boards/trials.json").read_text())
 
 
 def queries() -> list[str]:
-    """What the board asks Prometheus, for all grids."""
+    """Return the queries by which the board asks Prometheus, for all grids."""
     asked = [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]
     assert asked
     return [query.replace("$grid", ".*") for query in asked]

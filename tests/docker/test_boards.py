@@ -26,7 +26,7 @@ def provisioned(kind: str) -> list[dict[str, Any]]:
 
 
 def mounted(service: str, path: str) -> bool:
-    """Whether a service has a volume at a path, or above it."""
+    """Return whether a service has a volume at a path, or above it."""
     targets = [mount.split(":")[1] for mount in COMPOSE["services"][service]["volumes"]]
     return any(path == target or path.startswith(f"{target}/") for target in targets)
 
@@ -68,7 +68,7 @@ def test_the_panels_have_places_of_their_own():
 
 def test_prometheus_accepts_its_configuration_and_the_boards_queries(tmp_path: Path):
     promtool = program("promtool")
-    # It looks for the file of the token, which is Compose's to make.
+    # `promtool` looks for the file of the token, which otherwise Compose makes.
     config = tmp_path / "prometheus.yaml"
     config.write_text(PROMETHEUS.read_text().replace("/run/secrets/ray_auth_token", str(tmp_path / "token")))
     (tmp_path / "token").write_text("secret")

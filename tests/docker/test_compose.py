@@ -21,7 +21,7 @@ RAY_NODES = ("head", "worker-cuda", "worker-cpu")
 
 
 def docker_compose(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """What `docker compose` says of the file; skips where it is not installed."""
+    """Run `docker compose` on the file; skips where it is not installed."""
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         pytest.skip("docker compose is not installed")

@@ -36,7 +36,7 @@ def test_the_base_has_the_cuda_of_the_wheels():
 
 def test_the_program_does_not_run_as_root():
     last = DOCKERFILE.rpartition("\nFROM ")[2]
-    # A number: of a name Kubernetes cannot tell whose it is.
+    # A number: Kubernetes cannot tell from a name whether the user is root.
     assert re.findall(r"^USER (\S+)$", last, re.MULTILINE) == ["$UID"]
     assert re.findall(r"^ARG UID=(\d+)$", DOCKERFILE, re.MULTILINE) == ["1000", "1000"]
     assert last.index("\nUSER ") > last.rindex("\nRUN ")

@@ -15,27 +15,27 @@ def mutant(data: bytes, generator: random.Random) -> bytes:
     text = data.decode()
     for _ in range(generator.choice((1, 1, 1, 2, 5))):
         lines = text.splitlines(keepends=True) or [""]
-        here, there = generator.randrange(len(text) + 1), generator.randrange(len(lines))
+        position, number = generator.randrange(len(text) + 1), generator.randrange(len(lines))
         kind = generator.randrange(8)
         if kind == 0:
-            text = text[:here] + text[here + generator.choice((1, 1, 2, 30)) :]
+            text = text[:position] + text[position + generator.choice((1, 1, 2, 30)) :]
         elif kind == 1:
-            text = text[:here] + generator.choice(CHARACTERS) + text[here:]
+            text = text[:position] + generator.choice(CHARACTERS) + text[position:]
         elif kind == 2:
-            text = text[:here] + generator.choice(CHARACTERS) + text[here + 1 :]
+            text = text[:position] + generator.choice(CHARACTERS) + text[position + 1 :]
         elif kind == 3:
-            text = text[:here] + text[here : here + 20] * 2 + text[here + 20 :]
+            text = text[:position] + text[position : position + 20] * 2 + text[position + 20 :]
         elif kind == 4:
-            del lines[there]
+            del lines[number]
             text = "".join(lines)
         elif kind == 5:
-            text = "".join([*lines[:there], lines[there] * 2, *lines[there + 1 :]])
+            text = "".join([*lines[:number], lines[number] * 2, *lines[number + 1 :]])
         elif kind == 6:
             other = generator.randrange(len(lines))
-            lines[there], lines[other] = lines[other], lines[there]
+            lines[number], lines[other] = lines[other], lines[number]
             text = "".join(lines)
         else:
-            text = text[:here]
+            text = text[:position]
     mutated = text.encode()
     if generator.random() < 0.05:
         mutated = mutated[: len(mutated) // 2] + generator.randbytes(3) + mutated[len(mutated) // 2 :]

@@ -51,15 +51,15 @@ class Run(subprocess.Popen[bytes]):
     output: Path
 
     def text(self) -> str:
-        """What it has printed so far."""
+        """Return what the run has printed so far."""
         return self.output.read_text()
 
     def over(self) -> bool:
-        """Whether it has ended."""
+        """Return whether the run has ended."""
         return self.poll() is not None
 
     def code(self) -> int:
-        """Its exit code, as a shell reports it, once it has ended."""
+        """Wait for the end of the run and return its exit code, as a shell reports it."""
         try:
             code = self.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -181,7 +181,7 @@ class Workplace:
         return sum(count for (count,) in self.ask("SELECT count(*) FROM epochs WHERE accepted = 1"))
 
     def finished(self) -> bool:
-        """Whether every trial is done."""
+        """Return whether every trial is done."""
         return {state for (state,) in self.ask("SELECT DISTINCT state FROM trials")} == {"done"}
 
     def states(self) -> dict[str, str]:
@@ -190,7 +190,7 @@ class Workplace:
         return dict(self.ask(query))
 
     def results(self) -> Results:
-        """What the trials have learned: every value of every accepted epoch, and nothing that a clock has measured."""
+        """Return every value of every accepted epoch by trial, and nothing that a clock has measured."""
         by_trial: Results = {}
         query = """
             SELECT t.key, e.epoch, e.learning_rate, e.images, e.losses, v.network, v.classifier, v.split,
@@ -204,7 +204,7 @@ class Workplace:
         return by_trial
 
     def unfinished(self) -> list[str]:
-        """What no run may leave behind, however it was ended: trials that are claimed, attempts that are open."""
+        """Name what no run may leave behind, however it was ended: trials that are claimed, attempts that are open."""
         claimed = self.ask("SELECT key, state FROM trials WHERE driver IS NOT NULL OR state = 'running'")
         attempts = self.ask("SELECT id FROM attempts WHERE outcome IS NULL")
         return [f"trial {key[:8]} is claimed ({state})" for key, state in claimed] + [
@@ -212,7 +212,7 @@ class Workplace:
         ]
 
     def doubtful(self) -> list[str]:
-        """What must not be found once every trial is done: an epoch trained twice, a trial done twice or not at all."""
+        """Name what must not be once every trial is done: an epoch trained twice, a trial done twice or not at all."""
         trials = self.ask("SELECT id, key, state, config FROM trials")
         doubts = [f"trial {key[:8]} is {state}" for _, key, state, _ in trials if state != "done"]
         for number, key, _, config in trials:
@@ -241,7 +241,7 @@ class Workplace:
         return [process for process in self.processes() if is_worker(process)]
 
     def processes_left(self, seconds: float = 60.0) -> list[str]:
-        """What is still running here after that long a wait, at most; Ray takes a moment to end."""
+        """Wait for all processes here to end, for Ray takes a moment; return those that still run after that long."""
         wait_for(lambda: not self.processes(), seconds)
         return [describe(process) for process in self.processes()]
 
@@ -260,7 +260,7 @@ def workplace() -> Iterator[Workplace]:
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether a process trains trials; Ray names its workers after the class of the actor."""
+    """Return whether a process trains trials; Ray names its workers after the class of the actor."""
     try:
         return (process.cmdline() or [""])[0].startswith("ray::") and "Agent" not in process.cmdline()[0]
     except psutil.Error:
@@ -268,7 +268,7 @@ def is_worker(process: psutil.Process) -> bool:
 
 
 def name_of(process: psutil.Process) -> str:
-    """The name of its program; empty when it has ended."""
+    """Return the name of a process's program; empty when the process has ended."""
     try:
         return process.name()
     except psutil.Error:
@@ -276,7 +276,7 @@ def name_of(process: psutil.Process) -> str:
 
 
 def describe(process: psutil.Process) -> str:
-    """Its number and command line."""
+    """Return the number and the command line of a process."""
     try:
         return f"{process.pid} {' '.join(process.cmdline())}"
     except psutil.Error:

@@ -24,7 +24,7 @@ def listening(place: Workplace) -> dict[str, set[str]]:
 
 
 def local(address: str) -> bool:
-    """Whether only this machine can reach it."""
+    """Return whether only this machine can reach an address."""
     parsed = ipaddress.ip_address(address)
     return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
 

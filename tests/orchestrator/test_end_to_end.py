@@ -82,7 +82,7 @@ def sockets(place: Workplace, run: Run) -> dict[str, set[str]]:
 
 
 @pytest.fixture(scope="module")
-def said(place: Workplace, grid: Path, run: Run, sockets: dict[str, set[str]]) -> dict[str, tuple[int, str]]:
+def answers(place: Workplace, grid: Path, run: Run, sockets: dict[str, set[str]]) -> dict[str, tuple[int, str]]:
     """Exit codes and outputs of other commands during the run, by name."""
     commands = {
         "second run": ("run", grid),
@@ -98,16 +98,16 @@ def said(place: Workplace, grid: Path, run: Run, sockets: dict[str, set[str]]) -
     processes = {name: place.start(*words, output=f"{name}.txt") for name, words in commands.items()}
     lock_for_a_while(place, 2)
     assert not run.over(), run.text()
-    answers = {}
+    by_name = {}
     for name, process in processes.items():
         with ended(process):
-            answers[name] = (process.code(), process.text())
-    return answers
+            by_name[name] = (process.code(), process.text())
+    return by_name
 
 
 @pytest.fixture(scope="module")
-def output(run: Run, said: dict[str, tuple[int, str]]) -> str:
-    """What the run has printed at its end, with everything done to it that must not disturb it."""
+def output(run: Run, answers: dict[str, tuple[int, str]]) -> str:
+    """Return what the run has printed at its end, after everything was done to it that must not disturb it."""
     assert run.code() == 0, run.text()
     return run.text()
 
@@ -121,16 +121,16 @@ def test_the_key_to_ray_is_for_its_owner_alone(place, run):
 
 
 @pytest.mark.parametrize("command", ["second run", "time"])
-def test_a_second_driver_is_told_who_holds_the_database(run, said, command):
-    code, text = said[command]
+def test_a_second_driver_is_told_who_holds_the_database(run, answers, command):
+    code, text = answers[command]
     assert code == 3
     assert text.startswith("error: results.db is in use by `orchestrate` for first, process ")
     assert f"process {run.pid} on {os.uname().nodename}, since " in text
     assert "Traceback" not in text
 
 
-def test_status_tells_of_a_running_grid(said):
-    code, text = said["status"]
+def test_status_tells_of_a_running_grid(answers):
+    code, text = answers["status"]
     assert code == 0
     (grid,) = json.loads(text)
     assert grid["name"] == "first"
@@ -148,8 +148,8 @@ def test_status_tells_of_a_running_grid(said):
         ("triage", "[]"),
     ],
 )
-def test_others_read_while_it_runs(said, command, words):
-    code, text = said[command]
+def test_others_read_while_it_runs(answers, command, words):
+    code, text = answers[command]
     assert code == 0, text
     assert words in text and "Traceback" not in text
 

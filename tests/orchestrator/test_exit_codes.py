@@ -30,7 +30,7 @@ def of_sqlite(code: int) -> Exception:
 
 
 def of_server(message: str) -> Exception:
-    """What psycopg raises for a connection that failed: it has no SQLSTATE."""
+    """Return an error as psycopg raises it for a connection that failed, without an SQLSTATE."""
     original = type("OperationalError", (Exception,), {"sqlstate": None})(message)
     return OperationalError("SELECT", {}, original)
 

@@ -1,4 +1,4 @@
-"""Which trials were trained alike: what counts as a difference, and how it is said."""
+"""Trials that were trained alike: what counts as a difference, and how it is said."""
 
 from dataclasses import replace
 
@@ -72,13 +72,13 @@ def test_trials_of_one_number_that_differ_are_named_with_their_code():
 
 
 def test_trials_on_different_data_are_named():
-    found = mixed({"a/seed0": [THEN], "a/seed1": [replace(THEN, data="ee" * 32)]})
-    assert found.footnotes == ("trained on data that differs (dddddddd: a/seed0; eeeeeeee: a/seed1)",)
+    mixture = mixed({"a/seed0": [THEN], "a/seed1": [replace(THEN, data="ee" * 32)]})
+    assert mixture.footnotes == ("trained on data that differs (dddddddd: a/seed0; eeeeeeee: a/seed1)",)
 
 
 def test_a_trial_that_went_on_with_other_code_differs_from_itself():
-    found = mixed({"a/seed0": [THEN, replace(THEN, number=2, parts=(edited(LOSS), SHIPPED))]})
-    assert found.footnotes == (
+    mixture = mixed({"a/seed0": [THEN, replace(THEN, number=2, parts=(edited(LOSS), SHIPPED))]})
+    assert mixture.footnotes == (
         "trained by code that differs at one version, my_parts.py (3f2a91bc: a/seed0; 91bc03d1: a/seed0)",
     )
 

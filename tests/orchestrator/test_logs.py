@@ -41,8 +41,8 @@ def test_the_last_whole_lines_are_read(log: Path):
 def test_a_user_who_goes_on_with_the_trial_of_another_has_a_folder_of_logs_beside_it(public_folder: Path):
     first = new_log(str(public_folder), "grid/seed0", KEY)
     first.parent.chmod(0o755)
-    said = unprivileged(lambda: new_log(str(public_folder), "grid/seed0", KEY))
-    assert said.startswith(f"StorageError: {first.parent}: this user may not write a log there")
+    message = unprivileged(lambda: new_log(str(public_folder), "grid/seed0", KEY))
+    assert message.startswith(f"StorageError: {first.parent}: this user may not write a log there")
     public_folder.chmod(0o777)
     second = unprivileged(lambda: new_log(str(public_folder), "grid/seed0", KEY))
     assert second == str(public_folder / f"grid_seed0-{NOBODY}" / first.name)

@@ -100,7 +100,7 @@ def test_an_edited_constant_is_said_and_comments_are_not(folder: Path) -> None:
             assert status == "done"
             assert reason.startswith("by other code: my_parts.py ")
             assert reason.endswith("; raise its version, or --retrain")
-        # Without the grid's file, from those that the database names.
+        # Without the grid's file, the files of parts are those that the database names.
         grids = status_of(database, None)
         add_changes(database, grids)
         for trial in grids[0]["trials"]:

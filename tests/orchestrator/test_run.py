@@ -62,7 +62,7 @@ def test_an_observer_hears_of_the_plan_and_yields_one_of_the_trials(
 
 
 def test_an_observer_without_callbacks_of_its_own_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    """Whoever gives no observer has this one."""
+    """Take the observer that a run has where none is given."""
     observer = Observer()
     calls: dict[str, tuple[Any, ...]] = {
         **{"planned": (Plan([]),), "note": ("a note",), "warning": ("a warning",), "ready": ("http://127.0.0.1:1",)},
@@ -78,7 +78,7 @@ def test_an_observer_without_callbacks_of_its_own_says_nothing(capfd: pytest.Cap
 
 
 def test_a_trial_of_two_grids_is_trained_once(grid: Path, tmp_path: Path) -> None:
-    """What is trained is written down here; `test_end_to_end.py` trains with Ray."""
+    """Write down what is trained, without training it; `test_end_to_end.py` trains with Ray."""
     trained: list[list[str]] = []
 
     def run_trials(database: Database, trials: list[Trial], *_: Any) -> None:

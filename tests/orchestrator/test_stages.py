@@ -50,7 +50,7 @@ def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def happened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What Ray and the database are asked for: a Ray is only named, and its trials are done at once."""
+    """Note in a list what Ray and the database are asked for: Ray is only named, and its trials are done at once."""
     happened: list[Any] = []
 
     @contextmanager

@@ -28,7 +28,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
 
 
 def kept(database: Database, grid: str = "tuned") -> dict[str, Any]:
-    """What the database says of the search's rows."""
+    """Return the facts of the search that the database keeps, by row."""
     (row,) = [row for row in database.grids() if row.name == grid]
     rows: dict[str, Any] = row.report["tune"]["rows"]
     return rows
@@ -218,8 +218,8 @@ def test_a_winner_has_the_choice_of_its_draw_and_news_name_the_method(training: 
     wanted = by_name[f"{row}/draw{facts['winner']}"]["milestones"] or [3, 4]
     assert facts["values"]["methods.pskd.alpha"] in (0.6, 0.61) and facts["values"]["milestones"] == wanted
     assert by_name[f"{row}/tuned/seed0"]["milestones"] == wanted
-    (said,) = [line for line in heard if "wins with top1" in line]
-    assert f"milestones {wanted}" in said and "pskd.alpha 0.6" in said and "label_smoothing.smoothing 0.2" in said
+    (news,) = [line for line in heard if "wins with top1" in line]
+    assert f"milestones {wanted}" in news and "pskd.alpha 0.6" in news and "label_smoothing.smoothing 0.2" in news
 
 
 def test_winners_that_were_stopped_go_on_in_the_next_run(training: Training, tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ def test_a_headline_says_what_is_wrong():
 
     with pytest.raises(ValidationError) as caught:
         TrainConfig(dataset="digits", epochs=0, widht=3)
-    assert "ValidationError" not in (said := headline(caught.value))
-    assert said.startswith("configuration: ") and "epochs: 0 is too small" in said and "did you mean 'width'" in said
+    assert "ValidationError" not in (text := headline(caught.value))
+    assert text.startswith("configuration: ") and "epochs: 0 is too small" in text and "did you mean 'width'" in text
     assert headline(KeyError("loss")).startswith("KeyError: key 'loss' is missing (test_words.py:")
     assert headline(AssertionError()).startswith("AssertionError: no message (test_words.py:")
     assert headline(ValueError("\n\nthe reason\nmore")) == "ValueError: the reason"

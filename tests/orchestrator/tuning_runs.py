@@ -38,7 +38,7 @@ def error_of(config: TrainConfig) -> float:
 
 @dataclass
 class Training:
-    """What the trials come to, and which were trained, in batches; `fails` and `stop` decide by a trial."""
+    """Stands for the scheduler and notes the trained trials in batches; `fails` and `stop` decide by a trial."""
 
     batches: list[list[str]] = field(default_factory=list)
     fails: Callable[[Trial], bool] = lambda trial: False

@@ -15,7 +15,7 @@ another_user = pytest.mark.skipif(os.geteuid() != 0, reason="a file of another u
 
 
 def unprivileged(work: Callable[[], object]) -> str:
-    """What `work` returns or raises, as text, when an ordinary user runs it: nothing is read-only for root."""
+    """Run `work` as an ordinary user (for root nothing is read-only); return what it returns or raises, as text."""
 
     def ordinary() -> object:
         if os.geteuid() == 0:
@@ -28,7 +28,7 @@ def unprivileged(work: Callable[[], object]) -> str:
 
 
 def in_a_process(work: Callable[[], object]) -> str:
-    """What `work` returns or raises, as text, in a process of its own."""
+    """Run `work` in a process of its own, and return what it returns or raises, as text."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

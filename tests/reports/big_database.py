@@ -47,15 +47,15 @@ def fill(path: Path, trials: int, epochs: int) -> None:
         rows = [(i, i, 1, "train", "{}", NOW, "done", 13_011_152) for i in range(1, len(configs) + 1)]
         insert(connection, f"attempts ({columns})", rows)
         pending = _epochs(configs, epochs)
-        while some := list(islice(pending, 20_000)):
+        while batch := list(islice(pending, 20_000)):
             columns = (
                 "id, trial_id, attempt_id, epoch, accepted, learning_rate, train_seconds, eval_seconds, data_seconds"
             )
             insert(
-                connection, f"epochs ({columns}, images, losses, timing_quality, recorded)", [row for row, _ in some]
+                connection, f"epochs ({columns}, images, losses, timing_quality, recorded)", [row for row, _ in batch]
             )
             columns = "epoch_id, network, classifier, split, images, top1_error, top5_error, nll, ece, aurc"
-            insert(connection, f"evaluations ({columns})", [row for _, rows in some for row in rows])
+            insert(connection, f"evaluations ({columns})", [row for _, rows in batch for row in rows])
 
 
 def insert(connection: sqlite3.Connection, into: str, rows: list[tuple]) -> None:

@@ -66,7 +66,7 @@ def test_a_mean_over_what_differs_says_so_and_fails(folder, change, word):
         table = one(gather(database).tables, "table1")
         (folder / "table1.tex").write_text(latex(table), encoding="utf-8")
         assert [text for mark, text in table.footnotes if mark != "*" and text != DESPITE] == []
-        assert not [found for found in verify(database, folder / "table1.tex").problems if found.kind != "note"]
+        assert not [problem for problem in verify(database, folder / "table1.tex").problems if problem.kind != "note"]
     with open_database(folder / "results.db") as database, database.engine.begin() as connection:
         change(connection)
     with open_database(folder / "results.db", readonly=True) as database:
@@ -76,8 +76,8 @@ def test_a_mean_over_what_differs_says_so_and_fails(folder, change, word):
         assert footnote in plain.markdown(table).replace("\\", "")
         assert footnote in explain(database, "table1:resnet18/pskd/top1")
         # Nothing that is printed has changed, and the mean is none all the same.
-        found = [problem for problem in verify(database, folder / "table1.tex").problems if problem.kind == "mixed"]
-        assert {problem.address.split("/")[1] for problem in found} == {"pskd"}, found
+        mixed = [problem for problem in verify(database, folder / "table1.tex").problems if problem.kind == "mixed"]
+        assert {problem.address.split("/")[1] for problem in mixed} == {"pskd"}, mixed
 
 
 def test_a_changed_metric_marks_only_its_own_numbers():

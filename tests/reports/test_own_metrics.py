@@ -76,8 +76,8 @@ def test_a_column_has_the_metrics_title_unit_digits_and_direction(database: Data
         ("Brier score (pt)", 3, "higher"),
         ("Of a head (pt)", 1, "higher"),
     ]
-    found = entry(table, "baseline/brier")
-    assert (found.value, found.n, [each.value for each in found.samples]) == (pytest.approx(0.3), 2, [0.25, 0.35])
+    brier = entry(table, "baseline/brier")
+    assert (brier.value, brier.n, [each.value for each in brier.samples]) == (pytest.approx(0.3), 2, [0.25, 0.35])
     assert entry(table, "baseline/brier-head1").value == pytest.approx(1.3)
     # Seeds without spread: the greater one is the better one.
     assert entry(table, "byot/brier").value == 0.75
@@ -113,8 +113,8 @@ def test_verify_and_explain_follow_it(database: Database, tmp_path: Path) -> Non
     assert not verify(database, tmp_path / "out" / "own.tex").problems
     (tmp_path / "out" / "own.tex").write_text(text.replace("0.300", "0.301"))
     assert verify(database, tmp_path / "out" / "own.tex").problems
-    said = explain(database, "own:baseline/brier")
-    assert "0.25" in said and "baseline/seed0" in said
+    explanation = explain(database, "own:baseline/brier")
+    assert "0.25" in explanation and "baseline/seed0" in explanation
 
 
 def test_the_own_table_of_a_grid_shows_what_was_measured(database: Database, tmp_path: Path) -> None:

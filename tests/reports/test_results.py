@@ -1,4 +1,4 @@
-"""What is read from the database, against a slow reading of every row; on SQLite and on PostgreSQL."""
+"""Results as they are read from the database, against a slow reading of every row; on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ def test_rows_stand_as_they_are_and_tuned_and_no_draw_stands_anywhere(training: 
     assert len(trials) == 8 and not any("draw" in name for name in trials)
     assert "Tuned: 8 draws per row, draw 0 the row as it is, by random search from seed 100" in table.caption
     assert "top-1 error on the validation images (best_val)" in table.caption
-    said = dict(table.footnotes)
-    assert [said[row.note].split(":")[0] for row in table.rows if row.note] == ["draw 5 of 8", "draw 5 of 8"]
+    footnotes = dict(table.footnotes)
+    assert [footnotes[row.note].split(":")[0] for row in table.rows if row.note] == ["draw 5 of 8", "draw 5 of 8"]
 
 
 def test_a_row_whose_default_won_is_tuned_as_it_is(training: Training, tmp_path: Path) -> None:

@@ -174,12 +174,12 @@ def test_trials_with_fewer_epochs_than_are_averaged_have_no_number(tmp_path, giv
     with make_database(tmp_path / "results.db", filling) as database:
         table = {table.name: table for table in gather(database, selection=asked).tables}["table1"]
     baseline, byot = table.rows[:2]
-    assert [(found.seed, found.epoch) for found in baseline.entries[0].samples] == [(1, 5)]
+    assert [(sample.seed, sample.epoch) for sample in baseline.entries[0].samples] == [(1, 5)]
     assert [state for *_, state in baseline.entries[0].absent] == ["done"]
     # The time to the end of the selected epochs is as missing as what they measured.
     assert baseline.entries[5].n == 1 and not any(each.samples for each in byot.entries)
-    said = " One finished trial has fewer than 5 epochs and so no number under this rule."
-    assert said in table.caption and "(mean_last_5)" in table.caption
+    sentence = " One finished trial has fewer than 5 epochs and so no number under this rule."
+    assert sentence in table.caption and "(mean_last_5)" in table.caption
 
 
 def test_a_number_that_only_one_network_has_is_not_what_the_rule_lacks(tmp_path):

@@ -1,4 +1,4 @@
-"""What the trainer's tests share."""
+"""Fixtures that the trainer's tests share."""
 
 from __future__ import annotations
 

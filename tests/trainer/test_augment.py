@@ -158,7 +158,7 @@ def test_targets_are_mixed_by_shares_however_often():
 
 
 def softened(pskd: Any, batch: Batch, weight: float) -> Tensor:
-    """What PS-KD makes of the labels of single images."""
+    """Return the targets that PS-KD makes of the labels of single images."""
     hard = one_hot(batch.labels, CLASSES).double()
     return hard + weight * (pskd.tables[0][batch.indices].double() - hard)
 
@@ -191,7 +191,7 @@ def test_pskd_softens_the_label_of_each_image_of_a_mixture(mixing: str):
     outputs = networks[0](after.inputs).logits.log_softmax(1)
     terms = train_step(objective, networks, after)
     torch.testing.assert_close(terms["cross_entropy"], -(expected * outputs).sum(1).mean())
-    # What is kept for the next epoch is of the images as they were, said before the update.
+    # For the next epoch, the predictions of the unmixed images before the update are kept.
     table[before.indices] = probabilities
     torch.testing.assert_close(pskd.tables[0], table)
 

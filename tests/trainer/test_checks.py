@@ -47,12 +47,12 @@ def registries_apart() -> Iterator[None]:
 
 
 def problems(part: Any) -> dict[str, str]:
-    """What is wrong with a part, by promise."""
+    """Return what is wrong with a part, by promise."""
     return {finding.promise: finding.problem for finding in check_part(part, Path("data")) if finding.problem}
 
 
 def problem(part: Any, promise: str, checks: dict[str, Any]) -> str:
-    """What is wrong with one promise of a part; the other checks of its kind are left out."""
+    """Return how a part breaks one promise, empty if it keeps it; the other checks of its kind are left out."""
     with patch.dict(checks, {promise: checks[promise]}, clear=True):
         (checked,) = check_part(part, Path("data"))
     return checked.problem or ""
@@ -544,7 +544,7 @@ def test_a_faulty_data_set_is_found(read: Callable[[Path], Any], facts: dict[str
     dataset("faulty", **{"classes": 3, "size": 16, **facts})(read)
     wrong = problems(DATASETS["faulty"])
     assert re.fullmatch(rf"{re.escape(DATASETS['faulty'].source)} .*{message}.*", wrong.pop(promise, "")), wrong
-    # The other promise has no fault, or cannot be kept for the same reason.
+    # No other promise is broken, except by a data set that cannot be read at all.
     assert not wrong or read is broken_reading
 
 

@@ -93,16 +93,16 @@ def test_every_field_is_part_of_the_key(name):
     assert TrainConfig(**CHANGED[name]).key() != TrainConfig(**beside).key()
 
 
-@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known["key"][:8])
-def test_known_configurations_keep_their_keys(known):
+@pytest.mark.parametrize("entry", KNOWN, ids=lambda entry: entry["key"][:8])
+def test_known_configurations_keep_their_keys(entry):
     # Results in databases hang on these keys: they may change with CONFIG_VERSION only.
-    assert TrainConfig(**known["config"]).key() == known["key"]
+    assert TrainConfig(**entry["config"]).key() == entry["key"]
 
 
 def test_known_configurations_cover_every_field_and_method():
-    assert {name for known in KNOWN for name in known["config"]} == TrainConfig.model_fields.keys()
-    assert {name for known in KNOWN for name in known["config"].get("methods", {})} >= METHODS.keys()
-    assert len({known["key"] for known in KNOWN}) == len(KNOWN)
+    assert {name for entry in KNOWN for name in entry["config"]} == TrainConfig.model_fields.keys()
+    assert {name for entry in KNOWN for name in entry["config"].get("methods", {})} >= METHODS.keys()
+    assert len({entry["key"] for entry in KNOWN}) == len(KNOWN)
 
 
 def test_a_field_added_with_a_default_keeps_every_key(monkeypatch):
@@ -110,8 +110,8 @@ def test_a_field_added_with_a_default_keeps_every_key(monkeypatch):
         added: int = 3
 
     monkeypatch.setitem(module._DEFAULTS, "added", 3)
-    for known in KNOWN:
-        assert Later(**known["config"]).key() == known["key"]
+    for entry in KNOWN:
+        assert Later(**entry["config"]).key() == entry["key"]
     assert Later(added=4).key() != TrainConfig().key()
 
 

@@ -1,4 +1,4 @@
-"""What a process asks of CUDA before it trains, in which order; and that a training step never waits for the device.
+"""Calls of CUDA before a training come in the right order, and a training step never waits for the device.
 
 There is no GPU here: CUDA is a fake that insists on being initialised, or the tensors are fake ones on a device that is
 really called cuda:0.

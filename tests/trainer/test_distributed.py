@@ -53,7 +53,7 @@ UNREAD_HEADS: list[dict[str, dict[str, Any]]] = [{"byot": {"blocks": [2]}}, {"dm
 
 
 def in_processes(count: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What a function returns in each of `count` processes that train together."""
+    """Run a function in each of `count` processes that train together; return their results."""
     folder.mkdir(exist_ok=True)
     processes = [
         forking().Process(target=_member, args=(number, count, folder, function, arguments)) for number in range(count)
@@ -118,7 +118,7 @@ def plainly_trained(config: TrainConfig, data_root: Path, checkpoint: Path | Non
 
 
 def learned(config: TrainConfig, data_root: Path, checkpoint: Path | None = None, **options: Any) -> Any:
-    """Everything that was learned and measured in this process."""
+    """Train, and return everything that was learned and measured in this process."""
     seen: list[tuple[nn.ModuleList, Objective]] = []
     reported: list[EpochResult] = []
 
@@ -287,7 +287,7 @@ def test_images_that_stay_in_files(tmp_path: Path, imagenet: Any) -> None:
 
 
 def compiled(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What a training function gives with compiled networks; the backend leaves out what takes the time."""
+    """Return the result of a training function with compiled networks; the backend leaves out what takes the time."""
     frames = torch._dynamo.utils.counters["frames"]
     before = frames["ok"]
     with patch.object(Step.compile, "__defaults__", ("aot_eager",)):
@@ -326,8 +326,8 @@ def test_compiled_networks_train_together_on_images_in_memory_and_in_files(
 @pytest.mark.slow
 def test_a_compiled_network_trains_alone_on_images_that_stay_in_files(tmp_path: Path, imagenet: Any) -> None:
     alone = streamed_training(tmp_path, imagenet)
-    (found,) = in_processes(1, tmp_path / "one", compiled, streamed_training, tmp_path, imagenet)
-    assert_close(found, alone)
+    (of_compiled,) = in_processes(1, tmp_path / "one", compiled, streamed_training, tmp_path, imagenet)
+    assert_close(of_compiled, alone)
 
 
 def trained_with_batch_norm(config: TrainConfig, checkpoint: Path, data_root: Path, **options: Any) -> None:
@@ -393,7 +393,7 @@ def test_all_diverge_where_one_does(data_root: Path, tmp_path: Path) -> None:
 def left_alone(config: TrainConfig, folder: Path, data_root: Path) -> str:
     def report(result: EpochResult) -> None:
         if rank() == 1:
-            # As the other expects, this result is there; then there is nobody any more.
+            # `in_processes` expects a result of this process, which then is gone.
             torch.save("", folder / "1.pt")
             os._exit(0)
 
@@ -404,8 +404,8 @@ def left_alone(config: TrainConfig, folder: Path, data_root: Path) -> str:
 
 
 def test_a_lost_process_is_no_riddle(data_root: Path, tmp_path: Path) -> None:
-    said, _ = in_processes(2, tmp_path / "two", left_alone, uneven(), tmp_path / "two", data_root)
-    assert said.startswith("another process of this training has ended")
+    message, _ = in_processes(2, tmp_path / "two", left_alone, uneven(), tmp_path / "two", data_root)
+    assert message.startswith("another process of this training has ended")
 
 
 def handed_over(sent: Any) -> Any:

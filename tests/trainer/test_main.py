@@ -25,7 +25,7 @@ SMALL = [*("--dataset", "npz:tiny.npz", "--width", "4", "--batch-size", "16", "-
 
 
 class Outcome:
-    """What a command printed, and its exit code."""
+    """The output of a command, and its exit code."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
@@ -188,8 +188,10 @@ def test_a_stored_network_gives_the_numbers_of_its_training(run: Any, options: t
 def test_a_stored_network_meets_another_data_set(run: Any) -> None:
     with_it = json.loads(run("--ood-dataset", "npz:other.npz", "--checkpoint", "with.pt", "--json").lines[-1])
     run("--checkpoint", "without.pt")
-    found = json.loads(run("--evaluate", "without.pt", "--ood-dataset", "npz:other.npz", "--json", small=False).out)
-    assert found == with_it["evaluations"]
+    evaluations = json.loads(
+        run("--evaluate", "without.pt", "--ood-dataset", "npz:other.npz", "--json", small=False).out
+    )
+    assert evaluations == with_it["evaluations"]
 
 
 def test_an_unfinished_training_can_be_evaluated(run: Any, data_root: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What holds for every method in the registry, whatever it does."""
+"""Rules that hold for every method in the registry, whatever it does."""
 
 import inspect
 import io
@@ -133,7 +133,7 @@ def test_state_survives_a_checkpoint(methods):
 
     resumed, _ = toy_objective(methods)
     for method, state in zip(resumed.methods, states, strict=True):
-        # What a fresh process has is not what the checkpoint holds.
+        # Other labels, another network, another epoch: the state must come from the checkpoint.
         method.setup((toy_labels() + 1) % CLASSES, CLASSES, len(networks), ToyNetwork(seed=8).double())
         method.start_epoch(1, 4)
         method.load_state_dict(state)
@@ -163,7 +163,7 @@ def test_hyperparameters_round_trip(methods):
 
 
 class InDouble(nn.Module):
-    """What a network says under autocast, in float64."""
+    """Gives the outputs of a network under autocast, in float64."""
 
     def __init__(self, network):
         super().__init__()

@@ -114,7 +114,7 @@ def test_an_edited_file_is_run_again(tmp_path: Path):
 
 
 def test_two_grids_may_import_helpers_of_one_name(tmp_path: Path):
-    """What a part imports later, inside of its function, is its own as well."""
+    """Import a helper inside of a part's function, thus later: it is the part's own as well."""
     for folder, outputs in (("a", "num_classes"), ("b", "2")):
         written(
             tmp_path / folder / "nets.py",

@@ -42,8 +42,8 @@ def test_an_epoch_is_extrapolated_from_a_step_and_the_evaluation_of_some_images(
     monkeypatch.setattr("trainer.canary.time", SimpleNamespace(perf_counter=lambda: float(next(now))))
     # The step begins at 0, was handed over at 1 and is over at 2; the evaluation takes from 3 to 4. The last of 200
     # training images' first two batches has 32 of them; all 360 test images were evaluated.
-    found = rehearse(config(), device="cpu", data_root=tmp_path, folder=tmp_path)
-    assert found.seconds_per_epoch == pytest.approx(2 * 200 / 32 + 1)
+    rehearsal = rehearse(config(), device="cpu", data_root=tmp_path, folder=tmp_path)
+    assert rehearsal.seconds_per_epoch == pytest.approx(2 * 200 / 32 + 1)
 
 
 def test_a_training_of_one_step_can_be_rehearsed(tmp_path):

@@ -1,4 +1,4 @@
-"""What an epoch's result says of itself."""
+"""An epoch's result: its main evaluation, and the seconds that it took."""
 
 from trainer.results import EpochResult, Evaluation, Metrics
 

@@ -1,4 +1,4 @@
-"""What passes between the host and a GPU in an epoch, on a GPU of FakeTensorMode."""
+"""The traffic between the host and a GPU in an epoch, on a GPU of FakeTensorMode."""
 
 from __future__ import annotations
 

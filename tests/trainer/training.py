@@ -57,14 +57,14 @@ def trained(config: TrainConfig, checkpoint: Path, data_root: Path, **options: A
 
 
 def content(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint holds, without clocks."""
+    """Return what a checkpoint holds, without clocks."""
     state = read_checkpoint(checkpoint)
     state["results"] = [numbers(EpochResult.from_dict(result)) for result in state["results"]]
     return state
 
 
 def numbers(result: EpochResult) -> dict[str, Any]:
-    """What an epoch gave, without clocks."""
+    """Return what an epoch gave, without clocks."""
     return {name: value for name, value in result.to_dict().items() if name not in TIMELESS}
 
 

@@ -75,7 +75,7 @@ def test_a_faulty_data_set_is_named_with_its_file(tmp_path: Path, monkeypatch: p
     assert first == "ok     data set noise: it gives what it declares"
     place = f"{tmp_path / 'parts.py'}:6 gives other images or labels when it is read again"
     assert second.startswith(f"WRONG  data set noise: it gives the same images every time: {place}")
-    # Declared otherwise, the sentence is that of reading, and begins with the file.
+    # Where the declaration is wrong, the sentence is the one of reading a data set, which begins with the file.
     result = checked(
         tmp_path, monkeypatch, RANDOM_IMAGES.replace("default_rng()", "default_rng(0)").replace("=16", "=32")
     )

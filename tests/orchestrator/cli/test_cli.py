@@ -148,8 +148,8 @@ def test_help_has_an_example_that_parses_and_names_every_option_in_full(name: st
 
 
 def test_a_misspelled_option_is_told_from_a_known_one():
-    found = orchestrate("status", "--gird", "x")
-    assert found.exit_code == 2 and "--grid" in found.output and "Traceback" not in found.output
+    outcome = orchestrate("status", "--gird", "x")
+    assert outcome.exit_code == 2 and "--grid" in outcome.output and "Traceback" not in outcome.output
 
 
 # Databases that are none
@@ -215,7 +215,7 @@ def test_a_reader_says_what_is_wrong_with_the_database(name: str, kind: Callable
         return
     message = refused(name, *READERS[name], "--db", "odd.db")
     assert "odd.db" in message and SAID[kind] in message
-    # Nothing is written for nothing.
+    # A report that cannot be made leaves no files.
     assert not (here / "report").exists() or not any((here / "report").iterdir())
 
 
@@ -257,8 +257,8 @@ def test_a_database_that_may_not_be_read(name: str, public_folder: Path, monkeyp
     # What a command imports may lie where the other user sees nothing.
     orchestrate(name, *READERS[name])
     (public_folder / "results.db").chmod(SECRET)
-    said = unprivileged(lambda: refused(name, *READERS[name]))
-    assert said.startswith("error: results.db cannot be read: Permission denied")
+    message = unprivileged(lambda: refused(name, *READERS[name]))
+    assert message.startswith("error: results.db cannot be read: Permission denied")
 
 
 # Grids that are none
@@ -317,8 +317,8 @@ def test_mutants_of_grid_files_never_end_in_a_traceback(here: Path):
 
 def test_exit_codes_of_a_run_that_has_nothing_to_run(recorded):
     recorded()
-    found = orchestrate("run", "first.yaml")
-    assert (found.exit_code, found.output) == (0, "4 trials: 4 done; nothing to run\n")
+    outcome = orchestrate("run", "first.yaml")
+    assert (outcome.exit_code, outcome.output) == (0, "4 trials: 4 done; nothing to run\n")
 
 
 def test_a_failed_trial_is_an_exit_code_of_1_until_it_is_asked_for(recorded):
@@ -423,8 +423,8 @@ def test_the_retry_command_is_for_the_same_database(recorded):
     _, name, *arguments = shlex.split(failure["retry"])
     parsed = COMMANDS[name].make_context(name, arguments).params
     assert (parsed["db"], parsed["grid"], parsed["retry_failed"]) == ("other one.db", Path("first.yaml"), True)
-    told = orchestrate("status", "--db", "other one.db").output
-    assert "`orchestrate triage --grid first --db 'other one.db'` says why" in told
+    status = orchestrate("status", "--db", "other one.db").output
+    assert "`orchestrate triage --grid first --db 'other one.db'` says why" in status
     text = orchestrate("triage", "--db", "other one.db").output
     assert "code in first: 2 trials" in text and "retry:   " + failure["retry"] in text
     assert text.count("  log:     /logs/1.log\n") == 1
@@ -576,8 +576,8 @@ def test_a_network_file_system_is_warned_of(recorded, monkeypatch: pytest.Monkey
 
 def test_every_shipped_grid_can_be_planned():
     for path in SHIPPED:
-        found = orchestrate("plan", path)
-        assert found.exit_code == 0 and "trials to run" in found.output
+        outcome = orchestrate("plan", path)
+        assert outcome.exit_code == 0 and "trials to run" in outcome.output
 
 
 @pytest.mark.parametrize(
@@ -599,16 +599,16 @@ def test_a_read_only_folder_of_checkpoints_is_refused(public_folder: Path, monke
     (public_folder / "db").mkdir()
     (public_folder / "db").chmod(0o777)
     refused("run", "first.yaml", "--checkpoints", "first.yaml")
-    said = unprivileged(lambda: refused("run", "first.yaml", "--db", "db/results.db", "--checkpoints", "c/c"))
-    assert said == (
+    message = unprivileged(lambda: refused("run", "first.yaml", "--db", "db/results.db", "--checkpoints", "c/c"))
+    assert message == (
         f"error: {public_folder}/c/c cannot be written: {public_folder}/c is read-only for this user; "
         "choose another with --checkpoints\n"
     )
     # Logs have no option of their own: every trial would fail to write one.
     (public_folder / "db/results-logs").mkdir(mode=0o555)
-    said = unprivileged(lambda: refused("run", "first.yaml", "--db", "db/results.db"))
+    message = unprivileged(lambda: refused("run", "first.yaml", "--db", "db/results.db"))
     logs = public_folder / "db/results-logs"
-    assert said == (
+    assert message == (
         f"error: {logs} cannot be written: {logs} is read-only for this user; logs lie beside the database file (name "
         "one in another folder with --db), and with a server in the folder of the command\n"
     )

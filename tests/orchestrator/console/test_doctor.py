@@ -1,4 +1,4 @@
-"""What `orchestrate doctor` tells, and that it would tell of a difference."""
+"""`orchestrate doctor`: the lines that it prints, and that it would tell of a difference."""
 
 from __future__ import annotations
 

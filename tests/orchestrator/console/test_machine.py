@@ -1,4 +1,4 @@
-"""What `orchestrate doctor` finds of a machine before a grid does, on machines made of a fake NVML and of files."""
+"""`orchestrate doctor` on machines made of a fake NVML and of files: it finds what a grid would fail on later."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def large_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(nvml: Any, root: Path, cuda: str | None = "13.2") -> tuple[list[str], list[str]]:
-    """What would fail, and what is to be known of."""
+    """Return the texts of what would fail, and the texts of mere notes."""
     findings = list(gpus(cuda, nvml, root))
     assert nvml.open == 0
     return tuple([each.text for each in findings if each.verdict == verdict] for verdict in ("fail", "note"))

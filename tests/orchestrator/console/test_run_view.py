@@ -1,4 +1,4 @@
-"""What a person sees where a grid runs: plain lines for programs, a live table in a terminal."""
+"""The display of a run: plain lines for programs, a live table in a terminal."""
 
 from __future__ import annotations
 
@@ -234,8 +234,8 @@ def test_the_time_left_counts_only_what_earlier_runs_left(clock):
     console = Console(
         file=StringIO(), width=160, height=30, force_terminal=True, color_system=None, legacy_windows=False
     )
-    known = [Measured(CONFIGS[ONE], 10.0)]
-    with run_display("table1", CONFIGS, known, console=console, plan=plan_of(failed=1)) as observer:
+    measured = [Measured(CONFIGS[ONE], 10.0)]
+    with run_display("table1", CONFIGS, measured, console=console, plan=plan_of(failed=1)) as observer:
         observer.ready(None)
         observer.started(ONE, "node1", "cpu")
     # An epoch of the first and three of each other.

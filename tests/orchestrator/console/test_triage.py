@@ -1,4 +1,4 @@
-"""What `triage` says of failures, and the commands that go on with a grid from wherever they are read."""
+"""`orchestrate triage`: its words for failures, and its commands, which continue a grid from any folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `status` and `watch` tell, from the database alone, while a grid runs in another process."""
+"""`status` and `watch`: they tell of a grid that runs in another process, from the database alone."""
 
 from __future__ import annotations
 

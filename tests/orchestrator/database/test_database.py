@@ -1,4 +1,4 @@
-"""What every results database must do, on SQLite and on PostgreSQL alike."""
+"""The duties of every results database, on SQLite and on PostgreSQL alike."""
 
 from __future__ import annotations
 
@@ -131,11 +131,11 @@ def test_more_trials_than_a_statement_has_parameters(database: Database) -> None
 def stored(database: Database, keys: list[str]) -> list[tuple[str, int | None]]:
     """State and driver of each trial as they stand in its row, whether or not that driver lives."""
     with database.reading() as connection:
-        found = {
+        rows = {
             key: (state, token)
             for key, state, token in connection.execute(select(Trial.key, Trial.state, Trial.driver))
         }
-    return [found[key] for key in keys]
+    return [rows[key] for key in keys]
 
 
 def test_a_trial_is_claimed_once(database: Database) -> None:
@@ -363,8 +363,10 @@ def test_own_metrics_come_back_bit_for_bit(database: Database) -> None:
     attempt = start(database, key)
     values = {"brier": 0.1 + 0.2, "a b": -1e-300}
     ordinary = result(0, heads=2)
-    some = [replace(each, own_metrics={"brier": rank / 3}) for rank, each in enumerate(ordinary.evaluations)]
-    database.record_epoch(attempt, replace(ordinary, evaluations=[*some[:2], ordinary.evaluations[2]]), "exclusive")
+    with_brier = [replace(each, own_metrics={"brier": rank / 3}) for rank, each in enumerate(ordinary.evaluations)]
+    database.record_epoch(
+        attempt, replace(ordinary, evaluations=[*with_brier[:2], ordinary.evaluations[2]]), "exclusive"
+    )
     database.record_epoch(attempt, result(1, own=values), "exclusive")
     database.record_epoch(attempt, result(1, own=values), "exclusive")
     assert own_values(database) == {

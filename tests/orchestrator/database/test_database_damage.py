@@ -106,15 +106,15 @@ def test_a_version_that_is_none_is_said(copy: Path, value: str) -> None:
 def test_tables_are_compared_when_a_database_is_opened(copy: Path, statements: list[str], message: str) -> None:
     change(copy, "PRAGMA foreign_keys = OFF", "PRAGMA legacy_alter_table = ON", *statements)
     for command in (*READERS, ["doctor"]):
-        found = orchestrate(copy, *command)
-        assert found.exit_code == 2 and message in found.output, found.output
+        outcome = orchestrate(copy, *command)
+        assert outcome.exit_code == 2 and message in outcome.output, outcome.output
 
 
 def test_a_trigger_stops_whoever_would_write(copy: Path) -> None:
     change(copy, "CREATE TRIGGER sly AFTER INSERT ON epochs BEGIN DELETE FROM epochs; END")
     assert orchestrate(copy, "status").exit_code == 0
-    found = orchestrate(copy, "migrate")
-    assert found.exit_code == 2 and "has a trigger sly on table epochs" in found.output
+    outcome = orchestrate(copy, "migrate")
+    assert outcome.exit_code == 2 and "has a trigger sly on table epochs" in outcome.output
 
 
 @pytest.mark.parametrize(
@@ -302,8 +302,8 @@ def test_a_copy_of_a_database_that_nobody_writes_is_like_any_other(location: str
         database.record_epoch(start(database, key), result(0), "exclusive")
     # Its driver was killed.
     assert CliRunner().invoke(app, ["backup", str(copy), "--db", location]).exit_code == 0
-    found = orchestrate(copy, "status")
-    assert "is a copy" not in found.output and "continues what was interrupted" in found.output
+    outcome = orchestrate(copy, "status")
+    assert "is a copy" not in outcome.output and "continues what was interrupted" in outcome.output
 
 
 def test_a_backup_that_cannot_be_written_leaves_nothing(copy: Path, tmp_path: Path) -> None:
@@ -339,8 +339,8 @@ def test_a_copy_without_its_log_says_what_it_lacks(tmp_path: Path) -> None:
         database.record_epoch(attempt, result(1), "exclusive")
         shutil.copy(path, taken)
         assert "warning" not in orchestrate(path, "status").output
-        found = orchestrate(taken, "status")
-        assert found.exit_code == 0 and "no results.db-wal is beside it: if it was copied" in found.stderr
+        outcome = orchestrate(taken, "status")
+        assert outcome.exit_code == 0 and "no results.db-wal is beside it: if it was copied" in outcome.stderr
         for end in ("", "-wal"):
             shutil.copy(f"{path}{end}", f"{taken}{end}")
         assert "warning" not in orchestrate(taken, "status").output

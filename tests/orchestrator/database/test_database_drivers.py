@@ -141,7 +141,7 @@ def test_readers_tell_a_dead_drivers_trials_from_a_living_ones(database: Databas
     database.finish_attempt(finished, "done", trial_state="done")
 
     def seen() -> list[tuple[str, bool]]:
-        """State, and whether somebody has it, as a reader of its own sees each trial."""
+        """Return the state of each trial, and whether a driver has it, as another reader sees them."""
         with open_database(location, readonly=True) as reader:
             rows = reader.states(keys).values()
             assert [row.state for row in reader.progress()] == [row.state for row in rows]

@@ -284,7 +284,7 @@ def test_a_file_system_without_locks_is_told_from_a_locked_file(
         pytest.skip("there is no C compiler to make such a file system with")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, "-x", "c", "-"], input=source, text=True, check=True)
     command = [sys.executable, "-c", "from orchestrator.cli import main; main()", "status", "--db", str(path)]
-    # Without locks, a count of the statements that it runs (`make coverage`) cannot be written either.
+    # `make coverage` counts statements in a file that needs locks, too: this process is not counted.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
     environment["LD_PRELOAD"] = str(library)
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -295,7 +295,7 @@ def test_a_file_system_without_locks_is_told_from_a_locked_file(
 
 @another_user
 def test_what_may_be_written_is_tried_and_not_asked(public_folder: Path) -> None:
-    """By a program whose rights differ from those of its user, which is what `access` answers for."""
+    """Open databases with other rights than those of the process's real user, for whom `access` answers."""
     path = public_folder / "results.db"
     with_one_epoch(path).close()
     path.chmod(0o644)

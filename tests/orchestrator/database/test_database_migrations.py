@@ -259,8 +259,8 @@ def test_the_command_line_migrates_when_asked_to(tmp_path: Path, next_version: C
     next_version()
 
     def orchestrate(*arguments: str) -> tuple[int, str]:
-        found = CliRunner().invoke(app, [*arguments, "--db", str(path)])
-        return found.exit_code, found.output
+        outcome = CliRunner().invoke(app, [*arguments, "--db", str(path)])
+        return outcome.exit_code, outcome.output
 
     for reader in (["status"], ["watch", "--once"], ["triage"], ["report"], ["export"], ["explain", "table1:x/y/z"]):
         code, text = orchestrate(*reader)

@@ -101,9 +101,9 @@ def test_shared_trials_are_trained_once_and_taken_over_from_a_dead_driver(
             gate.unlink()
             assert second.code() == 0, second.text()
         assert "6 trials: 6 done; nothing to run" in second.text()
-    found = attempts_of(url, "two")
-    assert len(found) == 6
-    for key, attempts in found.items():
+    attempts_by_key = attempts_of(url, "two")
+    assert len(attempts_by_key) == 6
+    for key, attempts in attempts_by_key.items():
         outcomes = Counter(attempt.outcome for attempt in attempts if attempt.purpose == "train")
         assert outcomes["done"] == 1, key
         assert set(outcomes) <= {"done", "lost"}, outcomes

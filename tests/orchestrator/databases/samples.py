@@ -85,7 +85,7 @@ def result(
 
 
 def outcomes(error: float = 25.0, images: int = 10_000, *, probabilities: bool = False) -> Outcomes:
-    """The last images wrong, as many as the error says; with probabilities, float16 zeros of two classes."""
+    """Return outcomes whose last images are wrong, as many as the error says; all probabilities are zero."""
     right = round(images * (1 - error / 100))
     bits = int("1" * right + "0" * (-(-images // 8) * 8 - right), 2).to_bytes(-(-images // 8))
     more = (bytes(4 * images), bytes(4 * images)) if probabilities else ()
@@ -105,6 +105,6 @@ def accepted(database: Database, key: str) -> dict[int, int]:
 
 
 def count(database: Database, table: str) -> int:
-    """How many rows a table has."""
+    """Return the number of rows of a table."""
     with database.engine.connect() as connection:
         return connection.scalar(text(f"SELECT count(*) FROM {table}"))

@@ -204,8 +204,8 @@ def test_a_setting_that_is_wrong_is_said_as_the_option_that_it_is(tmp_path: Path
 
 def test_other_problems_keep_their_lines_beside_a_setting(tmp_path: Path):
     for text in (HEAD + "grid: {sed: [0]}\n", '{"name": "x",\n\n "grid": {"sed": [0]}}'):
-        told = refused(tmp_path, text, "seed=3")
-        assert len(told) == 1 and told[0].startswith(":3: grid.sed: unknown key 'sed'"), told
+        messages = refused(tmp_path, text, "seed=3")
+        assert len(messages) == 1 and messages[0].startswith(":3: grid.sed: unknown key 'sed'"), messages
 
 
 # order
@@ -275,8 +275,8 @@ def test_a_warmup_is_no_problem_where_the_epochs_are_one():
 
 
 def test_stages_and_blocks_are_said_with_a_warmup():
-    told = problems({"fixed": {"epochs": 2, "warmup": 3}, "grid": {"methods": [{"byot": {"blocks": [9]}}]}})
-    assert len(told) == 2 and "warmup" in told[0] + told[1] and "block" in told[0] + told[1]
+    messages = problems({"fixed": {"epochs": 2, "warmup": 3}, "grid": {"methods": [{"byot": {"blocks": [9]}}]}})
+    assert len(messages) == 2 and "warmup" in messages[0] + messages[1] and "block" in messages[0] + messages[1]
 
 
 @pytest.mark.parametrize(
@@ -300,8 +300,8 @@ def test_stages_and_blocks_are_said_with_a_warmup():
     ],
 )
 def test_a_key_or_value_in_the_wrong_place_is_said_in_the_words_of_the_file(text: str, expected: str):
-    (told,) = problems("name: x\n" + text)
-    assert expected in told
+    (message,) = problems("name: x\n" + text)
+    assert expected in message
 
 
 @pytest.mark.parametrize(
@@ -315,8 +315,8 @@ def test_a_key_or_value_in_the_wrong_place_is_said_in_the_words_of_the_file(text
     ],
 )
 def test_an_unclosed_bracket_is_named_where_it_was_opened(text: str, line: int):
-    (told,) = problems("name: x\n" + text)
-    assert told.startswith(f"{line}: is not YAML: the ") and "opened here is not closed" in told
+    (message,) = problems("name: x\n" + text)
+    assert message.startswith(f"{line}: is not YAML: the ") and "opened here is not closed" in message
 
 
 def test_names_of_a_grid_without_comforts_stay():

@@ -42,7 +42,7 @@ def shipped(name: str) -> Grid:
 
 
 def size(axes: dict) -> int:
-    """How many trials a product of axes should make."""
+    """Return how many trials a product of axes should make."""
     product = 1
     for values in axes.values():
         product *= 2 ** len(values["powerset"]) if isinstance(values, dict) else len(values)

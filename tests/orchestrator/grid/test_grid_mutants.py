@@ -18,7 +18,7 @@ FEW = [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range
 
 
 def judge(data: bytes) -> bool:
-    """Whether a file loads; else it must be refused with places in the file."""
+    """Return whether a file loads; fail where one is refused without places in the file."""
     try:
         grid = load(data)
     except GridError as error:

@@ -17,7 +17,7 @@ CROSS = "grid: {network: [resnet18, densenet121], methods: [baseline, byot], see
 
 
 def test_all_problems_at_once_with_their_lines():
-    found = problems(
+    messages = problems(
         """
 name: a/b
 fixd: {epochs: 3}
@@ -35,7 +35,7 @@ resources: {gpus: 1}
 report: {tables: [9]}
 """
     )
-    assert [":".join(line.split(":")[:2]) for line in found] == [
+    assert [":".join(line.split(":")[:2]) for line in messages] == [
         "2: name",
         "3: fixd",
         "5: fixed.dataset",
@@ -50,7 +50,7 @@ report: {tables: [9]}
         "15: report.tables",
     ]
     for near in ("fixed", "cifar100", "learning_rate", "resnet18", "pskd", "variant", "gpu"):
-        assert any(f"did you mean '{near}'" in line for line in found), near
+        assert any(f"did you mean '{near}'" in line for line in messages), near
 
 
 def test_a_problem_names_file_line_key_value_and_remedy():
@@ -221,8 +221,8 @@ def test_aliases_cannot_explode():
 
 
 def test_a_grid_too_large_is_refused_before_it_is_expanded():
-    (found,) = problems({"grid": {name: list(range(1, 1000)) for name in ("seed", "width", "epochs", "batch_size")}})
-    assert "1: grid: makes 996,005,996,001 trials; one file may hold 200,000" in found
+    (message,) = problems({"grid": {name: list(range(1, 1000)) for name in ("seed", "width", "epochs", "batch_size")}})
+    assert "1: grid: makes 996,005,996,001 trials; one file may hold 200,000" in message
 
 
 def test_files_that_cannot_be_read(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Which trials a change of the file touches: those that train something else, and no others."""
+"""A change of the grid file touches the trials that train something else, and no others."""
 
 import json
 from pathlib import Path

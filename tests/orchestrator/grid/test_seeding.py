@@ -56,7 +56,7 @@ def test_any_field_may_be_what_rows_are_compared_by() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"seeds": [0, 1]}, "seeds: [0, 1] is no rule; a list of seeds stands under `grid`"),
         ({"seeds": {"start": 3}}, "seeds: has no most"),
@@ -75,6 +75,6 @@ def test_any_field_may_be_what_rows_are_compared_by() -> None:
          "are several rows that differ in nothing else"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_named_with_its_place(change: dict[str, Any], said: str) -> None:
-    found = problems({**GRID, **change})
-    assert any(said in line for line in found), found
+def test_a_mistake_is_named_with_its_place(change: dict[str, Any], expected: str) -> None:
+    messages = problems({**GRID, **change})
+    assert any(expected in line for line in messages), messages

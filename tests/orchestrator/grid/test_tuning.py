@@ -167,8 +167,8 @@ def agreement(probabilities, labels):
 def test_the_rule_of_selection_is_by_validation_images() -> None:
     assert load(CONTENT).report["selection"] == "best_val"
     assert load(CONTENT | {"report": {"selection": "mean_last_2"}}).report["selection"] == "mean_last_2"
-    (said,) = problems(CONTENT | {"report": {"selection": "best_test"}})
-    assert "report.selection: best_test chooses epochs by test images" in said and "write best_val" in said
+    (message,) = problems(CONTENT | {"report": {"selection": "best_test"}})
+    assert "report.selection: best_test chooses epochs by test images" in message and "write best_val" in message
 
 
 def test_tables_of_a_tuned_grid_have_a_field_for_it() -> None:
@@ -178,10 +178,10 @@ def test_tables_of_a_tuned_grid_have_a_field_for_it() -> None:
         "columns": ["top1", {"top1": {"minus": {"tuning": "default"}, "key": "gain"}}],
     }
     assert load(CONTENT | {"report": {"tables": [table]}}).report["tables"]
-    (said,) = problems(CONTENT | {"report": {"tables": [table | {"rows": ["methods"]}]}})
-    assert "tuning varies (default, tuned) and has no place" in said
+    (message,) = problems(CONTENT | {"report": {"tables": [table | {"rows": ["methods"]}]}})
+    assert "tuning varies (default, tuned) and has no place" in message
     plain = {name: value for name, value in CONTENT.items() if name != "tune"}
-    assert any("unknown field 'tuning'" in said for said in problems(plain | {"report": {"tables": [table]}}))
+    assert any("unknown field 'tuning'" in message for message in problems(plain | {"report": {"tables": [table]}}))
 
 
 @pytest.mark.parametrize(
@@ -246,36 +246,36 @@ def test_tables_of_a_tuned_grid_have_a_field_for_it() -> None:
     ],
 )
 def test_a_mistake_is_said_with_its_line_and_what_to_write(changes: dict[str, Any], expected: str) -> None:
-    found = problems(tuned(**changes))
-    assert any(expected in said for said in found), found
-    assert all(said.split(":")[0].isdecimal() for said in found)
+    messages = problems(tuned(**changes))
+    assert any(expected in message for message in messages), messages
+    assert all(message.split(":")[0].isdecimal() for message in messages)
 
 
 def test_a_search_by_a_model_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "find_spec", lambda name: None)
-    (said,) = problems(tuned(search="optuna"))
-    assert "tune.search: optuna is not installed: pip install 'orchestrate-ablations[optuna]'" in said
+    (message,) = problems(tuned(search="optuna"))
+    assert "tune.search: optuna is not installed: pip install 'orchestrate-ablations[optuna]'" in message
 
 
 def test_a_search_and_seeds_by_a_rule_do_not_go_together() -> None:
     content = tuned()
     del content["grid"]["seed"]
-    found = problems(content | {"seeds": {"start": 3, "step": 2, "most": 9}})
-    assert any("none may come by a rule" in said for said in found), found
+    messages = problems(content | {"seeds": {"start": 3, "step": 2, "most": 9}})
+    assert any("none may come by a rule" in message for message in messages), messages
 
 
 @pytest.mark.parametrize(("section", "expected"), [(None, "is empty; write {draws: 20"), ("no", "is not a mapping")])
 def test_a_section_that_is_none_is_refused(section: Any, expected: str) -> None:
-    (said,) = problems(CONTENT | {"tune": section})
-    assert said.startswith("1: tune: ") and expected in said
+    (message,) = problems(CONTENT | {"tune": section})
+    assert message.startswith("1: tune: ") and expected in message
 
 
 def test_without_validation_images_nothing_is_tuned() -> None:
     content = copy.deepcopy(CONTENT)
     del content["fixed"]["validation"]
     wrong = problems(content)
-    said = "tune: a draw is judged on validation images alone, and 6 trials hold out none; add validation: 5000, or so"
-    assert any(said in line for line in wrong), wrong
+    error = "tune: a draw is judged on validation images alone, and 6 trials hold out none; add validation: 5000, or so"
+    assert any(error in line for line in wrong), wrong
 
 
 def test_rows_that_the_search_would_make_one_are_refused() -> None:
@@ -283,8 +283,8 @@ def test_rows_that_the_search_would_make_one_are_refused() -> None:
     del content["fixed"]["learning_rate"]
     content["grid"] = {"learning_rate": [0.05, 0.1]}
     content["tune"]["spaces"] = {"*": SPACES["*"]}
-    (said,) = problems(content)
-    assert "differ in nothing but what is tuned (learning_rate); leave one of them out" in said
+    (message,) = problems(content)
+    assert "differ in nothing but what is tuned (learning_rate); leave one of them out" in message
     # Beside something else that differs, the rate of each network is its own.
     del content["grid"]
     content["grid"] = {"zip": {"network": ["resnet18", "resnet50"], "learning_rate": [0.05, 0.1]}}

@@ -55,8 +55,8 @@ def test_a_canary_of_its_own_for_each_engine():
 
 def test_what_is_known_to_work_and_what_is_small_has_none():
     grid = load({**LONG, "grid": {"methods": [{}, {"pskd": None}], "seed": [0, 1]}})
-    known = canary_shape(grid.trials[0].config.model_dump(mode="json"))
-    assert names(canaries(grid.trials, {known})) == [[trial.name for trial in grid.trials[2:]]]
+    known_shape = canary_shape(grid.trials[0].config.model_dump(mode="json"))
+    assert names(canaries(grid.trials, {known_shape})) == [[trial.name for trial in grid.trials[2:]]]
     small = load({"fixed": {"dataset": "digits", "epochs": 5}, "grid": {"seed": [0, 1]}})
     assert canaries(small.trials, ()) == {}
 

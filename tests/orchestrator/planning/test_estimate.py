@@ -59,8 +59,8 @@ def test_the_interval_is_wider_the_farther_the_measurement():
     measured = [Measured(config("resnet18", "byot", 0), 10.0)]
     widths = []
     for cell in (config("resnet18", "byot", 1), config("resnet18", "pskd", 1), config("resnet50", "pskd", 1)):
-        found = make_estimate([Work(cell, 10)], measured, 1)
-        widths.append(found.high - found.low)
+        estimate = make_estimate([Work(cell, 10)], measured, 1)
+        widths.append(estimate.high - estimate.low)
     assert widths == sorted(widths)
     assert len(set(widths)) == 3
 

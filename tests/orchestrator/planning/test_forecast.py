@@ -1,4 +1,4 @@
-"""What a plan's trials will cost, from what was measured."""
+"""Forecasts of what a plan's trials will cost, from what was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `plan` says of a grid before anything runs: what this machine cannot hold, and what is probably not meant."""
+"""The notes of `plan` before anything runs: on what this machine cannot hold, and on what is probably not meant."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ def test_plan_and_run_say_such_a_note(here: Path):
 
 
 def test_best_val_needs_validation_images():
-    (told,) = problems({"grid": {"validation": [0, 300], "seed": [0, 1]}, "report": {"selection": "best_val"}})
-    assert told == (
+    (message,) = problems({"grid": {"validation": [0, 300], "seed": [0, 1]}, "report": {"selection": "best_val"}})
+    assert message == (
         "1: report.selection: best_val chooses the epoch by validation images, and 2 trials hold out none; add "
         "validation: 5000, or so, to `fixed`"
     )

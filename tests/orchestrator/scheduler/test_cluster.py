@@ -60,11 +60,11 @@ def test_trials_follow_the_nodes(place: Workplace, grid: Path, nodes: Nodes, exp
         nodes.add(1)
         assert wait_for(lambda: place.epochs() >= 1 or run.over()), run.text()
         late = nodes.add(1)
-        there = "SELECT count(*) FROM epochs e JOIN attempts a ON a.id = e.attempt_id WHERE a.pid = ?"
+        epochs_of_process = "SELECT count(*) FROM epochs e JOIN attempts a ON a.id = e.attempt_id WHERE a.pid = ?"
 
         def trained_there() -> bool:
-            """Whether an epoch of the late node is recorded."""
-            return any(place.ask(there, process.pid) > [(0,)] for process in workers_of(place, late))
+            """Return whether an epoch of the late node is recorded."""
+            return any(place.ask(epochs_of_process, process.pid) > [(0,)] for process in workers_of(place, late))
 
         assert wait_for(lambda: trained_there() or run.over()), run.text()
         cut_off(late)

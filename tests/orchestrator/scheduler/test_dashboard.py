@@ -1,4 +1,4 @@
-"""What the dashboard of Ray shows of a run, asked as a browser, Prometheus and Grafana's board ask it."""
+"""The dashboard of Ray during a run, asked as a browser, Prometheus and Grafana's board ask it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Dashboard:
 
 
 def answered(ask: Callable[[], Any], wanted: Callable[[Any], object]) -> Any:
-    """What `ask` answers once it is as wanted; whatever it says in the end otherwise. Ray is late with everything."""
+    """Repeat `ask` until its answer is as wanted, for Ray is late with everything; return the last answer."""
     last: list[Any] = [None]
 
     def settled() -> object:

@@ -226,16 +226,16 @@ def quick(monkeypatch) -> None:
 
 def test_a_head_that_stays_away_ends_the_run_with_a_line(quick: None, home: Path, tmp_path: Path) -> None:
     use_key()
-    said: list[str] = []
+    messages: list[str] = []
     left: list[int] = []
     over = threading.Event()
-    with HeadGuard("auto", said.append, lambda code: (left.append(code), over.set())) as guard:
+    with HeadGuard("auto", messages.append, lambda code: (left.append(code), over.set())) as guard:
         with gcs(tmp_path, free_port()) as address:
             guard.watch(address, identify_cluster(address))
             assert not over.wait(2) and guard.ended() is None
         assert over.wait(60)
     assert left[0] == 75
-    assert said[0].startswith(f"error: Ray ended: the head of its cluster, {address}, is silent; what was recorded")
+    assert messages[0].startswith(f"error: Ray ended: the head of its cluster, {address}, is silent; what was recorded")
 
 
 def test_a_head_that_is_too_busy_to_answer_is_waited_for(quick: None, monkeypatch) -> None:
@@ -251,10 +251,10 @@ def test_a_head_that_is_too_busy_to_answer_is_waited_for(quick: None, monkeypatc
 def test_a_head_that_is_started_anew_ends_the_run_before_ray_does(quick: None, home: Path, tmp_path: Path) -> None:
     use_key()
     port = free_port()
-    said: list[str] = []
+    messages: list[str] = []
     left: list[int] = []
     over = threading.Event()
-    with HeadGuard("auto", said.append, lambda code: (left.append(code), over.set())) as guard:
+    with HeadGuard("auto", messages.append, lambda code: (left.append(code), over.set())) as guard:
         guard.orderly = 600.0
         with gcs(tmp_path, port) as address:
             guard.watch(address, identify_cluster(address))
@@ -262,7 +262,7 @@ def test_a_head_that_is_started_anew_ends_the_run_before_ray_does(quick: None, h
         with gcs(tmp_path, port) as address:
             assert over.wait(60)
     assert left[0] == 75
-    assert said[0] == (
+    assert messages[0] == (
         f"error: Ray ended: its cluster at {address} was started anew during the run; what was recorded stays, and the "
         "same command goes on from there"
     )
@@ -276,11 +276,11 @@ def test_a_look_that_fails_is_told_once_and_not_the_last(quick: None, monkeypatc
         raise ValueError("no such thing")
 
     monkeypatch.setattr("orchestrator.scheduler.guards.listens", fail)
-    said: list[object] = []
-    with HeadGuard("auto", said.append, said.append) as guard:
+    messages_and_codes: list[object] = []
+    with HeadGuard("auto", messages_and_codes.append, messages_and_codes.append) as guard:
         guard.watch("a:1", "joined")
         assert wait_for(lambda: len(looks) > 2)
-    assert said == ["warning: could not look after Ray, and will try again: ValueError: no such thing"]
+    assert messages_and_codes == ["warning: could not look after Ray, and will try again: ValueError: no such thing"]
 
 
 def test_a_run_on_a_cluster_watches_its_head(quick: None, home: Path, tmp_path: Path, monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""What a folder of images leaves out is said when a grid starts, once for each data set."""
+"""Files that a folder of images leaves out are named when a grid starts, once for each data set."""
 
 from __future__ import annotations
 

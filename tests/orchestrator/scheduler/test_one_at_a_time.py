@@ -1,4 +1,4 @@
-"""How many trials Tune is asked to run at once, by what they are run for."""
+"""The number of trials that Tune is asked to run at once, by what they are run for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which trials are trained one after the other in the same processes."""
+"""Trials that are trained one after the other in the same processes."""
 
 from __future__ import annotations
 

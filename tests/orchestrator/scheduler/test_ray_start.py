@@ -1,4 +1,4 @@
-"""Which Ray a run gets: addresses, the key, the folder of the sockets, and processors."""
+"""The Ray that a run gets: addresses, the key, the folder of the sockets, and processors."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_the_key_is_for_this_user_alone(before: str | None, tmp_path: Path, monk
 @pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null"])
 def test_a_home_that_cannot_be_written_has_a_run_with_a_key_of_its_own(home: str, monkeypatch) -> None:
     monkeypatch.setenv("HOME", home)
-    # So that it is put back.
+    # `monkeypatch` puts back only what it has set.
     monkeypatch.setenv("RAY_AUTH_TOKEN", "")
     keep_token_private()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
@@ -235,8 +235,8 @@ def test_what_another_user_has_there_is_passed_over(monkeypatch) -> None:
     ("error", "code"), [(PermissionError(13, "no"), 2), (OSError(28, "full"), 75), (RuntimeError("?"), 75)]
 )
 def test_every_failure_of_rays_own_start_says_what_to_do(error: Exception, code: int) -> None:
-    said = not_started(error)
-    assert said.exit_code == code and "RAY_TMPDIR" in str(said) and str(said).startswith("Ray did not start: ")
+    failure = not_started(error)
+    assert failure.exit_code == code and "RAY_TMPDIR" in str(failure) and str(failure).startswith("Ray did not start: ")
 
 
 # Processors

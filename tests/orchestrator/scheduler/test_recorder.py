@@ -1,4 +1,4 @@
-"""What the driver does with what it hears, against a database that only takes notes."""
+"""The driver records what it hears of trials, against a database that only takes notes."""
 
 import contextlib
 import errno
@@ -249,7 +249,7 @@ def test_what_a_database_that_is_away_cannot_take_is_written_in_order_later(reco
     assert [key for key, *_ in notes.attempts] == ["a", "b", "c"]
     assert notes.epochs == [(1, 0, "exclusive")]
     assert notes.ended == [(1, "done", "done", None), (3, "failed", "failed", "infrastructure")]
-    # As it happened, not as it was written.
+    # The times are those of what happened, not of the writing.
     assert all(before <= at <= after for *_, at in notes.attempts)
 
 
@@ -330,7 +330,7 @@ def test_reports_that_a_database_does_not_take_are_counted(recorder, notes, monk
 
 
 def test_after_a_last_signal_nothing_more_is_written(recorder, notes, monkeypatch):
-    """The third Ctrl-C while the database is away: the run ends at once."""
+    """Press Ctrl-C a third time while the database is away: the run ends at once."""
     monkeypatch.setattr(journal, "PROMPT_SECONDS", 0.05)
     back, start_attempt, lines = threading.Event(), notes.start_attempt, []
 

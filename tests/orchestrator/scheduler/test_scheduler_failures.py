@@ -58,7 +58,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What there is to see after a grid of failures, before anything is repaired."""
+    """The output, files and rows that a grid of failures leaves, before anything is repaired."""
 
     place: Workplace
     grid: Path
@@ -73,7 +73,7 @@ class Evidence:
 
 
 def fault_of(config: dict[str, Any]) -> str:
-    """What was made wrong with a trial, from its configuration."""
+    """Return what was made wrong with a trial, from its configuration."""
     if config["learning_rate"] > 1:
         return "diverged"
     if config["dataset"] != "digits":
@@ -158,8 +158,8 @@ def test_the_run_goes_on_to_its_end_and_says_that_some_failed(evidence):
 
 @pytest.mark.parametrize("fault", ATTEMPTS)
 def test_each_class_is_tried_again_as_its_policy_says(evidence, fault):
-    found = evidence.attempts[fault]
-    assert [(attempt.outcome, attempt.error_class) for attempt in found] == ATTEMPTS[fault]
+    trial_attempts = evidence.attempts[fault]
+    assert [(attempt.outcome, attempt.error_class) for attempt in trial_attempts] == ATTEMPTS[fault]
 
 
 @pytest.mark.parametrize("fault", REASONS)
@@ -167,8 +167,8 @@ def test_the_reason_stands_in_the_database_and_in_the_output(evidence, fault):
     failure = [attempt for attempt in evidence.attempts[fault] if attempt.outcome == "failed"][-1]
     message = failure.error_text.splitlines()[0]
     assert message.startswith(REASONS[fault])
-    told = "failed (" + failure.error_class + ")" if fault in FAILED else "tried again"
-    assert f"{names(evidence.place)[fault]}: {told}: {message}" in evidence.output
+    consequence = "failed (" + failure.error_class + ")" if fault in FAILED else "tried again"
+    assert f"{names(evidence.place)[fault]}: {consequence}: {message}" in evidence.output
 
 
 @pytest.mark.parametrize("fault", ["code", "memory", "disk once"])
@@ -236,8 +236,8 @@ def test_code_that_is_edited_after_the_launch_changes_no_trial(evidence):
 
 
 def test_every_attempt_says_where_and_with_what_it_ran(evidence):
-    for found in evidence.attempts.values():
-        for attempt in found:
+    for trial_attempts in evidence.attempts.values():
+        for attempt in trial_attempts:
             environment = attempt.environment
             assert attempt.host and attempt.device.startswith("cpu") and attempt.pid
             assert environment["versions"]["torch"] and environment["versions"]["ray"]
@@ -277,7 +277,7 @@ def test_the_same_cause_time_after_time_stops_the_grid():
         shutil.copy(Path(__file__).parents[1] / "sabotage.py", place.code / "trainer/methods")
         broken = sabotage(place, "code")
         broken["sabotage"]["at"] = 0
-        # A process that imports PyTorch for every trial that fails: two stand for the five.
+        # Every trial that fails costs a process that imports PyTorch: a limit of two stands for that of five.
         place.edit("orchestrator/scheduler/options.py", "same_failure_limit: int = 5", "same_failure_limit: int = 2")
         grid = place.grid("hopeless", {"methods": [broken], "seed": list(range(5))}, epochs=1, fixed={"subset": 4})
         code, output = place.run("run", grid, "--no-dashboard")

@@ -27,7 +27,7 @@ def error_of(values: Values) -> float:
 
 
 def drawn(count: int) -> list[tuple[Values, float | None]]:
-    """As many random draws with their errors."""
+    """Return `count` random draws with their errors."""
     draws = [random_values(SPACES, 5, "row", number) for number in range(count)]
     return [(values, error_of(values)) for values in draws]
 

@@ -1,4 +1,4 @@
-"""Which candidates may be the best: the rules written out, and their errors in simulated tables."""
+"""Candidates that may be the best: the rules written out, and their errors in simulated tables."""
 
 import itertools
 import random
@@ -45,11 +45,11 @@ def test_the_rules_are_these(lower, monkeypatch):
         places = sorted(range(len(columns)), key=lambda i, c=columns: sum(c[i]), reverse=not lower)
         pairs = list(itertools.combinations(places, 2))
         p = {(i, j): stats.ttest_rel(columns[i], columns[j]).pvalue for i, j in pairs}
-        told = multipletests(list(p.values()), 0.05, "holm")[0]
+        rejected = multipletests(list(p.values()), 0.05, "holm")[0]
         expected = {
             "none": {j for i, j in pairs if i == places[0] and p[i, j] < 0.05},
             "hsu": {j for i, j in pairs if p[i, j] / 2 < 0.05 / (len(columns) - 1)},
-            "holm": {j for (_, j), one in zip(pairs, told, strict=True) if one},
+            "holm": {j for (_, j), one in zip(pairs, rejected, strict=True) if one},
         }
         for correction, out in expected.items():
             candidates = [seeds(*column) for column in columns]
@@ -110,8 +110,8 @@ def test_a_clear_difference_is_seen(count, least):
 def test_a_row_that_scatters_may_be_best_where_a_better_mean_is_not():
     # 97.80 +- 0.6 in bold and 97.22 not: the second is certainly not the best, of the first nobody knows.
     best, steady, noisy = seeds(97.0, 97.1, 97.2), seeds(97.2, 97.31, 97.4), seeds(97.1, 97.9, 98.4)
-    found = best_set([best, steady, noisy], True, 2)
-    assert found.members == {0, 2} and found.despite == {2}
+    bold = best_set([best, steady, noisy], True, 2)
+    assert bold.members == {0, 2} and bold.despite == {2}
     assert best_set([best, noisy], True, 2).despite == frozenset()
 
 

@@ -174,8 +174,8 @@ def test_the_exact_test_keeps_its_level_on_networks_that_are_equally_good():
 
 def test_other_images_are_not_paired():
     first, second = table(700, 60, 40, 200)
-    found = compare(network(first), network(second, images="other labels"))
-    assert found.test == "unpaired"
+    comparison = compare(network(first), network(second, images="other labels"))
+    assert comparison.test == "unpaired"
 
 
 def test_without_outcomes_two_error_rates_are_two_binomials():

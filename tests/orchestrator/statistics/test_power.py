@@ -1,4 +1,4 @@
-"""How many seeds a difference needs, against SciPy's noncentral t and against simulated grids."""
+"""The number of seeds that a difference needs, against SciPy's noncentral t and against simulated grids."""
 
 from __future__ import annotations
 
@@ -61,5 +61,5 @@ def test_the_level_of_a_pair_is_that_of_the_bold_rule() -> None:
         for factor, bold in ((0.999, {0, 1}), (1.001, {0})):
             shift = factor * critical * noise.std(ddof=1) / np.sqrt(seeds)
             values = [np.full(seeds, 5.0), 5.0 + shift + noise, *(900.0 + 90 * k + noise for k in range(rows - 2))]
-            found = best_set([Candidate(dict(enumerate(map(float, row)))) for row in values], True, 6)
-            assert set(found.members) == bold, (rows, seeds, factor)
+            best = best_set([Candidate(dict(enumerate(map(float, row)))) for row in values], True, 6)
+            assert set(best.members) == bold, (rows, seeds, factor)

@@ -133,8 +133,8 @@ def test_a_database_that_cannot_grow_ends_the_run_and_loses_nothing(place, grid,
             disk.fill()
             gate.unlink()
             assert run.code() == 75, run.text()
-        said = run.text().splitlines()[-1]
-        assert said.startswith(f"error: {database} cannot grow: its disk is full. Nothing was half written; make room")
+        error = run.text().splitlines()[-1]
+        assert error.startswith(f"error: {database} cannot grow: its disk is full. Nothing was half written; make room")
         assert "Traceback" not in run.text()
         assert place.processes_left() == []
         # What was recorded can still be read, and nothing more than that is there.

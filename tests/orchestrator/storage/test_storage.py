@@ -121,7 +121,7 @@ def train_into(location: str, *, epochs: int, stop_after: int, methods: dict | N
     from trainer.checkpoint import read_checkpoint
     from trainer.train import train
 
-    # More only wait for each other on a machine that others use as well.
+    # On a machine that others use as well, more threads only wait for each other.
     torch.set_num_threads(1)
     results: list[EpochResult] = []
     with local_checkpoint(location) as (path, put_back):
@@ -336,7 +336,7 @@ def test_a_missing_bucket_is_told(s3_place: Place) -> None:
 
 @pytest.fixture
 def fresh_s3(s3_place: Place) -> Iterator[None]:
-    """No client of an earlier test, which would go on with what it knows."""
+    """Forget the clients of earlier tests, which would go on with what they know."""
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
@@ -502,9 +502,9 @@ def test_of_several_processes_of_a_node_one_fetches(tmp_path: Path) -> None:
     for process in started:
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=120)[0] for process in started]
+    outputs = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0, 0]
-    assert sum("fetching" in text and "ready in" in text for text in said) == 1
+    assert sum("fetching" in text and "ready in" in text for text in outputs) == 1
 
 
 def test_names_that_lead_out_of_the_folder_are_not_followed(s3: S3Server, s3_place: Place, tmp_path: Path) -> None:

@@ -463,7 +463,7 @@ def test_a_foreign_process_between_two_marks_spoils_that_epoch_only(nvml, host):
         nvml.pids = {ME: 900, 4242: 500}
         wait_for_samples(nvml, 2)
         nvml.pids = {ME: 900}
-        # One sample may be on its way with what it read before.
+        # One sample may still come that was read before.
         wait_for_samples(nvml, 2)
         during = sampler.mark()
         wait_for_samples(nvml, 3)

@@ -52,8 +52,8 @@ def test_a_timing_pass_stands_beside_the_accuracy_runs_and_is_what_table_1_print
     for name, label in zip(names[:2], ("baseline", "PS-KD"), strict=True):
         (line,) = [line for line in lines if f" {label} |" in line]
         printed = line.split("|")[-2].strip().split("\\")[0].split()[0].strip("*")
-        # On a busy machine epochs of the pass were measured in company. They do not count beside others; where all of
-        # them were, the epochs of the accuracy run that were not stand in their place, where there are any.
+        # On a busy machine, epochs of the pass that were measured in company do not count beside others. Where all of
+        # them were, the epochs of the accuracy run that were measured alone stand in their place, if it has any.
         timed = [(seconds, quality) for row, _, _, seconds, quality in rows if row == name]
         if quiet := [seconds for seconds, quality in timed if quality == "exclusive"]:
             expected = median(quiet)

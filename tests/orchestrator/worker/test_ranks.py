@@ -133,12 +133,12 @@ def test_a_killed_process_ends_the_attempt_and_the_next_goes_on(place: Workplace
             os.kill(victim, signal.SIGKILL)
             assert wait_for(lambda pids=pids: not any(map(psutil.pid_exists, pids))), "all end with the one"
         assert run.code() == 0, run.text()
-    found = attempts(place)
+    rows = attempts(place)
     for who in ("process 0 of the trial's 2", "process 1 of the trial's 2", "the trial's process"):
         reason = f"{who} ended: it was killed or crashed"
-        (lost,) = [attempt for attempt in found if (attempt[2] or "").startswith(reason)]
+        (lost,) = [attempt for attempt in rows if (attempt[2] or "").startswith(reason)]
         assert lost[:2] == ("failed", "infrastructure")
-    assert [attempt[0] for attempt in found] == ["failed"] * 3 + ["done"]
+    assert [attempt[0] for attempt in rows] == ["failed"] * 3 + ["done"]
     assert place.doubtful() == []
 
 
@@ -240,8 +240,8 @@ def test_a_stream_that_ends_without_a_word_is_a_failure(monkeypatch: pytest.Monk
     lost = ends([Done()], [])
     assert lost and lost.error_class == "infrastructure"
     assert lost.message == "process 1 of the trial's 2 ended without a word, its training unfinished"
-    told = ends([Failed(failure_of(RankLost("gone")))], [Failed(failure_of(ValueError("no")))])
-    assert told and told.message == "ValueError: no"
+    failure = ends([Failed(failure_of(RankLost("gone")))], [Failed(failure_of(ValueError("no")))])
+    assert failure and failure.message == "ValueError: no"
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), RuntimeError("CUDA error: unknown error")])

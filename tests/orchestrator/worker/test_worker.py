@@ -1,4 +1,4 @@
-"""What a worker does with one trial in its own process; with Ray, see `test_scheduler_failures`."""
+"""A worker trains one trial in its own process; with Ray, see `test_scheduler_failures`."""
 
 from __future__ import annotations
 

@@ -86,8 +86,8 @@ def test_a_table_that_was_turned_round_and_thinned_is_current(written, paper):
 
 
 def test_rows_of_a_turned_table_in_another_order_are_noticed(written, paper):
-    found = paper(tabular(*turned(written, ("pskd", "baseline", "byot"))))
-    assert found == ["mislabelled table1:nll"]
+    problems = paper(tabular(*turned(written, ("pskd", "baseline", "byot"))))
+    assert problems == ["mislabelled table1:nll"]
 
 
 def test_an_edited_number_of_a_turned_table_is_named(written, paper):

@@ -166,13 +166,13 @@ def test_a_row_over_several_configurations_is_refused_with_what_can_be_named(dat
 
 def test_the_command_prints_words_or_json(file: Path) -> None:
     arguments = ["compare", "table1:resnet18/pskd", "table1:resnet18/baseline", "--db", str(file)]
-    said = CliRunner().invoke(app, arguments)
-    assert said.exit_code == 0 and "95 % interval" in said.output
-    found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).output)
-    assert found["metric"] == "top1" and found["comparison"]["n"] == 3
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 0 and "95 % interval" in outcome.output
+    document = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).output)
+    assert document["metric"] == "top1" and document["comparison"]["n"] == 3
 
 
 def test_an_empty_database_has_no_such_row(tmp_path: Path) -> None:
     open_database(tmp_path / "empty.db", create=True).close()
-    said = CliRunner().invoke(app, ["compare", "a", "b", "--db", str(tmp_path / "empty.db")])
-    assert said.exit_code == 2 and "there is no row, cell or trial 'a'" in said.output
+    outcome = CliRunner().invoke(app, ["compare", "a", "b", "--db", str(tmp_path / "empty.db")])
+    assert outcome.exit_code == 2 and "there is no row, cell or trial 'a'" in outcome.output

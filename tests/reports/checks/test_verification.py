@@ -79,8 +79,8 @@ def change(paper, *statements):
 def test_what_was_just_written_is_current(paper):
     assert problems(paper) == []
     for path in (paper / "tables").glob("*.tex"):
-        found = checked(paper, f"tables/{path.name}")
-        assert (found.problems, found.notes, found.files) == ([], [], 1), path.name
+        verdict = checked(paper, f"tables/{path.name}")
+        assert (verdict.problems, verdict.notes, verdict.files) == ([], [], 1), path.name
 
 
 def test_an_edited_number_is_named(paper):
@@ -92,8 +92,8 @@ def test_an_edited_number_is_named(paper):
 
 def test_a_bold_that_was_added_is_named(paper):
     edit(paper, "table1", r"& (\d[\d.]+ \$\\pm\$ [\d.]+)( % table1:resnet18/baseline/top1)", r"& \\textbf{\1}\2")
-    (found,) = problems(paper)
-    assert (found.kind, found.address) == ("edited mark", "table1:resnet18/baseline/top1")
+    (problem,) = problems(paper)
+    assert (problem.kind, problem.address) == ("edited mark", "table1:resnet18/baseline/top1")
 
 
 def test_moving_a_line_and_spacing_it_is_no_edit(paper):
@@ -130,7 +130,7 @@ def half_done(tmp_path_factory):
 
 @pytest.fixture
 def unfinished(half_done, tmp_path):
-    """A copy of them."""
+    """A copy of the folder of `half_done`, for a test to change."""
     shutil.copytree(half_done, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
@@ -148,7 +148,7 @@ def test_a_number_in_the_place_of_none_is_named(unfinished):
     text = (unfinished / table).read_text()
     states = ("--", "running", "failed", "diverged")
     places = {re.search(rf"  & {words} % (table1:\S+)", text)[1]: words for words in states}
-    # Of a row each, so that a problem of one hides none of another.
+    # Each in a row of its own, so that a problem of one hides none of another.
     rows = {place.rpartition("/")[0]: place for place in places}
     assert len(rows) == len(states)
     for place, words in places.items():
@@ -157,7 +157,7 @@ def test_a_number_in_the_place_of_none_is_named(unfinished):
     assert edited.keys() == places.keys() and {problem.kind for problem in edited.values()} == {"edited"}
     for place, words in places.items():
         assert f"prints 12.34, the database says {words}" in edited[place].message
-    # Nor without its comment, nor with one that claims trials.
+    # A number without its comment is named as well, and one whose comment claims trials.
     for place in places:
         edit(unfinished, "table1", rf"  & 12.34 % {re.escape(place)} .*", "  & 12.34 $\\\\pm$ 0.1")
     bare = one_each(problems(unfinished, table))
@@ -187,14 +187,16 @@ def test_a_number_in_the_place_of_none_is_named(unfinished):
 )
 def test_what_no_trial_stands_behind_is_checked_as_well(unfinished, table, old, new, address):
     edit(unfinished, table, old, new)
-    (found,) = problems(unfinished, f"tables/{table}.tex")
-    assert (found.kind, found.address) == ("edited", address)
+    (problem,) = problems(unfinished, f"tables/{table}.tex")
+    assert (problem.kind, problem.address) == ("edited", address)
 
 
 def test_a_place_that_has_another_state_now_is_stale(unfinished):
     change(unfinished, update(Trial).where(Trial.state == "running").values(state="failed"))
-    found = [each for each in problems(unfinished, "tables/table1.tex") if each.address.endswith("/top1")]
-    assert [(each.kind, each.message) for each in found] == [("stale", "its comment says running, the database failed")]
+    about_top1 = [each for each in problems(unfinished, "tables/table1.tex") if each.address.endswith("/top1")]
+    assert [(each.kind, each.message) for each in about_top1] == [
+        ("stale", "its comment says running, the database failed")
+    ]
 
 
 def test_a_place_that_has_a_number_now_is_stale(paper):
@@ -223,9 +225,9 @@ def test_a_place_that_has_a_number_now_is_stale(paper):
 )
 def test_a_row_goes_by_the_name_that_the_database_has(paper, label, kind):
     edit(paper, "table1", r"(?m)^BYOT$", label.replace("\\", r"\\"))
-    found = problems(paper)
-    assert [(each.kind, each.address) for each in found] == ([(kind, "table1:resnet18/byot")] if kind else [])
-    assert all("keep that name beside yours, or in a comment: `Ours % BYOT`" in each.message for each in found)
+    all_problems = problems(paper)
+    assert [(each.kind, each.address) for each in all_problems] == ([(kind, "table1:resnet18/byot")] if kind else [])
+    assert all("keep that name beside yours, or in a comment: `Ours % BYOT`" in each.message for each in all_problems)
 
 
 def test_a_number_in_the_row_of_another_is_mislabelled(paper):
@@ -237,8 +239,8 @@ def test_a_number_in_the_row_of_another_is_mislabelled(paper):
     )
     lines[one], lines[two] = lines[two], lines[one]
     path.write_text("\n".join(lines))
-    found = {(each.kind, each.address) for each in problems(paper)}
-    assert found == {("mislabelled", "table1:resnet18/byot"), ("mislabelled", "table1:resnet18/pskd")}
+    pairs = {(each.kind, each.address) for each in problems(paper)}
+    assert pairs == {("mislabelled", "table1:resnet18/byot"), ("mislabelled", "table1:resnet18/pskd")}
 
 
 def test_columns_that_change_places_in_one_row_are_named(paper):
@@ -249,7 +251,7 @@ def test_columns_that_change_places_in_one_row_are_named(paper):
     (problem,) = problems(paper)
     assert (problem.kind, problem.address) == ("mislabelled", "table1:resnet18/byot")
     assert problem.message == "ece stands before nll, in table1:resnet18/baseline behind it"
-    # In every row it is another order of columns.
+    # The same swap in every row is only another order of columns.
     path.write_text(re.sub(swapped.format(r"\S+"), r"\2\1", text))
     assert problems(paper) == []
 
@@ -332,8 +334,8 @@ def test_a_caption_that_is_not_the_databases_is_noted(paper):
 def test_numbers_that_came_since_are_noted(paper):
     with open_database(paper / "results.db", readonly=True) as database:
         tables = {table.name: table for table in gather(database).tables}
-    some = replace(tables["table1"], rows=tables["table1"].rows[:7])
-    (paper / "tables/table1.tex").write_text(latex(some))
+    short_table = replace(tables["table1"], rows=tables["table1"].rows[:7])
+    (paper / "tables/table1.tex").write_text(latex(short_table))
     check = checked(paper, "tables/table1.tex")
     assert [note.message for note in check.notes if "caption" not in note.message] == [
         "the database has 56 numbers for it now, 49 when it was written"
@@ -381,8 +383,8 @@ def test_a_new_seed_makes_its_row_stale(paper):
 
 def test_a_failed_trial_takes_its_numbers_with_it(paper):
     change(paper, update(Trial).values(state="failed"))
-    found = problems(paper)
-    assert {each.message for each in found if each.address.startswith("table1:")} == {
+    all_problems = problems(paper)
+    assert {each.message for each in all_problems if each.address.startswith("table1:")} == {
         "the database has no value for it now"
     }
 
@@ -390,8 +392,8 @@ def test_a_failed_trial_takes_its_numbers_with_it(paper):
 def test_tables_that_disagree_about_the_same_trials_are_contradictory(paper):
     # The accuracy of Table 2 is that error of Table 1.
     edit(paper, "table2", r"& (?:\\textbf\{)?[\d.]+( \$\\pm\$ [\d.]+\}? % table2:resnet18/baseline/main)", r"& 33.33\1")
-    found = {(each.kind, each.address) for each in problems(paper)}
-    assert ("contradictory", "table2:resnet18/baseline/main") in found
+    pairs = {(each.kind, each.address) for each in problems(paper)}
+    assert ("contradictory", "table2:resnet18/baseline/main") in pairs
 
 
 def test_rules_that_are_mixed_in_one_table_are_contradictory(paper):
@@ -399,8 +401,8 @@ def test_rules_that_are_mixed_in_one_table_are_contradictory(paper):
         write_tables(database, paper / "last", selection="last")
     line = next(line for line in (paper / "last/table1.tex").read_text().splitlines() if "resnet18/pskd/top1 " in line)
     edit(paper, "table1", r".*% table1:resnet18/pskd/top1 .*", line.replace("\\", r"\\"))
-    found = [each for each in problems(paper) if each.kind == "contradictory"]
-    assert found and "one table must not mix rules" in found[0].message
+    contradictions = [each for each in problems(paper) if each.kind == "contradictory"]
+    assert contradictions and "one table must not mix rules" in contradictions[0].message
 
 
 def test_a_report_on_some_grids_is_verified_on_those(paper):
@@ -418,8 +420,8 @@ def test_tables_without_a_rule_are_verified_though_grids_disagree(tmp_path):
     with make_database(tmp_path / "results.db", filling) as database:
         write_tables(database, tmp_path / "tables", selection="last")
         for name in ("overview", "losses", "table1"):
-            found = verify(database, tmp_path / f"tables/{name}.tex")
-            assert (found.problems, found.notes) == ([], []) and found.numbers > 0
+            verdict = verify(database, tmp_path / f"tables/{name}.tex")
+            assert (verdict.problems, verdict.notes) == ([], []) and verdict.numbers > 0
         edit(tmp_path, "table1", r"selection last, grids null", 'selection last, grids ["gone"]')
         with pytest.raises(ReportError, match=r"table1\.tex:2: the database has no grid 'gone'"):
             verify(database, tmp_path / "tables/table1.tex")
@@ -443,8 +445,8 @@ def test_files_are_looked_for_from_the_papers_folder_as_latex_does(paper):
     (paper / "sections/results.tex").write_text("\\input{tables/table1}\n\\input{more}\n")
     (paper / "sections/more.tex").write_text("\\input{tables/table2}\n")
     (paper / "paper.tex").write_text("\\input{sections/results}\n")
-    found = checked(paper)
-    assert (found.problems, found.files) == ([], 2) and found.numbers > 56
+    verdict = checked(paper)
+    assert (verdict.problems, verdict.files) == ([], 2) and verdict.numbers > 56
     edit(paper, "table2", r"& (?:\\textbf\{)?[\d.]+", "& 33.33")
     assert "edited" in {each.kind for each in problems(paper)}
 
@@ -463,8 +465,8 @@ def test_what_tex_itself_finds_is_not_missing(paper, monkeypatch):
 
 def test_a_file_without_our_numbers_does_not_pass(paper):
     (paper / "other.tex").write_text("\\documentclass{article}")
-    (found,) = problems(paper, "other.tex")
-    assert found.kind == "empty"
+    (problem,) = problems(paper, "other.tex")
+    assert problem.kind == "empty"
     with pytest.raises(ReportError, match="cannot read"):
         problems(paper, "nothing.tex")
 
@@ -535,9 +537,9 @@ READ = [
 @pytest.mark.parametrize("command", READ)
 def test_every_command_that_reads_a_file_is_followed(edited, command):
     (edited / "paper.tex").write_text(f"\\input{{tables/table1}}\n{command}\n")
-    found = read(edited / "paper.tex")
-    assert (found.missing, found.unclear) == ([], [])
-    assert any("33.33" in place.text for place in found.places)
+    manuscript = read(edited / "paper.tex")
+    assert (manuscript.missing, manuscript.unclear) == ([], [])
+    assert any("33.33" in place.text for place in manuscript.places)
 
 
 UNCLEAR = [
@@ -569,9 +571,9 @@ UNCLEAR = [
 def test_what_cannot_be_followed_is_said_with_its_line(edited, text):
     (edited / "ours.sty").write_text("\\newcommand{\\bring}[1]{\\input{sections/#1}}\n\\newcommand{\\inputs}{x}\n")
     (edited / "paper.tex").write_text(f"\\input{{tables/table1}}\n{text}\n")
-    found = [where.rpartition(":") for where, _, _ in read(edited / "paper.tex").unclear]
-    assert found and {file for file, _, _ in found} == {str(edited / "paper.tex")}
-    assert {int(line) for _, _, line in found} <= {2, 3}
+    places = [where.rpartition(":") for where, _, _ in read(edited / "paper.tex").unclear]
+    assert places and {file for file, _, _ in places} == {str(edited / "paper.tex")}
+    assert {int(line) for _, _, line in places} <= {2, 3}
 
 
 HIDDEN = [
@@ -594,8 +596,8 @@ HIDDEN = [
 def test_what_latex_does_not_read_is_no_problem(edited, text):
     (edited / "ours.sty").write_text("\\newcommand{\\bring}[1]{\\input{sections/#1}}\n\\newcommand{\\inputs}{x}\n")
     (edited / "paper.tex").write_text(f"\\input{{tables/table1}}\n{text}\n")
-    found = read(edited / "paper.tex")
-    assert (found.missing, found.unclear, len(found.files)) == ([], [], 1)
+    manuscript = read(edited / "paper.tex")
+    assert (manuscript.missing, manuscript.unclear, len(manuscript.files)) == ([], [], 1)
 
 
 def test_an_imported_file_reads_from_its_own_folder_first(edited):
@@ -643,8 +645,8 @@ def test_files_deep_in_files_are_said_and_end(paper):
 def test_a_file_in_latin_1_keeps_its_lines(edited):
     text = "caf\xe9 \x85 % \x85 \\input{gone}\n\\input{tables/table1}\n\\input{sections/results}\n"
     (edited / "paper.tex").write_bytes(text.encode("latin-1"))
-    found = read(edited / "paper.tex")
-    assert (found.missing, len(found.files)) == ([], 2)
+    manuscript = read(edited / "paper.tex")
+    assert (manuscript.missing, len(manuscript.files)) == ([], 2)
 
 
 @pytest.mark.parametrize(

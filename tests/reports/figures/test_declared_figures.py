@@ -288,16 +288,16 @@ def test_a_file_draws_a_figure_of_a_database_that_is_there(database: Database, t
     assert done.exit_code == 0, done.output
     names = {each.name for each in (tmp_path / "out").iterdir()}
     assert {"mine.pdf", "mine.svg", "mine.png", "curves-rates.pdf"} <= names
-    found = CliRunner().invoke(app, ["explain", *options, "mine:resnet50/pskd/0.1/top1"])
-    assert found.exit_code == 0 and "3 of 3 seeds" in found.output and "seed 2, epoch 5" in found.output
+    explained = CliRunner().invoke(app, ["explain", *options, "mine:resnet50/pskd/0.1/top1"])
+    assert explained.exit_code == 0 and "3 of 3 seeds" in explained.output and "seed 2, epoch 5" in explained.output
     path.write_text("x: learning_rate\ny: topp1\n")
     wrong = CliRunner().invoke(app, ["report", *options, "--out", str(tmp_path / "out")])
     assert wrong.exit_code == 2 and "y: unknown metric 'topp1'; did you mean 'top1'?" in wrong.output
 
 
 def test_a_number_of_a_figure_is_explained_and_another_is_unknown(database: Database) -> None:
-    said = explain(database, "mine:resnet18/pskd/0.01/top1", figures=[BY_RATE])
-    assert "1 of 3 seeds" in said and "no value, failed" in said
+    explanation = explain(database, "mine:resnet18/pskd/0.01/top1", figures=[BY_RATE])
+    assert "1 of 3 seeds" in explanation and "no value, failed" in explanation
     with pytest.raises(ReportError, match="mine"):
         explain(database, "mine:resnet18/pskd/0.01/top2", figures=[BY_RATE])
 

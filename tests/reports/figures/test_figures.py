@@ -178,8 +178,8 @@ def test_the_front_is_what_nothing_beats(values):
         if other.x <= point.x and other.y <= point.y and other[4:6] != point[4:6]
     }
     expected = sorted({(point.x, point.y) for point in able if point not in beaten})
-    found = [(point.x, point.y) for point in front_of(points)]
-    assert found == (expected if len(expected) > 1 else [])
+    front = [(point.x, point.y) for point in front_of(points)]
+    assert front == (expected if len(expected) > 1 else [])
 
 
 @given(st.lists(st.tuples(st.floats(0, 600), st.floats(0, 400)), min_size=1, max_size=14))

@@ -87,7 +87,7 @@ def test_one_seed_is_tested_over_its_images_where_they_are_kept() -> None:
     assert names == ["a"]
     assert "an exact test paired over 10,000 test images (fewer than 3 seeds)" in how.sentence
     assert how.short == "bold: may be the best (McNemar, 10,000 images, 5 %)"
-    # McNemar's is the test of one seed.
+    # McNemar's test is for one seed; of two, signs are flipped.
     pair = [row("a", *2 * values[:1], outcomes=(first, first)), row("b", *2 * values[1:], outcomes=(second, second))]
     how = bold(pair)[1]
     assert how.short == "bold: may be the best (sign flips, 10,000 images, 5 %)"

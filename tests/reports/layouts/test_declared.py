@@ -83,8 +83,8 @@ def test_rows_and_columns_are_spread_over_two_fields(rates):
         "BYOT: Top-1 error (%)",
     ]
     values = top1(rates, methods={"pskd": {}}, learning_rate=0.1)
-    found = table.rows[1].entries[1]
-    assert (found.value, found.n) == (pytest.approx(fmean(values)), 3)
+    cell = table.rows[1].entries[1]
+    assert (cell.value, cell.n) == (pytest.approx(fmean(values)), 3)
     assert list(numbers(table))[1] == "mine:0.01/pskd/top1"
 
 
@@ -114,8 +114,11 @@ def test_differences_are_paired_by_seed_and_have_p_values(rates):
     table = declare(rates, rows="methods", columns=columns, where={"learning_rate": 0.1})
     ours, base = (top1(rates, methods=methods, learning_rate=0.1) for methods in ({"pskd": {}}, {}))
     differences = [one - two for one, two in zip(ours, base, strict=True)]
-    found = entry(table, "pskd/top1-minus")
-    assert (found.value, found.spread) == (pytest.approx(fmean(differences)), pytest.approx(stdev(differences)))
+    difference = entry(table, "pskd/top1-minus")
+    assert (difference.value, difference.spread) == (
+        pytest.approx(fmean(differences)),
+        pytest.approx(stdev(differences)),
+    )
     assert said(table, "pskd/top1-minus").startswith("\u2212")
     assert entry(table, "pskd/top1-p").value == pytest.approx(stats.ttest_rel(ours, base).pvalue)
     assert said(table, "baseline/top1-minus") == said(table, "baseline/top1-p") == "\u2013"
@@ -141,8 +144,8 @@ def test_a_mean_over_columns_is_one_column(sets):
     by_seed = [
         fmean(pair) for pair in zip(*(top1(sets, methods={"pskd": {}}, dataset=name) for name in DATASETS), strict=True)
     ]
-    found = table.rows[1].entries[2]
-    assert (found.value, found.spread, found.n) == (pytest.approx(fmean(by_seed)), pytest.approx(stdev(by_seed)), 3)
+    mean = table.rows[1].entries[2]
+    assert (mean.value, mean.spread, mean.n) == (pytest.approx(fmean(by_seed)), pytest.approx(stdev(by_seed)), 3)
 
 
 def test_a_mean_lacks_where_a_column_lacks(tmp_path):
@@ -158,8 +161,8 @@ def test_more_than_seeds_can_be_averaged(rates):
         rates, rows="methods", columns=["top1", {"top1": {"p": "baseline"}}], over=["seed", "learning_rate"]
     )
     values = [value for rate in RATES for value in top1(rates, methods={"pskd": {}}, learning_rate=rate)]
-    found = entry(table, "pskd/top1")
-    assert (found.n, found.planned, found.value) == (6, 6, pytest.approx(fmean(values)))
+    averaged = entry(table, "pskd/top1")
+    assert (averaged.n, averaged.planned, averaged.value) == (6, 6, pytest.approx(fmean(values)))
     base = [value for rate in RATES for value in top1(rates, methods={}, learning_rate=rate)]
     assert entry(table, "pskd/top1-p").value == pytest.approx(stats.ttest_rel(values, base).pvalue)
 
@@ -180,8 +183,8 @@ def test_seeds_can_be_rows(rates):
 def test_a_number_shows_what_is_asked_for(rates, show, value, spread):
     table = declare(rates, **BY_RATE, show=show, notes="full")
     values = top1(rates, methods={}, learning_rate=0.01)
-    found = table.rows[0].entries[0]
-    assert (found.value, found.spread) == (pytest.approx(value(values)), pytest.approx(spread(values)))
+    cell = table.rows[0].entries[0]
+    assert (cell.value, cell.spread) == (pytest.approx(value(values)), pytest.approx(spread(values)))
     words = {"mean_ci95": "95 % confidence interval", "median_iqr": "interquartile range"}[show]
     assert words in table.caption and "sample standard deviation" not in table.caption
 

@@ -1,4 +1,4 @@
-"""What methods add together, against sums written out by hand; and the shares of the loss."""
+"""The gains of methods together, against sums written out by hand; and the shares of the loss."""
 
 from __future__ import annotations
 

@@ -106,8 +106,8 @@ def test_a_timing_pass_of_one_seed_stands_for_the_cell(tmp_path):
 
     with make_database(tmp_path / "results.db", filling) as database:
         table = one(build(load(database), [1]), "table1")
-    found = entry(table, "resnet18/pskd/epoch_time")
-    assert (found.state, found.n, found.star) == ("done", 1, False)
+    epoch_time = entry(table, "resnet18/pskd/epoch_time")
+    assert (epoch_time.state, epoch_time.n, epoch_time.star) == ("done", 1, False)
     assert entry(table, "resnet18/pskd/top1").n == 2
 
 

@@ -12,7 +12,7 @@ def order(page, table: str, group: str) -> list[str]:
 
 
 def chosen(page) -> dict[str, list[str]]:
-    """What the address says of the view."""
+    """Return what the page's address says of the view, by key."""
     return parse_qs(urlsplit(page.url).fragment)
 
 

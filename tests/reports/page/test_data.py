@@ -35,12 +35,12 @@ def test_the_page_has_every_entry_of_every_table_with_its_trials(database, data)
     assert [shown["id"] for shown in data["tables"]] == [table.name for table in tables]
     for table, shown in zip(tables, data["tables"], strict=True):
         rows = [row for group in shown["groups"] for row in group["rows"]]
-        for row, said in zip(table.rows, rows, strict=True):
-            for entry, cell in zip(row.entries, said["cells"], strict=True):
+        for row, shown_row in zip(table.rows, rows, strict=True):
+            for entry, cell in zip(row.entries, shown_row["cells"], strict=True):
                 assert (cell["value"], cell["n"], cell["bold"]) == (entry.value, entry.n, entry.bold)
                 behind = [(data["trials"][place]["key"], epoch) for place, epoch, *_ in cell["samples"]]
                 assert behind == [(sample.key, sample.epoch) for sample in entry.samples]
-            assert {data["trials"][place]["key"] for place in said["trials"]} >= {
+            assert {data["trials"][place]["key"] for place in shown_row["trials"]} >= {
                 sample.key for entry in row.entries for sample in entry.samples
             }
 

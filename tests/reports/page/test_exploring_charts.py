@@ -112,8 +112,8 @@ def test_a_logarithmic_axis_says_so_and_names_what_it_cannot_show(visit):
       return [box.innerText, [...box.querySelectorAll("text.tick")].map((each) => each.textContent),
               [...box.querySelectorAll("text.name")].map((each) => each.textContent)];
     }"""
-    said, ticks, names = page.evaluate(draw, [3, 2, 1, 0, 0])
-    assert "Zeros are not shown on a logarithmic axis" in said and names == ["Epoch", "Loss (log)"]
+    text, ticks, names = page.evaluate(draw, [3, 2, 1, 0, 0])
+    assert "Zeros are not shown on a logarithmic axis" in text and names == ["Epoch", "Loss (log)"]
     assert "5" in ticks and "4" in ticks
     assert "not shown" not in page.evaluate(draw, [3, 2, 1, 1, 1])[0]
     assert "Zeros and negative values" in page.evaluate(draw, [3, 2, 1, -1, 0])[0]
@@ -182,8 +182,8 @@ def test_the_plane_has_the_points_of_figure_2_and_its_front(visit, database):
     (plot,) = plots(gather(database).results, declared(shipped_yaml("figure2")), ["table1"])
     (points,) = marks(plot)
     assert len(names) == len(points) and plane.locator("path.point[fill=none]").count() == sum(p.shared for p in points)
-    said = plane.locator(".front-names").inner_text()
-    assert said.count(";") + 1 == len(front_of(points)) and "ResNet-18" in said
+    front_names = plane.locator(".front-names").inner_text()
+    assert front_names.count(";") + 1 == len(front_of(points)) and "ResNet-18" in front_names
     svg = plane.locator("svg")
     svg.focus()
     page.keyboard.press("ArrowRight")

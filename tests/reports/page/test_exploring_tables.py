@@ -218,8 +218,8 @@ def test_two_rates_without_an_error_have_no_interval(chromium, database, tables,
     page = chromium.new_page()
     fragment = "table1.pick=resnet50%2Fbaseline&table1.pick=resnet50%2Fpskd"
     page.goto(f"{(tmp_path / 'report.html').as_uri()}#{fragment}")
-    said = page.locator("#table1 table.differences tbody tr").first.locator("td").all_text_contents()
-    assert said[3] == "\N{EN DASH}" and "no interval, as nothing scatters" in said[-1]
+    cells = page.locator("#table1 table.differences tbody tr").first.locator("td").all_text_contents()
+    assert cells[3] == "\N{EN DASH}" and "no interval, as nothing scatters" in cells[-1]
     page.close()
 
 

@@ -89,8 +89,8 @@ def test_everything_that_can_be_used_has_a_name(visit):
     page = visit("#open=table1%3Aresnet18%2Fpskd%3A0")
     nameless = page.evaluate(NAMELESS)
     assert nameless == []
-    said = page.get_by_role("dialog").aria_snapshot()
-    assert "heading" in said and 'button "Close"' in said
+    snapshot = page.get_by_role("dialog").aria_snapshot()
+    assert "heading" in snapshot and 'button "Close"' in snapshot
 
 
 def test_the_page_prints_its_tables_and_pictures_without_tools(visit):
@@ -122,8 +122,8 @@ def test_names_from_anywhere_are_texts_and_never_run(chromium, tmp_path):
     def filling(filler):
         several = [(f"{nasty}{method}", configuration(method), {"epochs": 2}) for method in ([], ["pskd"])]
         filler.grid(nasty[:90], {}, several)
-        for each in filler.rows[list(filler.rows)[3]]:
-            each |= {"error_text": nasty, "log": nasty, "device": nasty, "host": nasty}
+        for attempt in filler.rows[list(filler.rows)[3]]:
+            attempt |= {"error_text": nasty, "log": nasty, "device": nasty, "host": nasty}
 
     with make_database(tmp_path / "results.db", filling) as database:
         gathered = gather(database)

@@ -21,8 +21,8 @@ from trainer.parts import NETWORKS
 
 
 def printed(source: str, row: str, column: str) -> Printed:
-    (found,) = [each for each in ledger() if (each.source, each.row, each.column) == (source, row, column)]
-    return found
+    (value,) = [each for each in ledger() if (each.source, each.row, each.column) == (source, row, column)]
+    return value
 
 
 def test_every_printed_value_is_there_once():

@@ -86,9 +86,9 @@ def test_csv_and_json_keep_names_as_they_are(nasty, tables):
         assert float(line["top1"] or "nan") == pytest.approx(row.entries[0].value or float("nan"), nan_ok=True, abs=0)
         assert line["row"] == row.key
     document = json.loads(render.json(table))
-    for found, row in zip(document["rows"], table.rows, strict=True):
-        assert found["entries"]["top1"]["value"] == row.entries[0].value
-        assert {key for key, _, _ in found["entries"]["top1"]["samples"]} <= document["trials"].keys()
+    for json_row, row in zip(document["rows"], table.rows, strict=True):
+        assert json_row["entries"]["top1"]["value"] == row.entries[0].value
+        assert {key for key, _, _ in json_row["entries"]["top1"]["samples"]} <= document["trials"].keys()
 
 
 def test_no_format_prints_what_json_readers_refuse():

@@ -126,8 +126,8 @@ def test_digits_are_blocks_of_grey_in_a_stratified_split() -> None:
 
 
 def test_the_digits_split_is_the_same_everywhere() -> None:
-    found = splits(dataset="digits")
-    assert hashlib.sha256(found.test.pixels.numpy().tobytes()).hexdigest()[:16] == "fa242e4b3381f5af"
+    digits = splits(dataset="digits")
+    assert hashlib.sha256(digits.test.pixels.numpy().tobytes()).hexdigest()[:16] == "fa242e4b3381f5af"
 
 
 def test_the_digits_are_those_that_scikit_learn_returns() -> None:

@@ -211,9 +211,9 @@ def test_of_several_processes_one_decodes(root: Path) -> None:
     readers = [Reader(root) for _ in range(3)]
     for reader in readers:
         reader.go()
-    told = [reader.told() for reader in readers]
-    assert sum(opened for opened, _, _ in told) == 9 + 3
-    assert [total for _, total, _ in told] == [expected] * 3
+    reports = [reader.told() for reader in readers]
+    assert sum(opened for opened, _, _ in reports) == 9 + 3
+    assert [total for _, total, _ in reports] == [expected] * 3
 
 
 def test_a_write_that_fails_loses_nothing(root: Path) -> None:

@@ -120,8 +120,8 @@ def test_other_sizes_are_scaled_by_the_shorter_side_and_cut_in_the_centre(insect
     width, height = (max(32, int(side * factor)) for side in size)
     scaled = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), float)
     top, left = round((height - 32) / 2), round((width - 32) / 2)
-    found = read(insects.parent).test.pixels[0].numpy()
-    assert np.abs(found - scaled[top : top + 32, left : left + 32]).max() <= 1
+    pixels = read(insects.parent).test.pixels[0].numpy()
+    assert np.abs(pixels - scaled[top : top + 32, left : left + 32]).max() <= 1
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
