@@ -44,7 +44,8 @@ test-lower:
 	test -x $(LOWER)/bin/python || $(PYTHON) -m venv $(LOWER)
 	$(LOWER)/bin/python -m pip install --quiet uv
 	$(LOWER)/bin/python -m uv pip install --quiet --python $(LOWER)/bin/python --resolution lowest-direct --editable '.[test]'
-	$(LOWER)/bin/python -m pytest -m "not slow" -W ignore::DeprecationWarning
+	$(KEEP) OMP_NUM_THREADS=1 $(LOWER)/bin/python -m pytest -m "not slow" -n $(WORKERS) $(SPREAD)$(ORDER) \
+		-W ignore::DeprecationWarning
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.bench

@@ -53,8 +53,9 @@ class logged_to:
 
     def __enter__(self) -> None:
         logging.captureWarnings(True)
-        self.loggers = [logging.getLogger(name) for name in ("trainer", "py.warnings")]
-        for logger in self.loggers:
+        loggers = [logging.getLogger(name) for name in ("trainer", "py.warnings")]
+        self.before = [(logger, logger.propagate, logger.level) for logger in loggers]
+        for logger in loggers:
             logger.propagate = False
             logger.setLevel(logging.INFO)
             for handler in self.handlers:
@@ -68,7 +69,10 @@ class logged_to:
         faulthandler.disable()
         if self.enabled_before and sys.__stderr__ is not None:
             faulthandler.enable(sys.__stderr__)
-        for handler in self.handlers:
-            for logger in self.loggers:
+        for logger, propagate, level in self.before:
+            logger.propagate = propagate
+            logger.setLevel(level)
+            for handler in self.handlers:
                 logger.removeHandler(handler)
+        logging.captureWarnings(False)
         self.file.close()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
@@ -23,8 +24,8 @@ MEMORY = {"object_store_memory": 100 * 2**20}
 class Nodes:
     """A running cluster, without a node that could run anything at first."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, process: subprocess.Popen[str], errors: Path) -> None:
+        self._process, self._errors = process, errors
         self.address, self.dashboard = self._answer().split()
 
     def add(self, cpus: int) -> int:
@@ -40,7 +41,7 @@ class Nodes:
         for line in self._process.stdout:
             if line.startswith("> "):
                 return line.removeprefix("> ").strip()
-        raise AssertionError("the cluster has ended")
+        raise AssertionError(f"the cluster has ended:\n{self._errors.read_text()}")
 
 
 @contextmanager
@@ -49,12 +50,13 @@ def ray_nodes(place: Workplace) -> Iterator[Nodes]:
     environment = {**os.environ, "PYTHONPATH": f"{place.code}:{ROOT}", "RAY_TMPDIR": str(place.folder)}
     # As docs/lab-server.md has it for every node.
     environment |= {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    with subprocess.Popen(
+    errors = place.folder / "nodes.txt"
+    with open(errors, "w") as file, subprocess.Popen(
         [sys.executable, "-m", "tests.orchestrator.ray_nodes"], cwd=place.folder, env=environment, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
     ) as process:  # fmt: skip
         try:
-            yield Nodes(process)
+            yield Nodes(process, errors)
         finally:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,17 +18,27 @@ from tests.orchestrator.runs import Results, Workplace, differences, ended, name
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 EPOCHS = 10
+# The epoch before which trials wait while the file `gate` is there.
+WAITS_IN = 2
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Workplace]:
     with workplace() as folder:
+        shutil.copy(Path(__file__).parents[1] / "sabotage.py", folder.code / "trainer/methods")
         yield folder
 
 
 @pytest.fixture(scope="module")
-def grid(place: Workplace) -> Path:
-    return place.grid("cluster", {"methods": [{}, {"byot": {}, "pskd": {}}], "seed": [0, 1]}, epochs=EPOCHS)
+def gate(place: Workplace) -> Path:
+    """A file that is not there unless a test makes it."""
+    return place.folder / "gate"
+
+
+@pytest.fixture(scope="module")
+def grid(place: Workplace, gate: Path) -> Path:
+    waits = {"sabotage": {"how": "wait", "flag": str(gate), "at": WAITS_IN}}
+    return place.grid("cluster", {"methods": [waits, waits | {"byot": {}, "pskd": {}}], "seed": [0, 1]}, epochs=EPOCHS)
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +61,10 @@ def test_what_no_node_can_hold_is_refused_unless_a_node_will_join(place: Workpla
     assert "Traceback" not in output
 
 
-def test_trials_follow_the_nodes(place: Workplace, grid: Path, nodes: Nodes, expected: Results) -> None:
+def test_trials_follow_the_nodes(place: Workplace, grid: Path, gate: Path, nodes: Nodes, expected: Results) -> None:
     shared = place.folder / "shared"
+    # No trial ends before its node is cut off.
+    gate.touch()
     options = ["--wait-for-nodes", "--no-canary", "--checkpoints", f"file://{shared}"]
     with ended(place.start("run", grid, *options, RAY_ADDRESS=nodes.address)) as run:
         assert wait_for(lambda: "waiting for a node with 1 CPU and 0 GPUs: 4 trials" in run.text() or run.over()), (
@@ -68,6 +81,7 @@ def test_trials_follow_the_nodes(place: Workplace, grid: Path, nodes: Nodes, exp
 
         assert wait_for(lambda: trained_there() or run.over()), run.text()
         cut_off(late)
+        gate.unlink()
         assert run.code() == 0, run.text()
     assert differences(place.results(), expected) == []
     assert place.doubtful() == []

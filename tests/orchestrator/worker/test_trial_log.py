@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
+
+import pytest
+
+from orchestrator.worker.trial_log import logged_to
 
 
 def test_a_crash_leaves_its_stack_in_the_log(tmp_path: Path):
@@ -45,3 +51,13 @@ def test_later_crashes_are_not_written_to_a_log_that_is_over(tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True)
     assert b"Segmentation fault" in done.stderr
     assert log.read_text() == (tmp_path / "reused").read_text() == ""
+
+
+def test_what_is_logged_after_a_trial_goes_where_it_went_before(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    show = warnings.showwarning
+    with logged_to(tmp_path / "a.log"):
+        logging.getLogger("trainer.anything").warning("of the trial")
+    logging.getLogger("trainer.anything").warning("of the program")
+    assert caplog.messages == ["of the program"] and warnings.showwarning is show
+    text = (tmp_path / "a.log").read_text()
+    assert "of the trial" in text and "of the program" not in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 
 def order(page, table: str, group: str) -> list[str]:
@@ -13,7 +13,8 @@ def order(page, table: str, group: str) -> list[str]:
 
 def chosen(page) -> dict[str, list[str]]:
     """Return what the page's address says of the view, by key."""
-    return parse_qs(urlsplit(page.url).fragment)
+    # `page.url` follows an event of the browser, later than what the page itself sees.
+    return parse_qs(page.evaluate("location.hash").removeprefix("#"))
 
 
 def row(page, name: str, table: str = "table1"):

@@ -143,7 +143,9 @@ def test_the_pages_tests_are_those_of_the_report(visit):
       return compareEntries(...pair.map(entry));
     })"""
     kinds = set()
-    for (pair, images), on_page in zip(cases, page.evaluate(script, cases), strict=True):
+    # JavaScript's keys are texts.
+    given = [([{str(s): value for s, value in values.items()} for values in pair], images) for pair, images in cases]
+    for (pair, images), on_page in zip(cases, page.evaluate(script, given), strict=True):
         expected = compare(*(Candidate(values, images) for values in pair))
         if expected is None:
             kinds.add(on_page["test"])

@@ -66,8 +66,10 @@ def test_nothing_is_wider_than_the_page(visit, width):
     )
     assert (wide, page.evaluate("document.documentElement.scrollWidth")) == ([], width)
     page.locator("#table1 summary", has_text="Columns").click()
-    panel = page.locator("#table1 .menu[open] .panel").bounding_box()
-    assert panel["x"] >= 0 and panel["x"] + panel["width"] <= width
+    # The panel moves at an event that comes after the click.
+    placed = "width => document.querySelector('#table1 .menu[open] .panel')?.getBoundingClientRect().right <= width"
+    page.wait_for_function(placed, arg=width)
+    assert page.locator("#table1 .menu[open] .panel").bounding_box()["x"] >= 0
     row(page, "resnet18/pskd").get_by_role("button").first.click()
     box = page.get_by_role("dialog").bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= width
