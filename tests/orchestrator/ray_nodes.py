@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,6 +78,13 @@ def cut_off(raylet: int) -> None:
             process.kill()
 
 
+def _free_port() -> int:
+    """Return a port that nothing listens to: without one, a second Ray of this machine has Ray's usual port already."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
 def main() -> None:
     """Print the address of the cluster and of its dashboard, then obey."""
     from ray.cluster_utils import Cluster
@@ -85,7 +93,13 @@ def main() -> None:
     network = f"127.{os.getpid() // 250 % 250 + 1}.{os.getpid() % 250}"
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": True, "node_ip_address": f"{network}.2", **MEMORY},
+        head_node_args={
+            "num_cpus": 0,
+            "include_dashboard": True,
+            "dashboard_port": _free_port(),
+            "node_ip_address": f"{network}.2",
+            **MEMORY,
+        },
     )
     print(f"> {cluster.address} {cluster.webui_url}", flush=True)
     for number, line in enumerate(sys.stdin):

@@ -254,7 +254,8 @@ def workplace() -> Iterator[Workplace]:
     try:
         place = Workplace(folder)
         yield place
-        assert place.processes_left() == []
+        left = place.processes_left()
+        assert not left, left
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
