@@ -160,12 +160,18 @@ def selection_problem(rule: Any, configs: Iterable[TrainConfig], *, tuned: bool 
         return unknown("selection", rule, [*SELECTIONS, "mean_last_K"], "; K is a number of epochs")
     if tuned and rule == "best_test":
         return f"best_test {BY_TEST}; write best_val, or last"
-    without = sum(config.validation == 0 for config in configs)
-    if rule == "best_val" and without:
-        what = f"chooses the epoch by validation images, and {counted(without, 'trial')} "
-        what += "holds out none" if without == 1 else "hold out none"
-        return f"best_val {what}; add validation: 5000, or so, to `fixed`"
+    if rule == "best_val" and (lacking := without_validation(configs)):
+        return f"best_val chooses the epoch by validation images, and {lacking}"
     return ""
+
+
+def without_validation(configs: Iterable[TrainConfig]) -> str:
+    """Return how many trials hold out no validation images and what to do, nothing where all hold out some."""
+    without = sum(config.validation == 0 for config in configs)
+    if not without:
+        return ""
+    verb = "holds" if without == 1 else "hold"
+    return f"{counted(without, 'trial')} {verb} out none; add validation: 5000, or so, to `fixed`"
 
 
 def check_declared(reader: Reader, declared: Sequence[Declared], configs: Iterable[TrainConfig], tuned: bool) -> None:
