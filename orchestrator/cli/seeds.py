@@ -105,4 +105,4 @@ def rows_here_and_elsewhere(
         return rows, metric, []
     sets = {row.config["dataset"] for row in rows}
     trials = {key: config for key, config in database.done_trials().items() if config.get("dataset") in sets}
-    return rows, metric, rows_elsewhere(trials, database.test_scores(trials, metric, selection))
+    return rows, metric, rows_elsewhere(trials, database.test_scores(list(trials), metric, selection))

@@ -36,7 +36,7 @@ def add_changes(database: Database, grids: Sequence[dict[str, Any]]) -> None:
     from orchestrator.provenance import Files
 
     trials = [trial for grid in grids for trial in grid["trials"]]
-    recorded, files = database.origins(trial["key"] for trial in trials), Files()
+    recorded, files = database.origins([trial["key"] for trial in trials]), Files()
     for trial in trials:
         changed = [
             change for origin in recorded.get(trial["key"], ()) for change in changes([origin], files.origin(origin))
