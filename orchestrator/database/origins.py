@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, exists, select, text, update
 
 from orchestrator.database.errors import DatabaseError
-from orchestrator.database.grids import alone, chunks
+from orchestrator.database.grids import alone
 from orchestrator.database.models import ACCEPTED, Attempt, AttemptPart, Epoch, Part, Trial
 from orchestrator.database.parts import part_row
+from orchestrator.database.values import in_parts
 from orchestrator.records import Origin, PartRow
 
 _accepted = text(f"epochs.{ACCEPTED}")
@@ -29,7 +30,7 @@ def origins(connection: Connection, wanted: Sequence[int]) -> dict[int, list[Ori
         .order_by(AttemptPart.attempt_id, Part.kind, Part.name)
     )
     answer: dict[int, list[Origin]] = {}
-    for part in chunks(wanted):
+    for part in in_parts(wanted):
         attempts = connection.execute(query.where(Attempt.trial_id.in_(part))).all()
         used: dict[int, list[PartRow]] = {}
         for row in connection.execute(
@@ -45,7 +46,7 @@ def origins(connection: Connection, wanted: Sequence[int]) -> dict[int, list[Ori
 def origins_by_key(connection: Connection, keys: Sequence[str]) -> dict[str, list[Origin]]:
     """Return per key of a trial with accepted epochs what `origins` does."""
     ids: dict[int, str] = {}
-    for part in chunks(keys):
+    for part in in_parts(keys):
         rows = connection.execute(select(Trial.id, Trial.key).where(Trial.key.in_(part)))
         ids.update({trial: key for trial, key in rows})
     return {ids[trial]: listed for trial, listed in origins(connection, list(ids)).items()}
@@ -67,7 +68,7 @@ def retrain(connection: Connection, wanted: Sequence[str]) -> int:
     """
     alone(connection)
     changed = 0
-    for part in chunks(wanted):
+    for part in in_parts(wanted):
         free = select(Trial.id).where(Trial.key.in_(part), Trial.driver.is_(None), Trial.state != "running")
         ids = list(connection.scalars(free.with_for_update()))
         connection.execute(update(Epoch.__table__).where(Epoch.trial_id.in_(ids), _accepted).values(accepted=None))

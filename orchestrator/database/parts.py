@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select, text, update
 
 from orchestrator.database.errors import DatabaseError
-from orchestrator.database.grids import alone, chunks
+from orchestrator.database.grids import alone
 from orchestrator.database.models import ACCEPTED, Attempt, AttemptPart, Epoch, Evaluation, MetricValue, Part, Trial
-from orchestrator.database.values import clean, new_id, storable
+from orchestrator.database.values import clean, in_parts, new_id, storable
 from orchestrator.records import PartRow
 
 parts, attempt_parts = Part.__table__, AttemptPart.__table__
@@ -72,4 +72,4 @@ def unmeasured(connection: Connection, keys: Sequence[str], metric: str) -> int:
         .correlate(Trial)
     )
     query = select(func.count()).select_from(Trial).where(Trial.state == "done", ~value.exists())
-    return sum(connection.scalar(query.where(Trial.key.in_(part))) or 0 for part in chunks(keys))
+    return sum(connection.scalar(query.where(Trial.key.in_(part))) or 0 for part in in_parts(keys))
