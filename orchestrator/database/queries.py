@@ -27,6 +27,7 @@ from sqlalchemy.orm import aliased
 
 from orchestrator.database.models import (
     ACCEPTED,
+    ACCEPTED_EPOCHS,
     MAIN_TEST,
     Attempt,
     Epoch,
@@ -46,8 +47,6 @@ EVERY_NETWORK = -1
 _ROWS = 8000
 
 _EPOCHS = func.count(distinct(Epoch.epoch)).label("epochs")
-# The partial index's condition, literally: SQLite does not match a bound parameter.
-ACCEPTED_EPOCHS = text(f"epochs.{ACCEPTED}")
 
 
 class Pick(NamedTuple):

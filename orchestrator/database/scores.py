@@ -8,10 +8,19 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, select, text
+from sqlalchemy import Connection, and_, func, select
 
 from orchestrator.database import queries
-from orchestrator.database.models import ACCEPTED, Attempt, Epoch, Evaluation, Grid, GridTrial, MetricValue, Trial
+from orchestrator.database.models import (
+    ACCEPTED_EPOCHS,
+    Attempt,
+    Epoch,
+    Evaluation,
+    Grid,
+    GridTrial,
+    MetricValue,
+    Trial,
+)
 from orchestrator.database.values import in_parts
 from orchestrator.records import DrawRow, draw_of
 
@@ -35,7 +44,7 @@ def validation_scores(connection: Connection, wanted: Sequence[str], metric: str
         .join(Evaluation, Evaluation.epoch_id == Epoch.id)
         .where(
             Trial.state == "done",
-            text(f"epochs.{ACCEPTED}"),
+            ACCEPTED_EPOCHS,
             Evaluation.network == 0,
             Evaluation.classifier == "main",
             Evaluation.split == "validation",
@@ -110,7 +119,7 @@ def scores_on_test(
     if selection in ("best_test", "best_val"):
         ends = queries.best_epochs(connection, ids, "test" if selection == "best_test" else "validation")
     else:
-        newest = select(Epoch.trial_id, func.max(Epoch.epoch)).where(text(f"epochs.{ACCEPTED}"))
+        newest = select(Epoch.trial_id, func.max(Epoch.epoch)).where(ACCEPTED_EPOCHS)
         ends = {}
         for trials in in_parts(ids):
             rows = connection.execute(newest.where(Epoch.trial_id.in_(trials)).group_by(Epoch.trial_id))

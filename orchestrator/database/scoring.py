@@ -6,13 +6,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select
 
 from orchestrator.database import attempts, parts
 from orchestrator.database.errors import DatabaseError
 from orchestrator.database.grids import alone
 from orchestrator.database.models import (
-    ACCEPTED,
+    ACCEPTED_EPOCHS,
     AttemptPart,
     Epoch,
     Evaluation,
@@ -27,8 +27,6 @@ from orchestrator.database.models import (
 from orchestrator.database.outcomes import unpack
 from orchestrator.database.values import in_parts
 from orchestrator.records import PartRow
-
-_accepted = text(f"epochs.{ACCEPTED}")
 
 
 class Unreadable(DatabaseError):
@@ -65,7 +63,7 @@ def kept(connection: Connection, grids: Sequence[str] | None) -> list[tuple[str,
 
     Trials without an accepted epoch are left out; one with epochs and without outcomes has an empty list.
     """
-    trained = select(Epoch.id).where(Epoch.trial_id == Trial.id, _accepted).exists()
+    trained = select(Epoch.id).where(Epoch.trial_id == Trial.id, ACCEPTED_EPOCHS).exists()
     members = (
         select(Trial.id, Trial.key, GridTrial.name)
         .join(GridTrial, GridTrial.trial_id == Trial.id)
@@ -95,7 +93,7 @@ def kept(connection: Connection, grids: Sequence[str] | None) -> list[tuple[str,
         .join(Evaluation, Evaluation.epoch_id == Epoch.id)
         .join(Outcome, Outcome.evaluation_id == Evaluation.id)
         .outerjoin(LabelSet, LabelSet.sha256 == Outcome.labels_sha256)
-        .where(_accepted, Evaluation.split == "test", Evaluation.classifier == "main")
+        .where(ACCEPTED_EPOCHS, Evaluation.split == "test", Evaluation.classifier == "main")
         .order_by(Epoch.epoch, Evaluation.network)
     )
     for part in in_parts(named):

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, select
 
-from orchestrator.database.models import Attempt, Epoch, Trial
-from orchestrator.database.queries import ACCEPTED_EPOCHS, per_trial, relations, trials_of
+from orchestrator.database.models import ACCEPTED_EPOCHS, Attempt, Epoch, Trial
+from orchestrator.database.queries import per_trial, relations, trials_of
 from orchestrator.database.values import in_parts
 
 
