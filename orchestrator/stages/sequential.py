@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import BAD_INPUT
-from orchestrator.planning.seeds import RATES
+from orchestrator.planning.seeds import paired_p
 from orchestrator.records import LookRow
 from orchestrator.stages.decision import Decision
 from orchestrator.text import counted
@@ -171,15 +171,8 @@ def _shared(
 
 def _p_value(shared: Sequence[tuple[tuple[float, int], tuple[float, int]]], metric: str) -> float | None:
     """Return the p-value of the paired t test of two rows, None where they allow none."""
-    from orchestrator.statistics import paired_test
-
-    if len(shared) < 2:
-        return None
-    measured = [each for both in shared for each in both]
-    images = min(count for _, count in measured) if metric in RATES else None
-    scale = max(abs(value) for value, _ in measured)
-    tested = paired_test([one - other for (one, _), (other, _) in shared], scale, images)
-    return tested.p if tested else None
+    images = min((count for both in shared for _, count in both), default=0)
+    return paired_p([(one, other) for (one, _), (other, _) in shared], metric, images)
 
 
 def _name(trials: Sequence[Trial]) -> str:
