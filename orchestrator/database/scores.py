@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -22,7 +21,7 @@ from orchestrator.database.models import (
     Trial,
 )
 from orchestrator.database.values import in_parts
-from orchestrator.records import DrawRow, draw_of
+from orchestrator.records import DrawRow, averaged_epochs, draw_of
 
 # Columns of evaluations by the name of their metric; the others have the metric's own name.
 _ERRORS = {"top1": "top1_error", "top5": "top5_error"}
@@ -95,8 +94,7 @@ def _selected(epochs: Sequence[tuple[float, float | None]], selection: str) -> f
     if selection == "best_val":
         picked = [min(epochs, key=lambda epoch: epoch[0])]
     else:
-        averaged = re.fullmatch(r"mean_last_([0-9]+)", selection)
-        count = int(averaged[1]) if averaged else 1
+        count = averaged_epochs(selection) or 1
         picked = list(epochs[-count:]) if len(epochs) >= count else []
     values = [value for _, value in picked if value is not None]
     return fmean(values) if values and len(values) == len(picked) else None
@@ -114,8 +112,7 @@ def scores_on_test(
     ids: dict[int, str] = {}
     for part in in_parts(wanted):
         ids |= connection.execute(select(Trial.id, Trial.key).where(Trial.key.in_(part), Trial.state == "done")).all()
-    averaged = re.fullmatch(r"mean_last_([0-9]+)", selection)
-    count = int(averaged[1]) if averaged else 1
+    count = averaged_epochs(selection) or 1
     if selection in ("best_test", "best_val"):
         ends = queries.best_epochs(connection, ids, "test" if selection == "best_test" else "validation")
     else:
