@@ -27,6 +27,11 @@ def tuned_row_of(trial_name: str) -> str | None:
     return trial[1] if trial else None
 
 
+def row_of(trial_name: str) -> str:
+    """Return the name of a trial's row: its own without the seed, and whole where none ends it."""
+    return trial_name.rpartition("/seed")[0] or trial_name
+
+
 def averaged_epochs(rule: str) -> int | None:
     """Return over how many last epochs a rule that selects epochs averages (`mean_last_K`); None for another rule."""
     averaged = _MEAN_LAST.fullmatch(rule)

@@ -10,6 +10,7 @@ from orchestrator.grid.document import Node
 from orchestrator.grid.names import trial_names
 from orchestrator.grid.problems import Place
 from orchestrator.grid.reader import Reader
+from orchestrator.records import row_of
 from orchestrator.tables.fields import comparable, has
 from orchestrator.text import counted
 from trainer.builtin_metrics import ALWAYS
@@ -122,7 +123,7 @@ def _pairs(reader: Reader, node: Node, configs: Mapping[str, TrainConfig]) -> tu
             continue
         other = exact.get(_rest(values, set(wanted))) or near.get(_rest(values, {*wanted, "heads"}))
         if other is None:
-            alone.append(names[key].rpartition("/seed")[0])
+            alone.append(row_of(names[key]))
         else:
             pairs.append((configs[key].cell_key(), configs[other].cell_key()))
     if alone:

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.planning.estimate import Measured, Work, make_estimate
-from orchestrator.records import row_identity
+from orchestrator.records import row_identity, row_of
 from orchestrator.statistics import error_rate_noise, mean_of, paired_test, spread_of
 from orchestrator.statistics.power import pair_level, seeds_needed, separable
 from orchestrator.text import counted
@@ -99,7 +99,7 @@ def rows_of(trials: Sequence[Trial], scores: Mapping[str, tuple[float, int]]) ->
         network, _, rest = members[0].name.partition("/")
         rows.append(
             SeedRow(
-                rest.rpartition("/seed")[0] or rest,
+                row_of(rest),
                 f"{network} on {config.dataset}" if len(sets) > 1 else network,
                 config.model_dump(mode="json"),
                 tuple(trial.config.seed for trial in members),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import BAD_INPUT
 from orchestrator.planning.seeds import paired_p
-from orchestrator.records import LookRow
+from orchestrator.records import LookRow, row_of
 from orchestrator.stages.decision import Decision
 from orchestrator.text import counted
 
@@ -176,7 +176,7 @@ def _p_value(shared: Sequence[tuple[tuple[float, int], tuple[float, int]]], metr
 
 
 def _name(trials: Sequence[Trial]) -> str:
-    return trials[0].name.rpartition("/seed")[0] or trials[0].name
+    return row_of(trials[0].name)
 
 
 def _news(rule: SeedRule, fresh: Sequence[LookRow]) -> list[str]:
