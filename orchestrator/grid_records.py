@@ -46,7 +46,7 @@ def plan_of(grid: Grid, database: Database | None) -> Plan:
 def leaving(database: Database | None, grid: Grid) -> str | None:
     """Return a line about trials that the grid's file no longer lists and the tables leave out; None for none."""
     from orchestrator.records import tuned_row_of
-    from orchestrator.text import counted
+    from orchestrator.text import counted, shortlist
 
     if database is None:
         return None
@@ -60,9 +60,9 @@ def leaving(database: Database | None, grid: Grid) -> str | None:
     begun = [names[key] for key, state in database.states(list(names)).items() if state.epochs]
     if not begun:
         return None
-    shown = ", ".join(begun[:3]) + (f" and {len(begun) - 3} more" if len(begun) > 3 else "")
     return (
-        f"not in {grid.source} any more: {counted(len(begun), 'trial')} of grid {grid.name} with results ({shown}). "
+        f"not in {grid.source} any more: {counted(len(begun), 'trial')} of grid {grid.name} with results "
+        f"({shortlist(begun, 3)}). "
         + ("It leaves the tables, and is" if len(begun) == 1 else "They leave the tables, and are")
         + " there again when the file has every value of before"
     )

@@ -11,7 +11,7 @@ from orchestrator.exit_codes import BAD_INPUT
 from orchestrator.planning.seeds import paired_p
 from orchestrator.records import LookRow, row_of
 from orchestrator.stages.decision import Decision
-from orchestrator.text import counted
+from orchestrator.text import counted, shortlist
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -193,13 +193,12 @@ def _news(rule: SeedRule, fresh: Sequence[LookRow]) -> list[str]:
     for count in sorted({look.seeds for look in fresh}):
         going_on = [look for look in fresh if look.seeds == count and not look.separated]
         if going_on:
-            named = ", ".join(
+            named = [
                 f"{look.row_name} ({'no test' if look.p is None else f'p {look.p:.2g}, {look.level:.2g} needed'})"
-                for look in going_on[:LISTED]
-            )
-            more = f" and {len(going_on) - LISTED} more" if len(going_on) > LISTED else ""
+                for look in going_on
+            ]
             end = "stay open: these were the last seeds" if count == rule.most else "go on"
-            lines.append(f"seeds: look {going_on[0].look} at {count}: {named}{more} {end}")
+            lines.append(f"seeds: look {going_on[0].look} at {count}: {shortlist(named, LISTED)} {end}")
     return lines
 
 
