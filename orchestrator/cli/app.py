@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
@@ -166,11 +166,16 @@ def opened(db: str, *, numbers: bool = False) -> Iterator[Database]:
 
     with open_database(db, readonly=True) as database:
         broken = database.leave_out_broken(numbers=numbers)
-        for line in (*database.warnings, *broken):
-            typer.echo(f"warning: {line}", err=True)
+        tell("warning", (*database.warnings, *broken))
         yield database
     if broken:
         raise typer.Exit(BAD_INPUT)
+
+
+def tell(kind: Literal["note", "warning", "error"], lines: Iterable[str]) -> None:
+    """Print lines on standard error, each after its kind."""
+    for line in lines:
+        typer.echo(f"{kind}: {line}", err=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import app, errors, location
+from orchestrator.cli.app import app, errors, location, tell
 from orchestrator.exit_codes import BAD_INPUT, DONE, SOME_FAILED
 from orchestrator.text import counted
 
@@ -43,8 +43,7 @@ def check(
         from trainer.plugins import load_plugins
 
         plugins = load_plugins(files, beside=Path())
-        for note in (note for plugin in plugins for note in plugin.notes):
-            typer.echo(f"note: {note}", err=True)
+        tell("note", (note for plugin in plugins for note in plugin.notes))
         parts = _parts_in({path for plugin in plugins for path in plugin.paths})
         if not parts:
             raise typer.Exit(BAD_INPUT)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, errors, opened
-from orchestrator.cli.results import SelectionRule, TableFiles, declared_tables
+from orchestrator.cli.results import SelectionRule, TableFiles, declared
 
 
 @app.command(
@@ -40,7 +40,7 @@ def compare(
         from reports import compare as compare_named
 
         with opened(db, numbers=True) as database:
-            tables = declared_tables(table, database)
+            tables = declared("table", table, database)
             comparison = compare_named(
                 database, first, second, metric=metric, grids=grid, selection=selection, tables=tables
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestrator.cli.app import DatabaseOption, DataRoot, app, database_before, database_location, errors, path
+from orchestrator.cli.app import DatabaseOption, DataRoot, app, database_before, database_location, errors, path, tell
 from orchestrator.exit_codes import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def backup(
         from orchestrator.text import counted, size
 
         with open_database(db, readonly=True) as database:
-            for line in database.warnings:
-                typer.echo(f"warning: {line}", err=True)
+            tell("warning", database.warnings)
             copied = database.back_up(file)
         held = ", ".join(counted(count, name) for name, count in copied.counts.items())
         typer.echo(f"{database.where} was copied to {copied.path}: {size(copied.size)}, {held}; the copy was checked")
@@ -150,8 +149,7 @@ def forget(
             copied = database.back_up(backup_name(database, name))
             # Meanwhile another driver may have taken a trial: its checkpoint stays.
             gone = database.forget(name, trials=trials)
-            for line in (line for leftovers in checkpoints for line in leftovers.remove(gone)):
-                typer.echo(f"warning: {line}", err=True)
+            tell("warning", (line for leftovers in checkpoints for line in leftovers.remove(gone)))
             typer.echo(f"{name} is removed from {database.where}; the database of before is {copied.path}")
 
 
@@ -198,8 +196,7 @@ def doctor(
                     f"there is no {db}, so nothing was checked; give --db a results database that is there"
                 )
             with open_database(db, readonly=True) as database:
-                for line in database.warnings:
-                    typer.echo(f"warning: {line}", err=True)
+                tell("warning", database.warnings)
                 if problems := [*database.damage(), *database.broken_rows()]:
                     raise _damaged(database, problems)
                 checked = "pages, references, tables and the values of every row" if database.path else "tables"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import AsJson, DatabaseOption, app, errors
+from orchestrator.cli.app import AsJson, DatabaseOption, app, errors, tell
 
 
 @app.command(
@@ -54,7 +54,6 @@ def query(
             raise DatabaseError("there is no query; give one in quotes, `-` to read standard input, or --schema")
         text = sys.stdin.read() if sql == "-" else sql
         with open_database(db, readonly=True) as database:
-            for line in database.warnings:
-                typer.echo(f"warning: {line}", err=True)
+            tell("warning", database.warnings)
             with answer(database, text, seconds=timeout) as given:
                 print_rows(given, form)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.app import DatabaseOption, GridNames, app, errors, opened, path
-from orchestrator.cli.results import TableFiles, declared_tables
+from orchestrator.cli.results import TableFiles, declared
 from orchestrator.text import counted
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def reference(
         from reports import write_template
 
         with _of_grid(file) if file else opened(db, numbers=True) as database:
-            count = write_template(database, new, out, grids=grid, tables=declared_tables(table, database))
+            count = write_template(database, new, out, grids=grid, tables=declared("table", table, database))
         typer.echo(f"wrote {out}, with {counted(count, 'cell')} of {new}. Fill in `printed`, then add to the table:")
         typer.echo(f"  reference: {out}")
 

@@ -145,7 +145,7 @@ def report(
             "vs_paper": vs_paper,
         }
         with opened(db, numbers=True) as database:
-            options |= {"tables": declared_tables(table, database), "figures": declared_figures(figure, database)}
+            options |= {"tables": declared("table", table, database), "figures": declared("figure", figure, database)}
             written = write_report(database, out, **options)
             typer.echo(f"wrote {counted(len(written), 'file')} to {out}/")
             for file in written:
@@ -194,8 +194,9 @@ def explain(
         from reports import explain as explain_cell
 
         with opened(db, numbers=True) as database:
-            declared = {"tables": declared_tables(table, database), "figures": declared_figures(figure, database)}
-            typer.echo(explain_cell(database, cell, grids=grid, selection=selection, **declared))
+            tables, figures = declared("table", table, database), declared("figure", figure, database)
+            origin = explain_cell(database, cell, grids=grid, selection=selection, tables=tables, figures=figures)
+            typer.echo(origin)
 
 
 @app.command(
@@ -221,7 +222,7 @@ def verify(
         from reports import verify as verify_paper
 
         with opened(db, numbers=True) as database:
-            tables = declared_tables(table, database)
+            tables = declared("table", table, database)
             outcome = verify_paper(database, paper, tables=tables)
             for line in (*outcome.problems, *outcome.notes):
                 typer.echo(str(line), err=True)
@@ -256,17 +257,8 @@ def export(
                 typer.echo(str(file))
 
 
-def declared_tables(files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
-    """Return the tables in files of their own; raises GridError with all the problems of all of them."""
-    return _declared("table", files, database)
-
-
-def declared_figures(files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
-    """Return the figures in files of their own; raises GridError with all the problems of all of them."""
-    return _declared("figure", files, database)
-
-
-def _declared(kind: Literal["table", "figure"], files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
+def declared(kind: Literal["table", "figure"], files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
+    """Return the tables or figures in files of their own; raises GridError with all the problems of all of them."""
     if not files:
         return []
     from orchestrator.grid.declarations import load_declared

@@ -23,6 +23,7 @@ from orchestrator.cli.app import (
     existing,
     is_default,
     location,
+    tell,
 )
 from orchestrator.exit_codes import BUSY, DONE, SOME_FAILED, TRY_AGAIN
 
@@ -182,10 +183,8 @@ def plan(
         # Of a cluster only its nodes can tell.
         if not names_cluster():
             notes += unfit_lines(processors(), gpus_here(), [entry.trial for entry in planned.pending])
-        for line in notes:
-            typer.echo(f"note: {line}", err=True)
-        for line in warnings:
-            typer.echo(f"warning: {line}", err=True)
+        tell("note", notes)
+        tell("warning", warnings)
         if as_json:
             trials = [_planned_dict(entry) for entry in planned.entries]
             shown = {"trials": trials, "devices": planned.devices, "forecast": asdict(cost) if cost else None}

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import DatabaseOption, GridNames, app, errors, location
+from orchestrator.cli.app import DatabaseOption, GridNames, app, errors, location, tell
 from orchestrator.exit_codes import DONE, SOME_FAILED
 
 
@@ -50,13 +50,11 @@ def score(
         from orchestrator.scoring import wanted_metrics
 
         metrics, plugins = wanted_metrics(files or [], metric or [])
-        for note in (note for plugin in plugins for note in plugin.notes):
-            typer.echo(f"note: {note}", err=True)
+        tell("note", (note for plugin in plugins for note in plugin.notes))
         with driven(db, "(score)", terminal(), create=False) as (database, _):
             stored = [each.name for each in database.grids()]
             scored = compute(database, metrics, selected(stored, grid) if grid else None)
         for line in scored.lines():
             typer.echo(line)
-        for line in scored.failures:
-            typer.echo(f"error: {line}", err=True)
+        tell("error", scored.failures)
         raise typer.Exit(SOME_FAILED if scored.failures else DONE)
