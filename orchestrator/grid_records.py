@@ -26,7 +26,7 @@ def compared(plan: Plan, database: Database | None, data_root: str | Path, metri
     begun = {entry.trial.key: entry.trial for entry in plan.entries if entry.epochs}
     if database is None or not begun:
         return plan
-    recorded, present = database.origins(begun), Present(data_root, metrics)
+    recorded, present = database.origins(list(begun)), Present(data_root, metrics)
     changed, checked = {}, set()
     for key, origins in recorded.items():
         now = present.origin(begun[key].config)
@@ -46,7 +46,7 @@ def plan_of(grid: Grid, database: Database | None) -> Plan:
 def leaving(database: Database | None, grid: Grid) -> str | None:
     """Return a line about trials that the grid's file no longer lists and the tables leave out; None for none."""
     from orchestrator.records import tuned_row_of
-    from orchestrator.text import counted
+    from orchestrator.text import counted, shortlist
 
     if database is None:
         return None
@@ -57,12 +57,12 @@ def leaving(database: Database | None, grid: Grid) -> str | None:
         for key, name in database.grid_keys(grid.name)
         if key not in listed and not (grid.tuning and tuned_row_of(name))
     }
-    begun = [names[key] for key, state in database.states(names).items() if state.epochs]
+    begun = [names[key] for key, state in database.states(list(names)).items() if state.epochs]
     if not begun:
         return None
-    shown = ", ".join(begun[:3]) + (f" and {len(begun) - 3} more" if len(begun) > 3 else "")
     return (
-        f"not in {grid.source} any more: {counted(len(begun), 'trial')} of grid {grid.name} with results ({shown}). "
+        f"not in {grid.source} any more: {counted(len(begun), 'trial')} of grid {grid.name} with results "
+        f"({shortlist(begun, 3)}). "
         + ("It leaves the tables, and is" if len(begun) == 1 else "They leave the tables, and are")
         + " there again when the file has every value of before"
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 # The field that tells the rows of a tuned grid apart in tables: as the file has them, and with what the search chose.
 TUNING, DEFAULT, TUNED = "tuning", "default", "tuned"
 BY_TEST = "chooses epochs by test images, and the rows of `tune` are chosen without any: its numbers would look better"
+_MEAN_LAST = re.compile(r"mean_last_([1-9][0-9]{0,5})")
 _DRAW, _TUNED_TRIAL = re.compile(r"(.+)/draw([0-9]+)"), re.compile(r"(.+)/tuned/seed[0-9]+")
 
 
@@ -24,6 +25,17 @@ def tuned_row_of(trial_name: str) -> str | None:
     """Return the row that a trial trains as tuned, by its name in a grid; None for another trial."""
     trial = _TUNED_TRIAL.fullmatch(trial_name)
     return trial[1] if trial else None
+
+
+def row_of(trial_name: str) -> str:
+    """Return the name of a trial's row: its own without the seed, and whole where none ends it."""
+    return trial_name.rpartition("/seed")[0] or trial_name
+
+
+def averaged_epochs(rule: str) -> int | None:
+    """Return over how many last epochs a rule that selects epochs averages (`mean_last_K`); None for another rule."""
+    averaged = _MEAN_LAST.fullmatch(rule)
+    return int(averaged[1]) if averaged else None
 
 
 def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:

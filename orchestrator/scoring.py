@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import BAD_INPUT
 from orchestrator.records import trial_in_words
-from orchestrator.text import counted
+from orchestrator.text import counted, shortlist
 from trainer.builtin_metrics import ALWAYS
 from trainer.parts import METRICS, MetricFacts
 from trainer.plugin_files import Plugin
@@ -195,6 +195,4 @@ def _measure(database: Database, one: Kept, entries: Sequence[Score]) -> Iterato
 
 def names(trials: Iterable[str]) -> str:
     """Return the first names of trials, and how many more there are."""
-    listed = list(trials)
-    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return ", ".join(map(trial_in_words, listed[:SHOWN])) + more
+    return shortlist([trial_in_words(name) for name in trials], SHOWN)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def counted(number: float, noun: str) -> str:
     """Format a count: `1 trial`, `2,000 trials`, `0.5 GPUs`."""
     return f"{number:,.12g} {noun}{'' if number == 1 else 's'}"
+
+
+def shortlist(names: Sequence[str], most: int) -> str:
+    """Return names in one line, of many the first `most` and how many more there are: `a, b, c and 4 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def duration(seconds: float) -> str:

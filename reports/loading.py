@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from orchestrator.database import origins, progress, queries, times
 from orchestrator.records import DEFAULT, TUNING, row_identity
 from orchestrator.statistics import Outcomes
 from reports.catalogue import metrics, use_parts
-from reports.errors import ReportError
+from reports.errors import unknown
 from reports.results import Cell, GridInfo, Measurement, Results, Seconds, Selection, Trial
 from reports.titles import LATER
 from reports.tuning import places
@@ -139,9 +138,7 @@ def chosen_grids(connection: queries.Connection, names: Sequence[str] | None) ->
     existing = [row.name for row in rows]
     for name in names:
         if name not in existing:
-            near = get_close_matches(name, existing, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ReportError(f"the database has no grid {name!r}{hint} (it has: {', '.join(existing) or 'none'})")
+            raise unknown("grid", name, existing)
     return [row for row in rows if row.name in names]
 
 

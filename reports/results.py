@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from orchestrator.records import averaged_epochs
 from orchestrator.statistics import Outcomes
 from reports.errors import ReportError
 
@@ -27,9 +27,8 @@ class Selection(NamedTuple):
         """Return a rule by name; raises ReportError for an unknown one."""
         if text in ("best_test", "best_val"):
             return cls(text)
-        match = re.fullmatch(r"mean_last_([1-9]\d{0,5})", text)
-        if text == "last" or match:
-            return cls(text, int(match[1]) if match else 1)
+        if last := 1 if text == "last" else averaged_epochs(text):
+            return cls(text, last)
         raise ReportError(f"unknown selection {text!r}; allowed: {RULES}")
 
     @property

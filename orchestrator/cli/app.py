@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
+from typer.core import TyperCommand
+from typer.models import CommandFunctionType
 
 from orchestrator import exit_codes
 from orchestrator.errors import OrchestrateError
@@ -21,7 +23,42 @@ from trainer.paths import PathError, user_path
 if TYPE_CHECKING:
     from orchestrator.database import Database
 
-app = typer.Typer(
+
+class _Command(TyperCommand):
+    """A command: every error that a person can mend becomes one message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, OutputError):
+            raise
+        except BrokenPipeError:
+            stop_printing()
+            raise typer.Exit(DONE) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            code = exit_codes.of(error)
+            if code is None:
+                raise
+            prefix = "" if code > 128 else "error: "
+            typer.echo(f"{prefix}{error}", err=True)
+            raise typer.Exit(code) from None
+
+
+class _Commands(typer.Typer):
+    """The command line, whose commands end as `_Command` says."""
+
+    def command(
+        self, name: str | None = None, *, cls: type[TyperCommand] | None = _Command, **options: Any
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """Register a function as a command."""
+        return super().command(name, cls=cls, **options)
+
+
+app = _Commands(
     name="orchestrate",
     no_args_is_help=True,
     add_completion=False,
@@ -166,33 +203,16 @@ def opened(db: str, *, numbers: bool = False) -> Iterator[Database]:
 
     with open_database(db, readonly=True) as database:
         broken = database.leave_out_broken(numbers=numbers)
-        for line in (*database.warnings, *broken):
-            typer.echo(f"warning: {line}", err=True)
+        tell("warning", (*database.warnings, *broken))
         yield database
     if broken:
         raise typer.Exit(BAD_INPUT)
 
 
-@contextmanager
-def errors() -> Iterator[None]:
-    """Turn every error that a person can mend into one message and an exit code."""
-    try:
-        yield
-    except (typer.Exit, typer.Abort, OutputError):
-        raise
-    except BrokenPipeError:
-        stop_printing()
-        raise typer.Exit(DONE) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    except Exception as error:
-        code = exit_codes.of(error)
-        if code is None:
-            raise
-        prefix = "" if code > 128 else "error: "
-        typer.echo(f"{prefix}{error}", err=True)
-        raise typer.Exit(code) from None
+def tell(kind: Literal["note", "warning", "error"], lines: Iterable[str]) -> None:
+    """Print lines on standard error, each after its kind."""
+    for line in lines:
+        typer.echo(f"{kind}: {line}", err=True)
 
 
 class OutputError(OrchestrateError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import app, errors, location
+from orchestrator.cli.app import app, location, tell
 from orchestrator.exit_codes import BAD_INPUT, DONE, SOME_FAILED
 from orchestrator.text import counted
 
@@ -39,26 +39,24 @@ def check(
     resume, parts that depend on others or ignore what they are given. A line for each check says what to do. The exit
     code is 1 when something is wrong, and 2 when a file cannot be loaded or has no parts.
     """
-    with errors():
-        from trainer.plugins import load_plugins
+    from trainer.plugins import load_plugins
 
-        plugins = load_plugins(files, beside=Path())
-        for note in (note for plugin in plugins for note in plugin.notes):
-            typer.echo(f"note: {note}", err=True)
-        parts = _parts_in({path for plugin in plugins for path in plugin.paths})
-        if not parts:
-            raise typer.Exit(BAD_INPUT)
-        from trainer.checks import check_part
+    plugins = load_plugins(files, beside=Path())
+    tell("note", (note for plugin in plugins for note in plugin.notes))
+    parts = _parts_in({path for plugin in plugins for path in plugin.paths})
+    if not parts:
+        raise typer.Exit(BAD_INPUT)
+    from trainer.checks import check_part
 
-        wrong = 0
-        for part in parts:
-            for checked in check_part(part, Path(data_root)):
-                wrong += checked.problem is not None
-                mark, reason = ("ok   ", "") if checked.problem is None else ("WRONG", f": {checked.problem}")
-                typer.echo(f"{mark}  {part.kind} {part.name}: {checked.promise}{reason}")
-        result = f"{counted(wrong, 'problem')} found" if wrong else "nothing wrong"
-        typer.echo(f"{counted(len(parts), 'part')} checked: {result}")
-        raise typer.Exit(SOME_FAILED if wrong else DONE)
+    wrong = 0
+    for part in parts:
+        for checked in check_part(part, Path(data_root)):
+            wrong += checked.problem is not None
+            mark, reason = ("ok   ", "") if checked.problem is None else ("WRONG", f": {checked.problem}")
+            typer.echo(f"{mark}  {part.kind} {part.name}: {checked.promise}{reason}")
+    result = f"{counted(wrong, 'problem')} found" if wrong else "nothing wrong"
+    typer.echo(f"{counted(len(parts), 'part')} checked: {result}")
+    raise typer.Exit(SOME_FAILED if wrong else DONE)
 
 
 def _parts_in(paths: set[Path]) -> list[Part[Any]]:

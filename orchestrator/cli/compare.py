@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, errors, opened
-from orchestrator.cli.results import SelectionRule, TableFiles, declared_tables
+from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, opened
+from orchestrator.cli.results import SelectionRule, TableFiles, declared
 
 
 @app.command(
@@ -36,12 +36,11 @@ def compare(
     rule, which both sides must share. From three seeds on the test is a t test paired over seeds;
     below, it is exact and paired over the test images.
     """
-    with errors():
-        from reports import compare as compare_named
+    from reports import compare as compare_named
 
-        with opened(db, numbers=True) as database:
-            tables = declared_tables(table, database)
-            comparison = compare_named(
-                database, first, second, metric=metric, grids=grid, selection=selection, tables=tables
-            )
-            typer.echo(json.dumps(comparison, default=str) if as_json else comparison["text"])
+    with opened(db, numbers=True) as database:
+        tables = declared("table", table, database)
+        comparison = compare_named(
+            database, first, second, metric=metric, grids=grid, selection=selection, tables=tables
+        )
+        typer.echo(json.dumps(comparison, default=str) if as_json else comparison["text"])

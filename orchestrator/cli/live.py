@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
-import typer
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
@@ -18,7 +17,7 @@ def serve_page(db: str, grids: Sequence[str] | None, *, every: float, port: int 
 
     Raises DatabaseError where the database cannot be read at the start, ServingError where the port cannot be had.
     """
-    from orchestrator.cli.app import database_option
+    from orchestrator.cli.app import database_option, tell
     from orchestrator.database import open_database
     from orchestrator.serving import Look, live_script, serve
     from reports.page import render_page
@@ -26,8 +25,7 @@ def serve_page(db: str, grids: Sequence[str] | None, *, every: float, port: int 
 
     with open_database(db, readonly=True) as database:
         where, options = database.where, database_option(db, database)
-        for line in (*database.warnings, *database.leave_out_broken(numbers=True)):
-            typer.echo(f"warning: {line}", err=True)
+        tell("warning", (*database.warnings, *database.leave_out_broken(numbers=True)))
     look = Look(db, grids, options)
     # What cannot be shown at all is said here, and not to the browser.
     look()

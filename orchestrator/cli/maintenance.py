@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestrator.cli.app import DatabaseOption, DataRoot, app, database_before, database_location, errors, path
+from orchestrator.cli.app import DatabaseOption, DataRoot, app, database_before, database_location, path, tell
 from orchestrator.exit_codes import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -24,15 +24,14 @@ def migrate(db: DatabaseOption = "results.db") -> None:
 
     The tables are compared with what they should be, and of a file every page is checked.
     """
-    with errors():
-        from orchestrator.console import terminal
-        from orchestrator.run import driven
+    from orchestrator.console import terminal
+    from orchestrator.run import driven
 
-        with driven(db, "(migration)", terminal(), create=False) as (database, _):
-            if problems := database.damage():
-                raise _damaged(database, problems)
-            checked = "; its tables, rows and pages were checked" if database.path else "; its tables were checked"
-            typer.echo(f"{database.where} is up to date{checked}")
+    with driven(db, "(migration)", terminal(), create=False) as (database, _):
+        if problems := database.damage():
+            raise _damaged(database, problems)
+        checked = "; its tables, rows and pages were checked" if database.path else "; its tables were checked"
+        typer.echo(f"{database.where} is up to date{checked}")
 
 
 @app.command(
@@ -50,16 +49,14 @@ def backup(
     Of a PostgreSQL database the copy is a file as well: `status`, `report` and `export` read it with --db FILE. The
     copy's pages are checked. Checkpoints and logs are not in it.
     """
-    with errors():
-        from orchestrator.database import open_database
-        from orchestrator.text import counted, size
+    from orchestrator.database import open_database
+    from orchestrator.text import counted, size
 
-        with open_database(db, readonly=True) as database:
-            for line in database.warnings:
-                typer.echo(f"warning: {line}", err=True)
-            copied = database.back_up(file)
-        held = ", ".join(counted(count, name) for name, count in copied.counts.items())
-        typer.echo(f"{database.where} was copied to {copied.path}: {size(copied.size)}, {held}; the copy was checked")
+    with open_database(db, readonly=True) as database:
+        tell("warning", database.warnings)
+        copied = database.back_up(file)
+    held = ", ".join(counted(count, name) for name, count in copied.counts.items())
+    typer.echo(f"{database.where} was copied to {copied.path}: {size(copied.size)}, {held}; the copy was checked")
 
 
 @app.command(
@@ -80,35 +77,34 @@ def merge(
     A trial that several have is one there: the first that is done, or the one with most epochs where none is. A grid
     that several have gets the trials of all, and keeps the first one's file. The databases stay as they are.
     """
-    with errors():
-        from orchestrator.database import open_database
-        from orchestrator.text import counted
+    from orchestrator.database import open_database
+    from orchestrator.text import counted
 
-        first, *further = databases
-        with open_database(first, readonly=True) as database:
-            database.back_up(file)
-        try:
-            with open_database(file) as target:
-                for other in further:
-                    with open_database(other, readonly=True) as database:
-                        added = target.add(database)
-                    shared = f"; {counted(added.shared, 'trial')} in both" if added.shared else ""
-                    what = f"{counted(added.grids, 'grid')}, {counted(added.trials, 'trial')}"
-                    typer.echo(f"added from {database.where}: {what}, {counted(added.attempts, 'attempt')}{shared}")
-                    if added.attempts_left:
-                        left = f"{counted(added.attempts_left, 'attempt')} with {counted(added.epochs_left, 'epoch')}"
-                        typer.echo(f"not added from {database.where}: {left}, of trials that were there already")
-                    for name in added.other_text:
-                        two = f"the grid {name} of {database.where} comes from another file than that of {first}"
-                        typer.echo(f"warning: {two}: it has the trials of both, and the text of the first", err=True)
-                    for name in added.other_looks:
-                        two = f"looks of the grid {name} in {database.where} do not go on from those already there"
-                        typer.echo(f"warning: {two} (another rule, other rows or other results): left out", err=True)
-        except BaseException:
-            # Half of what was asked for looks like the whole of it.
-            file.unlink(missing_ok=True)
-            raise
-        typer.echo(f"{file} has them all")
+    first, *further = databases
+    with open_database(first, readonly=True) as database:
+        database.back_up(file)
+    try:
+        with open_database(file) as target:
+            for other in further:
+                with open_database(other, readonly=True) as database:
+                    added = target.add(database)
+                shared = f"; {counted(added.shared, 'trial')} in both" if added.shared else ""
+                what = f"{counted(added.grids, 'grid')}, {counted(added.trials, 'trial')}"
+                typer.echo(f"added from {database.where}: {what}, {counted(added.attempts, 'attempt')}{shared}")
+                if added.attempts_left:
+                    left = f"{counted(added.attempts_left, 'attempt')} with {counted(added.epochs_left, 'epoch')}"
+                    typer.echo(f"not added from {database.where}: {left}, of trials that were there already")
+                for name in added.other_text:
+                    two = f"the grid {name} of {database.where} comes from another file than that of {first}"
+                    typer.echo(f"warning: {two}: it has the trials of both, and the text of the first", err=True)
+                for name in added.other_looks:
+                    two = f"looks of the grid {name} in {database.where} do not go on from those already there"
+                    typer.echo(f"warning: {two} (another rule, other rows or other results): left out", err=True)
+    except BaseException:
+        # Half of what was asked for looks like the whole of it.
+        file.unlink(missing_ok=True)
+        raise
+    typer.echo(f"{file} has them all")
 
 
 @app.command(
@@ -129,30 +125,28 @@ def forget(
     a trial that another grid has stays anyway. With the trials go their checkpoints, as far as they are here;
     logs stay. The database is copied first. A grid that is running is refused.
     """
-    with errors():
-        from orchestrator.console import terminal
-        from orchestrator.database import DatabaseError
-        from orchestrator.forgetting import backup_name, checkpoints_of, outline
-        from orchestrator.run import driven
+    from orchestrator.console import terminal
+    from orchestrator.database import DatabaseError
+    from orchestrator.forgetting import backup_name, checkpoints_of, outline
+    from orchestrator.run import driven
 
-        with driven(db, name, terminal(), create=False) as (database, _):
-            database.release_stale()
-            extent = database.extent(name)
-            checkpoints, notes = checkpoints_of(database, extent) if trials else ([], [])
-            for line in (*outline(name, extent, checkpoints, trials=trials), *notes):
-                typer.echo(line)
-            if not yes:
-                if not sys.stdin.isatty():
-                    raise DatabaseError("nothing was removed: nobody can be asked here; give --yes")
-                if not typer.confirm("Remove this?"):
-                    typer.echo("nothing was removed")
-                    raise typer.Exit(DONE)
-            copied = database.back_up(backup_name(database, name))
-            # Meanwhile another driver may have taken a trial: its checkpoint stays.
-            gone = database.forget(name, trials=trials)
-            for line in (line for leftovers in checkpoints for line in leftovers.remove(gone)):
-                typer.echo(f"warning: {line}", err=True)
-            typer.echo(f"{name} is removed from {database.where}; the database of before is {copied.path}")
+    with driven(db, name, terminal(), create=False) as (database, _):
+        database.release_stale()
+        extent = database.extent(name)
+        checkpoints, notes = checkpoints_of(database, extent) if trials else ([], [])
+        for line in (*outline(name, extent, checkpoints, trials=trials), *notes):
+            typer.echo(line)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise DatabaseError("nothing was removed: nobody can be asked here; give --yes")
+            if not typer.confirm("Remove this?"):
+                typer.echo("nothing was removed")
+                raise typer.Exit(DONE)
+        copied = database.back_up(backup_name(database, name))
+        # Meanwhile another driver may have taken a trial: its checkpoint stays.
+        gone = database.forget(name, trials=trials)
+        tell("warning", (line for leftovers in checkpoints for line in leftovers.remove(gone)))
+        typer.echo(f"{name} is removed from {database.where}; the database of before is {copied.path}")
 
 
 def _damaged(database: Database, problems: list[str]) -> DatabaseError:
@@ -189,22 +183,18 @@ def doctor(
 ) -> None:
     """Check this machine: versions, devices, storage and data sets; with `--resume`, that resuming changes nothing;
     with `--db`, that a database is whole."""
-    with errors():
-        if db is not None:
-            from orchestrator.database import DatabaseError, open_database
+    if db is not None:
+        from orchestrator.database import DatabaseError, open_database
 
-            if "://" not in db and not Path(db).exists():
-                raise DatabaseError(
-                    f"there is no {db}, so nothing was checked; give --db a results database that is there"
-                )
-            with open_database(db, readonly=True) as database:
-                for line in database.warnings:
-                    typer.echo(f"warning: {line}", err=True)
-                if problems := [*database.damage(), *database.broken_rows()]:
-                    raise _damaged(database, problems)
-                checked = "pages, references, tables and the values of every row" if database.path else "tables"
-                typer.echo(f"{database.where} is whole: its {checked} were checked")
-            raise typer.Exit(DONE)
-        from orchestrator.console import check_machine, check_resume
+        if "://" not in db and not Path(db).exists():
+            raise DatabaseError(f"there is no {db}, so nothing was checked; give --db a results database that is there")
+        with open_database(db, readonly=True) as database:
+            tell("warning", database.warnings)
+            if problems := [*database.damage(), *database.broken_rows()]:
+                raise _damaged(database, problems)
+            checked = "pages, references, tables and the values of every row" if database.path else "tables"
+            typer.echo(f"{database.where} is whole: its {checked} were checked")
+        raise typer.Exit(DONE)
+    from orchestrator.console import check_machine, check_resume
 
-        raise typer.Exit(DONE if (check_resume(device=device) if resume else check_machine(data_root)) else SOME_FAILED)
+    raise typer.Exit(DONE if (check_resume(device=device) if resume else check_machine(data_root)) else SOME_FAILED)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import AsJson, DatabaseOption, app, errors
+from orchestrator.cli.app import AsJson, DatabaseOption, app, tell
 
 
 @app.command(
@@ -35,26 +35,24 @@ def query(
     It only reads, so it is safe while a grid runs, and Ctrl-C stops it. A table in a terminal shows at most 1,000 rows
     and 60 characters of a value, and says so; bytes are printed in hexadecimal.
     """
-    with errors():
-        from orchestrator.console import print_rows, print_schema
-        from orchestrator.database import Answer, DatabaseError, answer, open_database, schema_rows
+    from orchestrator.console import print_rows, print_schema
+    from orchestrator.database import Answer, DatabaseError, answer, open_database, schema_rows
 
-        form = "csv" if as_csv else "json" if as_json else "table"
-        if as_csv and as_json:
-            raise DatabaseError("--csv and --json: give one of them")
-        if schema:
-            if sql is not None:
-                raise DatabaseError("--schema prints the tables and runs no query; leave one of them out")
-            if form == "table":
-                print_schema(schema_rows())
-            else:
-                print_rows(Answer(("table", "column", "type", "meaning"), iter(schema_rows())), form)
-            return
-        if sql is None:
-            raise DatabaseError("there is no query; give one in quotes, `-` to read standard input, or --schema")
-        text = sys.stdin.read() if sql == "-" else sql
-        with open_database(db, readonly=True) as database:
-            for line in database.warnings:
-                typer.echo(f"warning: {line}", err=True)
-            with answer(database, text, seconds=timeout) as given:
-                print_rows(given, form)
+    form = "csv" if as_csv else "json" if as_json else "table"
+    if as_csv and as_json:
+        raise DatabaseError("--csv and --json: give one of them")
+    if schema:
+        if sql is not None:
+            raise DatabaseError("--schema prints the tables and runs no query; leave one of them out")
+        if form == "table":
+            print_schema(schema_rows())
+        else:
+            print_rows(Answer(("table", "column", "type", "meaning"), iter(schema_rows())), form)
+        return
+    if sql is None:
+        raise DatabaseError("there is no query; give one in quotes, `-` to read standard input, or --schema")
+    text = sys.stdin.read() if sql == "-" else sql
+    with open_database(db, readonly=True) as database:
+        tell("warning", database.warnings)
+        with answer(database, text, seconds=timeout) as given:
+            print_rows(given, form)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import DatabaseOption, GridNames, app, errors, opened, path
-from orchestrator.cli.results import TableFiles, declared_tables
+from orchestrator.cli.app import DatabaseOption, GridNames, app, opened, path
+from orchestrator.cli.results import TableFiles, declared
 from orchestrator.text import counted
 
 if TYPE_CHECKING:
@@ -48,13 +48,12 @@ def reference(
     Named in the table as `reference: FILE`, it is compared with ours by `orchestrate report --vs-paper`. The table is
     one of the grid file, which need not have been run, or of the database's grids; or it stands in a file (`--table`).
     """
-    with errors():
-        from reports import write_template
+    from reports import write_template
 
-        with _of_grid(file) if file else opened(db, numbers=True) as database:
-            count = write_template(database, new, out, grids=grid, tables=declared_tables(table, database))
-        typer.echo(f"wrote {out}, with {counted(count, 'cell')} of {new}. Fill in `printed`, then add to the table:")
-        typer.echo(f"  reference: {out}")
+    with _of_grid(file) if file else opened(db, numbers=True) as database:
+        count = write_template(database, new, out, grids=grid, tables=declared("table", table, database))
+    typer.echo(f"wrote {out}, with {counted(count, 'cell')} of {new}. Fill in `printed`, then add to the table:")
+    typer.echo(f"  reference: {out}")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, database_option, errors, opened, path
+from orchestrator.cli.app import AsJson, DatabaseOption, GridNames, app, database_option, opened, path
 from orchestrator.exit_codes import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -27,17 +27,16 @@ SelectionRule = Annotated[
 @app.command(short_help="Show how far each grid is.", epilog="Example: `orchestrate status --grid table1`")
 def status(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
     """Show how far each grid is: counts by state, the running trials, and the failures."""
-    with errors():
-        from orchestrator.console import add_changes, print_status, status_of
+    from orchestrator.console import add_changes, print_status, status_of
 
-        with opened(db) as database:
-            options = database_option(db, database)
-            grids = status_of(database, grid, options)
-            if as_json:
-                add_changes(database, grids)
-                typer.echo(json.dumps(grids))
-            else:
-                print_status(grids, options)
+    with opened(db) as database:
+        options = database_option(db, database)
+        grids = status_of(database, grid, options)
+        if as_json:
+            add_changes(database, grids)
+            typer.echo(json.dumps(grids))
+        else:
+            print_status(grids, options)
 
 
 @app.command(
@@ -69,19 +68,18 @@ def watch(
     with the same, the ends of logs, and the tables and curves of `report`; it listens on the loopback interface only,
     and to open the page takes the token in that address.
     """
-    with errors():
-        if serve:
-            from orchestrator.cli.live import serve_page
+    if serve:
+        from orchestrator.cli.live import serve_page
 
-            if once:
-                raise typer.BadParameter("--serve and --once are two ways to watch; give one of them")
-            serve_page(db, grid, every=every, port=port)
-            return
-        if port is not None:
-            raise typer.BadParameter("--port is the port of the page that --serve serves; add --serve")
-        from orchestrator.console import watch_grids
+        if once:
+            raise typer.BadParameter("--serve and --once are two ways to watch; give one of them")
+        serve_page(db, grid, every=every, port=port)
+        return
+    if port is not None:
+        raise typer.BadParameter("--port is the port of the page that --serve serves; add --serve")
+    from orchestrator.console import watch_grids
 
-        watch_grids(db, grid, every=every, once=once)
+    watch_grids(db, grid, every=every, once=once)
 
 
 TableFiles = Annotated[
@@ -134,26 +132,25 @@ def report(
 
     Files of earlier reports stay in the folder; those that are not of this report are listed at the end.
     """
-    with errors():
-        from orchestrator.text import counted
-        from reports import earlier_files, write_report
+    from orchestrator.text import counted
+    from reports import earlier_files, write_report
 
-        options: dict[str, Any] = {
-            "formats": formats or None,
-            "grids": grid,
-            "selection": selection,
-            "vs_paper": vs_paper,
-        }
-        with opened(db, numbers=True) as database:
-            options |= {"tables": declared_tables(table, database), "figures": declared_figures(figure, database)}
-            written = write_report(database, out, **options)
-            typer.echo(f"wrote {counted(len(written), 'file')} to {out}/")
-            for file in written:
+    options: dict[str, Any] = {
+        "formats": formats or None,
+        "grids": grid,
+        "selection": selection,
+        "vs_paper": vs_paper,
+    }
+    with opened(db, numbers=True) as database:
+        options |= {"tables": declared("table", table, database), "figures": declared("figure", figure, database)}
+        written = write_report(database, out, **options)
+        typer.echo(f"wrote {counted(len(written), 'file')} to {out}/")
+        for file in written:
+            typer.echo(f"  {file}")
+        if earlier := earlier_files(out, written):
+            typer.echo("not of this report, but of earlier ones into the same folder (--out names another):")
+            for file in earlier:
                 typer.echo(f"  {file}")
-            if earlier := earlier_files(out, written):
-                typer.echo("not of this report, but of earlier ones into the same folder (--out names another):")
-                for file in earlier:
-                    typer.echo(f"  {file}")
 
 
 @app.command(
@@ -162,15 +159,14 @@ def report(
 )
 def triage(db: DatabaseOption = "results.db", grid: GridNames = None, as_json: AsJson = False) -> None:
     """Group the failures by cause, with one excerpt each and the command that tries them again."""
-    with errors():
-        from orchestrator.console import print_triage, triage_of
+    from orchestrator.console import print_triage, triage_of
 
-        with opened(db) as database:
-            failures = triage_of(database, grid, database_option(db, database))
-            if as_json:
-                typer.echo(json.dumps(failures))
-            else:
-                print_triage(failures)
+    with opened(db) as database:
+        failures = triage_of(database, grid, database_option(db, database))
+        if as_json:
+            typer.echo(json.dumps(failures))
+        else:
+            print_triage(failures)
 
 
 @app.command(
@@ -190,12 +186,12 @@ def explain(
 
     Give the --grid and --selection that `report` was given: the same place may hold another number without them.
     """
-    with errors():
-        from reports import explain as explain_cell
+    from reports import explain as explain_cell
 
-        with opened(db, numbers=True) as database:
-            declared = {"tables": declared_tables(table, database), "figures": declared_figures(figure, database)}
-            typer.echo(explain_cell(database, cell, grids=grid, selection=selection, **declared))
+    with opened(db, numbers=True) as database:
+        tables, figures = declared("table", table, database), declared("figure", figure, database)
+        origin = explain_cell(database, cell, grids=grid, selection=selection, tables=tables, figures=figures)
+        typer.echo(origin)
 
 
 @app.command(
@@ -216,23 +212,22 @@ def verify(
     that every file is there. Not checked: numbers without our comment (rows and columns may go, and others be added),
     headings, footnotes and other text. A caption that differs from the database's is noted.
     """
-    with errors():
-        from orchestrator.text import counted
-        from reports import verify as verify_paper
+    from orchestrator.text import counted
+    from reports import verify as verify_paper
 
-        with opened(db, numbers=True) as database:
-            tables = declared_tables(table, database)
-            outcome = verify_paper(database, paper, tables=tables)
-            for line in (*outcome.problems, *outcome.notes):
-                typer.echo(str(line), err=True)
-            what = f"{counted(outcome.numbers, 'number')} in {counted(outcome.files, 'file')}"
-            typer.echo(
-                f"{paper}: {counted(len(outcome.problems), 'problem')} in {what}"
-                if outcome.problems
-                else f"{paper}: {what}: all current, in rows of their names. Not checked: captions, headings, other "
-                "text, and numbers without our comment"
-            )
-            raise typer.Exit(SOME_FAILED if outcome.problems else DONE)
+    with opened(db, numbers=True) as database:
+        tables = declared("table", table, database)
+        outcome = verify_paper(database, paper, tables=tables)
+        for line in (*outcome.problems, *outcome.notes):
+            typer.echo(str(line), err=True)
+        what = f"{counted(outcome.numbers, 'number')} in {counted(outcome.files, 'file')}"
+        typer.echo(
+            f"{paper}: {counted(len(outcome.problems), 'problem')} in {what}"
+            if outcome.problems
+            else f"{paper}: {what}: all current, in rows of their names. Not checked: captions, headings, other "
+            "text, and numbers without our comment"
+        )
+        raise typer.Exit(SOME_FAILED if outcome.problems else DONE)
 
 
 @app.command(
@@ -248,25 +243,15 @@ def export(
 
     The column `epoch` counts from 1. With `--grid` the files have that grid and its trials alone.
     """
-    with errors():
-        from reports import export as export_data
+    from reports import export as export_data
 
-        with opened(db, numbers=True) as database:
-            for file in export_data(database, out, format, grid or None):
-                typer.echo(str(file))
-
-
-def declared_tables(files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
-    """Return the tables in files of their own; raises GridError with all the problems of all of them."""
-    return _declared("table", files, database)
+    with opened(db, numbers=True) as database:
+        for file in export_data(database, out, format, grid or None):
+            typer.echo(str(file))
 
 
-def declared_figures(files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
-    """Return the figures in files of their own; raises GridError with all the problems of all of them."""
-    return _declared("figure", files, database)
-
-
-def _declared(kind: Literal["table", "figure"], files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
+def declared(kind: Literal["table", "figure"], files: list[Path] | None, database: Database) -> list[dict[str, Any]]:
+    """Return the tables or figures in files of their own; raises GridError with all the problems of all of them."""
     if not files:
         return []
     from orchestrator.grid.declarations import load_declared

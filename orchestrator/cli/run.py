@@ -19,10 +19,10 @@ from orchestrator.cli.app import (
     GridFile,
     Settings,
     app,
-    errors,
     existing,
     is_default,
     location,
+    tell,
 )
 from orchestrator.exit_codes import BUSY, DONE, SOME_FAILED, TRY_AGAIN
 
@@ -109,34 +109,33 @@ def run(
     Every epoch is in the database as soon as it is over, so Ctrl-C loses nothing that was recorded.
     The exit code is 0 only when every trial of the grid is done; 3 with `--no-wait` when others still train some.
     """
-    with errors():
-        from orchestrator.console import terminal
-        from orchestrator.grid import load_grid, parse_settings
-        from orchestrator.run import run_grid
+    from orchestrator.console import terminal
+    from orchestrator.grid import load_grid, parse_settings
+    from orchestrator.run import run_grid
 
-        loaded = load_grid(grid, parse_settings(settings or ()))
-        outcome = run_grid(
-            loaded,
-            db,
-            data_root,
-            observer=terminal(live_page(db, loaded.name)),
-            address=address,
-            checkpoints=checkpoints,
-            retry_failed=retry_failed,
-            order=order,
-            retrain=retrain,
-            wait=wait,
-            checkpoint_seconds=checkpoint_seconds,
-            stall_seconds=stall_seconds,
-            canaries=canary,
-            pack=pack is not None,
-            trackers=tuple(log_to or ()),
-            dashboard=dashboard,
-            wait_for_nodes=wait_for_nodes,
-        )
-        # A trial that the machine failed goes on when the same command is run again.
-        unfinished = TRY_AGAIN if outcome.left else BUSY if outcome.elsewhere else DONE
-        raise typer.Exit(SOME_FAILED if outcome.failed else unfinished)
+    loaded = load_grid(grid, parse_settings(settings or ()))
+    outcome = run_grid(
+        loaded,
+        db,
+        data_root,
+        observer=terminal(live_page(db, loaded.name)),
+        address=address,
+        checkpoints=checkpoints,
+        retry_failed=retry_failed,
+        order=order,
+        retrain=retrain,
+        wait=wait,
+        checkpoint_seconds=checkpoint_seconds,
+        stall_seconds=stall_seconds,
+        canaries=canary,
+        pack=pack is not None,
+        trackers=tuple(log_to or ()),
+        dashboard=dashboard,
+        wait_for_nodes=wait_for_nodes,
+    )
+    # A trial that the machine failed goes on when the same command is run again.
+    unfinished = TRY_AGAIN if outcome.left else BUSY if outcome.elsewhere else DONE
+    raise typer.Exit(SOME_FAILED if outcome.failed else unfinished)
 
 
 @app.command(
@@ -155,47 +154,44 @@ def plan(
     Trials that were trained by other code, or on other data, than there is now are named; `run --retrain` trains them
     anew.
     """
-    with errors():
-        from orchestrator.cli.seeds import rows_here_and_elsewhere
-        from orchestrator.console import print_plan
-        from orchestrator.grid import load_grid, parse_settings
-        from orchestrator.grid_records import compared, leaving, plan_of, unmeasured
-        from orchestrator.planning import grid_notes, seeds_line, unfit_lines, with_devices
-        from orchestrator.planning.parts import other_parts
-        from orchestrator.scheduler import names_cluster
-        from orchestrator.stages import decide
-        from orchestrator.timing import gpus_here, processors
+    from orchestrator.cli.seeds import rows_here_and_elsewhere
+    from orchestrator.console import print_plan
+    from orchestrator.grid import load_grid, parse_settings
+    from orchestrator.grid_records import compared, leaving, plan_of, unmeasured
+    from orchestrator.planning import grid_notes, seeds_line, unfit_lines, with_devices
+    from orchestrator.planning.parts import other_parts
+    from orchestrator.scheduler import names_cluster
+    from orchestrator.stages import decide
+    from orchestrator.timing import gpus_here, processors
 
-        loaded = load_grid(grid, parse_settings(settings or ()))
-        with existing(db) as database:
-            decision = decide(loaded, database)
-            loaded = decision.grid
-            left = leaving(database, loaded)
-            notes = unmeasured(database, loaded)
-            warnings = other_parts(loaded, database.parts() if database else ())
-            warnings += [note for plugin in loaded.plugins for note in plugin.notes]
-            plan = compared(plan_of(loaded, database), database, data_root, loaded.metrics)
-            planned = with_devices(plan, gpus_here())
-            cost = _forecast(planned, database)
-            separating = seeds_line(*rows_here_and_elsewhere(loaded, database, "top1"))
-        notes += [line for line in (left, *grid_notes(loaded)) if line]
-        # Of a cluster only its nodes can tell.
-        if not names_cluster():
-            notes += unfit_lines(processors(), gpus_here(), [entry.trial for entry in planned.pending])
-        for line in notes:
-            typer.echo(f"note: {line}", err=True)
-        for line in warnings:
-            typer.echo(f"warning: {line}", err=True)
-        if as_json:
-            trials = [_planned_dict(entry) for entry in planned.entries]
-            shown = {"trials": trials, "devices": planned.devices, "forecast": asdict(cost) if cost else None}
-            shown["seeds"] = separating
-            later = {"outlook": decision.outlook, "may_come": decision.may_come}
-            typer.echo(json.dumps(shown | later | {"notes": [*notes, *warnings]}))
-        else:
-            print_plan(planned, cost)
-            for line in (*decision.outlook, *([separating] if separating else [])):
-                typer.echo(line)
+    loaded = load_grid(grid, parse_settings(settings or ()))
+    with existing(db) as database:
+        decision = decide(loaded, database)
+        loaded = decision.grid
+        left = leaving(database, loaded)
+        notes = unmeasured(database, loaded)
+        warnings = other_parts(loaded, database.parts() if database else ())
+        warnings += [note for plugin in loaded.plugins for note in plugin.notes]
+        plan = compared(plan_of(loaded, database), database, data_root, loaded.metrics)
+        planned = with_devices(plan, gpus_here())
+        cost = _forecast(planned, database)
+        separating = seeds_line(*rows_here_and_elsewhere(loaded, database, "top1"))
+    notes += [line for line in (left, *grid_notes(loaded)) if line]
+    # Of a cluster only its nodes can tell.
+    if not names_cluster():
+        notes += unfit_lines(processors(), gpus_here(), [entry.trial for entry in planned.pending])
+    tell("note", notes)
+    tell("warning", warnings)
+    if as_json:
+        trials = [_planned_dict(entry) for entry in planned.entries]
+        shown = {"trials": trials, "devices": planned.devices, "forecast": asdict(cost) if cost else None}
+        shown["seeds"] = separating
+        later = {"outlook": decision.outlook, "may_come": decision.may_come}
+        typer.echo(json.dumps(shown | later | {"notes": [*notes, *warnings]}))
+    else:
+        print_plan(planned, cost)
+        for line in (*decision.outlook, *([separating] if separating else [])):
+            typer.echo(line)
 
 
 @app.command(
@@ -217,14 +213,13 @@ def time_command(
     The times stand beside the accuracy runs in the database; tables and the figure prefer them. Accuracy runs are not
     touched, and trials that were not run yet stay pending.
     """
-    with errors():
-        from orchestrator.console import terminal
-        from orchestrator.grid import load_grid, parse_settings
-        from orchestrator.run import time_grid
+    from orchestrator.console import terminal
+    from orchestrator.grid import load_grid, parse_settings
+    from orchestrator.run import time_grid
 
-        loaded = load_grid(grid, parse_settings(settings or ()))
-        outcome = time_grid(loaded, db, data_root, observer=terminal(), address=address, warm_up=warm_up, epochs=epochs)
-        raise typer.Exit(SOME_FAILED if outcome.failed else DONE)
+    loaded = load_grid(grid, parse_settings(settings or ()))
+    outcome = time_grid(loaded, db, data_root, observer=terminal(), address=address, warm_up=warm_up, epochs=epochs)
+    raise typer.Exit(SOME_FAILED if outcome.failed else DONE)
 
 
 def live_page(db: str, grid: str) -> str:

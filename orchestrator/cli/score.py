@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import DatabaseOption, GridNames, app, errors, location
+from orchestrator.cli.app import DatabaseOption, GridNames, app, location, tell
 from orchestrator.exit_codes import DONE, SOME_FAILED
 
 
@@ -42,21 +42,18 @@ def score(
     Kept are the best epochs and the last one, on the test images, of the main classifier of each network. A value that
     is stored already stays. The exit code is 1 when a metric fails, and 3 while a run holds the database.
     """
-    with errors():
-        from orchestrator.console import terminal
-        from orchestrator.console.triage import selected
-        from orchestrator.run import driven
-        from orchestrator.scoring import score as compute
-        from orchestrator.scoring import wanted_metrics
+    from orchestrator.console import terminal
+    from orchestrator.console.triage import selected
+    from orchestrator.run import driven
+    from orchestrator.scoring import score as compute
+    from orchestrator.scoring import wanted_metrics
 
-        metrics, plugins = wanted_metrics(files or [], metric or [])
-        for note in (note for plugin in plugins for note in plugin.notes):
-            typer.echo(f"note: {note}", err=True)
-        with driven(db, "(score)", terminal(), create=False) as (database, _):
-            stored = [each.name for each in database.grids()]
-            scored = compute(database, metrics, selected(stored, grid) if grid else None)
-        for line in scored.lines():
-            typer.echo(line)
-        for line in scored.failures:
-            typer.echo(f"error: {line}", err=True)
-        raise typer.Exit(SOME_FAILED if scored.failures else DONE)
+    metrics, plugins = wanted_metrics(files or [], metric or [])
+    tell("note", (note for plugin in plugins for note in plugin.notes))
+    with driven(db, "(score)", terminal(), create=False) as (database, _):
+        stored = [each.name for each in database.grids()]
+        scored = compute(database, metrics, selected(stored, grid) if grid else None)
+    for line in scored.lines():
+        typer.echo(line)
+    tell("error", scored.failures)
+    raise typer.Exit(SOME_FAILED if scored.failures else DONE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.app import AsJson, DatabaseOption, GridFile, Settings, app, errors, existing
+from orchestrator.cli.app import AsJson, DatabaseOption, GridFile, Settings, app, existing
 from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import BAD_INPUT
 
@@ -54,29 +54,26 @@ def seeds(
     are done, else from other grids of the database on the same data set, else from the size of the test set.
     Of a grid whose seeds come by a rule it says as well where each pair stands.
     """
-    with errors():
-        from orchestrator.console import print_seeds
-        from orchestrator.grid import load_grid, parse_settings
-        from orchestrator.planning import as_measured, group_seeds, seeds_for
-        from orchestrator.stages import decide
+    from orchestrator.console import print_seeds
+    from orchestrator.grid import load_grid, parse_settings
+    from orchestrator.planning import as_measured, group_seeds, seeds_for
+    from orchestrator.stages import decide
 
-        loaded = load_grid(grid, parse_settings(settings or ()))
-        names = check_metrics(loaded, metric or ["top1"])
-        with existing(db) as database:
-            decision = decide(loaded, database)
-            loaded = decision.grid
-            measured = as_measured(database.measured()) if database else []
-            groups = [
-                group
-                for name in names
-                for group in group_seeds(*rows_here_and_elsewhere(loaded, database, name), measured)
-            ]
-        if as_json:
-            needs = [{"needs": seeds_for(group, difference or ())} for group in groups]
-            shown = [asdict(group) | more for group, more in zip(groups, needs, strict=True)]
-            typer.echo(json.dumps({"groups": shown, "rule": decision.outlook}))
-        else:
-            print_seeds(groups, difference or (), decision.outlook)
+    loaded = load_grid(grid, parse_settings(settings or ()))
+    names = check_metrics(loaded, metric or ["top1"])
+    with existing(db) as database:
+        decision = decide(loaded, database)
+        loaded = decision.grid
+        measured = as_measured(database.measured()) if database else []
+        groups = [
+            group for name in names for group in group_seeds(*rows_here_and_elsewhere(loaded, database, name), measured)
+        ]
+    if as_json:
+        needs = [{"needs": seeds_for(group, difference or ())} for group in groups]
+        shown = [asdict(group) | more for group, more in zip(groups, needs, strict=True)]
+        typer.echo(json.dumps({"groups": shown, "rule": decision.outlook}))
+    else:
+        print_seeds(groups, difference or (), decision.outlook)
 
 
 def check_metrics(grid: Grid, names: Sequence[str]) -> list[str]:
@@ -105,4 +102,4 @@ def rows_here_and_elsewhere(
         return rows, metric, []
     sets = {row.config["dataset"] for row in rows}
     trials = {key: config for key, config in database.done_trials().items() if config.get("dataset") in sets}
-    return rows, metric, rows_elsewhere(trials, database.test_scores(trials, metric, selection))
+    return rows, metric, rows_elsewhere(trials, database.test_scores(list(trials), metric, selection))

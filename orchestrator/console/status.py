@@ -13,7 +13,7 @@ from rich.markup import escape
 from orchestrator.console.triage import rerun, selected
 from orchestrator.identity import Numbers, same_numbers
 from orchestrator.planning import Estimate, Measured, Work, as_measured, interval, is_interrupted, make_estimate
-from orchestrator.records import draw_of, row_identity, trial_in_words
+from orchestrator.records import draw_of, row_identity, row_of, trial_in_words
 from orchestrator.text import counted, duration
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add_changes(database: Database, grids: Sequence[dict[str, Any]]) -> None:
     from orchestrator.provenance import Files
 
     trials = [trial for grid in grids for trial in grid["trials"]]
-    recorded, files = database.origins(trial["key"] for trial in trials), Files()
+    recorded, files = database.origins([trial["key"] for trial in trials]), Files()
     for trial in trials:
         changed = [
             change for origin in recorded.get(trial["key"], ()) for change in changes([origin], files.origin(origin))
@@ -163,8 +163,7 @@ def _same_numbers(rows: Sequence[ProgressRow]) -> list[dict[str, str]]:
     by_row: dict[str, tuple[str, dict[Hashable, Numbers]]] = {}
     for trial in rows:
         if trial.numbers and not draw_of(trial.trial_name):
-            name = trial.trial_name.rpartition("/seed")[0] or trial.trial_name
-            _, numbers = by_row.setdefault(row_identity(trial.config), (name, {}))
+            _, numbers = by_row.setdefault(row_identity(trial.config), (row_of(trial.trial_name), {}))
             numbers[trial.config["seed"]] = Numbers(trial.numbers, trial.epochs_done)
     # Only rows that share a digest are compared: a grid may have thousands.
     with_digest: dict[str, dict[str, dict[Hashable, Numbers]]] = {}

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from orchestrator.logs import log_end
 from orchestrator.records import trial_in_words
-from orchestrator.text import counted
+from orchestrator.text import counted, shortlist
 from trainer.paths import PathError, user_path
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def print_triage(failures: Sequence[dict[str, Any]]) -> None:
             f"{counted(count, 'trial')}  [dim](fingerprint {failure['fingerprint']})[/]"
         )
         console.print(f"  {escape(failure['error'] or '')}", style="bold")
-        shown = ", ".join(map(trial_in_words, failure["trials"][:5])) + (f" and {count - 5} more" if count > 5 else "")
+        shown = shortlist([trial_in_words(name) for name in failure["trials"]], 5)
         console.print(f"  trials:  {escape(shown)}")
         if failure["log"]:
             console.print(f"  log:     {escape(failure['log'])}")

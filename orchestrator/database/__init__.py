@@ -1,7 +1,7 @@
 """The results database: grids, trials, attempts and epochs, which reports read."""
 
 from orchestrator.database.driver import driver_lock
-from orchestrator.database.errors import Busy, DatabaseAway, DatabaseError, Holder
+from orchestrator.database.errors import Busy, DatabaseAway, DatabaseError
 from orchestrator.database.open import open_database
 from orchestrator.database.store import Database
 from orchestrator.database.user_sql import Answer, answer, schema_rows
@@ -14,7 +14,6 @@ from orchestrator.records import (
     GridRow,
     MeasuredRow,
     PartRow,
-    ProgressRow,
     TrialState,
 )
 
@@ -30,10 +29,8 @@ __all__ = [
     "Extent",
     "FailureRow",
     "GridRow",
-    "Holder",
     "MeasuredRow",
     "PartRow",
-    "ProgressRow",
     "TrialState",
     "answer",
     "driver_lock",

@@ -9,9 +9,9 @@ from sqlalchemy import BigInteger, Connection, func, literal, or_, select, updat
 
 from orchestrator.database.backends.postgresql import holder_of
 from orchestrator.database.errors import Busy, Holder
-from orchestrator.database.grids import alone, chunks
+from orchestrator.database.grids import alone
 from orchestrator.database.models import Attempt, Trial
-from orchestrator.database.values import now
+from orchestrator.database.values import in_parts, now
 
 trials, attempts = Trial.__table__, Attempt.__table__
 
@@ -20,7 +20,7 @@ def claim(connection: Connection, wanted: Sequence[str], token: int) -> set[str]
     """Claim the pending trials that no driver has; returns the wanted ones that this driver has now."""
     alone(connection)
     obtained: set[str] = set()
-    for part in chunks(wanted):
+    for part in in_parts(wanted):
         # Only keys choose the rows: with a condition on the state PostgreSQL may read every pending trial.
         rows = connection.execute(
             select(Trial.id, Trial.key, Trial.state, Trial.driver).where(Trial.key.in_(part)).with_for_update()

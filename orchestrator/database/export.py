@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Select, select
 
 from orchestrator.database.models import (
+    ACCEPTED_EPOCHS,
     Attempt,
     AttemptPart,
     Epoch,
@@ -19,7 +20,7 @@ from orchestrator.database.models import (
     Part,
     Trial,
 )
-from orchestrator.database.queries import ACCEPTED_EPOCHS, trials_of
+from orchestrator.database.queries import trials_of
 
 
 def statements(grid_ids: Sequence[int] | None = None, own_metrics: Iterable[str] = ()) -> dict[str, Select[Any]]:

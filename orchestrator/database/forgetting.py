@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, func, select, text
 
 from orchestrator.database.errors import DatabaseError
-from orchestrator.database.grids import alone, chunks
+from orchestrator.database.grids import alone
 from orchestrator.database.models import Attempt, Base, Epoch, Evaluation, Grid, GridTrial, Look, Trial
+from orchestrator.database.values import in_parts
 from orchestrator.records import Extent
 
 
@@ -24,7 +25,7 @@ def extent(connection: Connection, where: str, name: str) -> Extent:
     counts = dict.fromkeys(("attempts", "epochs", "evaluations"), 0)
     places: set[tuple[str | None, str | None]] = set()
     checkpoints = Attempt.environment[("places", "--checkpoints")].as_string()
-    for part in chunks(list(own)):
+    for part in in_parts(own):
         attempts = select(Attempt.id).where(Attempt.trial_id.in_(part))
         epochs = select(Epoch.id).where(Epoch.attempt_id.in_(attempts))
         counts["attempts"] += connection.scalar(select(func.count()).select_from(attempts.subquery())) or 0
@@ -54,7 +55,7 @@ def forget(connection: Connection, name: str, trials: bool) -> set[str]:
     if not trials:
         return set()
     with _indexed(connection):
-        for part in chunks(list(own)):
+        for part in in_parts(own):
             for table, condition in _with_children(Trial.__table__, Trial.__table__.c.id.in_(part)):
                 connection.execute(delete(table).where(condition))
     return set(own.values())

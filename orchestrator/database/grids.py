@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import BigInteger, Connection, func, insert, literal, select, update
 
 from orchestrator.database.backends.postgresql import BULK
 from orchestrator.database.errors import DatabaseError
 from orchestrator.database.models import Grid, GridTrial, Trial
-from orchestrator.database.values import clean, new_id, now, storable
+from orchestrator.database.values import clean, in_parts, new_id, now, storable
 from orchestrator.records import GridRow
-
-T = TypeVar("T")
-
-# Parameters of one statement: SQLite before 3.32 binds at most 999.
-_CHUNK = 900
-
-
-def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Split a sequence into parts that one statement can bind."""
-    for start in range(0, len(values), _CHUNK):
-        yield values[start : start + _CHUNK]
 
 
 def alone(connection: Connection) -> None:
@@ -82,7 +71,7 @@ def save(
 def _save_trials(connection: Connection, configs: Mapping[str, Mapping[str, Any]], time: Any) -> dict[str, int]:
     """Return the id of every key, after inserting the new ones."""
     ids: dict[str, int] = {}
-    for part in chunks(list(configs)):
+    for part in in_parts(configs):
         stored_rows = connection.execute(select(Trial.key, Trial.id, Trial.config).where(Trial.key.in_(part))).all()
         for key, trial_id, stored in stored_rows:
             # A later version of the program added a field; it has its default here, because the key is the same.
@@ -96,7 +85,7 @@ def _save_trials(connection: Connection, configs: Mapping[str, Mapping[str, Any]
             insert(Trial.__table__),
             [{"key": key, "config": dict(configs[key]), "state": "pending", "created": time} for key in new],
         )
-    for part in chunks(new):
+    for part in in_parts(new):
         ids.update(connection.execute(select(Trial.key, Trial.id).where(Trial.key.in_(part))).all())
     return ids
 
@@ -126,7 +115,7 @@ def retry(connection: Connection, wanted: Sequence[str]) -> int:
     """Make failed trials pending; returns how many."""
     alone(connection)
     changed = 0
-    for part in chunks(wanted):
+    for part in in_parts(wanted):
         result = connection.execute(
             update(Trial.__table__)
             .where(Trial.key.in_(part), Trial.state == "failed")

@@ -38,6 +38,7 @@ Id = BigInteger().with_variant(Integer, "sqlite")
 
 # Conditions of the partial indexes. A query has to repeat them literally: SQLite does not match a bound parameter.
 ACCEPTED = "accepted = 1"
+ACCEPTED_EPOCHS = text(f"epochs.{ACCEPTED}")
 MAIN_TEST = "network = 0 AND classifier = 'main' AND split = 'test'"
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, exists, select, text, update
+from sqlalchemy import Connection, exists, select, update
 
 from orchestrator.database.errors import DatabaseError
-from orchestrator.database.grids import alone, chunks
-from orchestrator.database.models import ACCEPTED, Attempt, AttemptPart, Epoch, Part, Trial
+from orchestrator.database.grids import alone
+from orchestrator.database.models import ACCEPTED_EPOCHS, Attempt, AttemptPart, Epoch, Part, Trial
 from orchestrator.database.parts import part_row
+from orchestrator.database.values import in_parts
 from orchestrator.records import Origin, PartRow
-
-_accepted = text(f"epochs.{ACCEPTED}")
 
 
 def origins(connection: Connection, wanted: Sequence[int]) -> dict[int, list[Origin]]:
     """Return per trial id the code and data of the attempts that trained its accepted epochs, in order."""
-    counts = exists().where(Epoch.attempt_id == Attempt.id, _accepted)
+    counts = exists().where(Epoch.attempt_id == Attempt.id, ACCEPTED_EPOCHS)
     query = (
         select(Attempt.id, Attempt.trial_id, Attempt.number, Attempt.environment, Attempt.data_sha256)
         .where(Attempt.purpose == "train", counts)
@@ -29,7 +28,7 @@ def origins(connection: Connection, wanted: Sequence[int]) -> dict[int, list[Ori
         .order_by(AttemptPart.attempt_id, Part.kind, Part.name)
     )
     answer: dict[int, list[Origin]] = {}
-    for part in chunks(wanted):
+    for part in in_parts(wanted):
         attempts = connection.execute(query.where(Attempt.trial_id.in_(part))).all()
         used: dict[int, list[PartRow]] = {}
         for row in connection.execute(
@@ -45,7 +44,7 @@ def origins(connection: Connection, wanted: Sequence[int]) -> dict[int, list[Ori
 def origins_by_key(connection: Connection, keys: Sequence[str]) -> dict[str, list[Origin]]:
     """Return per key of a trial with accepted epochs what `origins` does."""
     ids: dict[int, str] = {}
-    for part in chunks(keys):
+    for part in in_parts(keys):
         rows = connection.execute(select(Trial.id, Trial.key).where(Trial.key.in_(part)))
         ids.update({trial: key for trial, key in rows})
     return {ids[trial]: listed for trial, listed in origins(connection, list(ids)).items()}
@@ -67,10 +66,12 @@ def retrain(connection: Connection, wanted: Sequence[str]) -> int:
     """
     alone(connection)
     changed = 0
-    for part in chunks(wanted):
+    for part in in_parts(wanted):
         free = select(Trial.id).where(Trial.key.in_(part), Trial.driver.is_(None), Trial.state != "running")
         ids = list(connection.scalars(free.with_for_update()))
-        connection.execute(update(Epoch.__table__).where(Epoch.trial_id.in_(ids), _accepted).values(accepted=None))
+        connection.execute(
+            update(Epoch.__table__).where(Epoch.trial_id.in_(ids), ACCEPTED_EPOCHS).values(accepted=None)
+        )
         connection.execute(
             update(Trial.__table__).where(Trial.id.in_(ids)).values(state="pending", driver=None, finished=None)
         )

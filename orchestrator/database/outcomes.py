@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, delete, insert, select, text, update
 
 from orchestrator.database.errors import DatabaseError
-from orchestrator.database.models import ACCEPTED, MAIN_TEST, Epoch, Evaluation, Outcome, Trial
+from orchestrator.database.models import ACCEPTED_EPOCHS, MAIN_TEST, Epoch, Evaluation, Outcome, Trial
 
 if TYPE_CHECKING:
     from trainer.results import EpochResult
@@ -110,7 +110,7 @@ def store_numbers(connection: Connection, trial_id: int) -> None:
     rows = connection.execute(
         select(Evaluation.top1_error, Evaluation.top5_error, Evaluation.nll, Evaluation.ece, Evaluation.aurc)
         .join(Epoch, Epoch.id == Evaluation.epoch_id)
-        .where(Epoch.trial_id == trial_id, text(f"epochs.{ACCEPTED}"), text(MAIN_TEST))
+        .where(Epoch.trial_id == trial_id, ACCEPTED_EPOCHS, text(MAIN_TEST))
         .order_by(Epoch.epoch)
     )
     if (digest := numbers_sha256(rows)) is not None:

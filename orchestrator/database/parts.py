@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from orchestrator.database.errors import DatabaseError
-from orchestrator.database.grids import alone, chunks
-from orchestrator.database.models import ACCEPTED, Attempt, AttemptPart, Epoch, Evaluation, MetricValue, Part, Trial
-from orchestrator.database.values import clean, new_id, storable
+from orchestrator.database.grids import alone
+from orchestrator.database.models import (
+    ACCEPTED_EPOCHS,
+    Attempt,
+    AttemptPart,
+    Epoch,
+    Evaluation,
+    MetricValue,
+    Part,
+    Trial,
+)
+from orchestrator.database.values import clean, in_parts, new_id, storable
 from orchestrator.records import PartRow
 
 parts, attempt_parts = Part.__table__, AttemptPart.__table__
@@ -62,14 +71,18 @@ def part_row(row: Row[Any]) -> PartRow:
 
 def unmeasured(connection: Connection, keys: Sequence[str], metric: str) -> int:
     """Return how many of these trials are done without a value of an own metric after their last epoch."""
-    accepted = text(f"epochs.{ACCEPTED}")
-    last = select(func.max(Epoch.epoch)).where(Epoch.trial_id == Trial.id, accepted).correlate(Trial).scalar_subquery()
+    last = (
+        select(func.max(Epoch.epoch))
+        .where(Epoch.trial_id == Trial.id, ACCEPTED_EPOCHS)
+        .correlate(Trial)
+        .scalar_subquery()
+    )
     value = (
         select(MetricValue.value)
         .join(Evaluation, Evaluation.id == MetricValue.evaluation_id)
         .join(Epoch, Epoch.id == Evaluation.epoch_id)
-        .where(Epoch.trial_id == Trial.id, accepted, Epoch.epoch == last, MetricValue.metric == metric)
+        .where(Epoch.trial_id == Trial.id, ACCEPTED_EPOCHS, Epoch.epoch == last, MetricValue.metric == metric)
         .correlate(Trial)
     )
     query = select(func.count()).select_from(Trial).where(Trial.state == "done", ~value.exists())
-    return sum(connection.scalar(query.where(Trial.key.in_(part))) or 0 for part in chunks(keys))
+    return sum(connection.scalar(query.where(Trial.key.in_(part))) or 0 for part in in_parts(keys))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, and_, func, select, text
 from sqlalchemy.orm import aliased
 
-from orchestrator.database.grids import chunks
 from orchestrator.database.models import ACCEPTED, MAIN_TEST, Attempt, Epoch, Evaluation, Grid, GridTrial, Trial
+from orchestrator.database.values import in_parts
 from orchestrator.records import AttemptRow, FailureRow, MeasuredRow, ProgressRow, TrialState
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def states(connection: Connection, wanted: Sequence[str], living: Living) -> dic
         ended,
     ).outerjoin(failure, failure.id == newest_failure)
     states_by_key = {}
-    for part in chunks(wanted):
+    for part in in_parts(wanted):
         for key, state, done, count, error_class, error, driver, last_ended in connection.execute(
             query.where(Trial.key.in_(part))
         ):
@@ -205,7 +205,7 @@ def _sums(connection: Connection, trial_ids: Sequence[int]) -> dict[int, Sums]:
     )
     return {
         trial: (count, seconds, best)
-        for part in chunks(trial_ids)
+        for part in in_parts(trial_ids)
         for trial, count, seconds, best in connection.execute(query.where(Epoch.trial_id.in_(part)))
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 # Re-exported for the reports, which import no SQLAlchemy.
@@ -28,6 +27,7 @@ from sqlalchemy.orm import aliased
 
 from orchestrator.database.models import (
     ACCEPTED,
+    ACCEPTED_EPOCHS,
     MAIN_TEST,
     Attempt,
     Epoch,
@@ -39,15 +39,14 @@ from orchestrator.database.models import (
     Part,
     Trial,
 )
+from orchestrator.database.values import in_parts
 
 METRICS = ("top1_error", "top5_error", "nll", "ece", "aurc", "ood_auroc")
 EVERY_NETWORK = -1
-# Rows of one statement: SQLite binds at most 32,766 parameters, and a pick needs four.
-_CHUNK = 8000
+# Rows of a table in a statement: literals, so the bound of parameters is not theirs.
+_ROWS = 8000
 
 _EPOCHS = func.count(distinct(Epoch.epoch)).label("epochs")
-# The partial index's condition, literally: SQLite does not match a bound parameter.
-ACCEPTED_EPOCHS = text(f"epochs.{ACCEPTED}")
 
 
 class Pick(NamedTuple):
@@ -157,23 +156,22 @@ def measurements(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[
     """
     metrics = [func.avg(getattr(Evaluation, name)).label(name) for name in METRICS]
     images = func.min(Evaluation.images).label("images")
-    for part in in_parts(picks):
-        yield from connection.execute(_averages(part, images, _EPOCHS, *metrics))
+    for picked in relations(picks, Pick._fields):
+        yield from connection.execute(_averages(picked, images, _EPOCHS, *metrics))
 
 
 def own_measurements(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[Any]]:
     """Return rows (trial_id, network, classifier, metric, value, epochs) of users' own metrics, as `measurements`."""
     value = func.avg(MetricValue.value).label("value")
-    for part in in_parts(picks):
-        averages = _averages(part, MetricValue.metric, value, _EPOCHS)
+    for picked in relations(picks, Pick._fields):
+        averages = _averages(picked, MetricValue.metric, value, _EPOCHS)
         yield from connection.execute(
             averages.join(MetricValue, MetricValue.evaluation_id == Evaluation.id).group_by(MetricValue.metric)
         )
 
 
-def _averages(picks: Sequence[Pick], *answers: Any) -> Select[Any]:
+def _averages(picked: Any, *answers: Any) -> Select[Any]:
     """Return a statement with answers over the picked epochs of each classifier on the test split."""
-    picked = relation("picks", picks, Pick._fields)
     groups = (Epoch.trial_id, Evaluation.network, Evaluation.classifier)
     of_trial = and_(Epoch.trial_id == picked.c.trial_id, Epoch.epoch.between(picked.c.first, picked.c.last))
     return (
@@ -192,8 +190,7 @@ def _averages(picks: Sequence[Pick], *answers: Any) -> Select[Any]:
 
 def outcomes(connection: Connection, picks: Iterable[Pick]) -> Iterator[Row[int, int, int, bytes, str]]:
     """Return rows (trial_id, network, images, correct, labels_sha256): which test images are right at picked epochs."""
-    for part in in_parts(picks):
-        picked = relation("picks", part, Pick._fields)
+    for picked in relations(picks, Pick._fields):
         yield from connection.execute(
             select(Epoch.trial_id, Evaluation.network, Evaluation.images, Outcome.correct, Outcome.labels_sha256)
             .select_from(picked)
@@ -217,8 +214,7 @@ def own_metrics(connection: Connection) -> list[str]:
 
 def losses(connection: Connection, epochs: Iterable[tuple[int, int]]) -> Iterator[Row[int, int, dict[str, Any]]]:
     """Return rows (trial_id, epoch, losses) for the given accepted (trial, epoch) pairs."""
-    for part in in_parts(epochs):
-        picked = relation("picks", part, ("trial_id", "epoch"))
+    for picked in relations(epochs, ("trial_id", "epoch")):
         yield from connection.execute(
             select(Epoch.trial_id, Epoch.epoch, Epoch.losses)
             .select_from(picked)
@@ -265,8 +261,7 @@ def thinned(last_epochs: Mapping[int, int], every: int) -> Iterator[Subquery]:
     Of a trial these are the epoch that is given as its last and, counting from there, one epoch in `every`. `seconds`
     are those of training, evaluation and data from the trial's start to the end of the epoch, pauses left out.
     """
-    for part in in_parts(last_epochs.items()):
-        picked = relation("picks", part, ("trial_id", "last"))
+    for picked in relations(last_epochs.items(), ("trial_id", "last")):
         order: Any = {"partition_by": Epoch.trial_id, "order_by": Epoch.epoch}
         few = (
             select(Epoch.id, Epoch.trial_id, Epoch.epoch, func.lag(Epoch.epoch, 1, -1).over(**order).label("before"))
@@ -323,14 +318,9 @@ def trials_of(grid_ids: Sequence[int]) -> Select[int]:
     return select(GridTrial.trial_id).where(GridTrial.grid_id.in_(grid_ids))
 
 
-def relation(name: str, rows: Sequence[tuple[int, ...]], names: Sequence[str]) -> Any:
-    """Return rows of integers as a table to join with; as literals: there may be many, and no user wrote them."""
+def relations(rows: Iterable[tuple[int, ...]], names: Sequence[str]) -> Iterator[Any]:
+    """Return rows of integers as tables to join with; as literals: there may be many, and no user wrote them."""
     columns = [column(each, Integer) for each in names]
-    return values(*columns, name=name).data([tuple(literal_column(str(int(v))) for v in row) for row in rows]).cte()
-
-
-def in_parts(rows: Iterable[Any]) -> Iterator[list[Any]]:
-    """Split rows into parts that one statement can bind."""
-    rows = iter(rows)
-    while part := list(islice(rows, _CHUNK)):
-        yield part
+    for part in in_parts(rows, _ROWS):
+        table = values(*columns, name="picks")
+        yield table.data([tuple(literal_column(str(int(v))) for v in row) for row in part]).cte()

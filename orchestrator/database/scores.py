@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, select, text
+from sqlalchemy import Connection, and_, func, select
 
 from orchestrator.database import queries
-from orchestrator.database.grids import chunks
-from orchestrator.database.models import ACCEPTED, Attempt, Epoch, Evaluation, Grid, GridTrial, MetricValue, Trial
-from orchestrator.records import DrawRow, draw_of
+from orchestrator.database.models import (
+    ACCEPTED_EPOCHS,
+    Attempt,
+    Epoch,
+    Evaluation,
+    Grid,
+    GridTrial,
+    MetricValue,
+    Trial,
+)
+from orchestrator.database.values import in_parts
+from orchestrator.records import DrawRow, averaged_epochs, draw_of
 
 # Columns of evaluations by the name of their metric; the others have the metric's own name.
 _ERRORS = {"top1": "top1_error", "top5": "top5_error"}
@@ -35,7 +43,7 @@ def validation_scores(connection: Connection, wanted: Sequence[str], metric: str
         .join(Evaluation, Evaluation.epoch_id == Epoch.id)
         .where(
             Trial.state == "done",
-            text(f"epochs.{ACCEPTED}"),
+            ACCEPTED_EPOCHS,
             Evaluation.network == 0,
             Evaluation.classifier == "main",
             Evaluation.split == "validation",
@@ -46,7 +54,7 @@ def validation_scores(connection: Connection, wanted: Sequence[str], metric: str
         measured = and_(MetricValue.evaluation_id == Evaluation.id, MetricValue.metric == metric)
         query = query.outerjoin(MetricValue, measured)
     rows: dict[str, list[tuple[float, float | None]]] = {}
-    for part in chunks(wanted):
+    for part in in_parts(wanted):
         for key, top1, measured_value in connection.execute(query.where(Trial.key.in_(part))):
             rows.setdefault(key, []).append((top1, measured_value))
     scores = {key: _selected(epochs, selection) for key, epochs in rows.items()}
@@ -66,7 +74,7 @@ def draws(connection: Connection, grid: str, metric: str, selection: str) -> dic
     keys = [key for _, _, key, _, _ in drawn]
     scores = validation_scores(connection, keys, metric, selection)
     failures: dict[str, str | None] = {}
-    for part in chunks(keys):
+    for part in in_parts(keys):
         failed = (
             select(Trial.key, Attempt.error_class)
             .join(Attempt, Attempt.trial_id == Trial.id)
@@ -86,8 +94,7 @@ def _selected(epochs: Sequence[tuple[float, float | None]], selection: str) -> f
     if selection == "best_val":
         picked = [min(epochs, key=lambda epoch: epoch[0])]
     else:
-        averaged = re.fullmatch(r"mean_last_([0-9]+)", selection)
-        count = int(averaged[1]) if averaged else 1
+        count = averaged_epochs(selection) or 1
         picked = list(epochs[-count:]) if len(epochs) >= count else []
     values = [value for _, value in picked if value is not None]
     return fmean(values) if values and len(values) == len(picked) else None
@@ -103,16 +110,15 @@ def scores_on_test(
     is left out.
     """
     ids: dict[int, str] = {}
-    for part in chunks(wanted):
+    for part in in_parts(wanted):
         ids |= connection.execute(select(Trial.id, Trial.key).where(Trial.key.in_(part), Trial.state == "done")).all()
-    averaged = re.fullmatch(r"mean_last_([0-9]+)", selection)
-    count = int(averaged[1]) if averaged else 1
+    count = averaged_epochs(selection) or 1
     if selection in ("best_test", "best_val"):
         ends = queries.best_epochs(connection, ids, "test" if selection == "best_test" else "validation")
     else:
-        newest = select(Epoch.trial_id, func.max(Epoch.epoch)).where(text(f"epochs.{ACCEPTED}"))
+        newest = select(Epoch.trial_id, func.max(Epoch.epoch)).where(ACCEPTED_EPOCHS)
         ends = {}
-        for trials in chunks(list(ids)):
+        for trials in in_parts(ids):
             rows = connection.execute(newest.where(Epoch.trial_id.in_(trials)).group_by(Epoch.trial_id))
             ends |= {trial: last for trial, last in rows if last + 1 >= count}
     picks = [queries.Pick(trial, 0, end - count + 1, end) for trial, end in ends.items()]

@@ -6,13 +6,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select
 
 from orchestrator.database import attempts, parts
 from orchestrator.database.errors import DatabaseError
-from orchestrator.database.grids import alone, chunks
+from orchestrator.database.grids import alone
 from orchestrator.database.models import (
-    ACCEPTED,
+    ACCEPTED_EPOCHS,
     AttemptPart,
     Epoch,
     Evaluation,
@@ -25,9 +25,8 @@ from orchestrator.database.models import (
     Trial,
 )
 from orchestrator.database.outcomes import unpack
+from orchestrator.database.values import in_parts
 from orchestrator.records import PartRow
-
-_accepted = text(f"epochs.{ACCEPTED}")
 
 
 class Unreadable(DatabaseError):
@@ -64,7 +63,7 @@ def kept(connection: Connection, grids: Sequence[str] | None) -> list[tuple[str,
 
     Trials without an accepted epoch are left out; one with epochs and without outcomes has an empty list.
     """
-    trained = select(Epoch.id).where(Epoch.trial_id == Trial.id, _accepted).exists()
+    trained = select(Epoch.id).where(Epoch.trial_id == Trial.id, ACCEPTED_EPOCHS).exists()
     members = (
         select(Trial.id, Trial.key, GridTrial.name)
         .join(GridTrial, GridTrial.trial_id == Trial.id)
@@ -94,10 +93,10 @@ def kept(connection: Connection, grids: Sequence[str] | None) -> list[tuple[str,
         .join(Evaluation, Evaluation.epoch_id == Epoch.id)
         .join(Outcome, Outcome.evaluation_id == Evaluation.id)
         .outerjoin(LabelSet, LabelSet.sha256 == Outcome.labels_sha256)
-        .where(_accepted, Evaluation.split == "test", Evaluation.classifier == "main")
+        .where(ACCEPTED_EPOCHS, Evaluation.split == "test", Evaluation.classifier == "main")
         .order_by(Epoch.epoch, Evaluation.network)
     )
-    for part in chunks(list(named)):
+    for part in in_parts(named):
         for trial_id, *rest in connection.execute(rows.where(Epoch.trial_id.in_(part))):
             key, name = named[trial_id]
             listed[trial_id].append(Kept._make((name, key, *rest)))
@@ -114,10 +113,10 @@ def recorded(connection: Connection, wanted: Sequence[Kept], metrics: Sequence[s
         .join(Part, Part.id == AttemptPart.part_id)
         .where(Part.kind == "metric", Part.name.in_(metrics), Part.digest != "")
     )
-    for part in chunks([each.evaluation_id for each in wanted]):
+    for part in in_parts([each.evaluation_id for each in wanted]):
         for evaluation_id, name in connection.execute(measured.where(MetricValue.evaluation_id.in_(part))):
             values.add((evaluation_id, name))
-    for part in chunks(sorted({each.attempt_id for each in wanted})):
+    for part in in_parts(sorted({each.attempt_id for each in wanted})):
         for attempt_id, name, digest in connection.execute(used.where(AttemptPart.attempt_id.in_(part))):
             digests.setdefault((attempt_id, name), set()).add(digest)
     return Recorded(frozenset(values), {place: frozenset(listed) for place, listed in digests.items()})

@@ -87,27 +87,24 @@ class Database(Connections):
         """Return the trials of a grid as (key, name) in order; none for an unknown grid."""
         return self.read(lambda connection: grids.keys(connection, name))
 
-    def states(self, keys: Iterable[str]) -> dict[str, TrialState]:
+    def states(self, keys: Sequence[str]) -> dict[str, TrialState]:
         """Return the progress of each trial; keys that the database does not have are left out.
 
         Trials of a dead driver count as pending.
         """
-        wanted = list(keys)
-        return self.read(lambda connection: progress.states(connection, wanted, self.living(connection)))
+        return self.read(lambda connection: progress.states(connection, keys, self.living(connection)))
 
-    def scores(self, keys: Iterable[str], metric: str, selection: str) -> dict[str, Score]:
+    def scores(self, keys: Sequence[str], metric: str, selection: str) -> dict[str, Score]:
         """Return what became of draws of a tuning, by key; see `orchestrator.database.scores.validation_scores`."""
-        wanted = list(keys)
-        values = self.read(lambda connection: validation_scores(connection, wanted, metric, selection))
-        return {key: _score(state, values.get(key)) for key, state in self.states(wanted).items()}
+        values = self.read(lambda connection: validation_scores(connection, keys, metric, selection))
+        return {key: _score(state, values.get(key)) for key, state in self.states(keys).items()}
 
-    def test_scores(self, keys: Iterable[str], metric: str, selection: str) -> dict[str, tuple[float, int]]:
+    def test_scores(self, keys: Sequence[str], metric: str, selection: str) -> dict[str, tuple[float, int]]:
         """Return a metric of done trials as tables have it, with the number of test images, by key.
 
         See `orchestrator.database.scores.scores_on_test`.
         """
-        wanted = list(keys)
-        return self.read(lambda connection: scores_on_test(connection, wanted, metric, selection))
+        return self.read(lambda connection: scores_on_test(connection, keys, metric, selection))
 
     def looks(self, grid: str | None = None) -> list[LookRow]:
         """Return the looks of sequential seeds of a grid, or of all grids, pair by pair in their order."""
@@ -125,23 +122,20 @@ class Database(Connections):
 
     # A driver's writes
 
-    def claim(self, keys: Iterable[str], driver: Driver) -> set[str]:
+    def claim(self, keys: Sequence[str], driver: Driver) -> set[str]:
         """Claim pending trials for this driver, so that no other runs them; returns the keys that it has now."""
-        wanted = list(keys)
-        return self.write(lambda connection: claims.claim(connection, wanted, driver.token))
+        return self.write(lambda connection: claims.claim(connection, keys, driver.token))
 
-    def retry(self, keys: Iterable[str]) -> int:
+    def retry(self, keys: Sequence[str]) -> int:
         """Make the failed ones among these trials pending again; returns how many."""
-        wanted = list(keys)
-        return self.write(lambda connection: grids.retry(connection, wanted))
+        return self.write(lambda connection: grids.retry(connection, keys))
 
-    def retrain(self, keys: Iterable[str]) -> int:
+    def retrain(self, keys: Sequence[str]) -> int:
         """Make those of these trials pending that no driver has, to be trained from the first epoch; returns how many.
 
         Their attempts and epochs stay; no epoch is accepted any more.
         """
-        wanted = list(keys)
-        return self.write(lambda connection: origins.retrain(connection, wanted))
+        return self.write(lambda connection: origins.retrain(connection, keys))
 
     def release(self, driver: Driver) -> None:
         """Release this driver's claims: its running trials become pending, their attempts interrupted."""
@@ -238,19 +232,17 @@ class Database(Connections):
         """Return the attempts of a trial, the newest last; none for an unknown key."""
         return self.read(lambda connection: progress.attempts(connection, key))
 
-    def origins(self, keys: Iterable[str]) -> dict[str, list[Origin]]:
+    def origins(self, keys: Sequence[str]) -> dict[str, list[Origin]]:
         """Return per trial with accepted epochs the code and data that trained them, an entry per attempt."""
-        wanted = list(keys)
-        return self.read(lambda connection: origins.origins_by_key(connection, wanted))
+        return self.read(lambda connection: origins.origins_by_key(connection, keys))
 
     def failures(self, grid: str | None = None) -> list[FailureRow]:
         """Return the failed trials of one grid or all, by cause, the commonest first."""
         return self.read(lambda connection: progress.failures(connection, grid))
 
-    def unmeasured(self, keys: Iterable[str], metrics: Iterable[str]) -> dict[str, int]:
+    def unmeasured(self, keys: Sequence[str], metrics: Iterable[str]) -> dict[str, int]:
         """Return by own metric how many of these trials are done without a value of it after their last epoch."""
-        wanted = list(keys)
-        return self.read(lambda connection: {name: parts.unmeasured(connection, wanted, name) for name in metrics})
+        return self.read(lambda connection: {name: parts.unmeasured(connection, keys, name) for name in metrics})
 
     def progress(self, grid: str | None = None) -> list[ProgressRow]:
         """Return the trials of one grid in its order, or those of all grids by grid name.

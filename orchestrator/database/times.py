@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, select
 
-from orchestrator.database.models import Attempt, Epoch, Trial
-from orchestrator.database.queries import ACCEPTED_EPOCHS, in_parts, per_trial, relation, trials_of
+from orchestrator.database.models import ACCEPTED_EPOCHS, Attempt, Epoch, Trial
+from orchestrator.database.queries import per_trial, relations, trials_of
+from orchestrator.database.values import in_parts
 
 
 def clocks(connection: Connection, until: Mapping[int, int]) -> Iterator[Row[Any]]:
@@ -17,8 +18,7 @@ def clocks(connection: Connection, until: Mapping[int, int]) -> Iterator[Row[Any
     Rows (trial_id, seconds, shared, exclusive): the seconds to the end of that epoch; how many of those epochs were not
     timed exclusively; and the mean seconds of the exclusive epochs after the first (which warms up), None without any.
     """
-    for part in in_parts(until.items()):
-        picked = relation("picks", part, ("trial_id", "until"))
+    for picked in relations(until.items(), ("trial_id", "until")):
 
         def over(what: Any, *where: Any, picked: Any = picked) -> Any:
             """Return one number over a trial's accepted epochs: by index, without sorting a million rows."""

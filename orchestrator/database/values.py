@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from sqlalchemy import CursorResult
+
+T = TypeVar("T")
+
+# Parameters of one statement: SQLite before 3.32 binds at most 999.
+BOUND = 900
 
 
 def now() -> datetime:
@@ -49,3 +56,10 @@ def new_id(inserted: CursorResult[Any]) -> int:
     key = inserted.inserted_primary_key
     assert key is not None
     return int(key[0])
+
+
+def in_parts(values: Iterable[T], most: int = BOUND) -> Iterator[list[T]]:
+    """Split values into parts that one statement can bind."""
+    values = iter(values)
+    while part := list(islice(values, most)):
+        yield part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from orchestrator.grid.document import Node, compose, read_text
 from orchestrator.grid.problems import GridError, Place, Problem, joined
 from orchestrator.grid.reader import Reader
-from orchestrator.records import BY_TEST, DEFAULT, TUNED, TUNING, row_identity, without_seed
+from orchestrator.records import BY_TEST, DEFAULT, TUNED, TUNING, averaged_epochs, row_identity, without_seed
 from orchestrator.tables.figures import FigureSpec, figure_problems, parse_figure
 from orchestrator.tables.parsing import parse_table
 from orchestrator.tables.placement import table_problems
@@ -25,7 +24,6 @@ from trainer.problems import Found, shown, unknown
 Kind = Literal["table", "figure"]
 
 SELECTIONS = ("best_test", "best_val", "last")
-_MEAN_LAST = re.compile(r"mean_last_[1-9][0-9]{0,5}")
 _HAS = {"table": "a table with rows and columns", "figure": "a figure with x and y"}
 
 
@@ -156,16 +154,22 @@ def _shipped(reader: Reader, item: Node, kind: Kind, report: dict[str, Any]) -> 
 
 def selection_problem(rule: Any, configs: Iterable[TrainConfig], *, tuned: bool = False) -> str:
     """Return what is wrong with a rule that selects epochs; nothing where it is a rule that every trial can follow."""
-    if rule not in SELECTIONS and not _MEAN_LAST.fullmatch(str(rule)):
+    if rule not in SELECTIONS and averaged_epochs(str(rule)) is None:
         return unknown("selection", rule, [*SELECTIONS, "mean_last_K"], "; K is a number of epochs")
     if tuned and rule == "best_test":
         return f"best_test {BY_TEST}; write best_val, or last"
-    without = sum(config.validation == 0 for config in configs)
-    if rule == "best_val" and without:
-        what = f"chooses the epoch by validation images, and {counted(without, 'trial')} "
-        what += "holds out none" if without == 1 else "hold out none"
-        return f"best_val {what}; add validation: 5000, or so, to `fixed`"
+    if rule == "best_val" and (lacking := without_validation(configs)):
+        return f"best_val chooses the epoch by validation images, and {lacking}"
     return ""
+
+
+def without_validation(configs: Iterable[TrainConfig]) -> str:
+    """Return how many trials hold out no validation images and what to do, nothing where all hold out some."""
+    without = sum(config.validation == 0 for config in configs)
+    if not without:
+        return ""
+    verb = "holds" if without == 1 else "hold"
+    return f"{counted(without, 'trial')} {verb} out none; add validation: 5000, or so, to `fixed`"
 
 
 def check_declared(reader: Reader, declared: Sequence[Declared], configs: Iterable[TrainConfig], tuned: bool) -> None:

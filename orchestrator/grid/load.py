@@ -82,9 +82,9 @@ def _load(source: Path, text: str, settings: Mapping[str, Any]) -> Grid:
     fields = _settle(reader, sections)
     configs, axes = expand(reader, sections, root, fields, invalid)
     name = _name(reader, root, sections.get("name"))
-    order = _order(reader, sections.get("order"))
+    order = reader.one_of(sections.get("order"), "order", "order", ORDERS, ORDERS[0])
     metrics = _metrics(reader, sections.get("metrics"))
-    outcomes = _outcomes(reader, sections.get("outcomes"))
+    outcomes = reader.one_of(sections.get("outcomes"), "outcomes", "value", OUTCOMES, "correct")
     rule = _rule_of_seeds(reader, sections, configs, fields, metrics)
     if rule is not None:
         configs, axes = with_seeds(configs, rule.most), [*axes, "seed"]
@@ -152,17 +152,6 @@ def _with_draws(grid: Grid, tuning: Tuning, node: Node) -> Grid:
         message = "; ".join(f"{'.'.join(path)}: {message}" for path, message in config_problems(error))
         what = f"values that stand in `spaces` do not go together: {message}"
         raise GridError([Problem(str(grid.source), *node.place, "tune.spaces", what)]) from None
-
-
-def _outcomes(reader: Reader, node: Node | None) -> str:
-    """Return what is kept of each test image, `correct` unless the file says otherwise."""
-    if node is None:
-        return "correct"
-    kind = node.plain()
-    if kind not in OUTCOMES:
-        reader.note(node.place, "outcomes", unknown("value", kind, OUTCOMES))
-        return "correct"
-    return str(kind)
 
 
 def _metrics(reader: Reader, node: Node | None) -> tuple[str, ...]:
@@ -255,11 +244,3 @@ def _name(reader: Reader, root: Node, node: Node | None) -> str:
         what = f"{shown(node.plain())} cannot name a grid: letters, digits, dots, dashes and underscores, at most 100"
         reader.note(node.place, "name", what)
     return str(name)
-
-
-def _order(reader: Reader, node: Node | None) -> str:
-    if node is None:
-        return ORDERS[0]
-    if node.value not in ORDERS:
-        reader.note(node.place, "order", unknown("order", node.plain(), ORDERS))
-    return str(node.value)

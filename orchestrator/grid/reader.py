@@ -63,6 +63,33 @@ class Reader:
             self.note(node.places[name], joined(key, name), what)
         return {name: child for name, child in node.value.items() if name in allowed}
 
+    def one_of(
+        self, node: Node | None, key: str, kind: str, allowed: Sequence[str], otherwise: str, more: str = ""
+    ) -> str:
+        """Return a value of a list, `otherwise` for a missing one and, once it is noted, for one that is not in it.
+
+        `more` ends the list of those that are allowed.
+        """
+        if node is None:
+            return otherwise
+        value = node.plain()
+        if value in allowed:
+            return str(value)
+        self.note(node.place, key, unknown(kind, value, allowed, more))
+        return otherwise
+
+    def whole(
+        self, node: Node | None, key: str, least: int, most: int, why: str = "", kind: str = "not a whole number"
+    ) -> int | None:
+        """Return a whole number from `least` to `most`, None for a missing one and, once it is noted, for another."""
+        if node is None:
+            return None
+        if type(node.value) is int and least <= node.value <= most:
+            return node.value
+        what = f"{shown(node.plain())} is {kind} from {least} to {most:,}"
+        self.note(node.place, key, f"{what} ({why})" if why else what)
+        return None
+
     def items(self, node: Node | None, key: str) -> list[Node]:
         """Return the items of a list; nothing for a missing or empty one."""
         if node is None or node.value is None:

@@ -13,7 +13,7 @@ from orchestrator.grid.reader import Reader
 from orchestrator.grid.trial import Resources, Trial
 from trainer.config import TrainConfig
 from trainer.parts import NETWORKS
-from trainer.problems import shown, unknown
+from trainer.problems import shown
 from trainer.results import ENGINES
 
 # Limit of one trial's GPUs, CPU cores and processes; a larger number is a typing mistake.
@@ -83,11 +83,8 @@ def _amounts(reader: Reader, entries: dict[str, Node], key: str, otherwise: Reso
 
 
 def _manner(reader: Reader, entries: dict[str, Node], key: str, otherwise: Resources) -> dict[str, Any]:
-    options: dict[str, Any] = {"engine": otherwise.engine, "deterministic": otherwise.deterministic}
-    if (node := entries.get("engine")) is not None:
-        options["engine"] = node.plain()
-        if options["engine"] not in ENGINES:
-            reader.note(node.place, f"{key}.engine", unknown("engine", options["engine"], ENGINES))
+    engine = reader.one_of(entries.get("engine"), f"{key}.engine", "engine", ENGINES, otherwise.engine)
+    options: dict[str, Any] = {"engine": engine, "deterministic": otherwise.deterministic}
     if (node := entries.get("deterministic")) is not None:
         options["deterministic"] = node.value
         if not isinstance(node.value, bool):

@@ -10,6 +10,7 @@ from orchestrator.grid.document import Node
 from orchestrator.grid.names import trial_names
 from orchestrator.grid.problems import Place
 from orchestrator.grid.reader import Reader
+from orchestrator.records import row_of
 from orchestrator.tables.fields import comparable, has
 from orchestrator.text import counted
 from trainer.builtin_metrics import ALWAYS
@@ -78,33 +79,23 @@ def read_seeds(
             reader.note(node.place, "seeds", f"has no {name}; a whole rule is {EXAMPLE}")
     for key, place in given.items():
         reader.note(place, key, "seeds come by the rule of `seeds`, from 0 on; leave one of the two out")
-    start = _whole(reader, entries.get("start"), "start", 2, 3, "two seeds have the first difference that scatters")
-    step = _whole(reader, entries.get("step"), "step", 1, 2)
-    most = _whole(reader, entries.get("most"), "most", start + 1, start + 1, f"more than the {start} of the first look")
+
+    def seeds(key: str, least: int, why: str = "") -> int | None:
+        return reader.whole(entries.get(key), f"seeds.{key}", least, MOST_SEEDS, why, "no number of seeds")
+
+    start = seeds("start", 2, "two seeds have the first difference that scatters") or 3
+    step = seeds("step", 1) or 2
+    most = seeds("most", start + 1, f"more than the {start} of the first look") or start + 1
     if len(configs) * most > most_trials:
         what = f"makes up to {len(configs) * most:,} trials; one file may hold {most_trials:,}"
         reader.note(entries["most"].place, "seeds.most", what)
-    metric = "top1"
-    if (written := entries.get("metric")) is not None:
-        allowed = [*ALWAYS, "accuracy", "auroc", *metrics]
-        metric = str(written.plain())
-        if metric not in allowed:
-            reader.note(written.place, "seeds.metric", unknown("metric", written.plain(), allowed))
+    allowed = [*ALWAYS, "accuracy", "auroc", *metrics]
+    metric = reader.one_of(entries.get("metric"), "seeds.metric", "metric", allowed, "top1")
     rule = SeedRule(start, step, most, entries["against"].plain() if "against" in entries else None, metric)
     if len(reader.problems) > noted or not configs:
         return None
     pairs = _pairs(reader, entries["against"], configs)
     return SeedRule(rule.start, rule.step, rule.most, rule.against, metric, pairs)
-
-
-def _whole(reader: Reader, node: Node | None, name: str, least: int, default: int, why: str = "") -> int:
-    if node is None:
-        return default
-    if type(node.value) is int and least <= node.value <= MOST_SEEDS:
-        return node.value
-    what = f"{shown(node.plain())} is no number of seeds from {least} to {MOST_SEEDS}"
-    reader.note(node.place, f"seeds.{name}", f"{what} ({why})" if why else what)
-    return default
 
 
 def _pairs(reader: Reader, node: Node, configs: Mapping[str, TrainConfig]) -> tuple[tuple[str, str], ...]:
@@ -132,7 +123,7 @@ def _pairs(reader: Reader, node: Node, configs: Mapping[str, TrainConfig]) -> tu
             continue
         other = exact.get(_rest(values, set(wanted))) or near.get(_rest(values, {*wanted, "heads"}))
         if other is None:
-            alone.append(names[key].rpartition("/seed")[0])
+            alone.append(row_of(names[key]))
         else:
             pairs.append((configs[key].cell_key(), configs[other].cell_key()))
     if alone:

@@ -8,12 +8,12 @@ from importlib.util import find_spec
 
 from pydantic import ValidationError
 
+from orchestrator.grid.declarations import without_validation
 from orchestrator.grid.document import Node
 from orchestrator.grid.problems import joined
 from orchestrator.grid.reader import Reader
 from orchestrator.grid.search import Space, TunedRow, Tuning, changed
 from orchestrator.records import without_seed
-from orchestrator.text import counted
 from trainer.builtin_metrics import ALWAYS
 from trainer.config import TrainConfig, config_problems
 from trainer.parts import METHODS
@@ -60,16 +60,20 @@ def read_tuning(
         if name not in entries:
             example = "20" if name == "draws" else EXAMPLE
             reader.note(node.place, "tune", f"has no {name}; write {name}: {example}, or so")
-    draws = _whole(reader, entries.get("draws"), "draws", 2, MOST_DRAWS, "draw 0 is the default, so 2 at least") or 2
-    epochs = _whole(reader, entries.get("epochs"), "epochs", 1, 1_000_000)
-    seed = _whole(reader, entries.get("seed"), "seed", 0, 2**63 - 1)
-    metric = _one_of(reader, entries.get("metric"), "metric", [*ALWAYS, *metrics], "top1")
-    search = _one_of(reader, entries.get("search"), "search", SEARCHES, SEARCHES[0])
+    at_least = "draw 0 is the default, so 2 at least"
+    draws = reader.whole(entries.get("draws"), "tune.draws", 2, MOST_DRAWS, at_least) or 2
+    given = entries.get("epochs")
+    epochs = None if given is None or given.value is None else reader.whole(given, "tune.epochs", 1, 1_000_000)
+    seed = reader.whole(entries.get("seed"), "tune.seed", 0, 2**63 - 1)
+    own = "; a metric of one's own stands under `metrics` first"
+    metric = reader.one_of(entries.get("metric"), "tune.metric", "metric", [*ALWAYS, *metrics], "top1", own)
+    search = reader.one_of(entries.get("search"), "tune.search", "search", SEARCHES, SEARCHES[0])
     if search == "optuna" and find_spec("optuna") is None:
         what = "optuna is not installed: pip install 'orchestrate-ablations[optuna]', or take search: random"
         reader.note(entries["search"].place, "tune.search", what)
     rows = _rows(configs, names)
-    _check_rows(reader, node, configs, rows)
+    if lacking := without_validation(configs.values()):
+        reader.note(node.place, "tune", f"a draw is judged on validation images alone, and {lacking}")
     seed = DEFAULT_SEED if seed is None else seed
     if seed in {one for row in rows for one in row.seeds}:
         place = entries["seed"].place if "seed" in entries else node.place
@@ -109,37 +113,6 @@ def _rows(configs: Mapping[str, TrainConfig], names: Iterable[str]) -> list[Tune
         )
         for row, trials in members.items()
     ]
-
-
-def _check_rows(reader: Reader, node: Node, configs: Mapping[str, TrainConfig], rows: Sequence[TunedRow]) -> None:
-    without = sum(config.validation == 0 for config in configs.values())
-    if without:
-        verb = "holds out none" if without == 1 else "hold out none"
-        what = (
-            f"a draw is judged on validation images alone, and {counted(without, 'trial')} {verb}; "
-            "add validation: 5000, or so, to `fixed`"
-        )
-        reader.note(node.place, "tune", what)
-
-
-def _whole(reader: Reader, node: Node | None, name: str, least: int, most: int, why: str = "") -> int | None:
-    if node is None or (node.value is None and name == "epochs"):
-        return None
-    if type(node.value) is int and least <= node.value <= most:
-        return node.value
-    what = f"{shown(node.plain())} is not a whole number from {least} to {most:,}"
-    reader.note(node.place, f"tune.{name}", f"{what} ({why})" if why else what)
-    return None
-
-
-def _one_of(reader: Reader, node: Node | None, name: str, allowed: Sequence[str], otherwise: str) -> str:
-    if node is None:
-        return otherwise
-    if node.value in allowed:
-        return str(node.value)
-    more = "; a metric of one's own stands under `metrics` first" if name == "metric" else ""
-    reader.note(node.place, f"tune.{name}", unknown(name, node.plain(), allowed, more))
-    return otherwise
 
 
 class _Spaces:

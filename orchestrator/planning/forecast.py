@@ -5,29 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from orchestrator.planning.estimate import Estimate, Measured, Work, make_estimate, setting
+from orchestrator.records import MeasuredRow, TrialState
 
 if TYPE_CHECKING:
-    from orchestrator.planning.plan import Plan, State
-
-
-class MeasuredTrial(Protocol):
-    """Measurements of one trial; see `orchestrator.database.MeasuredRow`."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def config(self) -> Mapping[str, Any]: ...
-    @property
-    def purpose(self) -> str: ...
-    @property
-    def seconds_per_epoch(self) -> float: ...
-    @property
-    def peak_memory_bytes(self) -> int | None: ...
-    @property
-    def checkpoint_bytes(self) -> int | None: ...
+    from orchestrator.planning.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -54,7 +38,7 @@ class Forecast:
 
 
 def make_forecast(
-    plan: Plan, states: Mapping[str, State], measured: Sequence[MeasuredTrial], slots: int
+    plan: Plan, states: Mapping[str, TrialState], measured: Sequence[MeasuredRow], slots: int
 ) -> Forecast | None:
     """Return the cost of the pending trials of a plan when `slots` run at once; None without measurements."""
     own = {row.key: row.seconds_per_epoch for row in measured if row.purpose == "train"}
@@ -79,12 +63,12 @@ def make_forecast(
     )
 
 
-def as_measured(rows: Iterable[MeasuredTrial]) -> list[Measured]:
+def as_measured(rows: Iterable[MeasuredRow]) -> list[Measured]:
     """Convert rows of the database for an estimate."""
     return [Measured(row.config, row.seconds_per_epoch, rehearsed=row.purpose == "canary") for row in rows]
 
 
-def _cost(network: str, measured: Sequence[MeasuredTrial]) -> NetworkCost | None:
+def _cost(network: str, measured: Sequence[MeasuredRow]) -> NetworkCost | None:
     rows = [row for row in measured if row.config["network"] == network]
     trained = [row for row in rows if row.purpose == "train"]
     if not rows:
@@ -97,7 +81,7 @@ def _cost(network: str, measured: Sequence[MeasuredTrial]) -> NetworkCost | None
     )
 
 
-def _disk(work: Sequence[Work], measured: Sequence[MeasuredTrial], slots: int) -> int | None:
+def _disk(work: Sequence[Work], measured: Sequence[MeasuredRow], slots: int) -> int | None:
     """Return the bytes of all checkpoints: one of each finished trial, and a second one of each that trains."""
     sizes: dict[str, list[int]] = {}
     for row in measured:

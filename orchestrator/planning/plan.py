@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.identity import Difference, words
+from orchestrator.records import TrialState
 from orchestrator.text import counted
 
 if TYPE_CHECKING:
@@ -24,23 +25,6 @@ OUTLOOK: dict[Status, str] = {
     "running": "running elsewhere",
     "waiting": "waiting elsewhere",
 }
-
-
-class State(Protocol):
-    """The database's state of a trial; see `orchestrator.database.TrialState`."""
-
-    @property
-    def state(self) -> str: ...
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def attempts(self) -> int: ...
-    @property
-    def error_class(self) -> str | None: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def driver(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -123,7 +107,7 @@ class Plan:
         return Counter(entry.status for entry in self.entries)
 
 
-def make_plan(grid: Grid, states: Mapping[str, State]) -> Plan:
+def make_plan(grid: Grid, states: Mapping[str, TrialState]) -> Plan:
     """Compare a grid with the database's states of its trials, by key; a trial without a state is new."""
     pairs = ((trial, states.get(trial.key)) for trial in grid.trials)
     return Plan([PlannedTrial(trial, *_judged(trial, state), state.epochs if state else 0) for trial, state in pairs])
@@ -170,11 +154,11 @@ def is_interrupted(state: str, *, begun: bool, claimed: bool) -> bool:
     return state == "pending" and begun and not claimed
 
 
-def _judged(trial: Trial, state: State | None) -> tuple[Status, str]:
+def _judged(trial: Trial, state: TrialState | None) -> tuple[Status, str]:
     if state is None:
         return "new", "never ran"
     progress = f"{state.epochs} of {counted(trial.config.epochs, 'epoch')}"
-    failure = ": ".join(part for part in (state.error_class, _first_line(state.error)) if part)
+    failure = ": ".join(part for part in (state.error_class, state.error) if part)
     if state.state == "done":
         total = counted(trial.config.epochs, "epoch")
         return "done", f"all {total} recorded" if trial.config.epochs > 1 else f"its {total} is recorded"
@@ -187,7 +171,3 @@ def _judged(trial: Trial, state: State | None) -> tuple[Status, str]:
     if not is_interrupted("pending", begun=bool(state.attempts or state.epochs), claimed=False):
         return "new", "never ran"
     return "interrupted", f"stopped after {progress}" + (f"; last error: {failure}" if failure else "")
-
-
-def _first_line(text: str | None) -> str:
-    return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.planning.estimate import Measured, Work, make_estimate
-from orchestrator.records import row_identity
+from orchestrator.records import row_identity, row_of
 from orchestrator.statistics import error_rate_noise, mean_of, paired_test, spread_of
 from orchestrator.statistics.power import pair_level, seeds_needed, separable
 from orchestrator.text import counted
@@ -99,7 +99,7 @@ def rows_of(trials: Sequence[Trial], scores: Mapping[str, tuple[float, int]]) ->
         network, _, rest = members[0].name.partition("/")
         rows.append(
             SeedRow(
-                rest.rpartition("/seed")[0] or rest,
+                row_of(rest),
                 f"{network} on {config.dataset}" if len(sets) > 1 else network,
                 config.model_dump(mode="json"),
                 tuple(trial.config.seed for trial in members),
@@ -192,12 +192,12 @@ def _group(
         if not shared:
             untested += 1
             continue
-        differences = [first.values[seed] - second.values[seed] for seed in shared]
-        p = _paired_p(first, second, metric) if len(shared) >= 3 else None
+        values = [(first.values[seed], second.values[seed]) for seed in shared]
+        p = paired_p(values, metric, min(first.images, second.images)) if len(shared) >= 3 else None
         if p is not None and p < level:
             separated += 1
             continue
-        difference = mean_of(differences)
+        difference = mean_of([one - other for one, other in values])
         needed = seeds_needed(difference, spread, level) if spread else None
         if needed is not None:
             # As many as it has do not: what they show is smaller, or scatters more, than the number supposes.
@@ -224,12 +224,15 @@ def _group(
     )
 
 
-def _paired_p(first: SeedRow, second: SeedRow, metric: str) -> float | None:
-    """Return the p-value of the test that tables make of two rows, None where their differences allow none."""
-    pairs = [(first.values[seed], second.values[seed]) for seed in first.values.keys() & second.values.keys()]
-    images = min(first.images, second.images) if metric in RATES else None
+def paired_p(pairs: Sequence[tuple[float, float]], metric: str, images: int) -> float | None:
+    """Return the p-value of the test that tables make of two rows by their values seed by seed, None where it has none.
+
+    `images` is the number of test images.
+    """
+    if len(pairs) < 2:
+        return None
     scale = max(abs(value) for pair in pairs for value in pair)
-    tested = paired_test([one - other for one, other in pairs], scale, images)
+    tested = paired_test([one - other for one, other in pairs], scale, images if metric in RATES else None)
     return tested.p if tested else None
 
 

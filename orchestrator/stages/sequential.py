@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import BAD_INPUT
-from orchestrator.planning.seeds import RATES
-from orchestrator.records import LookRow
+from orchestrator.planning.seeds import paired_p
+from orchestrator.records import LookRow, row_of
 from orchestrator.stages.decision import Decision
-from orchestrator.text import counted
+from orchestrator.text import counted, shortlist
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
@@ -171,19 +171,12 @@ def _shared(
 
 def _p_value(shared: Sequence[tuple[tuple[float, int], tuple[float, int]]], metric: str) -> float | None:
     """Return the p-value of the paired t test of two rows, None where they allow none."""
-    from orchestrator.statistics import paired_test
-
-    if len(shared) < 2:
-        return None
-    measured = [each for both in shared for each in both]
-    images = min(count for _, count in measured) if metric in RATES else None
-    scale = max(abs(value) for value, _ in measured)
-    tested = paired_test([one - other for (one, _), (other, _) in shared], scale, images)
-    return tested.p if tested else None
+    images = min((count for both in shared for _, count in both), default=0)
+    return paired_p([(one, other) for (one, _), (other, _) in shared], metric, images)
 
 
 def _name(trials: Sequence[Trial]) -> str:
-    return trials[0].name.rpartition("/seed")[0] or trials[0].name
+    return row_of(trials[0].name)
 
 
 def _news(rule: SeedRule, fresh: Sequence[LookRow]) -> list[str]:
@@ -200,13 +193,12 @@ def _news(rule: SeedRule, fresh: Sequence[LookRow]) -> list[str]:
     for count in sorted({look.seeds for look in fresh}):
         going_on = [look for look in fresh if look.seeds == count and not look.separated]
         if going_on:
-            named = ", ".join(
+            named = [
                 f"{look.row_name} ({'no test' if look.p is None else f'p {look.p:.2g}, {look.level:.2g} needed'})"
-                for look in going_on[:LISTED]
-            )
-            more = f" and {len(going_on) - LISTED} more" if len(going_on) > LISTED else ""
+                for look in going_on
+            ]
             end = "stay open: these were the last seeds" if count == rule.most else "go on"
-            lines.append(f"seeds: look {going_on[0].look} at {count}: {named}{more} {end}")
+            lines.append(f"seeds: look {going_on[0].look} at {count}: {shortlist(named, LISTED)} {end}")
     return lines
 
 

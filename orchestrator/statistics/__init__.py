@@ -3,12 +3,10 @@
 SciPy is imported where it computes, so that importing this room costs nothing.
 """
 
-from orchestrator.statistics.best import Best, best_set
+from orchestrator.statistics.best import best_set
 from orchestrator.statistics.comparison import (
     ENOUGH_SEEDS,
     IMAGES,
-    PAIRED,
-    UNPAIRED,
     Candidate,
     Comparison,
     Outcomes,
@@ -30,9 +28,6 @@ __all__ = [
     "ENOUGH_SEEDS",
     "IMAGES",
     "LEVEL",
-    "PAIRED",
-    "UNPAIRED",
-    "Best",
     "Candidate",
     "Comparison",
     "Outcomes",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import identity
 from orchestrator.database import queries
+from orchestrator.records import row_of
 from orchestrator.statistics import ENOUGH_SEEDS, Comparison, mean_of
 from orchestrator.statistics import compare as compare_candidates
 from reports.columns import Column, column_of
@@ -123,12 +124,12 @@ def _found(gathered: Gathered, results: Results, name: str) -> list[tuple[Cell, 
         matches = [by_key[key] for key in _row_keys(gathered, name) if key in by_key]
     else:
         matches = [pair for pair in by_key.values() if name in (pair[1].name, pair[1].key)]
-        matches = matches or [pair for pair in by_key.values() if pair[1].name.rpartition("/seed")[0] == name]
+        matches = matches or [pair for pair in by_key.values() if row_of(pair[1].name) == name]
         if not matches and len(name) >= SHORTEST_KEY:
             matches = [pair for key, pair in by_key.items() if key.startswith(name)]
     if not matches:
         names = [trial.name for _, trial in by_key.values()]
-        cut = dict.fromkeys(each.rpartition("/seed")[0] or each for each in names)
+        cut = dict.fromkeys(row_of(each) for each in names)
         raise unknown("row, cell or trial", name, [*cut, *names])
     return matches
 

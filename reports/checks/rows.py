@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import combinations, islice
 
+from orchestrator.text import shortlist
 from reports.checks.agreement import Problem
 from reports.checks.current import Choice, Current, Known, choice_of
 from reports.checks.manuscript import Line, Manuscript, Tabular
@@ -122,9 +123,8 @@ def _uncommented(line: Line, address: str, lost: Sequence[str], current: Current
     cells = [cell for cell in map(_shown, line.cells) if re.search(r"\d", cell) and not re.search(r"[^\W\d_]", cell)]
     loose = [cell for cell in cells if cell not in labels]
     if lost and loose:
-        named = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
-        what = f"the row has {'; '.join(loose[:3])} without the comment that says what it is; not there: {named}"
-        yield Problem(line.where, "incomplete", address, what)
+        what = f"the row has {'; '.join(loose[:3])} without the comment that says what it is"
+        yield Problem(line.where, "incomplete", address, f"{what}; not there: {shortlist(lost, 3)}")
 
 
 def _shown(latex: str) -> str:

@@ -17,6 +17,7 @@ from orchestrator.statistics import ENOUGH_SEEDS, error_rate_noise, student_quan
 from orchestrator.tables.fields import comparable
 from orchestrator.tables.references import fits, printed_number
 from orchestrator.tables.schema import PUBLISHED, PublishedValue, ReferenceSpec, TableSpec
+from orchestrator.text import shortlist
 from reports import titles
 from reports.columns import Column
 from reports.layouts.entries import ERROR_RATES
@@ -239,9 +240,8 @@ def _left_over(table: Table, placed: Collection[tuple[Any, ...]]) -> str:
     over = [each for each in table.reference if each.line and each[:3] not in placed]
     if not over:
         return ""
-    lines = ", ".join(f"line {each.line} ({each.row}/{each.column})" for each in over[:4])
-    more = f" and {len(over) - 4} more" if len(over) > 4 else ""
-    return f"Not in this table: {over[0].source}, {lines}{more}."
+    lines = [f"line {each.line} ({each.row}/{each.column})" for each in over]
+    return f"Not in this table: {over[0].source}, {shortlist(lines, 4)}."
 
 
 def _signed(gap: float, column: Column) -> str:

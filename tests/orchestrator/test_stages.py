@@ -42,7 +42,7 @@ def another_seed(grid: Grid, database: Database | None) -> Decision:
 @pytest.fixture
 def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rules, "RULES", (another_seed,))
+    monkeypatch.setattr(rules, "add_seeds", another_seed)
     path = tmp_path / "staged.yaml"
     path.write_text(json.dumps(GRID))
     return path
@@ -106,6 +106,6 @@ def test_a_run_that_is_stopped_in_a_later_stage_ends_ray_before_its_trials_are_g
         run_grid(grid, "r.db")
     assert happened == ["Ray starts", [0, 1], "given back", "Ray ends", "given back"]
     monkeypatch.undo()
-    monkeypatch.setattr(rules, "RULES", (another_seed,))
+    monkeypatch.setattr(rules, "add_seeds", another_seed)
     with open_database(grid.parent / "r.db", readonly=True) as database:
         assert [trial.config.seed for trial in decide(load_grid(grid), database).grid.trials] == [0, 1, 2]

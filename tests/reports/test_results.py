@@ -214,7 +214,7 @@ def test_unknown_rules_are_refused_with_what_is_allowed(text):
 
 
 def test_an_unknown_grid_is_refused_with_the_nearest_name(database):
-    with pytest.raises(ReportError, match="no grid 'tabel1'; did you mean 'table1'"):
+    with pytest.raises(ReportError, match="no grid 'tabel1'; did you mean table1"):
         load(database, ["tabel1"])
 
 

@@ -340,7 +340,7 @@ def test_an_export_of_one_grid_holds_its_trials_alone(database, tmp_path):
     for name, frame in whole.items():
         of_grid = frame[frame["key"].isin(keys) & (frame["grid"].eq("table3") if name == "grids" else True)]
         assert_frame_equal(one[name], of_grid.reset_index(drop=True))
-    with pytest.raises(ReportError, match=r"the database has no grid 'tabel3'; did you mean 'table3'"):
+    with pytest.raises(ReportError, match=r"there is no grid 'tabel3'; did you mean table3"):
         export(database, tmp_path, grids=["tabel3"])
 
 

@@ -78,3 +78,15 @@ def test_any_field_may_be_what_rows_are_compared_by() -> None:
 def test_a_mistake_is_named_with_its_place(change: dict[str, Any], expected: str) -> None:
     messages = problems({**GRID, **change})
     assert any(expected in line for line in messages), messages
+
+
+def test_a_row_whose_name_is_cut_is_named_as_well_as_it_can_be() -> None:
+    long = {
+        "byot": {"temperature": 3.123456789012345, "alpha": 0.123456789012345, "feature_weight": 0.123456789012345},
+        "cskd": {"temperature": 3.123456789012345, "weight": 0.123456789012345},
+        "mixup": {"alpha": 0.123456789012345},
+        "label_smoothing": {"smoothing": 0.123456789012345},
+    }
+    grid = {"grid": {"network": ["resnet18", "resnet34"], "methods": ["baseline", long]}, "seeds": RULE}
+    (message,) = problems({**grid, "exclude": [{"network": "resnet34", "methods": "baseline"}]})
+    assert "1 row has no such row to be compared with, for example resnet34/byot[temperature=3.12345" in message

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from orchestrator.database import TrialState
 
 
-@dataclass(frozen=True)
-class State:
-    """A trial's state as the database gives it to a plan."""
-
-    state: str
-    epochs: int = 0
-    attempts: int = 1
-    error_class: str | None = None
-    error: str | None = None
-    driver: int | None = None
+def trial_state(
+    state: str,
+    epochs: int = 0,
+    attempts: int = 1,
+    error_class: str | None = None,
+    error: str | None = None,
+    driver: int | None = None,
+) -> TrialState:
+    """Return a trial's state as the database gives it to a plan, of one attempt that is not over."""
+    return TrialState(state, epochs, attempts, error_class, error, driver, None)

@@ -8,7 +8,7 @@ from orchestrator.console.plan_view import cost_lines
 from orchestrator.database import MeasuredRow
 from orchestrator.planning import Plan, make_forecast, make_plan
 from tests.orchestrator.grid_files import load
-from tests.orchestrator.planning.states import State
+from tests.orchestrator.planning.states import trial_state
 
 GIB = 2**30
 GRID = load(
@@ -37,8 +37,8 @@ def test_without_a_measurement_nothing_is_foretold():
 
 
 def test_what_is_done_costs_nothing_and_what_has_begun_costs_the_rest():
-    states = {trial.key: State("done", 30) for trial in GRID.trials[:6]}
-    states[GRID.trials[6].key] = State("pending", 20)
+    states = {trial.key: trial_state("done", 30) for trial in GRID.trials[:6]}
+    states[GRID.trials[6].key] = trial_state("pending", 20)
     forecast = make_forecast(make_plan(GRID, states), states, [row(GRID.trials[6], 6.0)], 1)
     # Ten epochs of its own speed, thirty of the other seed's.
     assert forecast.left.device_seconds == pytest.approx(40 * 6.0)
@@ -68,12 +68,12 @@ def test_the_cost_of_a_grid_after_its_canaries():
 
 
 def test_only_several_trials_come_one_after_the_other():
-    states = {trial.key: State("done", 30) for trial in GRID.trials[:6]}
+    states = {trial.key: trial_state("done", 30) for trial in GRID.trials[:6]}
     measured = [row(GRID.trials[6], 6.0)]
     assert cost_lines(make_forecast(make_plan(GRID, states), states, measured, 1), make_plan(GRID, states))[-1] == (
         "about 6 min 00 s (5 min 35 s to 6 min 27 s), one after the other; 0.1 device-hours"
     )
-    states[GRID.trials[7].key] = State("done", 30)
+    states[GRID.trials[7].key] = trial_state("done", 30)
     assert cost_lines(make_forecast(make_plan(GRID, states), states, measured, 2), make_plan(GRID, states))[-1] == (
         "about 3 min 00 s (2 min 51 s to 3 min 09 s); 0.05 device-hours"
     )

@@ -11,7 +11,7 @@ from orchestrator.scheduler import Observer
 from orchestrator.scheduler.cluster import Cluster
 from orchestrator.scheduler.trials import _placed
 from tests.orchestrator.grid_files import load
-from tests.orchestrator.planning.states import State
+from tests.orchestrator.planning.states import trial_state
 
 GRID = load({"fixed": {"epochs": 30, "dataset": "digits"}, "grid": {"seed": [0, 1]}})
 FIRST, SECOND = GRID.trials
@@ -21,32 +21,32 @@ FIRST, SECOND = GRID.trials
     ("state", "status", "words", "runs"),
     [
         (None, "new", "never ran", True),
-        (State("pending", attempts=0), "new", "never ran", True),
-        (State("pending", 7), "interrupted", "stopped after 7 of 30 epochs", True),
-        (State("pending", 0), "interrupted", "stopped after 0 of 30 epochs", True),
+        (trial_state("pending", attempts=0), "new", "never ran", True),
+        (trial_state("pending", 7), "interrupted", "stopped after 7 of 30 epochs", True),
+        (trial_state("pending", 0), "interrupted", "stopped after 0 of 30 epochs", True),
         (
-            State("pending", 3, 2, "infrastructure", "node lost\nTraceback"),
+            trial_state("pending", 3, 2, "infrastructure", "node lost"),
             "interrupted",
             "3 of 30 epochs; last error: infrastructure: node lost",
             True,
         ),
         (
-            State("running", 7, driver=12),
+            trial_state("running", 7, driver=12),
             "running",
             "another driver trains it; 7 of 30 epochs",
             False,
         ),
-        (State("pending", 0, 0, driver=12), "waiting", "has it and will start it; 0 of 30 epochs", False),
-        (State("pending", 7, driver=12), "waiting", "has it and will start it; 7 of 30 epochs", False),
-        (State("running", 7), "interrupted", "stopped after 7 of 30 epochs", True),
-        (State("done", 30), "done", "all 30 epochs recorded", False),
+        (trial_state("pending", 0, 0, driver=12), "waiting", "has it and will start it; 0 of 30 epochs", False),
+        (trial_state("pending", 7, driver=12), "waiting", "has it and will start it; 7 of 30 epochs", False),
+        (trial_state("running", 7), "interrupted", "stopped after 7 of 30 epochs", True),
+        (trial_state("done", 30), "done", "all 30 epochs recorded", False),
         (
-            State("failed", 2, 1, "diverged", "\nloss is NaN in step 3\nTraceback"),
+            trial_state("failed", 2, 1, "diverged", "loss is NaN in step 3"),
             "failed",
             "diverged: loss is NaN in step 3; after 2 of 30 epochs; --retry-failed",
             False,
         ),
-        (State("failed"), "failed", "without a message", False),
+        (trial_state("failed"), "failed", "without a message", False),
     ],
 )
 def test_the_reason_follows_from_the_state(state, status, words, runs):
@@ -61,23 +61,23 @@ def test_the_reason_follows_from_the_state(state, status, words, runs):
 
 def test_the_summary_counts():
     assert make_plan(GRID, {}).summary() == "2 trials: 2 new; 2 trials to run"
-    done = {trial.key: State("done", 30) for trial in GRID.trials}
+    done = {trial.key: trial_state("done", 30) for trial in GRID.trials}
     assert make_plan(GRID, done).summary() == "2 trials: 2 done; nothing to run"
-    mixed = {FIRST.key: State("failed"), SECOND.key: State("pending", 3)}
+    mixed = {FIRST.key: trial_state("failed"), SECOND.key: trial_state("pending", 3)}
     plan = make_plan(GRID, mixed)
     assert plan.summary() == "2 trials: 1 to continue, 1 failed (--retry-failed tries again); 1 trial to run"
     assert [plan.count(status) for status in ("new", "interrupted", "failed", "done")] == [0, 1, 1, 0]
 
 
 def test_what_another_driver_trains_and_what_waits_there_are_two_things():
-    elsewhere = {FIRST.key: State("running", 3, driver=12), SECOND.key: State("pending", 0, 0, driver=12)}
+    elsewhere = {FIRST.key: trial_state("running", 3, driver=12), SECOND.key: trial_state("pending", 0, 0, driver=12)}
     plan = make_plan(GRID, elsewhere)
     assert plan.summary() == "2 trials: 1 running elsewhere, 1 waiting elsewhere; nothing to run"
     assert [entry.epochs for entry in plan.entries] == [3, 0]
 
 
 def test_states_of_other_grids_do_not_matter():
-    assert make_plan(GRID, {"f" * 64: State("failed")}).count("new") == 2
+    assert make_plan(GRID, {"f" * 64: trial_state("failed")}).count("new") == 2
 
 
 def test_tens_of_thousands_of_trials_are_planned():
@@ -90,7 +90,7 @@ def test_tens_of_thousands_of_trials_are_planned():
     }
     grid = load({"fixed": {"dataset": "digits"}, "grid": axes})
     assert len({trial.key for trial in grid.trials}) == len({trial.name for trial in grid.trials}) == 20_000
-    plan = make_plan(grid, {trial.key: State("done") for trial in grid.trials[:1000]})
+    plan = make_plan(grid, {trial.key: trial_state("done") for trial in grid.trials[:1000]})
     assert plan.count("done") == 1000
     assert len(plan.pending) == plan.count("new") == 19_000
     assert plan.summary() == "20,000 trials: 19,000 new, 1,000 done; 19,000 trials to run"

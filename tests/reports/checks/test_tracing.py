@@ -52,7 +52,7 @@ def test_explain_explains_the_number_of_the_report_that_it_is_told_of(tmp_path):
                 for place, shown in numbers(table).items()
             }
             assert f"  value {printed[address]!r}\n" in text
-        with pytest.raises(ReportError, match="no grid 'lonfer'; did you mean 'longer'"):
+        with pytest.raises(ReportError, match="no grid 'lonfer'; did you mean longer"):
             explain(database, address, grids=["lonfer"])
 
 

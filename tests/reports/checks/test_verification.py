@@ -423,7 +423,7 @@ def test_tables_without_a_rule_are_verified_though_grids_disagree(tmp_path):
             verdict = verify(database, tmp_path / f"tables/{name}.tex")
             assert (verdict.problems, verdict.notes) == ([], []) and verdict.numbers > 0
         edit(tmp_path, "table1", r"selection last, grids null", 'selection last, grids ["gone"]')
-        with pytest.raises(ReportError, match=r"table1\.tex:2: the database has no grid 'gone'"):
+        with pytest.raises(ReportError, match=r"table1\.tex:2: there is no grid 'gone'"):
             verify(database, tmp_path / "tables/table1.tex")
 
 
