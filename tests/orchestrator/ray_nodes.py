@@ -27,6 +27,7 @@ class Nodes:
 
     def __init__(self, process: subprocess.Popen[str], errors: Path) -> None:
         self._process, self._errors = process, errors
+        self._raylets: list[int] = []
         self.address, self.dashboard = self._answer().split()
 
     def add(self, cpus: int) -> int:
@@ -34,7 +35,15 @@ class Nodes:
         assert self._process.stdin
         self._process.stdin.write(f"add {cpus}\n")
         self._process.stdin.flush()
-        return int(self._answer())
+        self._raylets.append(int(self._answer()))
+        return self._raylets[-1]
+
+    def cut_off_all(self) -> None:
+        """End all nodes at once: those whose head is gone would wait for it for a minute."""
+        for raylet in self._raylets:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "raylet" in psutil.Process(raylet).name():
+                    cut_off(raylet)
 
     def _answer(self) -> str:
         assert self._process.stdout
@@ -56,9 +65,12 @@ def ray_nodes(place: Workplace) -> Iterator[Nodes]:
         [sys.executable, "-m", "tests.orchestrator.ray_nodes"], cwd=place.folder, env=environment, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
     ) as process:  # fmt: skip
+        nodes = None
         try:
-            yield Nodes(process, errors)
+            yield (nodes := Nodes(process, errors))
         finally:
+            if nodes:
+                nodes.cut_off_all()
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
 
