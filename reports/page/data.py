@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.database import histories
 from orchestrator.statistics import IMAGES, compare
-from orchestrator.tables import addresses
-from reports import titles
 from reports.columns import AUROC, EPOCH, QUALITY, TRAINING, Column, own_columns
 from reports.layouts.entries import candidate
+from reports.layouts.wording import text_of
 from reports.loading import chosen_grids
 from reports.page.curves import curves, rounded
 from reports.page.logs import Tails
@@ -107,21 +106,10 @@ def _fields(cells: Sequence[Cell]) -> list[str]:
 
 def _cell(cell: Cell, cells: Sequence[Cell], places: Mapping[str, int]) -> dict[str, Any]:
     return {
-        "config": {name: _value(name, each) for name, each in cell.config.items()},
+        "config": {name: text_of(name, each, {}) for name, each in cell.config.items()},
         "grids": list(cell.grids),
         "trials": [places[trial.key] for trial in cell.trials],
     }
-
-
-def _value(name: str, given: Any) -> str:
-    """Return the value of a field as tables print it."""
-    if name == "methods":
-        return titles.methods(given)
-    if name in ("network", "peer") and given is not None:
-        return titles.network(given)
-    if name in ("dataset", "ood_dataset") and given is not None:
-        return titles.dataset(given)
-    return addresses.value(given)
 
 
 def _quantities(results: Results) -> list[Column]:
