@@ -230,7 +230,7 @@ class TrainConfig(BaseModel):
 
         try:
             settled["heads"] = heads = settled_heads(self.network, self.peer, self.heads, methods)
-            count = head_count(self.network, self.stages or spec.stages, None if heads == "none" else heads)
+            count = head_count(self.stages or spec.stages, None if heads == "none" else heads)
             if methods != "{}" and not any(path == ("stages",) for path, _ in wrong):
                 settled["methods"] = copied(resolved_methods(methods, count))
         except PydanticCustomError as error:
@@ -276,7 +276,7 @@ class TrainConfig(BaseModel):
     def build_methods(self) -> list[Method]:
         """Return the methods of this run, fresh, without state."""
         stages = self.stages or NETWORKS[self.network].facts.stages
-        heads = head_count(self.network, stages, self.head_kind)
+        heads = head_count(stages, self.head_kind)
         return [method.resolve(heads) for method in build_methods(self.methods)]
 
     def science(self) -> dict[str, Any]:
