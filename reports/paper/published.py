@@ -144,6 +144,22 @@ def _read(name: str) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(lines)
 
 
+def contradiction_table() -> Table:
+    """Build the table of the contradictions within the published values, as `contradictions.csv` lists them."""
+    columns = (Column("here", "Here", form="text"), Column("there", "There", form="text"))
+    rows = tuple(
+        Row(
+            "",
+            f"contradiction{place}",
+            (line["what"],),
+            (Entry("text", text=line["here"]), Entry("text", text=line["there"])),
+        )
+        for place, line in enumerate(_read("contradictions"), 1)
+    )
+    caption = "What the sources print that cannot hold together. Values involved are not compared with ours."
+    return Table("published-doubts", "published-doubts", "Contradictions in print", caption, ("What",), columns, rows)
+
+
 def compare(table: Table) -> Table | None:
     """Build a table beside the published one: printed value, ours, difference and verdict; None if there is none.
 
