@@ -8,13 +8,13 @@ from itertools import combinations, groupby
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.database import histories
+from orchestrator.logs import log_end
 from orchestrator.statistics import IMAGES, compare
 from reports.columns import AUROC, EPOCH, QUALITY, TRAINING, Column, own_columns
 from reports.layouts.entries import candidate
 from reports.layouts.wording import text_of
 from reports.loading import chosen_grids
 from reports.page.curves import curves, rounded
-from reports.page.logs import Tails
 from reports.render.html import heading, table_data
 from reports.render.latex import escape, latex_entry
 from reports.results import Cell, Results, Trial
@@ -28,6 +28,25 @@ if TYPE_CHECKING:
 MOST_COMPARISONS = 5_000
 # Attempts whose logs are read first: whoever opens those wants to know why.
 _FIRST = ("failed", "diverged", "running")
+# Bytes of all logs on a page: a page of many trials must stay small enough for a mail.
+ALL_TAILS = 1_000_000
+
+
+class Tails:
+    """Read the ends of logs until `room` bytes are used up; `left_out` counts those after that."""
+
+    def __init__(self, room: int = ALL_TAILS) -> None:
+        self.room = room
+        self.left_out = 0
+
+    def read(self, log: str | None, key: str, host: str | None) -> str | None:
+        """Return what `log_end` returns, and None also where no room is left."""
+        end = log_end(log, key, host)
+        if end and self.room <= 0:
+            self.left_out += 1
+            return None
+        self.room -= len((end or "").encode())
+        return end
 
 
 def page_data(
