@@ -68,7 +68,7 @@ def _is_minutes(column: str) -> bool:
 
 @cache
 def ledger() -> tuple[Printed, ...]:
-    """Every printed value of every source."""
+    """Return every printed value of every source."""
     return tuple(
         Printed(
             source,

@@ -126,7 +126,7 @@ def _values(column: Column, measured: bool, entry: Entry, notes: Mapping[str, st
 
 
 def json(table: Table) -> str:
-    """Everything that is known of the table, a line per row; samples are [trial key, epoch, value] in seed order."""
+    """Render all that is known of the table, a line per row; samples are [trial key, epoch, value] in seed order."""
     trials = {
         sample.key: {"name": sample.name, "seed": sample.seed}
         for row in table.rows

@@ -166,7 +166,7 @@ def test_the_database_keeps_the_engine_that_ran(workplace: Workplace):
 
 
 class FirstKernel(Exception):
-    """Where a trial would start to compute on the GPU."""
+    """The moment when a trial would start to compute on the GPU."""
 
 
 @pytest.mark.parametrize("canary", [False, True])
