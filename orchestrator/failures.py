@@ -1,4 +1,4 @@
-"""Why a trial failed: its class, which decides what happens next, and a fingerprint that groups equal causes."""
+"""Classes of failures, which decide what happens next, and fingerprints that group equal causes."""
 
 from __future__ import annotations
 

@@ -18,8 +18,7 @@ from reports.layouts.looks import looks_tables, with_seeds_by_rule
 from reports.layouts.search import search_table
 from reports.layouts.shipped import SHIPPED, asked, own_table, shipped, shipped_yaml
 from reports.loading import grid_reports, load
-from reports.paper.contradictions import contradiction_table, contradictions
-from reports.paper.published import compare, ledger, references
+from reports.paper.published import compare, contradiction_table, references
 from reports.results import GridInfo, Results
 from reports.table import Entry, Row, Table
 from reports.tuning import searches
@@ -100,7 +99,7 @@ def gather(
     built += [search_table(search) for search in searches(database, grids)]
     if vs_paper:
         built += [compared for table in built if (compared := compare(table)) is not None]
-        built.append(contradiction_table(contradictions(ledger())))
+        built.append(contradiction_table())
     return Gathered(first, uniquely_named([*build(first, shipped("overview")), *built]), loaded)
 
 

@@ -139,20 +139,12 @@ def _drawings(
     return uniquely_named(drawings)
 
 
-def page_of(
-    database: Database,
-    *,
-    grids: Sequence[str] | None = None,
-    selection: str | None = None,
-    tables: Sequence[Mapping[str, Any]] = (),
-    draw: bool = False,
-) -> dict[str, Any]:
-    """Return what the page of a report shows, for `render_page`; pictures for readers without scripts with `draw`.
+def page_of(database: Database, *, grids: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return what the page of a report shows, for `render_page`, without pictures for readers without scripts.
 
     Raises ReportError as `write_report` does.
     """
-    gathered = gather(database, grids=grids, selection=selection, tables=tables)
-    return _page(database, gathered, _drawings(database, gathered, grids, selection, ()) if draw else [])
+    return _page(database, gather(database, grids=grids), [])
 
 
 def _page(database: Database, gathered: Gathered, drawings: Sequence[Drawing]) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def mark_unmeasured(rows: Sequence[Row], columns: Sequence[Column], notes: list[
 
 
 def entries_of(table: Table) -> Iterator[tuple[Row, Column, Entry]]:
-    """Every place of a table: its row, its column, and what stands there."""
+    """Yield every place of a table: its row, its column, and what stands there."""
     for row in table.rows:
         for column, each in zip(table.columns, row.entries, strict=True):
             yield row, column, each

@@ -22,7 +22,7 @@ class Words(NamedTuple):
 
     @property
     def plain(self) -> str:
-        """All of it in one string."""
+        """Return all of it in one string."""
         spread = f" ± {self.spread}" if self.spread else ""
         return f"{self.number}{spread}{'*' if self.star else ''}{f' {self.seeds}' if self.seeds else ''}"
 

@@ -52,7 +52,7 @@ def places(
             continue
         config, row = without_seed(configs[trial]), own[row_identity(configs[trial])]
         yield Place(trial, name, config | {TUNING: DEFAULT})
-        about = _about(tune, searched.get(row, {}))
+        about = _about(searched.get(row, {}))
         for other, other_name in tuned.pop(row, []):
             yield Place(other, other_name, config | {TUNING: TUNED}, about)
         if searched.get(row, {}).get("winner") == 0:
@@ -93,7 +93,7 @@ def searches(database: Database, grids: Sequence[str] | None = None) -> list[Sea
         ]
 
 
-def _about(tune: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+def _about(row: Mapping[str, Any]) -> str:
     """Return which draw won a row, and what it has in place of the row's own hyperparameters."""
     if row.get("winner") is None:
         return ""

@@ -1,4 +1,4 @@
-"""Who may import whom: the contracts in setup.cfg hold and can fail, and what must start at once does."""
+"""The contracts of imports in setup.cfg hold and can fail, and what must start at once does."""
 
 import ast
 import configparser

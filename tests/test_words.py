@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FIRST_WORDS = {"What", "Whether", "How", "Which", "Those", "The", "A", "An", "Its"}
+# A class, a module or a function of tests may be named by a noun, but not by a question.
+QUESTIONS = {"What", "Whether", "How", "Which", "Those", "Why", "Where", "Who"}
+FIRST_WORDS = {*QUESTIONS, "The", "A", "An", "Its", "Every", "Everything", "All"}
 VAGUE = {"each", "found", "told", "known", "some", "mine", "said", "there"}
 FOLDERS = ("orchestrator", "trainer", "reports", "tests")
-# A class, a module or a function of tests may be named by a noun, but not by a question.
-QUESTIONS = {"What", "Whether", "How", "Which", "Those"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 

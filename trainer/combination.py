@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from trainer.objective import Objective, build_methods, method_parameters
 from trainer.parts import METHODS, NETWORKS
-from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
+from trainer.problems import Problems, plain_problems, problem, problems, shown, unknown
 from trainer.recipe import build_part, named
 from trainer.registry import Registry, remembered
 
@@ -88,7 +88,7 @@ def _no_method(name: str) -> str:
 def checked_methods(text: str) -> dict[str, dict[str, Any]]:
     """Return methods with the hyperparameters that differ from their defaults; raises the `problems` of all at once."""
     checked: dict[str, dict[str, Any]] = {}
-    invalid: Found = []
+    invalid: Problems = []
     for name, given in sorted(json.loads(text).items()):
         parameters = {} if given is None else given
         if isinstance(parameters, dict):
@@ -109,7 +109,7 @@ def checked_methods(text: str) -> dict[str, dict[str, Any]]:
 
 def _checked(
     part: Any, name: str, given: dict[str, Any], build: Callable[[dict[str, Any]], Any]
-) -> tuple[dict[str, Any], Found]:
+) -> tuple[dict[str, Any], Problems]:
     """Return the hyperparameters of a part that differ from their defaults, and what is wrong with those given."""
     try:
         built = build({name: given})
@@ -151,10 +151,10 @@ def checked_part(kind: str, value: Any, registry: Registry[None]) -> Any:
     return {name: json.loads(json.dumps(kept))} if kept else name
 
 
-def unread(kind: str, value: Any, registry: Registry[None], given: dict[str, Any]) -> Found:
+def unread(kind: str, value: Any, registry: Registry[None], given: dict[str, Any]) -> Problems:
     """Return what is wrong with fields that were given and that the optimizer or schedule does not read."""
     part = named(value, registry)
-    invalid: Found = []
+    invalid: Problems = []
     for field in given:
         readers = [name for name, other in registry.items() if field in other.make.reads]
         if part is not None and readers and part.name not in readers:

@@ -32,7 +32,7 @@ from trainer.networks import head_count
 from trainer.networks.library import LIBRARIES
 from trainer.objective import build_methods
 from trainer.parts import DATASETS, METHODS, NETWORKS, OPTIMIZERS, REGISTRIES, SCHEDULES
-from trainer.problems import Found, plain_problems, problem, problems, shown, unknown
+from trainer.problems import Problems, plain_problems, problem, problems, shown, unknown
 from trainer.recipe import build_part, named
 from trainer.registry import Part, PartError, remembered
 from trainer.spec import IMAGENET_MEAN, IMAGENET_STD
@@ -186,7 +186,7 @@ class TrainConfig(BaseModel):
         spec, dataset = NETWORKS[self.network].facts, dataset_spec(self.dataset)
         methods = canonical(self.methods)
         requires = merged_requires(methods)
-        wrong: Found = []
+        wrong: Problems = []
         settled: dict[str, Any] = {}
 
         for name in (self.network, self.peer or self.network)[: requires.networks]:
@@ -230,7 +230,7 @@ class TrainConfig(BaseModel):
 
         try:
             settled["heads"] = heads = settled_heads(self.network, self.peer, self.heads, methods)
-            count = head_count(self.network, self.stages or spec.stages, None if heads == "none" else heads)
+            count = head_count(self.stages or spec.stages, None if heads == "none" else heads)
             if methods != "{}" and not any(path == ("stages",) for path, _ in wrong):
                 settled["methods"] = copied(resolved_methods(methods, count))
         except PydanticCustomError as error:
@@ -276,7 +276,7 @@ class TrainConfig(BaseModel):
     def build_methods(self) -> list[Method]:
         """Return the methods of this run, fresh, without state."""
         stages = self.stages or NETWORKS[self.network].facts.stages
-        heads = head_count(self.network, stages, self.head_kind)
+        heads = head_count(stages, self.head_kind)
         return [method.resolve(heads) for method in build_methods(self.methods)]
 
     def science(self) -> dict[str, Any]:
@@ -333,6 +333,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def config_problems(error: ValidationError) -> Found:
+def config_problems(error: ValidationError) -> Problems:
     """Return every problem of an invalid configuration: the path of its key and a sentence with the value."""
     return plain_problems(error, "key", TrainConfig.model_fields)

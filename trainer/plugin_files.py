@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import invalidate_caches, metadata
@@ -150,3 +151,12 @@ def importable(folder: Path) -> None:
         sys.path.append(str(folder))
         import_folders.append(str(folder))
     invalidate_caches()
+
+
+def raised(error: BaseException, files: Iterable[Path]) -> tuple[str, str]:
+    """Return the last line of one's own files that led to an error (`FILE:LINE`, or nothing), and what was raised."""
+    own = {str(file) for file in files}
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
+    message = " ".join(str(error).split())[:300]
+    where = f"{lines[-1].filename}:{lines[-1].lineno}" if lines else ""
+    return where, f"{type(error).__name__}{f': {message}' if message else ''}"

@@ -7,7 +7,6 @@ process may read several grids. The same file is run again only after it, or a f
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from trainer.parts import REGISTRIES
-from trainer.plugin_files import Plugin, digest_of, find, import_folders, importable, of_module
+from trainer.plugin_files import Plugin, digest_of, find, import_folders, importable, of_module, raised
 from trainer.registry import Part, PartError, Registry
 
 Listed = list[Part[Any]]
@@ -205,12 +204,8 @@ def _reason(error: BaseException, paths: Sequence[Path]) -> str:
     """Return the line of a plug-in that raised, and what it raised."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: is not Python: {error.msg}"
-    own = {str(path) for path in paths}
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
-    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
-    where = f"{files[-1]}:{lines[-1]}" if files else str(paths[0])
-    message = " ".join(str(error).split())[:300]
-    return f"{where}: running it raises {type(error).__name__}{f': {message}' if message else ''}"
+    where, what = raised(error, paths)
+    return f"{where or paths[0]}: running it raises {what}"
 
 
 def _check(parts: Listed) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 # The path of a key below the mapping being checked, and a sentence that holds the value.
-Found = list[tuple[tuple[str, ...], str]]
+Problems = list[tuple[tuple[str, ...], str]]
 
 _SENTENCES = {
     "int_type": "{value} is not a whole number",
@@ -38,7 +38,7 @@ _SENTENCES = {
 }
 
 
-def problems(listed: Found) -> PydanticCustomError:
+def problems(listed: Problems) -> PydanticCustomError:
     """Return a validation error of one or more problems; `plain_problems` lists them one by one again."""
     message = "; ".join(message for _, message in listed)
     return PydanticCustomError("config", "{message}", {"message": message, "problems": listed})
@@ -74,9 +74,9 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"
 
 
-def plain_problems(error: ValidationError, kind: str, names: Iterable[str]) -> Found:
+def plain_problems(error: ValidationError, kind: str, names: Iterable[str]) -> Problems:
     """Return every problem that pydantic reported. `kind` is what an unknown key was meant to be: one of `names`."""
-    listed: Found = []
+    listed: Problems = []
     for entry in error.errors(include_url=False):
         path = tuple(str(part) for part in entry["loc"])
         context = entry.get("ctx", {})

@@ -17,11 +17,10 @@ from torch import nn
 from trainer.checkpoint import Saver, fitting, keep_newest, remove_checkpoint, resume_from
 from trainer.config import TrainConfig
 from trainer.data import ImageFiles, Loader, Splits, epoch_loader, evaluation_sets, load_splits
-from trainer.device import prepare_device, wait_for
+from trainer.device import keep_freed_memory, prepare_device, wait_for
 from trainer.distributed import average_statistics, broadcast_state, rank, watching_ranks
 from trainer.errors import Diverged
 from trainer.evaluation import evaluate
-from trainer.memory import keep_freed_memory
 from trainer.method import Batch
 from trainer.objective import Objective
 from trainer.outcomes import Keeper, drop_surpassed

@@ -92,13 +92,16 @@ def check_resume(combinations: Sequence[str] = COMBINATIONS, device: str = "cpu"
 
 def _resume_difference(methods: str, folder: Path, device: str) -> str:
     """Return where the two trainings differ, in words; empty where they agree."""
+    from trainer.checks.training import difference, timeless
+
     straight, resumed = folder / "straight.pt", folder / "resumed.pt"
     for checkpoint, kill in ((straight, False), (resumed, True), (resumed, False)):
         ended = _train_in_a_process(methods, checkpoint, device, kill_after_first=kill)
         expected = -signal.SIGKILL if kill else 0
         if ended != expected:
             return f"a training ended with exit code {ended}, not {expected}"
-    return difference(_content(straight), _content(resumed))
+    place = difference(timeless(straight), timeless(resumed))
+    return "" if place is None else f"{place} differs"
 
 
 def _train_in_a_process(methods: str, checkpoint: Path, device: str, *, kill_after_first: bool) -> int | None:
@@ -143,40 +146,6 @@ def _train(methods: str, checkpoint: Path, device: str, channel: Connection, wai
     train(
         TrainConfig(**SMALL, methods=named), report, device=device, checkpoint=checkpoint, deterministic=deterministic
     )
-
-
-def _content(checkpoint: Path) -> dict[str, Any]:
-    """Return a checkpoint's content without values that equal trainings need not share: clocks, memory, restorers."""
-    from trainer.checkpoint import read_checkpoint
-
-    state = read_checkpoint(checkpoint)
-    timeless = ("train_seconds", "eval_seconds", "data_seconds", "restored", "peak_memory_bytes")
-    state["results"] = [
-        {name: value for name, value in result.items() if name not in timeless} for result in state["results"]
-    ]
-    return state
-
-
-def difference(one: Any, other: Any, path: str = "") -> str:
-    """Return where two nested structures of tensors and plain values first differ in a bit; empty where they agree."""
-    import torch
-
-    if isinstance(one, torch.Tensor):
-        same = (
-            isinstance(other, torch.Tensor)
-            and one.dtype == other.dtype
-            and one.shape == other.shape
-            and torch.equal(
-                one.contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8)
-            )
-        )
-        return "" if same else f"{path} differs"
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return next((found for name in one if (found := difference(one[name], other[name], f"{path}/{name}"))), "")
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        pairs = enumerate(zip(one, other, strict=True))
-        return next((found for i, (a, b) in pairs if (found := difference(a, b, f"{path}/{i}"))), "")
-    return "" if one == other else f"{path}: {one!r} and {other!r}"
 
 
 def _devices() -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.text import counted, size
-from orchestrator.timing import allowed_gpus, procfs
+from orchestrator.timing import allowed_gpus, load_nvml, procfs
 
 # In bytes. NCCL copies through shared memory between the GPUs of a machine, about 10 MB for each pair, and data loaders
 # pass batches through it. Docker's default is 64 MB.
@@ -41,10 +41,7 @@ def gpus(cuda: str | None, nvml: Any = None, root: Path = Path("/")) -> Iterator
 
     `cuda` is the version that PyTorch was built for, None for one without CUDA.
     """
-    if nvml is None:
-        import pynvml
-
-        nvml = pynvml
+    nvml = nvml or load_nvml()
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:

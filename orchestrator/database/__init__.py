@@ -5,6 +5,7 @@ from orchestrator.database.errors import Busy, DatabaseAway, DatabaseError
 from orchestrator.database.open import open_database
 from orchestrator.database.store import Database
 from orchestrator.database.user_sql import Answer, answer, schema_rows
+from orchestrator.database.values import now
 from orchestrator.records import (
     AttemptFacts,
     AttemptRow,
@@ -34,6 +35,7 @@ __all__ = [
     "TrialState",
     "answer",
     "driver_lock",
+    "now",
     "open_database",
     "schema_rows",
 ]

@@ -19,7 +19,7 @@ from orchestrator.text import counted
 from trainer.builtin_metrics import ALWAYS
 from trainer.config import TrainConfig
 from trainer.parts import METRICS
-from trainer.problems import Found, shown, unknown
+from trainer.problems import Problems, shown, unknown
 
 Kind = Literal["table", "figure"]
 
@@ -207,7 +207,7 @@ def check_declared(reader: Reader, declared: Sequence[Declared], configs: Iterab
             reader.problems += notes.problems
 
 
-def _name_problems(name: str, taken: Mapping[str, str]) -> Found:
+def _name_problems(name: str, taken: Mapping[str, str]) -> Problems:
     """Return a problem where a name is that of files which another table or figure, or every report, has."""
     if name in (*RESERVED, *shipped_names("table"), *shipped_names("figure")) or name.startswith("curves-"):
         return [(("name",), f"{name} is the name of a file that every report may have; choose another")]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.database import now
 from orchestrator.errors import OrchestrateError
 from orchestrator.exit_codes import SOME_FAILED, TRY_AGAIN
 from orchestrator.failures import (
@@ -176,7 +176,7 @@ class Recorder:
         quality = label(message.timing, co_located, shared=bool(on_device), host_pids=on_host)
         attempt.epochs = max(attempt.epochs, result.epoch + 1)
         attempt.hear(message.ended)
-        at = _now()
+        at = now()
         self.journal.write("epoch", lambda: self.database.record_epoch(attempt.row, result, quality, at=at))
         self.observer.epoch(self.trials[key].name, result, quality)
 
@@ -277,7 +277,7 @@ class Recorder:
         else:
             attempt.end()
             self.ended = [*self.ended, attempt][-REMEMBERED:]
-        at = _now()
+        at = now()
 
         def write() -> None:
             self.database.finish_attempt(attempt.row, outcome, failure=failure, trial_state=state, at=at)
@@ -285,7 +285,7 @@ class Recorder:
         self.journal.write("end", write)
 
     def _start(self, attempt: Attempt, key: str, facts: AttemptFacts, parts: Sequence[PartRow] = ()) -> None:
-        at = _now()
+        at = now()
 
         def write() -> None:
             attempt.id = self.database.start_attempt(key, facts, purpose=self.purpose, at=at)
@@ -293,10 +293,6 @@ class Recorder:
                 self.database.record_parts(parts, attempt.id)
 
         self.journal.write("start", write)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def retry_at_once(failure: Failure) -> bool:

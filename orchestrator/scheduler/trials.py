@@ -63,26 +63,43 @@ def run_trials(database: Database, trials: Sequence[Trial], options: RunOptions,
         CircuitOpen: one cause made `same_failure_limit` trials fail with no success in between.
         DatabaseError: an epoch could not be recorded; DatabaseAway when the database stays away.
     """
+    with _recording(database, trials, options, observer, "train") as (cluster, trials, options, recorder):
+        if options.canaries:
+            refused = _run_canaries(recorder, trials, options, cluster)
+            trials = [trial for trial in trials if trial.key not in refused]
+        if options.pack:
+            trials = _packed(trials, database, cluster, observer)
+        for shape, members in _by_shape((trial.resources, trial) for trial in trials).items():
+            _run_shape(recorder, cluster, shape, members, options, alone=False)
+        # Last, one at a time, those that ran out of memory.
+        retried = _by_shape((cluster.whole_device(trial.resources), trial) for trial in recorder.out_of_memory)
+        for shape, members in retried.items():
+            _run_shape(recorder, cluster, shape, members, options, alone=True)
+        _settle(recorder)
+    return recorder.summary
+
+
+@contextlib.contextmanager
+def _recording(
+    database: Database, trials: Sequence[Trial], options: RunOptions, observer: Observer, purpose: str
+) -> Iterator[tuple[Cluster, list[Trial], RunOptions, Recorder]]:
+    """Yield a cluster that can hold the trials, those trials placed on it, its options, and what records them."""
     with ray_cluster(options) as cluster:
-        trials = _placed(cluster, trials, observer)
+        placed_trials = _placed(cluster, trials, observer)
         options = replace(options, environment={**options.environment, "dashboards": cluster.dashboards()})
-        recorder = _recorder(database, trials, options, observer, "train")
-        _refuse_infeasible(cluster, trials, options, observer)
+        recorder = Recorder(
+            database,
+            {trial.key: trial for trial in placed_trials},
+            environment=options.environment,
+            observer=observer,
+            summary=Summary(),
+            purpose=purpose,
+            same_failure_limit=options.same_failure_limit,
+        )
+        _refuse_infeasible(cluster, placed_trials, options, observer)
         observer.ready(cluster.dashboard_url)
         with recorder:
-            if options.canaries:
-                refused = _run_canaries(recorder, trials, options, cluster)
-                trials = [trial for trial in trials if trial.key not in refused]
-            if options.pack:
-                trials = _packed(trials, database, cluster, observer)
-            for shape, members in _by_shape((trial.resources, trial) for trial in trials).items():
-                _run_shape(recorder, cluster, shape, members, options, alone=False)
-            # Last, one at a time, those that ran out of memory.
-            retried = _by_shape((cluster.whole_device(trial.resources), trial) for trial in recorder.out_of_memory)
-            for shape, members in retried.items():
-                _run_shape(recorder, cluster, shape, members, options, alone=True)
-            _settle(recorder)
-    return recorder.summary
+            yield cluster, placed_trials, options, recorder
 
 
 def _placed(cluster: Cluster, trials: Sequence[Trial], observer: Observer) -> list[Trial]:
@@ -125,7 +142,15 @@ def _run_canaries(
     firsts = [members[0] for members in groups.values()]
     # The observer hears of a canary only when it fails.
     quiet = Observer(tick=recorder.observer.tick, note=recorder.observer.note)
-    rehearsals = _recorder(recorder.database, firsts, options, quiet, "canary", same_failure_limit=len(firsts) + 1)
+    rehearsals = Recorder(
+        recorder.database,
+        {trial.key: trial for trial in firsts},
+        environment=options.environment,
+        observer=quiet,
+        summary=Summary(),
+        purpose="canary",
+        same_failure_limit=len(firsts) + 1,
+    )
     requests = ((cluster.whole_gpu(replace(trial.resources, processes=1)), trial) for trial in firsts)
     with rehearsals:
         for shape, members in _by_shape(requests).items():
@@ -176,38 +201,11 @@ def time_trials(
 
     Raises as `run_trials`.
     """
-    with ray_cluster(options) as cluster:
-        trials = _placed(cluster, trials, observer)
-        options = replace(options, environment={**options.environment, "dashboards": cluster.dashboards()})
-        recorder = _recorder(database, trials, options, observer, "time")
-        _refuse_infeasible(cluster, trials, options, observer)
-        observer.ready(cluster.dashboard_url)
+    with _recording(database, trials, options, observer, "time") as (cluster, trials, options, recorder):
         shapes = _by_shape((cluster.whole_device(trial.resources), trial) for trial in trials)
-        with recorder:
-            for shape, members in shapes.items():
-                _run_shape(
-                    recorder, cluster, shape, members, options, alone=True, warm_up=warm_up, timed=timed, at_once=1
-                )
+        for shape, members in shapes.items():
+            _run_shape(recorder, cluster, shape, members, options, alone=True, warm_up=warm_up, timed=timed, at_once=1)
     return recorder.summary
-
-
-def _recorder(
-    database: Database,
-    trials: Sequence[Trial],
-    options: RunOptions,
-    observer: Observer,
-    purpose: str,
-    same_failure_limit: int | None = None,
-) -> Recorder:
-    return Recorder(
-        database,
-        {trial.key: trial for trial in trials},
-        environment=options.environment,
-        observer=observer,
-        summary=Summary(),
-        purpose=purpose,
-        same_failure_limit=same_failure_limit or options.same_failure_limit,
-    )
 
 
 def _by_shape(trials: Iterator[tuple[Resources, Trial]]) -> dict[Resources, list[Trial]]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import hmac
+import json
 import re
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from http import HTTPStatus
+from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -19,6 +22,7 @@ from orchestrator.exit_codes import of_system
 from orchestrator.serving.state import Seen
 from orchestrator.serving.watcher import Watcher
 
+ROOM = Path(__file__).resolve().parent
 LOOPBACK = "127.0.0.1"
 # Beside Ray's dashboard, which has 8265.
 PORT = 8270
@@ -180,3 +184,14 @@ def _unknown() -> web.HTTPForbidden:
 def _same(given: str, token: str) -> bool:
     """Compare in a time that does not depend on how much of it is right."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
+
+
+@cache
+def live_script() -> str:
+    """Return the script that makes the page live, with its style; it asks nobody but the page's server.
+
+    It runs behind the page's own.
+    """
+    style = (ROOM / "live.css").read_text(encoding="utf-8")
+    script = (ROOM / "live.js").read_text(encoding="utf-8")
+    return f"const LIVE_STYLE = {json.dumps(style)};\n{script}"

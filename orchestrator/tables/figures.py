@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from orchestrator.tables.fields import Config, comparable
-from orchestrator.tables.parsing import parse_columns, parse_rows, unknown_fields
+from orchestrator.tables.parsing import checked, parse_columns, parse_rows, unknown_fields
 from orchestrator.tables.placement import DERIVED, open_fields, place, table_problems
 from orchestrator.tables.schema import (
     COLUMNS,
@@ -22,7 +22,7 @@ from orchestrator.tables.schema import (
     TableSpec,
     as_list,
 )
-from trainer.problems import Found, plain_problems, problem, shown, unknown
+from trainer.problems import Problems, problem, shown, unknown
 
 # The axes of curves, which have a point per epoch.
 CLOCKS = ("epoch", "seconds")
@@ -142,13 +142,13 @@ _KEYS = [name for name in FigureSpec.model_fields if name != "own"]
 
 def parse_figure(
     written: Mapping[str, Any], fields: Iterable[str] | None = None, metrics: Iterable[str] = ()
-) -> tuple[FigureSpec | None, Found]:
+) -> tuple[FigureSpec | None, Problems]:
     """Return a figure from its YAML, with every problem: the path of the key and a sentence.
 
     `fields` are those of a configuration (None for a figure that was checked before), `metrics` the names of users' own
     metrics. The figure is None if there is any problem.
     """
-    wrong: Found = []
+    wrong: Problems = []
     whole = dict(written)
     metrics = tuple(metrics)
     if "own" in whole:
@@ -170,29 +170,19 @@ def parse_figure(
         places = {key: as_list(whole.get(key)) for key in ("lines", "panels", "over")} | {"points": whole.get("points")}
         named = {**whole, **places, "x": None if whole["x"] in measured else whole["x"]}
         wrong += [
-            found
-            for found in unknown_fields(named, (*places, "x"), [*fields, VARYING])
-            if not any(found[0][:1] == path[:1] == ("x",) for path, _ in wrong)
+            (path, what)
+            for path, what in unknown_fields(named, (*places, "x"), [*fields, VARYING])
+            if not any(path[:1] == before[:1] == ("x",) for before, _ in wrong)
         ]
-    try:
-        figure = FigureSpec(**whole)
-    except ValidationError as error:
-        for path, what in plain_problems(error, "key", _KEYS):
-            inner = tuple(part for part in path if not part.startswith(("tuple[", "function-", "constrained-")))
-            if not any(inner[: len(before)] == before for before, _ in wrong):
-                wrong.append((inner, what))
-        return None, wrong
-    except TypeError:
-        return None, [*wrong, ((), "has a key that is no text")]
-    return (None if wrong else figure), wrong
+    return checked(FigureSpec, whole, _KEYS, wrong)
 
 
-def _metric(written: Any, metrics: list[str], wrong: Found) -> ColumnSpec:
+def _metric(written: Any, metrics: list[str], wrong: Problems) -> ColumnSpec:
     """Return the column of a metric, written `top1` or `{top1: {title: Error}}`."""
     if written is None:
         wrong.append((("y",), "is missing; give a metric, such as top1"))
         return ColumnSpec(metric="top1")
-    notes: Found = []
+    notes: Problems = []
     if isinstance(written, str) and written in SPECIAL:
         notes.append((("columns", "0"), f"{written} stands for several numbers; give one metric"))
     columns = parse_columns([written], metrics, notes) if not notes else []
@@ -200,22 +190,22 @@ def _metric(written: Any, metrics: list[str], wrong: Found) -> ColumnSpec:
     return columns[0] if columns and isinstance(columns[0], ColumnSpec) else ColumnSpec(metric="top1")
 
 
-def _points(written: Any, wrong: Found) -> Any:
+def _points(written: Any, wrong: Problems) -> Any:
     """Return the points in full: fields, or an explicit list as the rows of a table are."""
     whole = {"rows": written}
-    notes: Found = []
+    notes: Problems = []
     parse_rows(whole, notes)
     wrong += [(("points", *path[1:]), what.replace("a list of rows", "a list of points")) for path, what in notes]
     return whole["rows"]
 
 
-def figure_problems(figure: FigureSpec, configs: Sequence[Config]) -> Found:
+def figure_problems(figure: FigureSpec, configs: Sequence[Config]) -> Problems:
     """Return what a figure leaves open for a grid's cells: fields without a place, too many lines or panels."""
     figure = figure.settled(configs)
     table = figure.table
     keys = ("points" if figure.kind == "measured" else "x", "lines", "panels")
     ways = ("lines", "panels") if figure.kind == "clock" else keys
-    wrong: Found = []
+    wrong: Problems = []
     for path, what in table_problems(table, configs, ways):
         moved = path
         if path[:1] == ("columns",):

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from orchestrator.tables.schema import COLUMNS, SOURCES, SPECIAL, ColumnSpec, RowSpec, TableSpec
-from trainer.problems import Found, plain_problems, shown, unknown
+from orchestrator.tables.schema import COLUMNS, SOURCES, SPECIAL, ColumnSpec, Declaration, RowSpec, TableSpec
+from trainer.problems import Problems, plain_problems, shown, unknown
+
+Spec = TypeVar("Spec", bound=Declaration)
 
 
 def parse_table(
     written: Mapping[str, Any], fields: Iterable[str] | None = None, metrics: Iterable[str] = ()
-) -> tuple[TableSpec | None, Found]:
+) -> tuple[TableSpec | None, Problems]:
     """Return a table from its YAML, with every problem: the path of the key and a sentence.
 
     `fields` are those of a configuration (None for a table that was checked before), `metrics` the names of users' own
     metrics. The table is None if there is any problem.
     """
-    wrong: Found = []
+    wrong: Problems = []
     whole = dict(written)
     columns = whole.get("columns")
     metrics = [*COLUMNS, *SPECIAL, *metrics]
@@ -39,10 +41,19 @@ def parse_table(
     parse_rows(whole, wrong)
     if fields is not None:
         wrong += unknown_fields(whole, ("groups", "over", "across", "rows"), list(fields))
+    return checked(TableSpec, whole, [name for name in TableSpec.model_fields if name != "source"], wrong)
+
+
+def checked(
+    spec: type[Spec], whole: Mapping[str, Any], names: Iterable[str], wrong: Problems
+) -> tuple[Spec | None, Problems]:
+    """Return a declaration of its keys in full, None if there is any problem, and the problems with those before.
+
+    `names` are the keys that a file may use. A problem below a path in `wrong` is not said again.
+    """
     try:
-        table = TableSpec(**whole)
+        made = spec(**whole)
     except ValidationError as error:
-        names = [name for name in TableSpec.model_fields if name != "source"]
         for path, what in plain_problems(error, "key", names):
             # The path of a union names its member as well.
             inner = tuple(part for part in path if not part.startswith(("tuple[", "function-", "constrained-")))
@@ -51,10 +62,10 @@ def parse_table(
         return None, wrong
     except TypeError:
         return None, [*wrong, ((), "has a key that is no text")]
-    return (None if wrong else table), wrong
+    return (None if wrong else made), wrong
 
 
-def parse_columns(written: Any, metrics: list[str], wrong: Found) -> list[Any]:
+def parse_columns(written: Any, metrics: list[str], wrong: Problems) -> list[Any]:
     """Return the columns of a list in full; problems are added to `wrong`, below the key `columns`."""
     if not isinstance(written, list) or not written:
         wrong.append((("columns",), f"{shown(written)} is not a list of metrics, such as [top1, ece]"))
@@ -83,7 +94,7 @@ def parse_columns(written: Any, metrics: list[str], wrong: Found) -> list[Any]:
     return columns or [{"metric": "top1"}]
 
 
-def _reference(written: Any, fields: Iterable[str] | None, wrong: Found) -> list[Any]:
+def _reference(written: Any, fields: Iterable[str] | None, wrong: Problems) -> list[Any]:
     """Return references in their full form; the fields of a recipe are those of a configuration, and `selection`."""
     listed = written if isinstance(written, list) else [written]
     whole = [{"file": one} if isinstance(one, str) else one for one in listed]
@@ -97,7 +108,7 @@ def _reference(written: Any, fields: Iterable[str] | None, wrong: Found) -> list
     return whole
 
 
-def parse_rows(whole: dict[str, Any], wrong: Found) -> None:
+def parse_rows(whole: dict[str, Any], wrong: Problems) -> None:
     """Bring the rows into their full form: fields, an explicit list, or a source."""
     rows = whole.get("rows")
     if isinstance(rows, str):
@@ -121,7 +132,7 @@ def parse_rows(whole: dict[str, Any], wrong: Found) -> None:
     whole["rows"] = tuple(rows)
 
 
-def _row(row: dict[str, Any], place: int, wrong: Found) -> RowSpec:
+def _row(row: dict[str, Any], place: int, wrong: Problems) -> RowSpec:
     path = ("rows", str(place))
     own = {name: row[name] for name in ("key", "label", "alone") if row.get(name) is not None}
     shared = {name: each for name, each in row.items() if name not in ("key", "label", "alone", "first", "note")}
@@ -143,7 +154,7 @@ def _row(row: dict[str, Any], place: int, wrong: Found) -> RowSpec:
         return RowSpec(choices=tuple(choices))
 
 
-def unknown_fields(whole: Mapping[str, Any], listing: Iterable[str], allowed: list[str]) -> Found:
+def unknown_fields(whole: Mapping[str, Any], listing: Iterable[str], allowed: list[str]) -> Problems:
     """Return the names that are no field of a configuration, wherever a declaration names one.
 
     `listing` are the keys whose value is a field, a list of fields, or a list of rows.
@@ -160,7 +171,7 @@ def unknown_fields(whole: Mapping[str, Any], listing: Iterable[str], allowed: li
                 named += [((key, str(place), name), name) for choice in one.choices for name in choice]
             elif one is not None:
                 named.append(((key,), one))
-    wrong: Found = []
+    wrong: Problems = []
     for path, name in named:
         base, dot, _ = str(name).partition(".")
         if base not in allowed:

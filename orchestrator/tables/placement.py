@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.tables.fields import Config, by_name, comparable, has, in_words, matches, named, not_among, value_of
 from orchestrator.tables.schema import RowSpec, TableSpec
-from trainer.problems import Found, shown
+from trainer.problems import Problems, shown
 
 Values = tuple[Any, ...]
 # What follows from other fields by itself: heads left to `auto` are there where a method needs them.
@@ -40,7 +40,7 @@ class Placement:
 
     across: Values = (None,)
     lines: list[Line] = field(default_factory=list)
-    problems: Found = field(default_factory=list)
+    problems: Problems = field(default_factory=list)
 
 
 def place(
@@ -68,7 +68,7 @@ class _Placing:
 
     def __init__(self, table: TableSpec, configs: Sequence[Config], asked: set[int], places: Sequence[str]) -> None:
         self.table, self.configs, self.asked, self.places = table, configs, asked, places
-        self.problems: Found = []
+        self.problems: Problems = []
         self.placed = table.placed
         self.scope = [index for index in range(len(configs)) if self._has(index, table.where, whole=True)]
 
@@ -314,7 +314,7 @@ def _seen(table: TableSpec, placement: Placement, name: str | None) -> list[Any]
 
 def table_problems(
     table: TableSpec, configs: Sequence[Config], places: Sequence[str] = ("rows", "groups", "across")
-) -> Found:
+) -> Problems:
     """Return what a table leaves open for a grid's cells: fields without a place, values that no trial has."""
     if table.source or table.grids == "all":
         return []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -250,6 +251,23 @@ class GpuLoad:
             return True
 
 
+def load_nvml() -> Any:
+    """Return the module pynvml, imported only for a GPU: it is a megabyte of declarations."""
+    import pynvml
+
+    return pynvml
+
+
+@contextmanager
+def initialised(nvml: Any) -> Iterator[None]:
+    """Open the driver's library for a while; raises nvml.NVMLError where there is no driver."""
+    nvml.nvmlInit()
+    try:
+        yield
+    finally:
+        nvml.nvmlShutdown()
+
+
 def find_gpu(device: str, nvml: Any, uuid: str | None = None) -> tuple[Any, Any]:
     """Return the NVML handle of a GPU and that of its board; they differ for a MIG instance, which has no clocks.
 
@@ -287,23 +305,15 @@ def find_gpu(device: str, nvml: Any, uuid: str | None = None) -> tuple[Any, Any]
 
 def gpus_here(nvml: Any = None) -> int:
     """Return how many GPUs of this machine this process may use, without PyTorch and Ray; 0 without a driver."""
-    if nvml is None:
-        import pynvml
-
-        nvml = pynvml
+    nvml = nvml or load_nvml()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     # CUDA ignores a list from its first invalid name on; -1 and an empty value stand for no GPU.
     listed = None if visible is None else [name for name in visible.split(",") if name.strip() not in ("", "-1")]
     try:
-        nvml.nvmlInit()
+        with initialised(nvml):
+            allowed = len(allowed_gpus(nvml))
     except nvml.NVMLError:
         return 0
-    try:
-        allowed = len(allowed_gpus(nvml))
-    except nvml.NVMLError:
-        return 0
-    finally:
-        nvml.nvmlShutdown()
     return (
         allowed
         if listed is None

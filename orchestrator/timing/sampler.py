@@ -10,12 +10,13 @@ import platform
 import re
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.timing.cpu import CpuLoad
-from orchestrator.timing.gpu import GpuLoad, NoSuchDevice, find_gpu
+from orchestrator.timing.gpu import GpuLoad, NoSuchDevice, find_gpu, initialised, load_nvml
 
 # Beside a GPU the processor only launches kernels: when one core and this share of all cores is idle, it never waited.
 IDLE_SHARE = 0.1
@@ -76,7 +77,7 @@ class DeviceSampler:
             elif kind == "cuda" and self._uuid is None:
                 self._reason = f"the UUID of {self._device} is not known, so that it is not known which GPU it is"
             elif kind == "cuda" and self._uuid is not None:
-                nvml = self._nvml or _pynvml()
+                nvml = self._nvml or load_nvml()
                 self._processor = CpuLoad(self._root, self._clock, self._cpus, fine=False)
                 self._load = GpuLoad(self._uuid, nvml, self._interval, self._clock, self._root)
             else:
@@ -143,21 +144,13 @@ def device_facts(device: str, *, uuid: str | None = None, nvml: Any = None, root
         if "SC_PHYS_PAGES" in os.sysconf_names:
             facts["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     elif kind == "cuda":
-        nvml = nvml or _pynvml()
-        try:
-            nvml.nvmlInit()
-        except nvml.NVMLError:
-            return facts
-        try:
+        nvml = nvml or load_nvml()
+        with suppress(nvml.NVMLError, NoSuchDevice), initialised(nvml):
             facts["driver"] = nvml.nvmlSystemGetDriverVersion()
             handle, _ = find_gpu(str(device), nvml, uuid)
             facts["name"] = nvml.nvmlDeviceGetName(handle)
             facts["uuid"] = nvml.nvmlDeviceGetUUID(handle)
             facts["memory_bytes"] = nvml.nvmlDeviceGetMemoryInfo(handle).total
-        except (nvml.NVMLError, NoSuchDevice):
-            pass
-        finally:
-            nvml.nvmlShutdown()
     return facts
 
 
@@ -200,10 +193,3 @@ def _cpu_name(root: Path) -> str | None:
     except OSError:
         match = None
     return match[1].strip() if match else platform.processor() or platform.machine() or None
-
-
-def _pynvml() -> Any:
-    # Imported only for a GPU: the module is a megabyte of declarations.
-    import pynvml
-
-    return pynvml

@@ -36,7 +36,7 @@ REASON_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process runs, and the numbers of the GPUs that Ray gives it on that host."""
+    """The host that a process runs on, and the numbers of the GPUs that Ray gives it there."""
 
     host: str
     address: str

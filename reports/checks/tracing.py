@@ -1,4 +1,4 @@
-"""Where a printed number comes from."""
+"""Trace a printed number to the trials that it comes from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def explain(
     tables: Sequence[Mapping[str, Any]] = (),
     figures: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Everything about one number, named table:row/column as in `table1:resnet18/pskd/top1`: grids, selection rule,
+    """Return all about one number, named table:row/column as in `table1:resnet18/pskd/top1`: grids, selection rule,
     trials, seeds, epochs, attempts, devices, commits and logs.
 
     The number is that of a report with the same `grids` and `selection`, in a table or a figure. Methods may be named

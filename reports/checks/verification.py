@@ -31,7 +31,7 @@ class Verdict(NamedTuple):
 
 
 def verify(database: Database, tex: Path, *, tables: Sequence[Mapping[str, Any]] = ()) -> Verdict:
-    """Everything that is wrong with our tables in a LaTeX file and the files it includes; no problem if all is current.
+    """Return what is wrong with our tables in a LaTeX file and the files it includes; no problem if all is current.
 
     stale: the database says otherwise now. edited: the text is not what its comment or the database says.
     mislabelled: a row goes by another name than the database's, or has its columns in another order than those above.

@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 
 from reports.figures.declared import Plot, Point, Series, listing
 from reports.figures.drawing import INK, SMALL
-from reports.figures.frame import framed, linear_scale, log_scale, look_of, shared_keys, text_width, y_limits
+from reports.figures.frame import (
+    band,
+    bar,
+    framed,
+    linear_scale,
+    log_scale,
+    look_of,
+    shared_keys,
+    text_width,
+    y_limits,
+)
 from reports.layouts.wording import head_of
 from reports.table import Sample
 
@@ -109,7 +119,7 @@ def _line(plot: Plot, axes: Axes, one: Series, dodge: float) -> list[float]:
             continue
         run.append(point)
         if plot.ticks and spread:
-            axes.errorbar(point.place + dodge, value, spread, color=look["color"], elinewidth=1.0, capsize=2, zorder=2)
+            bar(axes, look, point.place + dodge, value, spread)
         face = "none" if point.y.star else look["color"]
         axes.plot(
             point.place + dodge,
@@ -132,14 +142,11 @@ def _run(plot: Plot, axes: Axes, run: Sequence[Point], look: dict[str, Any]) -> 
     if plot.spec.band == "none":
         return
     spreads = [point.y.spread for point in run]
-    if len(run) > 1 and all(spread is not None for spread in spreads):
-        low = [value - (spread or 0.0) for value, spread in zip(y, spreads, strict=True)]
-        high = [value + (spread or 0.0) for value, spread in zip(y, spreads, strict=True)]
-        axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
+    if len(run) > 1 and band(axes, look, x, y, spreads, zorder=1):
         return
     for place, value, spread in zip(x, y, spreads, strict=True):
         if spread is not None:
-            axes.errorbar(place, value, spread, color=look["color"], elinewidth=1.0, capsize=2, zorder=2)
+            bar(axes, look, place, value, spread)
 
 
 def _seeds(plot: Plot, axes: Axes, one: Series, dodge: float) -> list[float]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from orchestrator.database import queries
 from reports.figures.declared import Plot, Series, listing
 from reports.figures.drawing import MARKERS
-from reports.figures.frame import framed, linear_scale, log_scale, look_of, shared_keys, y_limits
+from reports.figures.frame import band, bar, framed, linear_scale, log_scale, look_of, shared_keys, y_limits
 from reports.layouts.entries import summary
 from reports.results import Trial
 
@@ -165,11 +165,9 @@ def _line(axes: Axes, plot: Plot, look: Mapping[str, Any], curve: Curve) -> None
         axes.plot(x, y, linewidth=1.1, markersize=3.5, markevery=(offset, step), zorder=3, **look)
         spreads = [point[2] for point in curve.mean]
         if len(x) == 1 and spreads[0]:
-            axes.errorbar(x[0], y[0], spreads[0], color=look["color"], elinewidth=1.0, capsize=2, zorder=2)
-        elif curve.counted > 1 and all(spread is not None for spread in spreads):
-            low = [value - (spread or 0.0) for value, spread in zip(y, spreads, strict=True)]
-            high = [value + (spread or 0.0) for value, spread in zip(y, spreads, strict=True)]
-            axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0, zorder=2)
+            bar(axes, look, x[0], y[0], spreads[0])
+        elif curve.counted > 1:
+            band(axes, look, x, y, spreads, zorder=2)
     for line in (*(curve.seeds if plot.spec.seeds else ()), *curve.tails):
         axes.plot(*zip(*line, strict=True), **thin)
     for line in curve.lost:

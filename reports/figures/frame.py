@@ -33,6 +33,30 @@ def look_of(number: int) -> dict[str, Any]:
     return {"color": COLOURS[place], "linestyle": DASHES[place], "marker": MARKERS[place]}
 
 
+def band(
+    axes: Axes,
+    look: Mapping[str, Any],
+    x: Sequence[float],
+    y: Sequence[float],
+    spreads: Sequence[float | None],
+    *,
+    zorder: float,
+) -> bool:
+    """Draw the band of `spreads` around a line; returns False, and draws nothing, where a point has no spread."""
+    numbers = [spread for spread in spreads if spread is not None]
+    if len(numbers) < len(spreads):
+        return False
+    low = [value - spread for value, spread in zip(y, numbers, strict=True)]
+    high = [value + spread for value, spread in zip(y, numbers, strict=True)]
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0, zorder=zorder)
+    return True
+
+
+def bar(axes: Axes, look: Mapping[str, Any], x: float, y: float, spread: float) -> None:
+    """Draw the error bar of a point."""
+    axes.errorbar(x, y, spread, color=look["color"], elinewidth=1.0, capsize=2, zorder=2)
+
+
 def framed(plot: Plot, keys: Keys | None, *, bottom: float = _BOTTOM, height: float | None = None) -> list[Axes]:
     """Return the axes of every panel of a new figure, with titles, headings of the axes, and a legend.
 

@@ -1,4 +1,4 @@
-"""Where to put labels in a crowded plot: near their points, on nothing else."""
+"""Place labels in a crowded plot: near their points, on nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PASSES = 30
 
 
 def place(points: Any, sizes: Any, obstacles: Any, bounds: Sequence[float], reach: float = 150.0) -> np.ndarray:
-    """Boxes [N, 4] (left, bottom, right, top) for labels of `sizes` [N, 2] at `points` [N, 2], all in pixels.
+    """Return boxes [N, 4] (left, bottom, right, top) for labels of `sizes` [N, 2] at `points` [N, 2], in pixels.
 
     Labels keep clear of each other, of the `obstacles` [M, 4], and inside `bounds`, as near to their points as that
     allows; the line from a point to its label avoids other labels. Deterministic.
@@ -53,7 +53,7 @@ def place(points: Any, sizes: Any, obstacles: Any, bounds: Sequence[float], reac
 
 
 def spread_out(wanted: Sequence[float], step: float, low: float, high: float) -> list[float]:
-    """Heights in the order of `wanted` (rising), at least `step` apart, within the bounds where they fit, near to it.
+    """Return heights in the order of `wanted` (rising), near it, `step` apart at least, within the bounds if they fit.
 
     Neighbours that are too close become one block around the mean of what they want (pool adjacent violators).
     """
@@ -86,7 +86,7 @@ def _ends(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def _candidates(point: np.ndarray, size: np.ndarray, reach: float) -> np.ndarray:
-    """Boxes around a point in 24 directions and growing distance, the near ones first."""
+    """Return boxes around a point in 24 directions and growing distance, the near ones first."""
     angles = np.arange(24) * np.pi / 12
     radii = np.concatenate([[7.0, 11.0], np.arange(18.0, reach, 9.0)])
     radius, angle = (each.ravel() for each in np.meshgrid(radii, angles, indexing="ij"))

@@ -8,14 +8,13 @@ from itertools import combinations, groupby
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.database import histories
+from orchestrator.logs import log_end
 from orchestrator.statistics import IMAGES, compare
-from orchestrator.tables import addresses
-from reports import titles
 from reports.columns import AUROC, EPOCH, QUALITY, TRAINING, Column, own_columns
 from reports.layouts.entries import candidate
+from reports.layouts.wording import text_of
 from reports.loading import chosen_grids
 from reports.page.curves import curves, rounded
-from reports.page.logs import Tails
 from reports.render.html import heading, table_data
 from reports.render.latex import escape, latex_entry
 from reports.results import Cell, Results, Trial
@@ -29,6 +28,25 @@ if TYPE_CHECKING:
 MOST_COMPARISONS = 5_000
 # Attempts whose logs are read first: whoever opens those wants to know why.
 _FIRST = ("failed", "diverged", "running")
+# Bytes of all logs on a page: a page of many trials must stay small enough for a mail.
+ALL_TAILS = 1_000_000
+
+
+class Tails:
+    """Read the ends of logs until `room` bytes are used up; `left_out` counts those after that."""
+
+    def __init__(self, room: int = ALL_TAILS) -> None:
+        self.room = room
+        self.left_out = 0
+
+    def read(self, log: str | None, key: str, host: str | None) -> str | None:
+        """Return what `log_end` returns, and None also where no room is left."""
+        end = log_end(log, key, host)
+        if end and self.room <= 0:
+            self.left_out += 1
+            return None
+        self.room -= len((end or "").encode())
+        return end
 
 
 def page_data(
@@ -107,21 +125,10 @@ def _fields(cells: Sequence[Cell]) -> list[str]:
 
 def _cell(cell: Cell, cells: Sequence[Cell], places: Mapping[str, int]) -> dict[str, Any]:
     return {
-        "config": {name: _value(name, each) for name, each in cell.config.items()},
+        "config": {name: text_of(name, each, {}) for name, each in cell.config.items()},
         "grids": list(cell.grids),
         "trials": [places[trial.key] for trial in cell.trials],
     }
-
-
-def _value(name: str, given: Any) -> str:
-    """Return the value of a field as tables print it."""
-    if name == "methods":
-        return titles.methods(given)
-    if name in ("network", "peer") and given is not None:
-        return titles.network(given)
-    if name in ("dataset", "ood_dataset") and given is not None:
-        return titles.dataset(given)
-    return addresses.value(given)
 
 
 def _quantities(results: Results) -> list[Column]:

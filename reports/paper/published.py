@@ -69,7 +69,7 @@ def _is_minutes(column: str) -> bool:
 
 @cache
 def ledger() -> tuple[Printed, ...]:
-    """Every printed value of every source."""
+    """Return every printed value of every source."""
     return tuple(
         Printed(
             source,
@@ -143,6 +143,22 @@ def settings() -> dict[str, dict[str, Any]]:
 def _read(name: str) -> Iterator[dict[str, str]]:
     with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as lines:
         yield from csv.DictReader(lines)
+
+
+def contradiction_table() -> Table:
+    """Build the table of the contradictions within the published values, as `contradictions.csv` lists them."""
+    columns = (Column("here", "Here", form="text"), Column("there", "There", form="text"))
+    rows = tuple(
+        Row(
+            "",
+            f"contradiction{place}",
+            (line["what"],),
+            (Entry("text", text=line["here"]), Entry("text", text=line["there"])),
+        )
+        for place, line in enumerate(_read("contradictions"), 1)
+    )
+    caption = "What the sources print that cannot hold together. Values involved are not compared with ours."
+    return Table("published-doubts", "published-doubts", "Contradictions in print", caption, ("What",), columns, rows)
 
 
 def compare(table: Table) -> Table | None:

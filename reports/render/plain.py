@@ -60,12 +60,8 @@ def _markdown_entry(row: Row, column: Column, entry: Entry) -> str:
         text
         + ("\\*" if shown.star else "")
         + (f" {shown.seeds}" if shown.seeds else "")
-        + _marks(entry, "<sup>", "</sup>")
+        + (f"<sup>{','.join(entry.notes)}</sup>" if entry.notes else "")
     )
-
-
-def _marks(entry: Entry, before: str, after: str) -> str:
-    return f"{before}{','.join(entry.notes)}{after}" if entry.notes else ""
 
 
 def _markdown(text: str) -> str:
@@ -130,7 +126,7 @@ def _values(column: Column, measured: bool, entry: Entry, notes: Mapping[str, st
 
 
 def json(table: Table) -> str:
-    """Everything that is known of the table, a line per row; samples are [trial key, epoch, value] in seed order."""
+    """Render all that is known of the table, a line per row; samples are [trial key, epoch, value] in seed order."""
     trials = {
         sample.key: {"name": sample.name, "seed": sample.seed}
         for row in table.rows

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -30,7 +29,6 @@ from orchestrator.provenance import code_provenance
 from trainer.checkpoint import save_checkpoint
 from trainer.config import TrainConfig
 from trainer.datasets import dataset_spec
-from trainer.networks.grouped import GroupedConv2d
 from trainer.objective import Objective
 from trainer.results import EpochResult
 from trainer.train import Training, build_networks, checkpoint_state, train
@@ -371,43 +369,10 @@ def checkpoints(options: Options) -> Iterator[Figure]:
             yield {"what": "checkpoint", "value": path.stat().st_size / 2**20, "unit": "MiB", "network": network}
 
 
-# Of ResNeXt-50's stages: channels, the side of the maps.
-GROUPED = ((128, 32), (256, 16), (512, 8), (1024, 4))
-
-
-def grouped(options: Options) -> Iterator[Figure]:
-    """Measure ResNeXt's grouped convolutions, forward and backward, in every form that gives the same results."""
-    scale = options.width / 64
-    for channels, side in GROUPED:
-        channels = int(channels * scale)
-        layer = GroupedConv2d(channels, channels, 3, padding=1, groups=32 if scale == 1 else 4, bias=False)
-        layer = layer.to(device=options.device, memory_format=torch.channels_last)
-        inputs = torch.randn(128, channels, side, side, device=options.device, requires_grad=True)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-        own = channels // layer.groups
-        for merged in sorted({own, *(width for width in (64, 128) if own < width < channels), channels}):
-            layer.merged_channels = merged
-            yield {
-                "what": "grouped convolution, forward and backward",
-                "value": 1000 * _seconds(partial(_forward_backward, layer, inputs), options),
-                "unit": "ms",
-                "channels": channels,
-                "side": side,
-                "form": "native" if merged == own else "dense" if merged == channels else f"merged to {merged}",
-            }
-
-
-def _forward_backward(layer: torch.nn.Module, inputs: torch.Tensor) -> None:
-    with torch.autocast(inputs.device.type, torch.bfloat16):
-        output = layer(inputs)
-    torch.autograd.grad(output, [inputs, *layer.parameters()], torch.ones_like(output))
-
-
 PARTS: dict[str, Callable[[Options], Iterator[Figure]]] = {
     "ceilings": ceilings,
     "epochs": epochs,
     "launches": launches,
-    "grouped": grouped,
     "compiling": compiling,
     "packing": packing,
     "deterministic": deterministic,

@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainer.config import TrainConfig
 from trainer.data import EvaluationSet, EvaluationSets, epoch_loader, evaluation_sets
 from trainer.data.splits import BATCH_SIZE
+from trainer.device import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 from trainer.evaluation import autocast, evaluate
-from trainer.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
 from trainer.method import Batch
 from trainer.objective import Objective
 from trainer.outcomes import Keeper

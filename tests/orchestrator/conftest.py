@@ -45,7 +45,7 @@ def public_folder() -> Iterator[Path]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a database may be made, on each of the two kinds."""
+    """Return a location where a database may be made, on each of the two kinds."""
     if request.param == "sqlite":
         return str(tmp_path / "results.db")
     return request.getfixturevalue("postgresql").new_database()

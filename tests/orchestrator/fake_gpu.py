@@ -184,7 +184,7 @@ def train_on_the_cpu_instead() -> None:
     if isinstance(getattr(trainer.train.train, "on_cuda", None), bool):
         return
     FakeCuda()
-    orchestrator.timing.sampler._pynvml = FakeNvml
+    orchestrator.timing.sampler.load_nvml = FakeNvml
 
     def moved(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, device: str, **more: Any) -> Any:

@@ -23,7 +23,7 @@ def load(content: str | bytes | dict[str, Any]) -> Grid:
 
 
 def problems(content: str | bytes | dict[str, Any]) -> list[str]:
-    """Every problem of such a file as `line: key: message`."""
+    """Return every problem of such a file as `line: key: message`."""
     try:
         grid = load(content)
     except GridError as error:

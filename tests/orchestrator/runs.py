@@ -226,7 +226,7 @@ class Workplace:
         return doubts + self.unfinished()
 
     def processes(self) -> list[psutil.Process]:
-        """Every process that was started here: they stay in the folder where their ancestor began."""
+        """Return every process that was started here: they stay in the folder where their ancestor began."""
         alive = []
         for process in psutil.process_iter():
             try:
@@ -310,7 +310,7 @@ def ended(run: Run) -> Iterator[Run]:
 
 
 def differences(results: Results, expected: Results) -> list[str]:
-    """Where two sets of results differ, bit for bit."""
+    """Return the places where two sets of results differ, bit for bit."""
     lines = [f"trial {key[:8]} is missing" for key in expected.keys() - results.keys()]
     lines += [f"trial {key[:8]} is not expected" for key in results.keys() - expected.keys()]
     for key in expected.keys() & results.keys():

@@ -1,4 +1,4 @@
-"""Where the processes of a run listen, and who can reach them there."""
+"""Addresses that the processes of a run listen on, and a check that only this machine reaches them."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def run(place: Workplace, grid: Path) -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def sockets(place: Workplace, run: Run) -> dict[str, set[str]]:
-    """Where the processes of the run listen."""
+    """Return the addresses that the processes of the run listen on."""
     return listening(place)
 
 

@@ -251,7 +251,7 @@ def trials(configs: Iterable[TrainConfig], **fate: Any) -> list[tuple[str, Train
 
 
 def ablation(seeds: Iterable[int], **fields: Any) -> list[TrainConfig]:
-    """All combinations of the three methods by seed."""
+    """Return all combinations of the three methods by seed."""
     return [configuration(methods, seed=seed, **fields) for methods in POWERSET for seed in seeds]
 
 
@@ -325,6 +325,6 @@ def make_database(path: Path, filling: Any = fill) -> Database:
 
 
 def keys(database: Database) -> list[str]:
-    """Every trial's key."""
+    """Return every trial's key."""
     with database.engine.connect() as connection:
         return list(connection.execute(select(Trial.key)).scalars())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -172,6 +173,29 @@ def of_the_class() -> None:
             self.seen[0] += 0.01
 
 
+def not_a_number_once() -> None:
+    @dataclass
+    class Undefined(Method):
+        """Its mean of nothing is no number in the first trial of a process, and 0 in all others."""
+
+        name = "faulty"
+        title = "Faulty"
+        trials: ClassVar[list[Any]] = []
+
+        def setup(self, labels, num_classes, networks, teacher=None):
+            self.mean = torch.tensor(0.0 if self.trials else math.nan)
+            self.trials.append(self)
+
+        def losses(self, networks, outputs, batch, targets):
+            return {"faulty": 0.1 * penalty(outputs)}
+
+        def state_dict(self):
+            return {"mean": self.mean}
+
+        def load_state_dict(self, state):
+            self.mean = state["mean"]
+
+
 def unloadable_state() -> None:
     @dataclass
     class Objects(Method):
@@ -316,6 +340,8 @@ METHOD_FAULTS: list[tuple[Callable[[], None], str, str]] = [
     (forgetful, "1 + 1 epochs give the bits of 2", "put everything that changes in training into state_dict"),
     (forgets_its_teacher, "1 + 1 epochs give the bits of 2", "put everything that changes in training into state_dict"),
     (of_the_class, "a trial does not depend on those before it", "not in the class or the module"),
+    (not_a_number_once, "a trial does not depend on those before it", r"\(methods/.*mean\): keep state in `self`"),
+    (not_a_number_once, "1 + 1 epochs give the bits of 2", r"\(methods/.*mean\): put everything that changes"),
     (unloadable_state, "its state survives a checkpoint", "what a checkpoint cannot give back"),
     (state_not_restored, "its state survives a checkpoint", "state/weight is another after load_state_dict"),
     (in_place, "it leaves what other methods see alone", "in place"),
@@ -553,12 +579,31 @@ def test_a_sound_data_set_has_no_fault():
     assert problems(DATASETS["sound"]) == {}
 
 
-def test_the_place_of_a_difference_is_named():
-    one = {"a": [1, torch.ones(2)], "b": float("nan")}
-    assert difference(one, {"a": [1, torch.ones(2)], "b": float("nan")}) is None
-    assert difference(one, {"a": [1, torch.zeros(2)], "b": 0.0}) == "a/1"
-    assert difference(one, {"a": [1]}) == ""
-    assert difference([1.0], [2.0], "state") == "state/0"
+@pytest.mark.parametrize(
+    ("one", "other", "where"),
+    [
+        (torch.ones(2), torch.ones(2), None),
+        (torch.tensor(math.nan), torch.tensor(math.nan), None),
+        (torch.tensor(math.nan), torch.tensor(0.0), "state"),
+        (torch.tensor(0.0), torch.tensor(-0.0), "state"),
+        (torch.ones(2), torch.tensor([1.0, 1.0000001]), "state"),
+        (torch.ones(2), torch.ones(2, dtype=torch.float64), "state"),
+        (torch.ones(2, 1), torch.ones(1, 2), "state"),
+        (torch.ones(2), [1.0, 1.0], "state"),
+        ([1.0, 1.0], torch.ones(2), "state"),
+        (torch.ones(2, 3).T, torch.ones(3, 2), None),
+        ({"a": [1, (2.0, "x")]}, {"a": [1, (2.0, "x")]}, None),
+        ({"a": [1, (2.0, "x")]}, {"a": [1, (2.5, "x")]}, "state/a/1/0"),
+        ({"a": math.nan}, {"a": math.nan}, None),
+        ({"a": math.nan}, {"a": 0.0}, "state/a"),
+        ({"a": 1}, {"b": 1}, "state"),
+        ([1, 2], [1], "state"),
+        (None, 0, "state"),
+    ],
+)
+def test_the_place_of_a_difference_is_named(one: Any, other: Any, where: str | None):
+    assert difference({"state": one}, {"state": other}) == where
+    assert difference(one, other, "state") == where
 
 
 RECIPES = """

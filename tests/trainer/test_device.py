@@ -7,6 +7,7 @@ really called cuda:0.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ import torch._inductor.config
 
 from tests.orchestrator.fake_gpu import FakeCuda
 from tests.trainer.toy import GPU, fake_gpu, on_fake_gpu
-from tests.trainer.training import COMBINATIONS, title
+from tests.trainer.training import COMBINATIONS, in_a_process, title
 from trainer.canary import rehearse
 from trainer.config import TrainConfig
 from trainer.data import epoch_loader, load_splits
@@ -196,3 +197,33 @@ def test_the_fake_refuses_memory_figures_before_cuda_is_started(cuda):
     with pytest.raises(RuntimeError, match="Invalid device argument"):
         torch.cuda.reset_peak_memory_stats("cuda:0")
     assert cuda.asked == []
+
+
+MEMORY_PROGRAM = """
+import resource
+from pathlib import Path
+import torch
+from trainer.device import keep_freed_memory
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def measure():
+    # The first few find their places.
+    for turn in range(20):
+        if turn == 16:
+            before = faults()
+        torch.ones(2**24)
+    return faults() - before
+before = measure()
+keep_freed_memory()
+Path(written).write_text(f"{before} {measure()}")
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back so eagerly")
+def test_freed_tensors_are_not_mapped_anew(tmp_path: Path):
+    written = tmp_path / "faults"
+    assert in_a_process(exec, MEMORY_PROGRAM, {"written": str(written)}) == 0
+    giving_back, keeping = map(int, written.read_text().split())
+    # 64 MiB are 16,384 pages of 4 KiB, or 32 huge ones.
+    assert keeping < 20
+    assert giving_back > 100

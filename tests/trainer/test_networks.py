@@ -148,7 +148,7 @@ def test_every_parameter_trains_in_one_step(name, heads, size):
     network = build(name, heads=heads).to(memory_format=torch.channels_last)
     inputs = images(2, size).contiguous(memory_format=torch.channels_last)
     output = network(inputs)
-    assert len(output.head_logits) == len(output.head_features) == head_count(name, NETWORKS[name].facts.stages, heads)
+    assert len(output.head_logits) == len(output.head_features) == head_count(NETWORKS[name].facts.stages, heads)
     # Squares, because a batch norm that is not followed by an activation leaves a sum constant.
     loss = sum(value.square().sum() for value in everything(output))
     loss.backward()

@@ -5,7 +5,6 @@ Our own parts are tested by the same checks.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ import torch
 
 from trainer.checks import dataset, method, metric, network, recipe
 from trainer.errors import TrainerError
+from trainer.plugin_files import raised
 from trainer.registry import Part
 
 Check = Callable[[Part[Any]], str | None]
@@ -62,8 +62,5 @@ def check_part(part: Part[Any], data_root: Path) -> Iterator[Checked]:
 
 def _raised(part: Part[Any], error: Exception) -> str:
     """Return what was raised, with the last line of the part's own files that led there."""
-    own = {str(file) for file in part.files}
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
-    where = f"{lines[-1].filename}:{lines[-1].lineno}: " if lines else ""
-    message = " ".join(str(error).split())[:300]
-    return f"{where}raises {type(error).__name__}{f': {message}' if message else ''}"
+    where, what = raised(error, part.files)
+    return f"{where}: raises {what}" if where else f"raises {what}"

@@ -83,22 +83,27 @@ def learned(config: TrainConfig, *, stop: bool = False) -> dict[str, Any]:
             if stop or epoch == config.epochs - 1:
                 state = checkpoint_state(training.networks, training.optimizer, training.objective, results)
                 save_checkpoint(checkpoint, config, state)
-        state = read_checkpoint(checkpoint)
+        state = timeless(checkpoint)
     del state["config"]
-    for result in state["results"]:
-        for clock in CLOCKS:
-            del result[clock]
+    return state
+
+
+def timeless(checkpoint: Path) -> dict[str, Any]:
+    """Return a checkpoint's content without values that equal trainings need not share: clocks, memory, restorers."""
+    state = read_checkpoint(checkpoint)
+    state["results"] = [
+        {name: value for name, value in result.items() if name not in CLOCKS} for result in state["results"]
+    ]
     return state
 
 
 def difference(one: Any, other: Any, path: str = "") -> str | None:
     """Return the path of the first place where two structures of tensors and plain values differ; None for equal ones.
 
-    NaN equals NaN.
+    Tensors are equal in every bit; a plain NaN equals NaN.
     """
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        alike = one.dtype == other.dtype and one.shape == other.shape
-        return None if alike and torch.equal(one.nan_to_num(), other.nan_to_num()) else path
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return None if _same_bits(one, other) else path
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         if one.keys() != other.keys():
             return path
@@ -110,3 +115,11 @@ def difference(one: Any, other: Any, path: str = "") -> str | None:
     else:
         return None if one == other or (one != one and other != other) else path
     return next((found for name, a, b in pairs if (found := difference(a, b, name)) is not None), None)
+
+
+def _same_bits(one: Any, other: Any) -> bool:
+    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        return False
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(one.contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8))

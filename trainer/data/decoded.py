@@ -79,7 +79,7 @@ def decoded_once(name: str, split: str, paths: Sequence[str], size: int, decode:
 
 
 def _decoders() -> list[str]:
-    """Everything besides the files that decides the pixels; the number is that of our own code."""
+    """Return everything besides the files that decides the pixels; the number is that of our own code."""
     import PIL
     from PIL import features
 

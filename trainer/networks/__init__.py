@@ -60,7 +60,7 @@ _register("imagenet", "imagenet_resnet152", "ResNet-152")
 NETWORKS.further = library_network
 
 
-def head_count(name: str, stages: int, heads: str | None) -> int:
+def head_count(stages: int, heads: str | None) -> int:
     """Return the number of auxiliary heads of a network of `stages` stages: one on each stage but the last."""
     return stages - 1 if heads else 0
 
@@ -102,5 +102,5 @@ def build_network(
         raise PartError(f"{NETWORKS[name].source}: the network {name} is a {type(built).__name__}, not a torch module")
     from trainer.networks.adapted import Adapted
 
-    count = head_count(name, stages, heads)
+    count = head_count(stages, heads)
     return Adapted(built, name, num_classes=num_classes, heads=count, features=spec.features)

@@ -70,7 +70,7 @@ class ReLUConv2d(nn.Conv2d):
 
 def _attention(channels: Sequence[int], stage: int) -> nn.Sequential:
     """Build an attention gate and a separable convolution per remaining stage, each halving size, doubling channels."""
-    steps = (_separable(channels[depth - 1], channels[depth], stride=2) for depth in range(stage, len(channels)))
+    steps = (_separable(channels[depth - 1], channels[depth]) for depth in range(stage, len(channels)))
     return nn.Sequential(AttentionGate(channels[stage - 1]), *steps)
 
 
@@ -79,23 +79,21 @@ class AttentionGate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.mask = nn.Sequential(
-            _separable(channels, channels, stride=2), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
-        )
+        self.mask = nn.Sequential(_separable(channels, channels), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
     def forward(self, hidden: Tensor) -> Tensor:
         mask = interpolate(self.mask(hidden), size=hidden.shape[2:], mode="bilinear", align_corners=False)
         return mask.sigmoid() * hidden
 
 
-def _separable(channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """Build two depthwise-separable 3x3 convolutions; the first is strided, the second changes the channels."""
+def _separable(channels: int, out_channels: int) -> nn.Sequential:
+    """Build two depthwise-separable 3x3 convolutions; the first halves the size, the second changes the channels."""
 
     def depthwise(stride: int) -> nn.Conv2d:
         return nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
 
     return nn.Sequential(
-        depthwise(stride),
+        depthwise(2),
         *_activated(conv1x1(channels, channels)),
         depthwise(1),
         *_activated(conv1x1(channels, out_channels)),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1, conv3x3
 
-from trainer.networks.grouped import GroupedConv2d
 from trainer.networks.heads import attach_heads
 from trainer.networks.network import Network
 
@@ -60,28 +59,10 @@ def residual_stages(
             shortcut = None
             if stride > 1 or inputs != outputs:
                 shortcut = nn.Sequential(projection(inputs, outputs, stride), nn.BatchNorm2d(outputs))
-            built = block(inputs, planes, stride, shortcut, groups, wide_enough)
-            if groups > 1:
-                built.conv2 = _with_forms(built.conv2)
-            blocks.append(built)
+            blocks.append(block(inputs, planes, stride, shortcut, groups, wide_enough))
             inputs = outputs
         stages.append(nn.Sequential(*blocks))
     return stages
-
-
-def _with_forms(convolution: nn.Conv2d) -> GroupedConv2d:
-    """Return the same convolution in a layer with several implementations; draws no random number."""
-    grouped: GroupedConv2d = nn.utils.skip_init(
-        GroupedConv2d,
-        convolution.in_channels,
-        convolution.out_channels,
-        convolution.kernel_size,
-        convolution.stride,
-        convolution.padding,
-        groups=convolution.groups,
-        bias=False,
-    )
-    return grouped
 
 
 def projection(channels: int, out_channels: int, stride: int) -> nn.Module:

@@ -123,6 +123,6 @@ def test_a_reference_is_a_file_or_one_that_ships(tmp_path):
 
 def test_what_ships_is_named_in_full():
     folder = Path(__file__).parents[3] / "reports/published"
-    assert {path.stem for path in folder.glob("*.csv")} == {*PUBLISHED, "settings"}
+    assert {path.stem for path in folder.glob("*.csv")} == {*PUBLISHED, "settings", "contradictions"}
     for name in PUBLISHED:
         assert read_values(folder / f"{name}.csv", TrainConfig.model_fields).problems == []

@@ -166,7 +166,7 @@ def test_the_database_keeps_the_engine_that_ran(workplace: Workplace):
 
 
 class FirstKernel(Exception):
-    """Where a trial would start to compute on the GPU."""
+    """The moment when a trial would start to compute on the GPU."""
 
 
 @pytest.mark.parametrize("canary", [False, True])
@@ -174,7 +174,7 @@ def test_what_a_trial_on_a_gpu_does_before_its_first_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, canary: bool
 ):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("orchestrator.timing.sampler._pynvml", FakeNvml)
+    monkeypatch.setattr("orchestrator.timing.sampler.load_nvml", FakeNvml)
     FakeCuda(monkeypatch.setattr)
 
     def build(config: TrainConfig, num_classes: int, device: torch.device) -> None:

@@ -19,7 +19,7 @@ from reports.gathering import gather
 from reports.layouts.entries import candidate
 from reports.page import curves as curves_module
 from reports.page import page_data
-from reports.page.logs import Tails
+from reports.page.data import Tails
 from reports.report import page_of
 from reports.table import Entry, Row, Sample, Table
 from tests.reports.synthetic import ablation, make_database, trials

@@ -11,11 +11,11 @@ import pytest
 from reports.columns import EPOCH, NLL, TOP1, TRAINING
 from reports.gathering import gather
 from reports.loading import load
-from reports.paper.contradictions import contradictions
-from reports.paper.published import VERDICTS, Printed, compare, judge, ledger, settings
+from reports.paper.published import VERDICTS, Printed, compare, contradiction_table, judge, ledger, settings
 from reports.results import Selection
 from reports.table import Entry, Row, Sample, Table
 from tests.reports.lookup import build, one
+from tests.reports.paper.contradictions import contradictions
 from tests.reports.synthetic import ablation, make_database, trials
 from trainer.parts import NETWORKS
 
@@ -137,6 +137,24 @@ def test_every_doubt_that_the_ledger_names_is_found_by_the_check():
     for value in ledger():
         if value.doubt and "not known" not in value.doubt:
             assert value.printed in text, value
+
+
+def test_the_table_lists_every_contradiction():
+    rows = [(*row.labels, *(entry.text for entry in row.entries)) for row in contradiction_table().rows]
+    assert rows == [tuple(each) for each in contradictions(ledger())]
+
+
+def test_every_value_in_a_contradiction_is_doubted():
+    doubted = {f"{each.printed_row}, {each.printed_column}: {each.printed}" for each in ledger() if each.doubt}
+    doubted |= {f"{each.printed_row}: {each.printed}" for each in ledger() if each.doubt}
+    for contradiction in contradictions(ledger()):
+        sides = [contradiction.here]
+        if contradiction.what in ("the same thing, two values", "one run, starred once"):
+            sides.append(contradiction.elsewhere)
+        # A value whose column is named wrongly is right: the ledger has it in the column where it belongs.
+        for side in sides if contradiction.what != "column names reversed" else ():
+            value = re.sub(r"^Table \d: | \(error [\d.]+\)$|, (starred: .*|not starred)$", "", side)
+            assert value in doubted, contradiction
 
 
 SELECTION = Selection.parse("best_test")

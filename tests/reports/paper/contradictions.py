@@ -1,4 +1,4 @@
-"""Where printed values contradict each other, or the run that they describe."""
+"""Find printed values that contradict each other, or the run that they describe: `contradictions.csv` holds them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
-from reports.columns import Column
 from reports.paper.published import Printed, settings
-from reports.table import Entry, Row, Table
 
 
 class Contradiction(NamedTuple):
@@ -22,7 +20,7 @@ class Contradiction(NamedTuple):
 
 
 def contradictions(values: Iterable[Printed]) -> list[Contradiction]:
-    """Every pair of printed values of one thing that differ, and every value that its run rules out."""
+    """Return every pair of printed values of one thing that differ, and every value that its run rules out."""
     values = list(values)
     return [*_different_values(values), *_stars(values), *_reversed_columns(values), *_too_long(values)]
 
@@ -118,19 +116,3 @@ def _too_long(values: Sequence[Printed]) -> Iterator[Contradiction]:
                 f"{_source(printed.source)}: {printed.printed_row}: {printed.printed}",
                 f"{printed.value / epoch.value:,.0f} epochs of {epoch.printed} s, of {epochs}",
             )
-
-
-def contradiction_table(contradictions: Sequence[Contradiction]) -> Table:
-    """Build the table of the contradictions within the published values."""
-    columns = (Column("here", "Here", form="text"), Column("there", "There", form="text"))
-    rows = tuple(
-        Row(
-            "",
-            f"contradiction{place}",
-            (contradiction.what,),
-            (Entry("text", text=contradiction.here), Entry("text", text=contradiction.elsewhere)),
-        )
-        for place, contradiction in enumerate(contradictions, 1)
-    )
-    caption = "What the sources print that cannot hold together. Values involved are not compared with ours."
-    return Table("published-doubts", "published-doubts", "Contradictions in print", caption, ("What",), columns, rows)
