@@ -27,7 +27,6 @@ class Nodes:
 
     def __init__(self, process: subprocess.Popen[str], errors: Path) -> None:
         self._process, self._errors = process, errors
-        self._raylets: list[int] = []
         self.address, self.dashboard = self._answer().split()
 
     def add(self, cpus: int) -> int:
@@ -35,15 +34,7 @@ class Nodes:
         assert self._process.stdin
         self._process.stdin.write(f"add {cpus}\n")
         self._process.stdin.flush()
-        self._raylets.append(int(self._answer()))
-        return self._raylets[-1]
-
-    def cut_off_all(self) -> None:
-        """End all nodes at once: those whose head is gone would wait for it for a minute."""
-        for raylet in self._raylets:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if "raylet" in psutil.Process(raylet).name():
-                    cut_off(raylet)
+        return int(self._answer())
 
     def _answer(self) -> str:
         assert self._process.stdout
@@ -65,14 +56,12 @@ def ray_nodes(place: Workplace) -> Iterator[Nodes]:
         [sys.executable, "-m", "tests.orchestrator.ray_nodes"], cwd=place.folder, env=environment, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
     ) as process:  # fmt: skip
-        nodes = None
         try:
-            yield (nodes := Nodes(process, errors))
+            yield Nodes(process, errors)
         finally:
-            if nodes:
-                nodes.cut_off_all()
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
+            # Ray's agents whose head is gone would wait for it for a minute.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                cut_off(process.pid)
 
 
 def workers_of(place: Workplace, raylet: int) -> list[psutil.Process]:
@@ -82,10 +71,10 @@ def workers_of(place: Workplace, raylet: int) -> list[psutil.Process]:
     return []
 
 
-def cut_off(raylet: int) -> None:
-    """End all processes of a node at once, as a power cut would."""
-    node = psutil.Process(raylet)
-    for process in [node, *node.children(recursive=True)]:
+def cut_off(number: int) -> None:
+    """End at once, as a power cut would, the process of this number and all that it started: a node, by its raylet."""
+    first = psutil.Process(number)
+    for process in [first, *first.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
 
