@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.database import origins, progress, queries, times
 from orchestrator.records import DEFAULT, TUNING, row_identity
 from orchestrator.statistics import Outcomes
-from reports.catalogue import metrics, use_parts
+from reports.catalogue import metrics, title_of, use_parts
 from reports.errors import unknown
 from reports.results import Cell, GridInfo, Measurement, Results, Seconds, Selection, Trial
 from reports.titles import LATER
@@ -19,7 +19,7 @@ from reports.tuning import places
 
 if TYPE_CHECKING:
     from orchestrator.database import Database
-    from orchestrator.records import Living
+    from orchestrator.records import Living, Origin
 
 
 def grid_reports(database: Database, names: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -57,6 +57,9 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
     for grid, trial, name in members:
         named[grid].append((trial, name))
 
+    defaults = {trial: _defaults(config, trained_by.get(trial, ())) for trial, config in configs.items()}
+    replaced = _replaced(defaults)
+
     def result_of(trial: int, name: str) -> Trial:
         row, attempt = trials[trial], attempts.get(trial)
         return Trial(
@@ -73,6 +76,8 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
             compiled[trial] / (newest[trial] + 1) if trial in compiled else 0.0,
             origins=tuple(trained_by.get(trial, ())),
             numbers=row.numbers_sha256,
+            defaults=defaults[trial],
+            replaced=replaced[trial],
         )
 
     grids_read = tuple(
@@ -85,6 +90,40 @@ def load(database: Database, grids: Sequence[str] | None = None, selection: str 
         for row in chosen
     )
     return Results(rule, grids_read, _cells(chosen, named, configs, result_of))
+
+
+def _defaults(config: Mapping[str, Any], trained_by: Sequence[Origin]) -> dict[tuple[str, str, str], Any]:
+    """Return the hyperparameters that a configuration leaves to its parts, with the values they had in training.
+
+    A part's file may be given other defaults later, which changes neither the configuration nor its key.
+    """
+    left: dict[tuple[str, str, str], Any] = {}
+    for part in (part for origin in trained_by for part in origin.parts):
+        holder = config.get(part.kind, config.get(f"{part.kind}s"))
+        given = holder.get(part.name) if isinstance(holder, Mapping) else None
+        values = part.facts.get("defaults")
+        if isinstance(given, Mapping) and isinstance(values, Mapping):
+            left |= {(part.kind, part.name, name): value for name, value in values.items() if name not in given}
+    return left
+
+
+def _replaced(
+    defaults: Mapping[int, Mapping[tuple[str, str, str], Any]],
+) -> dict[int, tuple[str, ...]]:
+    """Return footnotes per trial: defaults with which it was trained, where other trials were with others."""
+    values: dict[tuple[str, str, str], dict[str, None]] = defaultdict(dict)
+    for left in defaults.values():
+        for place, value in left.items():
+            values[place][str(value)] = None
+
+    def footnotes(left: Mapping[tuple[str, str, str], Any]) -> Iterator[str]:
+        for (kind, name, parameter), value in left.items():
+            others = [other for other in values[kind, name, parameter] if other != str(value)]
+            if others:
+                then = f"trained with {parameter} {value}, the default of {title_of(kind, name)} then"
+                yield f"{then}; in other trials that was {', '.join(others)}"
+
+    return {trial: tuple(footnotes(left)) for trial, left in defaults.items()}
 
 
 def _cells(

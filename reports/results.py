@@ -73,6 +73,9 @@ class Trial:
     `compiled` is the share of its epochs that were trained with compiled networks, which round differently. `pair` are
     values of other fields that a table averages beside the seed. `origins` are the code and
     data that trained its epochs. `numbers` is the digest of its metrics in all epochs, once it is done.
+    `defaults` are the values of hyperparameters that its configuration leaves to a part, as they were when it was
+    trained, by the part's kind and name and the hyperparameter; `replaced` are footnotes on those that other trials
+    were trained with another value of.
     """
 
     id: int
@@ -89,6 +92,8 @@ class Trial:
     pair: str = ""
     origins: tuple[Origin, ...] = ()
     numbers: str | None = None
+    defaults: Mapping[tuple[str, str, str], Any] = field(default_factory=dict)
+    replaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Sample(NamedTuple):
     `compiled` is the share of its epochs that were trained with compiled networks; 0 for a time, which has no rounding.
     `pair` are the values of the fields, beside the seed, that pair it with samples of other cells.
     `origins` are the code and data that trained its epochs; none for a time. `outcomes` say which images are right,
-    for a top-1 error or accuracy.
+    for a top-1 error or accuracy. `replaced` are footnotes on defaults of parts that were others in other trials.
     """
 
     key: str
@@ -37,6 +37,7 @@ class Sample(NamedTuple):
     pair: str = ""
     origins: tuple[Origin, ...] = ()
     outcomes: Outcomes | None = None
+    replaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ class Entry:
 
     @property
     def differing(self) -> Mixed:
-        """Return what to say of trials that were trained by different code, or on different data."""
-        return mixed({each.name: each.origins for each in self.samples})
+        """Return what to say of trials that were trained by different code, on different data or by older defaults."""
+        by_code = mixed({each.name: each.origins for each in self.samples})
+        replaced = dict.fromkeys(footnote for each in self.samples for footnote in each.replaced)
+        return by_code._replace(footnotes=(*by_code.footnotes, *replaced))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,15 +11,16 @@ from orchestrator.grid.document import Node, compose, read_text
 from orchestrator.grid.problems import GridError, Place, Problem, joined
 from orchestrator.grid.reader import Reader
 from orchestrator.records import BY_TEST, DEFAULT, TUNED, TUNING, averaged_epochs, row_identity, without_seed
+from orchestrator.tables.fields import named
 from orchestrator.tables.figures import FigureSpec, figure_problems, parse_figure
 from orchestrator.tables.parsing import parse_table
 from orchestrator.tables.placement import table_problems
 from orchestrator.tables.references import LineProblem, misplaced, with_values
-from orchestrator.tables.schema import RESERVED, SHIPPED, TableSpec, shipped_names
+from orchestrator.tables.schema import RESERVED, SHIPPED, RowSpec, TableSpec, shipped_names
 from orchestrator.text import counted
 from trainer.builtin_metrics import ALWAYS
 from trainer.config import TrainConfig
-from trainer.parts import METRICS
+from trainer.parts import METHODS, METRICS
 from trainer.problems import Problems, shown, unknown
 
 Kind = Literal["table", "figure"]
@@ -186,7 +188,7 @@ def check_declared(reader: Reader, declared: Sequence[Declared], configs: Iterab
     for written, notes, key in declared:
         spec = written.parse(notes, key, own, [TUNING] if tuned else [])
         if spec is not None:
-            wrong = _name_problems(spec.name, taken)
+            wrong = [*_name_problems(spec.name, taken), *_method_problems(spec)]
             taken.setdefault(spec.name, written.kind)
             table = spec if isinstance(spec, TableSpec) else spec.table
             inside = whole if table.places_seeds else list(cells.values())
@@ -205,6 +207,55 @@ def check_declared(reader: Reader, declared: Sequence[Declared], configs: Iterab
                 notes.note(written.place(path), joined(key, *path), what)
         if notes is not reader:
             reader.problems += notes.problems
+
+
+def _method_problems(spec: TableSpec | FigureSpec) -> Problems:
+    """Return names that are no method, and no hyperparameter of one, in explicit rows and in fields of methods.
+
+    A row may ask for a method that no trial has yet, but not for one that is nowhere.
+    """
+    table = isinstance(spec, TableSpec)
+    rows = spec.rows if isinstance(spec, TableSpec) else spec.points
+    listed: dict[str, Iterable[str]] = {"where": spec.where, "order": spec.order, "prefer": spec.prefer}
+    if isinstance(spec, TableSpec):
+        listed |= {"rows": spec.row_fields, "groups": spec.group_fields, "across": [spec.across or ""]}
+    else:
+        listed |= {"x": [spec.x], "lines": spec.lines, "panels": spec.panels}
+    wrong: Problems = []
+    for key, names in listed.items():
+        for name in names:
+            base, *path = str(name).split(".")
+            if base == "methods" and path:
+                wrong += [((key,), what) for what in _no_methods({path[0]: path[1:]})]
+    for place, row in enumerate(rows):
+        for choice in row.choices if isinstance(row, RowSpec) else ():
+            for wanted in _alternatives(choice.get("methods")):
+                what = _no_methods(dict.fromkeys(named(wanted)) if isinstance(wanted, str) else wanted)
+                wrong += [(("rows" if table else "points", str(place), "methods"), one) for one in what]
+    return list(dict.fromkeys(wrong))
+
+
+def _alternatives(wanted: Any) -> Iterator[str | Mapping[str, Any]]:
+    """Yield the methods that a row asks for, by name or with hyperparameters: one, a list, or all but one."""
+    if isinstance(wanted, Mapping) and set(wanted) == {"not"}:
+        yield from _alternatives(wanted["not"])
+    elif isinstance(wanted, list | tuple):
+        for one in wanted:
+            yield from _alternatives(one)
+    elif isinstance(wanted, str | Mapping):
+        yield wanted
+
+
+def _no_methods(wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with methods that are asked for with names of hyperparameters."""
+    for method, parameters in wanted.items():
+        if method not in METHODS:
+            yield unknown("method", method, [*METHODS, "baseline"])
+            continue
+        own = [one.name for one in fields(METHODS[method].make)]
+        for name in parameters or ():
+            if name not in own:
+                yield unknown(f"hyperparameter of {method}", name, own)
 
 
 def _name_problems(name: str, taken: Mapping[str, str]) -> Problems:

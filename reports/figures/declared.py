@@ -214,15 +214,20 @@ def _axis(figure: FigureSpec, placed: Placed) -> tuple[bool, list[Any]]:
 
 
 def _value(figure: FigureSpec, placed: Placed, index: int) -> Any:
-    """Return the value of a line's field along x: a part's default where its configuration leaves the field out."""
+    """Return the value of a line's field along x: a part's default where its configuration leaves the field out.
+
+    That is the default with which its trials were trained, which the part may have replaced since.
+    """
     line = placed.lines[index]
     base, *parts = figure.x.split(".")
     if line.values[0] is not None or len(parts) != 2 or not line.spots[0].cells:
         return line.values[0]
-    holder = placed.cells[line.spots[0].cells[0]].config.get(base)
+    cell, kind = placed.cells[line.spots[0].cells[0]], base.removesuffix("s")
+    holder = cell.config.get(base)
     if not isinstance(holder, Mapping) or parts[0] not in holder:
         return None
-    return default_of(base.removesuffix("s"), *parts)
+    trained = [trial.defaults for trial in cell.trials if (kind, *parts) in trial.defaults]
+    return trained[0][kind, parts[0], parts[1]] if trained else default_of(kind, *parts)
 
 
 def _point(figure: FigureSpec, placed: Placed, index: int, numeric: bool, values: Sequence[Any]) -> Point:

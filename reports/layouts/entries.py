@@ -45,7 +45,8 @@ def sample(trial: Trial, quantity: str) -> Sample | None:
     epoch = measured.epoch + 1
     sample = Sample(trial.key, trial.name, trial.seed, epoch, value, images, compiled=trial.compiled, pair=trial.pair)
     outcomes = measured.outcomes if metric in ("top1_error", "accuracy") else None
-    return sample._replace(origins=tuple(_behind(metric, origin) for origin in trial.origins), outcomes=outcomes)
+    origins = tuple(_behind(metric, origin) for origin in trial.origins)
+    return sample._replace(origins=origins, outcomes=outcomes, replaced=trial.replaced)
 
 
 def _behind(metric: str, origin: Origin) -> Origin:

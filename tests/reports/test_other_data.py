@@ -99,6 +99,7 @@ def test_a_changed_metric_marks_only_its_own_numbers():
                 compiled=0.0,
                 pair="",
                 origins=(origin,),
+                replaced=(),
             )
             for seed, origin in enumerate((one, two))
         ),

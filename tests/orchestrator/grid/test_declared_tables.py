@@ -115,6 +115,30 @@ def test_problems_of_a_file_beside_the_grid_have_its_name_and_lines(tmp_path):
         load_declared("table", [tmp_path / "mine.yaml"])
 
 
+def test_methods_and_hyperparameters_that_are_nowhere_are_named(tmp_path):
+    tables = """    - name: mine
+      across: learning_rate
+      columns: [top1]
+      rows:
+        - {methods: basline}
+        - {methods: {pskd: {alfa: 0.5}}}
+        - {methods: [byot, pskdd]}
+        - {methods: cskd+byot}
+    - {name: other, rows: [methods.pskd.alhpa, methods, learning_rate], columns: [top1]}
+  figures:
+    - {name: f, x: methods.pskd.alfa, y: nll, lines: methods, panels: learning_rate}
+"""
+    # A method that no trial has yet (cskd) may have a row.
+    listed = [problem.partition("? (")[0] for problem in problems(tmp_path, tables)]
+    assert listed == [
+        "13: report.tables[0].rows[0].methods: unknown method 'basline'; did you mean 'baseline'",
+        "14: report.tables[0].rows[1].methods: unknown hyperparameter of pskd 'alfa'; did you mean 'alpha'",
+        "15: report.tables[0].rows[2].methods: unknown method 'pskdd'; did you mean 'pskd'",
+        "17: report.tables[1].rows: unknown hyperparameter of pskd 'alhpa'; did you mean 'alpha'",
+        "19: report.figures[0].x: unknown hyperparameter of pskd 'alfa'; did you mean 'alpha'",
+    ]
+
+
 def test_heads_that_follow_from_the_methods_need_no_place(tmp_path):
     table = "{name: a, rows: [methods, learning_rate], columns: [top1], where: {methods: [baseline, byot]}}"
     assert {trial.config.heads for trial in load(tmp_path, f"    - {table}\n").trials} == {"none", "bottleneck"}
