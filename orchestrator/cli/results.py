@@ -209,8 +209,8 @@ def verify(
     edited, contradictory or in a row of another name, and on a command that reads a file and cannot be followed.
 
     Checked: every cell with the comment that `report` wrote behind it, also an empty one; the labels of their rows; and
-    that every file is there. Not checked: numbers without our comment (rows and columns may go, and others be added),
-    headings, footnotes and other text. A caption that differs from the database's is noted.
+    that every file of LaTeX is there. Not checked: numbers without our comment (rows and columns may go, and others be
+    added), pictures, headings, footnotes and other text. A caption that differs from the database's is noted.
     """
     from orchestrator.text import counted
     from reports import verify as verify_paper
@@ -225,7 +225,7 @@ def verify(
             f"{paper}: {counted(len(outcome.problems), 'problem')} in {what}"
             if outcome.problems
             else f"{paper}: {what}: all current, in rows of their names. Not checked: captions, headings, other "
-            "text, and numbers without our comment"
+            "text, pictures, and numbers without our comment"
         )
         raise typer.Exit(SOME_FAILED if outcome.problems else DONE)
 

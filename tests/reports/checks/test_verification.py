@@ -485,7 +485,7 @@ def test_the_last_line_of_verify_says_what_was_checked_and_what_not(paper):
     done = run()
     assert (done.exit_code, done.stdout.count("\n")) == (0, 1)
     assert "66 numbers in 2 files: all current" in done.stdout
-    assert "Not checked: captions, headings, other text, and numbers without our comment" in done.stdout
+    assert "Not checked: captions, headings, other text, pictures, and numbers without our comment" in done.stdout
     assert done.stderr.count("\n") == 1 and "note: table1: the caption, which is not checked," in done.stderr
     edit(paper, "table1", r"(?m)^BYOT$", "Ours")
     done = run()
