@@ -77,7 +77,13 @@ class Objective:
         if self.cross_entropy_weight != 1:
             terms["cross_entropy"] = self.cross_entropy_weight * terms["cross_entropy"]
         for method in self.methods:
-            terms |= method.losses(networks, outputs, batch, targets)
+            own = method.losses(networks, outputs, batch, targets)
+            if not isinstance(own, dict):
+                raise TypeError(
+                    f"{type(method).__name__}.losses gives a {type(own).__name__}, not a dict of loss terms by name; "
+                    f'return {{"{method.name}": ...}}'
+                )
+            terms |= own
         return terms
 
     def _softened(self, network: int, like: Output, batch: Batch) -> Tensor:

@@ -162,6 +162,14 @@ def test_hyperparameters_round_trip(methods):
     assert all(field.default == getattr(METHODS[name].make(), field.name) for field in fields(method))
 
 
+def test_losses_that_are_no_dict_are_named_with_what_to_return(monkeypatch):
+    objective, networks = toy_objective({"byot": {}})
+    (method,) = objective.methods
+    monkeypatch.setattr(type(method), "losses", lambda *given: torch.tensor(1.0))
+    with pytest.raises(TypeError, match=r'BYOT.losses gives a Tensor, not a dict .*; return {"byot": ...}'):
+        objective(networks, toy_batch())
+
+
 class InDouble(nn.Module):
     """Gives the outputs of a network under autocast, in float64."""
 
