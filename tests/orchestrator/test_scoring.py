@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tests.reports.lookup import entry, one
 from trainer.config import TrainConfig
 from trainer.metrics import excess_aurc
 from trainer.outcomes import Keeper
+from trainer.parts import METRICS
 from trainer.plugins import load_plugins
 from trainer.results import EpochResult, Evaluation, Metrics
 from trainer.train import train as train_one
@@ -133,6 +134,13 @@ def everything_else(database: Database) -> dict[str, list[tuple[object, ...]]]:
 def score(*words: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, ["score", *words])
     return done.exit_code, done.output
+
+
+@pytest.fixture(autouse=True)
+def metrics_apart() -> Iterator[None]:
+    """Take the metrics of a test's file out of the registry again, whose names other tests have as well."""
+    with METRICS.apart():
+        yield
 
 
 @pytest.fixture
